@@ -1,0 +1,534 @@
+"""The configuration of a run: its schema, its checks, and its fingerprint.
+
+Hydra composes YAML and overrides against the dataclasses below; `parse` turns the result into one plain
+`TrainConfig`. Past this door nobody sees a DictConfig, and nothing here knows tensors or files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import II, MISSING, DictConfig, OmegaConf
+
+from ffn_bench.errors import UserError, nearest
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("float32", "float64")
+GRADIENTS = ("autograd",)
+
+
+# --- data -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class DataConfig:
+    """What every data set has: a validation share, the seed of the split, standardisation."""
+
+    name: str = MISSING
+    val_fraction: float = 0.15
+    split_seed: int = 0
+    standardize: bool = True
+
+
+@dataclass
+class SplitDataConfig(DataConfig):
+    """A data set without a test set of its own: a share of its rows becomes one."""
+
+    test_fraction: float = 0.15
+
+
+@dataclass
+class CsvConfig(SplitDataConfig):
+    """A person's own table."""
+
+    path: str = MISSING
+    target: str = MISSING
+    delimiter: str = ","
+
+
+@dataclass
+class SyntheticConfig(SplitDataConfig):
+    """Gaussian clusters on the corners of a hypercube, one or more a class."""
+
+    n_samples: int = 2000
+    n_features: int = 16
+    n_classes: int = 4
+
+
+@dataclass
+class MoonsConfig(SplitDataConfig):
+    """Two interleaved half circles in the plane."""
+
+    n_samples: int = 1000
+    noise: float = 0.15
+
+
+@dataclass
+class SpiralsConfig(SplitDataConfig):
+    """Interleaved spiral arms in the plane, an arm a class."""
+
+    n_samples: int = 1500
+    n_classes: int = 3
+    noise: float = 0.1
+
+
+@dataclass
+class TorchvisionConfig(DataConfig):
+    """A torchvision data set, which brings its own test set."""
+
+    val_fraction: float = 0.1
+    root: str | None = None
+    download: bool = True
+
+
+# --- model ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelConfig:
+    """What every network has: an activation between its layers and a way to draw its weights."""
+
+    name: str = MISSING
+    activation: str = "relu"
+    init: str = "torch"
+    init_std: float = 0.1
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        raise NotImplementedError
+
+
+@dataclass
+class HiddenConfig(ModelConfig):
+    """Hidden layers given one by one."""
+
+    hidden: list[int] = field(default_factory=lambda: [10, 20, 15])
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        return list(self.hidden)
+
+
+@dataclass
+class MlpConfig(ModelConfig):
+    """`depth` hidden layers of `width` units."""
+
+    depth: int = 2
+    width: int = 128
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        return [self.width] * self.depth
+
+
+@dataclass
+class LinearConfig(ModelConfig):
+    """No hidden layer: multinomial logistic regression, a convex problem."""
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        return []
+
+
+# --- optimizer ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class OptimizerConfig:
+    """An optimizer; `lr` always is the run's learning rate. Fields past it are the optimizer's own."""
+
+    name: str = MISSING
+    lr: float = II("lr")
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Every setting of the optimizer but its name."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+@dataclass
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent, with momentum and Nesterov's variant."""
+
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdagradConfig(OptimizerConfig):
+    """AdaGrad."""
+
+    lr_decay: float = 0.0
+    initial_accumulator_value: float = 0.0
+    eps: float = 1e-10
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdadeltaConfig(OptimizerConfig):
+    """AdaDelta."""
+
+    rho: float = 0.9
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+
+
+@dataclass
+class RmspropConfig(OptimizerConfig):
+    """RMSProp."""
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdaptiveConfig(OptimizerConfig):
+    """What the family of Adam shares."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdamConfig(AdaptiveConfig):
+    """Adam and AdamW."""
+
+    amsgrad: bool = False
+
+
+@dataclass
+class NadamConfig(AdaptiveConfig):
+    """NAdam."""
+
+    momentum_decay: float = 4e-3
+
+
+@dataclass
+class LbfgsConfig(OptimizerConfig):
+    """L-BFGS, which needs the whole training set at every step."""
+
+    max_iter: int = 20
+    history_size: int = 10
+    tolerance_grad: float = 1e-7
+    tolerance_change: float = 1e-9
+    line_search_fn: str | None = "strong_wolfe"
+
+
+@dataclass
+class TorchOptimizerConfig(OptimizerConfig):
+    """Any other class of `torch.optim`: `name` is the class, `options` its keyword arguments."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """`lr` and the options."""
+        return {"lr": self.lr, **self.options}
+
+
+FULL_BATCH_ONLY = {
+    "lbfgs": "L-BFGS compares losses of successive steps, which must be of the same batch",
+    "LBFGS": "L-BFGS compares losses of successive steps, which must be of the same batch",
+    "gd": "gradient descent is SGD on the whole training set",
+}
+
+
+# --- schedule -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ScheduleConfig:
+    """How the learning rate changes through the run."""
+
+    name: str = MISSING
+
+
+@dataclass
+class InverseTimeConfig(ScheduleConfig):
+    """η_t = η / (1 + decay · t), t counted in steps."""
+
+    decay: float = 0.001
+
+
+@dataclass
+class StepConfig(ScheduleConfig):
+    """The rate times `gamma` after every `every` epochs."""
+
+    every: int = 20
+    gamma: float = 0.1
+
+
+@dataclass
+class CosineConfig(ScheduleConfig):
+    """Half a cosine from the rate down to `final` times the rate."""
+
+    final: float = 0.0
+
+
+@dataclass
+class WarmupCosineConfig(CosineConfig):
+    """A linear rise over the first `warmup` share of the steps, then half a cosine."""
+
+    warmup: float = 0.05
+
+
+# --- the run --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainConfig:
+    """Everything that `ffn-train` can be told. `check` lists the bounds."""
+
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    lr: float = 0.005
+    epochs: int = 50
+    batch_size: int | str = 32
+    drop_last: bool = False
+    seed: int = 0
+    l2: float = 0.0
+    gradient: str = "autograd"
+    device: str = "auto"
+    dtype: str = "float32"
+    name: str | None = None
+    log_every: int = 10
+    max_runs: int = 10_000
+
+
+SCHEMA: dict[str, dict[str, type]] = {
+    "data": {
+        "digits": SplitDataConfig,
+        "csv": CsvConfig,
+        "synthetic": SyntheticConfig,
+        "moons": MoonsConfig,
+        "spirals": SpiralsConfig,
+        "torchvision": TorchvisionConfig,
+    },
+    "model": {"hidden": HiddenConfig, "mlp": MlpConfig, "linear": LinearConfig},
+    "optimizer": {
+        "sgd": SgdConfig,
+        "adagrad": AdagradConfig,
+        "adadelta": AdadeltaConfig,
+        "rmsprop": RmspropConfig,
+        "adam": AdamConfig,
+        "nadam": NadamConfig,
+        "adaptive": AdaptiveConfig,
+        "lbfgs": LbfgsConfig,
+        "torch": TorchOptimizerConfig,
+    },
+    "schedule": {
+        "constant": ScheduleConfig,
+        "inverse_time": InverseTimeConfig,
+        "step": StepConfig,
+        "cosine": CosineConfig,
+        "warmup_cosine": WarmupCosineConfig,
+    },
+}
+GROUPS = tuple(SCHEMA)
+
+
+def register() -> None:
+    """Put the schema where Hydra's defaults lists find it: `/schema/train`, `/schema/<group>/<kind>`."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="train", node=TrainConfig, package="_global_")
+    for group, kinds in SCHEMA.items():
+        for kind, node in kinds.items():
+            store.store(group=f"schema/{group}", name=kind, node=node)
+
+
+def parse(cfg: DictConfig) -> TrainConfig:
+    """The composed configuration as plain typed values, checked.
+
+    Raises `UserError` where a value is missing, out of its bounds or at odds with another one, and
+    OmegaConf's own errors (which `errors.explain` turns into one line) where an interpolation fails.
+    """
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(TrainConfig):
+        path = spec.name
+        missing = OmegaConf.is_missing(cfg, path)
+        if not missing and OmegaConf.is_config(node := cfg[path]):
+            if inside := sorted(OmegaConf.missing_keys(node)):
+                missing, path = True, f"{path}.{inside[0]}"
+            else:
+                values[path] = OmegaConf.to_object(node)
+        elif not missing:
+            values[path] = node
+        if missing or (path in GROUPS and values[path] is None):
+            raise UserError(path, "has no value", f"give one: {path}=…")
+    config = TrainConfig(**values)
+    check(config)
+    return config
+
+
+def check(config: TrainConfig) -> None:
+    """Find what types cannot: bounds, names from a list, settings that exclude each other.
+
+    Raises `UserError` at the first fault.
+    """
+    for path, value in flatten(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(path, f"{value} is not a finite number", "give a finite one")
+        if isinstance(value, str) and not value.strip():
+            raise UserError(path, "is empty", f"give a value: {path}=…")
+
+    at_least(config.lr, 0.0, "lr", open_bound=True)
+    if config.optimizer.lr != config.lr:
+        raise UserError(
+            "optimizer.lr",
+            f"is {config.optimizer.lr:g} but lr is {config.lr:g}, and they are one setting",
+            "set lr at the top level",
+        )
+    for key in ("epochs", "log_every", "max_runs"):
+        at_least(getattr(config, key), 1, key)
+    at_least(config.seed, 0, "seed")
+    at_least(config.l2, 0.0, "l2")
+    if isinstance(config.batch_size, str):
+        one_of(config.batch_size, ("full",), "batch_size", also="a whole number")
+    else:
+        at_least(config.batch_size, 1, "batch_size")
+    one_of(config.gradient, GRADIENTS, "gradient")
+    one_of(config.dtype, DTYPES, "dtype")
+    one_of(config.device.split(":")[0], DEVICES, "device")
+    check_name(config.name)
+    check_data(config.data)
+    check_model(config.model)
+    check_schedule(config.schedule)
+
+    reason = FULL_BATCH_ONLY.get(config.optimizer.name)
+    if reason and config.batch_size != "full":
+        raise UserError(
+            "batch_size",
+            f"{config.batch_size} does not go with optimizer={config.optimizer.name}: {reason}",
+            "use batch_size=full",
+        )
+
+
+def check_name(name: str | None) -> None:
+    """A name is one folder or several below each other, of letters, digits, `.`, `_`, `-`, `=` and `,`."""
+    if name is None:
+        return
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "" in parts:
+        raise UserError("name", f"{name!r} leaves the folder of the outputs", "use a plain name")
+    if bad := sorted({c for c in name if not (c.isalnum() or c in "._-=,+/")}):
+        raise UserError("name", f"{name!r} contains {bad[0]!r}", "use letters, digits, '.', '_' and '-'")
+    if any(len(part.encode()) > 200 for part in parts) or len(name.encode()) > 1000:
+        raise UserError("name", f"is too long ({len(name.encode())} bytes)", "use at most 200 bytes")
+    if parts[0] == "sweeps":
+        raise UserError("name", "'sweeps' is where sweeps live", "use another name")
+
+
+def check_data(data: DataConfig) -> None:
+    """Bounds of the data group."""
+    at_least(data.split_seed, 0, "data.split_seed")
+    shares = 0.0
+    for key in ("val_fraction", "test_fraction"):
+        share = getattr(data, key, 0.0)
+        at_least(share, 0.0, f"data.{key}")
+        shares += share
+    if shares >= 1.0:
+        raise UserError(
+            "data.val_fraction", f"leaves nothing to train on (shares sum to {shares:g})", "use less"
+        )
+    at_least(getattr(data, "noise", 0.0), 0.0, "data.noise")
+    at_least(getattr(data, "n_samples", 10), 10, "data.n_samples")
+    at_least(getattr(data, "n_features", 2), 2, "data.n_features")
+    at_least(getattr(data, "n_classes", 2), 2, "data.n_classes")
+    if isinstance(data, CsvConfig) and (len(data.delimiter) != 1 or data.delimiter in '"\r\n'):
+        raise UserError("data.delimiter", f"{data.delimiter!r} is not one character", "use , or ; or \\t")
+
+
+def check_model(model: ModelConfig) -> None:
+    """Bounds of the model group. Names of activations and inits are checked where their tables live."""
+    at_least(getattr(model, "depth", 0), 0, "model.depth")
+    at_least(model.init_std, 0.0, "model.init_std", open_bound=True)
+    key = "model.width" if isinstance(model, MlpConfig) else "model.hidden"
+    for width in model.widths():
+        at_least(width, 1, key)
+
+
+def check_schedule(schedule: ScheduleConfig) -> None:
+    """Bounds of the schedule group."""
+    at_least(getattr(schedule, "decay", 0.0), 0.0, "schedule.decay")
+    at_least(getattr(schedule, "every", 1), 1, "schedule.every")
+    at_least(getattr(schedule, "gamma", 1.0), 0.0, "schedule.gamma", open_bound=True)
+    for key in ("final", "warmup"):
+        share = getattr(schedule, key, 0.0)
+        if not 0.0 <= share <= 1.0:
+            raise UserError(f"schedule.{key}", f"{share:g} is not between 0 and 1", "use a share of 1")
+
+
+def at_least(value: float, bound: float, key: str, *, open_bound: bool = False) -> None:
+    """Raise `UserError` unless `value` ≥ `bound` (> with `open_bound`)."""
+    if value < bound or (open_bound and value == bound):
+        relation = "above" if open_bound else "at least"
+        raise UserError(key, f"{value:g} is too small", f"use a number {relation} {bound:g}")
+
+
+def one_of(value: str, allowed: tuple[str, ...], key: str, also: str = "") -> None:
+    """Raise `UserError`, with the nearest right name, unless `value` is one of `allowed`."""
+    if value not in allowed:
+        choices = ", ".join((*allowed, also) if also else allowed)
+        raise UserError(key, f"{value!r} is not known{nearest(value, allowed)}", f"use one of: {choices}")
+
+
+# --- a configuration as flat keys -----------------------------------------------------------------------
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"optimizer.lr": 0.005, …}`: every leaf of a (nested) dataclass, lists and dicts as leaves."""
+    flat: dict[str, Any] = {}
+    for spec in dataclasses.fields(config):
+        value, path = getattr(config, spec.name), f"{prefix}{spec.name}"
+        flat.update(flatten(value, f"{path}.") if dataclasses.is_dataclass(value) else {path: value})
+    return flat
+
+
+NOT_RESULTS = ("name", "max_runs", "optimizer.lr")
+"""Keys that say where a run is kept or how many there may be, or repeat another; no result depends on them."""
+
+
+def result_keys(config: TrainConfig) -> dict[str, Any]:
+    """The flat keys on which a run's result depends."""
+    return {key: value for key, value in flatten(config).items() if key not in NOT_RESULTS}
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """SHA-256 (hex) of `result_keys`: two runs share it exactly when they are the same run."""
+    text = json.dumps(result_keys(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def superset_of_keys() -> dict[str, Any]:
+    """Every flat key any run can have, with a value of its type (numbers 0, strings empty).
+
+    TensorBoard takes the columns of its HParams table from one run, so all runs must name the same ones.
+    """
+
+    def example(annotation: str) -> Any:
+        return {"float": 0.0, "int": 0, "bool": False}.get(annotation, "")
+
+    def leaves(node: type, prefix: str) -> Iterator[tuple[str, Any]]:
+        for spec in dataclasses.fields(node):
+            if spec.name not in SCHEMA or prefix:
+                yield f"{prefix}{spec.name}", example(str(spec.type))
+
+    keys = dict(leaves(TrainConfig, ""))
+    for group, kinds in SCHEMA.items():
+        for node in kinds.values():
+            keys |= dict(leaves(node, f"{group}."))
+    return {key: keys[key] for key in sorted(keys) if key not in NOT_RESULTS}

@@ -1,0 +1,294 @@
+"""What a person sees: one run on a terminal or in a pipe, a sweep run by run, and its leaderboard.
+
+On a terminal there are colours and a live bar; in a pipe plain lines. Nothing printed is read as markup.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ffn_bench.config import TrainConfig
+
+if TYPE_CHECKING:
+    from ffn_bench.metrics import Measurement
+
+PLAIN_LINES = 10
+"""Lines of progress that a run prints where there is no live bar."""
+
+
+def make_console() -> Console:
+    """Standard output; in a pipe without a width of its own, so that no line is broken."""
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, emoji=False, width=200)
+    return console
+
+
+def count(n: float) -> str:
+    """A whole number with separators."""
+    return f"{round(n):,}"
+
+
+def percent(share: Any) -> str:
+    """A share as per cent with two decimals, or a dash for what was not measured."""
+    return f"{share:.2%}" if isinstance(share, (int, float)) and math.isfinite(share) else "–"
+
+
+def number(value: Any) -> str:
+    """A loss with four significant digits, or a dash."""
+    return f"{value:.4g}" if isinstance(value, (int, float)) and math.isfinite(value) else "–"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class _Rate(ProgressColumn):
+    """Steps a second of training time."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.fields.get("rate") or 0.0
+        return Text(f"{count(rate)} steps/s" if rate else "", style="cyan")
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[numbers]}", markup=False),
+        _Rate(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        expand=True,
+    )
+
+
+class RunView:
+    """Shows one run: what it is, how it goes, how it ended."""
+
+    def __init__(self) -> None:
+        self.console = make_console()
+        self._progress: Progress | None = None
+        self._shown: dict[str, float] = {}
+
+    def start(self, facts: dict[str, str], warnings: Sequence[str], steps: int, epochs: int) -> None:
+        """Print the facts, a line each, and begin the bar."""
+        self._epochs, self._steps = epochs, steps
+        self.console.print(Text("ffn-train", style="bold"))
+        for key, value in facts.items():
+            self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
+        for warning in warnings:
+            self.console.print(Text(f"  warning    {warning}", style="yellow"), soft_wrap=True)
+        self.console.print()
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._progress = _bar(self.console)
+            self._progress.start()
+            self._task = self._progress.add_task("epoch", total=steps, numbers="", rate=0.0)
+
+    def write(self, measurement: Measurement) -> None:
+        """Bring the bar up to date, or print a line at every tenth of the epochs."""
+        self._shown |= measurement.values
+        parts = {"loss": number(self._shown.get("loss/train"))}
+        held_out = "val" if "accuracy/val" in self._shown else "test"
+        parts[held_out] = percent(self._shown.get(f"accuracy/{held_out}"))
+        numbers = "  ".join(f"{key} {value}" for key, value in parts.items())
+        if self._progress:
+            seconds = measurement.train_seconds
+            self._progress.update(
+                self._task,
+                completed=measurement.step,
+                description=f"epoch {measurement.epoch}/{self._epochs}",
+                numbers=numbers,
+                rate=measurement.step / seconds if seconds else 0.0,
+            )
+        elif measurement.ends_epoch:
+            tenth = max(1, self._epochs // PLAIN_LINES)
+            if measurement.epoch % tenth == 0 or measurement.epoch == self._epochs:
+                place = f"epoch {measurement.epoch}/{self._epochs}"
+                self.console.print(f"  {place:<16} step {measurement.step:<8} {numbers}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Print the closing table, the run folder and the TensorBoard line."""
+        self.close()
+        final, best = summary["final"], summary["best"]
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+        table.add_column("")
+        for part in ("training", "validation", "test"):
+            table.add_column(part, justify="right")
+        tags = ("train", "val", "test")
+        table.add_row("  loss", *(number(final.get(f"loss/{t}")) for t in tags))
+        table.add_row("  accuracy", *(percent(final.get(f"accuracy/{t}")) for t in tags), style="bold")
+        if best:
+            name = f"  at the best validation, epoch {best['epoch']}"
+            table.add_row(name, *(percent(best.get(f"accuracy/{t}")) for t in tags))
+        self.console.print(table)
+        self.console.print()
+        seconds, steps = summary["train_seconds"], summary["steps"]
+        rate = f", {count(steps / seconds)} steps/s" if seconds else ""
+        status = summary["status"]
+        style = "green" if status == "finished" else "bold red"
+        line = Text.assemble("  ", (status, style), f": {summary['reason']}" if summary["reason"] else "")
+        line.append(f" after {count(steps)} steps in {duration(seconds)} of training{rate}")
+        self.console.print(line, soft_wrap=True)
+        self.console.print()
+        self.console.print(Text.assemble("  ", ("run folder   ", "dim"), str(folder)), soft_wrap=True)
+        self._tensorboard(folder)
+
+    def _tensorboard(self, folder: Path) -> None:
+        line = Text.assemble("  ", ("curves       ", "dim"), f"tensorboard --logdir {shlex.quote(str(folder))}")
+        self.console.print(line, soft_wrap=True)
+
+
+class SweepView(RunView):
+    """Shows a sweep: a bar of runs and a bar of the run in training, a line for each run that ended."""
+
+    def __init__(self, names: Sequence[str], folder: Path) -> None:
+        super().__init__()
+        self.names, self.folder = names, folder
+        self.number = 0
+        self._done: Any = None
+        self.console.print(Text("ffn-train", style="bold"))
+        facts = {"sweep": f"{count(len(names))} runs, one after the other", "folder": str(folder)}
+        for key, value in facts.items():
+            self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
+        line = f"tensorboard --logdir {shlex.quote(str(folder))}"
+        self.console.print(Text.assemble("  ", ("curves    ", "dim"), line), soft_wrap=True)
+        self.console.print()
+        self._width = min(70, max(len(name) for name in names))
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._progress = _bar(self.console)
+            self._progress.start()
+            self._task = self._progress.add_task("", total=1, numbers="", rate=0.0)
+            self._done = self._progress.add_task("sweep", total=len(names), numbers="", rate=0.0)
+
+    def start(self, facts: dict[str, str], warnings: Sequence[str], steps: int, epochs: int) -> None:
+        """Begin the bar of the next run."""
+        self._epochs, self._shown = epochs, {}
+        if self._progress:
+            self._progress.reset(self._task, total=steps)
+
+    def write(self, measurement: Measurement) -> None:
+        """Bring the bar up to date; in a pipe only ended runs are told."""
+        if self._progress:
+            super().write(measurement)
+
+    def close(self) -> None:
+        """The bar stays for the next run."""
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Print the line of a run that ended by itself."""
+        best, final = summary["best"] or {}, summary["final"]
+        line = f"val {percent(best.get('accuracy/val'))}  test {percent((best or final).get('accuracy/test'))}"
+        self._line(summary["status"], f"{line}  {duration(summary['train_seconds'])}", summary["reason"])
+
+    def failed(self, why: str) -> None:
+        """Print the line of a run that failed."""
+        self._line("failed", "", why)
+
+    def _line(self, status: str, numbers: str, reason: str) -> None:
+        style = {"finished": "green", "diverged": "yellow"}.get(status, "bold red")
+        name = self.names[self.number]
+        self.number += 1
+        place = f"[{self.number:>{len(str(len(self.names)))}}/{len(self.names)}]"
+        text = Text.assemble(f"  {place} {name:<{self._width}}  ", (f"{status:<9}", style), numbers)
+        if reason:
+            text.append(f"  {reason}", style=style)
+        self.console.print(text, soft_wrap=True)
+        if self._progress:
+            self._progress.update(self._done, completed=self.number, numbers=f"{self.number}/{len(self.names)} runs")
+
+    def closing(self, planned: int, ended: int, failures: Sequence[str]) -> None:
+        """Say again which runs failed or never began, and where everything is."""
+        self.console.print()
+        for name in failures:
+            self.console.print(Text(f"  failed       {name}", style="bold red"), soft_wrap=True)
+        if ended < planned:
+            self.console.print(Text(f"  not trained  {planned - ended} of {planned} runs", style="bold red"))
+        self.console.print(Text.assemble("  ", ("sweep folder ", "dim"), str(self.folder)), soft_wrap=True)
+        self._tensorboard(self.folder)
+
+    def finish(self) -> None:
+        """Take the bars away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+
+def show_leaderboard(console: Console, rows: Sequence[dict[str, Any]], keys: Sequence[str], seeds: bool) -> None:
+    """The settings of a sweep, best validation accuracy first, at most 30 of them.
+
+    A row has `settings` (key → value), `runs`, `bad` (how many did not finish), and `val`, `test`, `epoch`,
+    `seconds` as (mean, standard deviation or NaN).
+    """
+    table = Table(title="leaderboard", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("", justify="right")
+    for key in keys:
+        table.add_column(key)
+    ranked = any(math.isfinite(row["val"][0]) for row in rows)
+    table.add_column("validation" if ranked else "validation (none)", justify="right")
+    table.add_column("test", justify="right")
+    table.add_column("epoch", justify="right")
+    table.add_column("seconds", justify="right")
+    if seeds:
+        table.add_column("seeds", justify="right")
+    table.add_column("")
+    for rank, row in enumerate(rows[:30], start=1):
+        cells = [str(rank), *(Text(str(row["settings"].get(key, ""))) for key in keys)]
+        cells += [_spread(row["val"], percent), _spread(row["test"], percent)]
+        cells += [_spread(row["epoch"], lambda v: f"{v:.0f}"), _spread(row["seconds"], lambda v: f"{v:.1f}")]
+        if seeds:
+            cells.append(str(row["runs"]))
+        cells.append(Text(row["bad"], style="bold red"))
+        table.add_row(*cells, style="bold" if rank == 1 else None)
+    console.print()
+    console.print(table)
+    if len(rows) > 30:
+        console.print(f"  … and {len(rows) - 30} more")
+    basis = "validation accuracy at the best epoch" if ranked else "test accuracy at the end (no validation part)"
+    note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
+    console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"), soft_wrap=True)
+
+
+def _spread(value: tuple[float, float], form: Any) -> str:
+    mean, deviation = value
+    if not math.isfinite(mean):
+        return "–"
+    return f"{form(mean)} ± {form(deviation)}" if math.isfinite(deviation) else str(form(mean))
+
+
+def facts_of(run: TrainConfig, data: Any, widths: Sequence[int], parameters: int, device: str, folder: Path) -> dict[str, str]:
+    """What is about to run, a line a thing."""
+    rows = [f"{part} {count(len(getattr(data, part).y))}" for part in ("train", "val", "test")]
+    settings = run.optimizer.hyperparameters()
+    own = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "lr" and v not in (0.0, False, None))
+    schedule = "" if run.schedule.name == "constant" else f", {run.schedule.name} schedule"
+    batch = "the full batch" if run.batch_size == "full" else f"batches of {run.batch_size}"
+    extra = f", l2 {run.l2:g}" if run.l2 else ""
+    return {
+        "data": f"{data.name}: {data.n_features} features, {len(data.classes)} classes; {' / '.join(rows)}",
+        "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {count(parameters)} parameters",
+        "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
+        "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
+        "device": f"{device}, {run.dtype}",
+        "folder": str(folder),
+    }

@@ -1,0 +1,57 @@
+"""The device a run trains on: found by name, described, and asked for its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psutil
+import torch
+
+from ffn_bench import errors
+from ffn_bench.errors import UserError
+from ffn_bench.network import count_parameters
+
+
+def find_device(name: str, dtype: str) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`; auto takes a GPU where there is one.
+
+    Raises `UserError` (status 5) for one that is not there: never a silent fallback.
+    """
+    there = ["cpu"] + [f"cuda:{k}" for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else ["cpu"]
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        # mps has no float64, and auto must not choose what cannot run.
+        name = "cuda" if len(there) > 1 else "mps" if mps and dtype == "float32" else "cpu"
+    if mps:
+        there.append("mps")
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in there:
+        raise UserError(
+            "device", f"{name!r} is not there", f"this machine has {', '.join(there)}", errors.RESOURCE
+        )
+    if wanted == "mps" and dtype == "float64":
+        raise UserError("dtype", "mps has no float64", "use dtype=float32 or device=cpu")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def check_memory(widths: Sequence[int], dtype: torch.dtype) -> None:
+    """Raise `UserError` (status 5) when weights, gradients and two moments of Adam need more than is free."""
+    needed = 4 * count_parameters(widths) * dtype.itemsize
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise UserError(
+            "model",
+            f"layers of {', '.join(f'{w:,}' for w in widths)} need {needed / 1e9:,.1f} GB to train, "
+            f"and {available / 1e9:.1f} GB are free",
+            "use narrower layers",
+            errors.RESOURCE,
+        )

@@ -1,0 +1,165 @@
+"""The eager engine: the lecture's training loop, one run, any optimizer of `torch.optim`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ffn_bench.data import Data, epoch_order
+from ffn_bench.metrics import Measurement, evaluate_all, flat
+from ffn_bench.network import FFN
+from ffn_bench.optim import Schedule
+
+
+def steps_per_epoch(n: int, batch_size: int | str, drop_last: bool) -> int:
+    """Updates that one pass over n training rows makes."""
+    if batch_size == "full":
+        return 1
+    assert isinstance(batch_size, int)
+    return n // batch_size if drop_last else math.ceil(n / batch_size)
+
+
+class EagerRun:
+    """One network in training. Iterate over `measurements`; in between, the state is a complete one.
+
+    `status` is `running`, then `finished` or `diverged` (with the `reason`: which loss, which step).
+    `train_seconds` counts the updates alone: evaluation and whatever the caller does between
+    measurements have no part in it.
+    """
+
+    def __init__(
+        self,
+        network: FFN,
+        data: Data,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        *,
+        lr: float,
+        epochs: int,
+        batch_size: int | str,
+        drop_last: bool,
+        seed: int,
+        l2: float,
+        log_every: int,
+    ) -> None:
+        self.network, self.data, self.optimizer, self.schedule = network, data, optimizer, schedule
+        self.lr, self.epochs, self.seed, self.l2, self.log_every = lr, epochs, seed, l2, log_every
+        n = len(data.train.y)
+        self.steps_per_epoch = steps_per_epoch(n, batch_size, drop_last)
+        self.batch_size = n if batch_size == "full" else int(batch_size)
+        self.step = self.epoch = 0
+        self.train_seconds = 0.0
+        self.status, self.reason = "running", ""
+        self.parameters = list(network.parameters())
+        self._losses: list[Tensor] = []
+        self._objectives: list[Tensor] = []
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Train, and yield what is measured: before the first update, at log points, after each epoch."""
+        yield self._evaluate()
+        last_step = self.epochs * self.steps_per_epoch
+        for self.epoch in range(1, self.epochs + 1):
+            self._start_clock()
+            for x, y in self._batches():
+                log_point = (self.step + 1) % self.log_every == 0 or self.step + 1 == last_step
+                before = flat(self.parameters) if log_point else None
+                self._update(x, y)
+                self.step += 1
+                if before is not None:
+                    self._stop_clock()
+                    yield self._log_point(before)
+                    if self.status == "diverged":
+                        return
+                    self._start_clock()
+            self._stop_clock()
+            yield self._evaluate()
+            if self.status == "diverged":
+                return
+        self.status = "finished"
+
+    def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """This epoch's mini-batches: slices of the permuted training rows, which stay on their device."""
+        train = self.data.train
+        if self.batch_size == len(train.y):
+            return [(train.x, train.y)]
+        order = epoch_order(len(train.y), self.seed, self.epoch).to(train.y.device)
+        batches = zip(train.x[order].split(self.batch_size), train.y[order].split(self.batch_size), strict=True)
+        return itertools.islice(batches, self.steps_per_epoch)
+
+    def _update(self, x: Tensor, y: Tensor) -> None:
+        """One mini-batch: forward, loss, zero_grad, backward, step (L1), with Ω added to the loss (L5)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * self.schedule(self.step)
+        seen: list[tuple[Tensor, Tensor]] = []
+
+        def closure() -> Tensor:
+            logits = self.network(x)
+            loss = F.cross_entropy(logits, y)
+            objective = loss + self.l2 * self.network.penalty() if self.l2 else loss
+            self.optimizer.zero_grad()
+            objective.backward()
+            seen.append((loss.detach(), objective.detach()))
+            return objective
+
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            self.optimizer.step(closure)
+        else:
+            closure()
+            self.optimizer.step()
+        loss, objective = seen[0]  # L-BFGS looks several times; the first look is at the step's own θ
+        self._losses.append(loss)
+        self._objectives.append(objective)
+
+    def _log_point(self, before: Tensor) -> Measurement:
+        """Means over the window since the last point, and this step's norms: the one synchronisation."""
+        after = flat(self.parameters)
+        gradient = flat([p.grad for p in self.parameters if p.grad is not None])
+        norms = [gradient.norm(), after.norm(), (after - before).norm(), before.norm()]
+        numbers = torch.stack([*self._losses, *self._objectives, *norms]).tolist()
+        n = len(self._losses)
+        losses, objectives = numbers[:n], numbers[n : 2 * n]
+        grad_norm, weight_norm, change, norm_before = numbers[2 * n :]
+        self._losses.clear()
+        self._objectives.clear()
+        for k, objective in enumerate(objectives):
+            if not math.isfinite(objective):
+                self._diverge(f"objective/train is {objective} at step {self.step - n + k + 1}")
+                break
+        return self._measurement(
+            {
+                "loss/train": sum(losses) / n,
+                "objective/train": sum(objectives) / n,
+                "lr": self.lr * self.schedule(self.step - 1),
+                "grad_norm": grad_norm,
+                "weight_norm": weight_norm,
+                "update_ratio": change / norm_before if norm_before else math.nan,
+            }
+        )
+
+    def _evaluate(self) -> Measurement:
+        values = evaluate_all(self.network, self.data)
+        for tag, value in values.items():
+            if not math.isfinite(value):
+                self._diverge(f"{tag} is {value} after step {self.step}")
+                break
+        return self._measurement(values, ends_epoch=True)
+
+    def _diverge(self, reason: str) -> None:
+        self.status, self.reason = "diverged", f"{reason} (epoch {self.epoch})"
+
+    def _measurement(self, values: dict[str, float], ends_epoch: bool = False) -> Measurement:
+        return Measurement(self.step, self.epoch, self.train_seconds, values, ends_epoch)
+
+    def _start_clock(self) -> None:
+        self._started = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        if self.data.train.y.is_cuda:
+            torch.cuda.synchronize(self.data.train.y.device)
+        self.train_seconds += time.perf_counter() - self._started

@@ -1,0 +1,117 @@
+"""A user's mistake as one line: where it is, what it is, what to do.
+
+`UserError` is raised by our own checks. `explain` turns what Hydra, OmegaConf and YAML raise for a person's
+mistake into the same form, and returns None for anything else, which is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+CONFIGURATION, DATA, RUN_FOLDER, RESOURCE = 2, 3, 4, 5
+"""Exit statuses: configuration, data, run folder, and disk, memory or device."""
+
+
+class UserError(Exception):
+    """A mistake of the person at the keyboard: `where` it is, `what` it is, `todo` about it, exit `status`."""
+
+    def __init__(self, where: str, what: str, todo: str = "", status: int = CONFIGURATION) -> None:
+        super().__init__(where, what, todo, status)
+        self.where, self.what, self.todo, self.status = where, what, todo, status
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" + (f"; {self.todo}" if self.todo else "")
+        # A file's name or a cell may hold anything; what reaches the terminal is one printable line.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'adam'?)`, or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def explain(error: BaseException) -> UserError | None:
+    """What a person did wrong, told from an exception of Hydra, OmegaConf or YAML; None for a bug."""
+    import yaml
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error.missing_cfg_file or "", error.options or (), str(error))
+    if isinstance(error, OverrideParseException):
+        return _bad_override(error.override, str(error))
+    if isinstance(error, OmegaConfBaseException):
+        return _bad_value(error)
+    if isinstance(error, yaml.MarkedYAMLError):
+        return yaml_error(error)
+    if isinstance(error, HydraException):
+        cause = error.__cause__
+        if isinstance(cause, (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
+            return explain(cause)
+        return _composition(str(error))
+    return None
+
+
+def _missing_option(path: str, options: Iterable[str], message: str) -> UserError:
+    group, _, option = path.rpartition("/")
+    if not group:
+        return UserError(path or "--config-name", _first_line(message), "name a file that is there")
+    if not option:
+        return UserError(group, "is empty", f"use one of: {', '.join(options)}")
+    choices = sorted(options)
+    todo = f"use one of: {', '.join(choices)}" if choices else "see ffn-train --help"
+    return UserError(group, f"{option!r} is not known{nearest(option, choices)}", todo)
+
+
+def _bad_override(override: str, message: str) -> UserError:
+    if not re.match(r"[+~]*[\w./@-]+=", override) and not override.startswith("~"):
+        return UserError(override or "''", "is not an override", "write key=value, such as lr=0.01")
+    return UserError(override, f"cannot be read ({_first_line(message)})", "quote special characters: 'key=\"…\"'")
+
+
+def _bad_value(error: BaseException) -> UserError:
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
+
+    key = str(getattr(error, "full_key", "") or "")
+    what = _first_line(str(getattr(error, "msg", "") or error))
+    if isinstance(error, InterpolationResolutionError):
+        return UserError(key or "configuration", f"an interpolation fails: {what}", "name a key that is there")
+    if isinstance(error, (ConfigAttributeError, ConfigKeyError)):
+        parent = getattr(error, "parent_node", None)
+        known = [str(k) for k in parent] if parent is not None and hasattr(parent, "keys") else []
+        known = [k for k in known if k != "hydra"]
+        leaf = str(getattr(error, "key", "") or key)
+        prefix = key[: -len(leaf)] if key.endswith(leaf) else ""
+        return UserError(
+            key or leaf,
+            f"no such key{nearest(leaf, known)}",
+            f"keys here: {', '.join(prefix + k for k in known)}" if known else "see ffn-train --help",
+        )
+    return UserError(key or "configuration", what[:1].lower() + what[1:], "see ffn-train --help")
+
+
+def _composition(message: str) -> UserError:
+    line = _first_line(message)
+    if match := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", line):
+        key, value = match.groups()
+        return UserError(key, f"{value!r} are several values", f"add -m to sweep over them, or write {key}=[…]")
+    if match := re.match(r"Could not override '(.+)'\.", line):
+        return UserError(match[1], "no such key or group", "see ffn-train --help")
+    return UserError("configuration", line[:1].lower() + line[1:], "see ffn-train --help")
+
+
+def yaml_error(error: Exception) -> UserError:
+    """A fault in a YAML file, with its file, line and column."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "YAML"
+    return UserError(place, _first_line(str(getattr(error, "problem", None) or error)), "mend the file")
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else "cannot be read"

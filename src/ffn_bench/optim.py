@@ -1,0 +1,163 @@
+"""Optimizers by name and learning-rate schedules.
+
+The optimizers are `torch.optim`'s, fused where PyTorch offers it. A schedule is a pure function from the
+step to a factor of the learning rate.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ffn_bench.config import (
+    CosineConfig,
+    InverseTimeConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StepConfig,
+    TorchOptimizerConfig,
+    WarmupCosineConfig,
+    one_of,
+)
+from ffn_bench.errors import UserError, nearest
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": torch.optim.SGD,
+    "nesterov": torch.optim.SGD,
+    "gd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "rmsprop": torch.optim.RMSprop,
+    "adam": torch.optim.Adam,
+    "nadam": torch.optim.NAdam,
+    "adamw": torch.optim.AdamW,
+    "adamax": torch.optim.Adamax,
+    "radam": torch.optim.RAdam,
+    "lbfgs": torch.optim.LBFGS,
+}
+"""The optimizer behind every YAML of conf/optimizer but `torch`, which names a class itself."""
+
+
+def optimizer_class(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
+    """The class that `config` names. Raises `UserError` for an unknown name."""
+    if not isinstance(config, TorchOptimizerConfig):
+        one_of(config.name, tuple(OPTIMIZERS), "optimizer.name")
+        return OPTIMIZERS[config.name]
+    known = {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"
+    }
+    if config.name not in known:
+        raise UserError(
+            "optimizer.name",
+            f"torch.optim has no {config.name!r}{nearest(config.name, known)}",
+            f"use one of: {', '.join(sorted(known))}",
+        )
+    return cast(type[torch.optim.Optimizer], known[config.name])
+
+
+def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """The optimizer that `config` names, over `parameters`.
+
+    Raises `UserError` for an unknown name and for hyper-parameters the optimizer refuses.
+    """
+    kind = optimizer_class(config)
+    arguments: dict[str, Any] = config.hyperparameters()
+    accepted = inspect.signature(kind).parameters
+    for key in arguments:
+        if key not in accepted:
+            known = [name for name in accepted if name not in ("params", "lr")]
+            raise UserError(
+                f"optimizer.options.{key}",
+                f"{kind.__name__} has no such argument{nearest(key, known)}",
+                f"it takes: {', '.join(known)}",
+            )
+    if "fused" in accepted and "fused" not in arguments:
+        # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
+        parameters = list(parameters)
+        on_cpu = all(p.device.type == "cpu" for p in parameters)
+        arguments["fused"] = True if on_cpu or kind is not torch.optim.Adagrad else None
+    try:
+        return kind(parameters, **arguments)
+    except (ValueError, TypeError) as e:
+        raise UserError("optimizer", f"{kind.__name__}: {e}", "change that setting") from e
+
+
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Build the optimizer over a stand-in weight and let it step once, so that a bad setting shows early.
+
+    Raises `UserError`.
+    """
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer = build_optimizer(config, [weight])
+    try:
+        optimizer.step(closure)
+    except (RuntimeError, ValueError, TypeError) as e:
+        raise UserError(
+            "optimizer", f"{type(optimizer).__name__} cannot train this network: {e}", "use another optimizer"
+        ) from e
+
+
+# --- schedules ------------------------------------------------------------------------------------------
+
+Schedule = Callable[[int], float]
+"""Step t (from 0) → the factor of the learning rate at that step."""
+
+
+def _cosine(t: float, end: float, final: float) -> float:
+    return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, t / max(1.0, end)))) / 2
+
+
+def _constant(config: ScheduleConfig, steps: int, steps_per_epoch: int) -> Schedule:
+    return lambda t: 1.0
+
+
+def _inverse_time(config: ScheduleConfig, steps: int, steps_per_epoch: int) -> Schedule:
+    decay = cast(InverseTimeConfig, config).decay
+    return lambda t: 1 / (1 + decay * t)
+
+
+def _step(config: ScheduleConfig, steps: int, steps_per_epoch: int) -> Schedule:
+    c = cast(StepConfig, config)
+    return lambda t: c.gamma ** (t // (c.every * steps_per_epoch))
+
+
+def _cosine_schedule(config: ScheduleConfig, steps: int, steps_per_epoch: int) -> Schedule:
+    final = cast(CosineConfig, config).final
+    return lambda t: _cosine(t, steps, final)
+
+
+def _warmup_cosine(config: ScheduleConfig, steps: int, steps_per_epoch: int) -> Schedule:
+    c = cast(WarmupCosineConfig, config)
+    rise = c.warmup * steps
+    return lambda t: (t + 1) / (rise + 1) if t < rise else _cosine(t - rise, steps - rise, c.final)
+
+
+SCHEDULES: dict[str, Callable[[ScheduleConfig, int, int], Schedule]] = {
+    "constant": _constant,
+    "inverse_time": _inverse_time,
+    "step": _step,
+    "cosine": _cosine_schedule,
+    "warmup_cosine": _warmup_cosine,
+}
+"""A maker for every YAML of conf/schedule: (config, steps of the run, steps of an epoch) → `Schedule`."""
+
+
+def build_schedule(config: ScheduleConfig, steps: int, steps_per_epoch: int) -> Schedule:
+    """The schedule that `config` names. Raises `UserError` for an unknown name."""
+    one_of(config.name, tuple(SCHEDULES), "schedule.name")
+    return SCHEDULES[config.name](config, steps, steps_per_epoch)

@@ -1,0 +1,264 @@
+"""`ffn-train`: one run from its configuration to its summary, readable from top to bottom.
+
+Heavy libraries (torch, TensorBoard, matplotlib) are imported where they are first needed, so that
+`--help`, completion and a mistyped key answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from ffn_bench import arguments, config, errors, runs
+from ffn_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from ffn_bench.console import RunView
+    from ffn_bench.data import Data
+    from ffn_bench.eager import EagerRun
+    from ffn_bench.metrics import Measurement
+
+log = logging.getLogger("ffn_bench")
+CHECKPOINT_SECONDS = 5.0
+
+
+def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
+    """Train the run that `cfg` describes into Hydra's output folder; return its best validation accuracy.
+
+    `view` shows it to a person (by default a `RunView` of its own). Raises `UserError` for mistakes; a run
+    that diverges is not an exception but a summary whose status says so.
+    """
+    from ffn_bench import console, writers
+    from ffn_bench.metrics import best_of
+
+    run = config.parse(cfg)
+    engine, device = build(run)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    view = view or console.RunView()
+    epochs: list[Measurement] = []
+    last: dict[str, float] = {}
+
+    def summary(status: str, reason: str) -> dict[str, Any]:
+        return {
+            "status": status,
+            "reason": reason,
+            "epochs": max((m.epoch for m in epochs), default=0),
+            "steps": engine.step,
+            "train_seconds": engine.train_seconds,
+            "final": dict(last),
+            "best": best_of(epochs),
+        }
+
+    shown = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    network, data = engine.network, engine.data
+    facts = console.facts_of(run, data, network.widths, sum(p.numel() for p in engine.parameters), device, Path(shown))
+    runs.write_json(folder / "run.json", runs.identity(run, device, data.sha256))
+    tensorboard = writers.TensorBoard(folder)
+    tensorboard.write_text("config", "".join(f"    {key}: {value}\n" for key, value in config.flatten(run).items()))
+    tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
+    outputs: list[writers.Writer] = [writers.JsonLines(folder), tensorboard, view]
+    for warning in data.warnings:
+        log.warning(warning)
+    view.start(facts, data.warnings, run.epochs * engine.steps_per_epoch, run.epochs)
+    checkpoint = Checkpoints(folder, engine)
+    try:
+        for measurement in engine.measurements():
+            for output in outputs:
+                output.write(measurement)
+            last |= measurement.values
+            if measurement.ends_epoch:
+                epochs.append(measurement)
+                log.info("epoch %d step %d %s", measurement.epoch, measurement.step, measurement.values)
+                checkpoint.at_epoch_end()
+        ended = summary(engine.status, engine.reason)
+        if engine.status == "finished":
+            checkpoint.save()
+            write_pictures(tensorboard, engine)
+        tensorboard.write_end(finished=engine.status == "finished")
+    except (KeyboardInterrupt, SystemExit):
+        ended = summary("interrupted", f"stopped at step {engine.step}")
+        raise
+    except BaseException as e:
+        mistake = errors.explain(e)
+        ended = summary("failed", str(mistake) if mistake else f"{type(e).__name__}: {e}")
+        log.exception("the run failed")
+        raise
+    finally:
+        for output in outputs:
+            output.close()
+        with suppress(OSError):  # a full disk has already been reported
+            runs.write_json(folder / "summary.json", ended)
+        log.info("%s %s", ended["status"], ended["reason"])
+    view.end(ended, Path(shown))
+    return ended["best"]["accuracy/val"] if ended["best"] else None
+
+
+def build(run: config.TrainConfig) -> tuple[EagerRun, str]:
+    """The engine, ready to start, and the name of its device; everything that can be wrong is found here.
+
+    Raises `UserError`.
+    """
+    import torch
+
+    from ffn_bench import data as data_sets
+    from ffn_bench import network, optim
+    from ffn_bench.device import check_memory, describe, find_device
+    from ffn_bench.eager import EagerRun, steps_per_epoch
+
+    network.check_names(run.model)
+    device = find_device(run.device, run.dtype)
+    optim.check_optimizer(run.optimizer)
+    data = data_sets.load(run.data)
+    n = len(data.train.y)
+    per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
+    if per_epoch == 0:
+        raise UserError(
+            "batch_size",
+            f"{run.batch_size} is more than the {n} training rows, and drop_last drops the only batch",
+            "use a smaller batch, or drop_last=false",
+        )
+    dtype = getattr(torch, run.dtype)
+    widths = [data.n_features, *run.model.widths(), len(data.classes)]
+    check_memory(widths, dtype)
+    net = network.FFN(widths, run.model, run.seed, dtype).to(device)
+    engine = EagerRun(
+        net,
+        data.to(device, dtype),
+        optim.build_optimizer(run.optimizer, net.parameters()),
+        optim.build_schedule(run.schedule, run.epochs * per_epoch, per_epoch),
+        lr=run.lr,
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        drop_last=run.drop_last,
+        seed=run.seed,
+        l2=run.l2,
+        log_every=run.log_every,
+    )
+    return engine, describe(device)
+
+
+class Checkpoints:
+    """Keeps the last complete state of a run: after an epoch, but at most every few seconds."""
+
+    def __init__(self, folder: Path, engine: EagerRun) -> None:
+        self.folder, self.engine = folder, engine
+        self._saved_at = float("-inf")
+
+    def at_epoch_end(self) -> None:
+        """Save, unless that was done a moment ago or the run has just diverged."""
+        import time
+
+        if self.engine.status != "diverged" and time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+            self.save()
+            self._saved_at = time.monotonic()
+
+    def save(self) -> None:
+        """Save the network, the optimizer's state and the place in the run."""
+        tensors: dict[str, Any] = {f"network/{k}": v for k, v in self.engine.network.state_dict().items()}
+        optimizer = runs.pack(self.engine.optimizer.state_dict(), tensors, "optimizer")
+        place = {"epoch": self.engine.epoch, "step": self.engine.step, "train_seconds": self.engine.train_seconds}
+        runs.save_checkpoint(self.folder, tensors, {**place, "optimizer": optimizer})
+
+
+def write_pictures(tensorboard: Any, engine: EagerRun) -> None:
+    """The confusion matrix on the test part (else the validation part); for pictures the worst mistakes."""
+    from ffn_bench import figures, metrics
+
+    data: Data = engine.data
+    part = next((p for p in ("test", "val", "train") if len(getattr(data, p).y)), "train")
+    counts = metrics.confusion_matrix(engine.network, getattr(data, part), len(data.classes))
+    tensorboard.write_image(f"confusion matrix/{part}", figures.confusion_matrix(counts, data.classes, part), engine.step)
+    if data.image_shape and len(data.test.y):
+        rows, predicted, losses = metrics.worst_mistakes(engine.network, data.test, 18)
+        if len(rows):
+            picture = figures.mistakes(data, rows, predicted, losses)
+            tensorboard.write_image("worst mistakes/test", picture, engine.step)
+
+
+# --- the command ----------------------------------------------------------------------------------------
+
+
+class CheckFirst(Callback):
+    """Finds what is wrong with a single run before Hydra creates its folder."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hydra makes a warning of a callback's exception, so both kinds of fault end the process here."""
+        try:
+            with one_line_errors():
+                check_run(config, Path(config.hydra.run.dir))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def check_run(cfg: DictConfig, folder: Path) -> None:
+    """Raise `UserError` for a run that could not be trained into `folder`. Creates nothing."""
+    run = config.parse(cfg)
+    runs.check_folder(folder, run)
+    build(run)
+
+
+def config_folder() -> Path:
+    """The YAML files: inside the package once it is installed from a wheel, else at the checkout's top."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A person's mistake becomes one line and an exit status; a bug keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nffn-train: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        mistake = errors.explain(error)
+        if mistake is None:
+            raise
+        print(f"ffn-train: error: {mistake}", file=sys.stderr)
+        sys.exit(mistake.status)
+
+
+def _task(cfg: DictConfig) -> float | None:
+    """What Hydra runs. A failing run of a sweep must be an exception, so that the others go on."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return train(cfg)
+    with one_line_errors():
+        return train(cfg)
+    return None
+
+
+def _terminate(signum: int, frame: object) -> None:
+    sys.exit(128 + signum)
+
+
+def main() -> None:
+    """The console script."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    with one_line_errors():
+        config.register()
+        runs.register_resolvers()
+        sys.argv[1:] = arguments.prepare(sys.argv[1:])
+        command = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task)
+        command()
+
+
+if __name__ == "__main__":
+    main()

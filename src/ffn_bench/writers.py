@@ -1,0 +1,115 @@
+"""Where measurements go inside a run folder: metrics.jsonl, which is the truth, and TensorBoard's event file."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from ffn_bench.metrics import Measurement
+from ffn_bench.runs import finite
+
+METRICS = ("accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train")
+"""The tags that TensorBoard's HParams table shows beside the settings; the value is the tag's last one."""
+
+
+class Writer(Protocol):
+    """Takes measurements as they are made; `close` is called once, when the run has ended in any way."""
+
+    def write(self, measurement: Measurement) -> None:
+        """Record one measurement."""
+
+    def close(self) -> None:
+        """Put everything on the disk."""
+
+
+class JsonLines:
+    """metrics.jsonl: `{"step", "epoch", "time" (s since 1970), "train_seconds", tag: value, …}` a line."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+
+    def write(self, measurement: Measurement) -> None:
+        """Append one line; numbers that are not finite become null."""
+        line = {
+            "step": measurement.step,
+            "epoch": measurement.epoch,
+            "time": round(time.time(), 3),
+            "train_seconds": round(measurement.train_seconds, 6),
+            **finite(measurement.values),
+        }
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """The event file: scalars, the configuration as text, HParams and pictures, all in the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._events = EventFileWriter(str(folder), flush_secs=5)
+
+    def write(self, measurement: Measurement) -> None:
+        """One event with every scalar of the measurement."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in measurement.values.items()]
+        self._add(Summary(value=values), measurement.step)
+
+    def write_text(self, tag: str, markdown: str) -> None:
+        """A page of TensorBoard's Text tab."""
+        from torch.utils.tensorboard.summary import text
+
+        self._add(text(tag, markdown), 0)
+
+    def write_hparams(self, settings: dict[str, Any], superset: dict[str, Any]) -> None:
+        """The run's row of the HParams table.
+
+        TensorBoard reads the table's columns from the first run it meets, so every run names the same
+        `superset` of settings, whichever of them it has.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        columns, _, _ = hparams(superset, dict.fromkeys(METRICS, 0.0))
+        shown = {
+            key: str(settings[key]) if isinstance(example, str) else settings[key]
+            for key, example in superset.items()
+            if settings.get(key) is not None
+        }
+        _, row, _ = hparams(shown, {})
+        self._add(columns)
+        self._add(row)
+
+    def write_end(self, finished: bool) -> None:
+        """The row's status in the HParams table."""
+        from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        status = api_pb2.STATUS_SUCCESS if finished else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.HParamsPluginData(
+            session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time()),
+            version=metadata.PLUGIN_DATA_VERSION,
+        )
+        plugin = SummaryMetadata.PluginData(
+            plugin_name=metadata.PLUGIN_NAME, content=end.SerializeToString()
+        )
+        tag = metadata.SESSION_END_INFO_TAG
+        self._add(Summary(value=[Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin))]))
+
+    def write_image(self, tag: str, png: bytes, step: int) -> None:
+        """A picture of TensorBoard's Images tab."""
+        width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+        image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
+        self._add(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._events.close()
+
+    def _add(self, summary: Any, step: int = 0) -> None:
+        self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
