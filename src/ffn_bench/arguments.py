@@ -28,7 +28,7 @@ def prepare(argv: Sequence[str]) -> list[str]:
     """
     known = _parse_flags(argv)
     for argument in argv:
-        if "_target_" in argument:
+        if re.search(r"(^|[.{,+\s])_target_\s*[:=]", argument):
             raise UserError(argument, "'_target_' is not taken from a configuration", "choose by name")
     keys = [re.sub(r"^[+~]*", "", o).partition("=")[0] for o in known.overrides]
     if "lr" in keys and "optimizer.lr" in keys:

@@ -342,12 +342,12 @@ GROUPS = tuple(SCHEMA)
 
 
 def register() -> None:
-    """Put the schema where Hydra's defaults lists find it: `/schema/train`, `/schema/<group>/<kind>`."""
+    """Put the schema where Hydra's defaults lists find it: `/_schema/train`, `/_schema/<group>/<kind>`."""
     store = ConfigStore.instance()
-    store.store(group="schema", name="train", node=TrainConfig, package="_global_")
+    store.store(group="_schema", name="train", node=TrainConfig, package="_global_")
     for group, kinds in SCHEMA.items():
         for kind, node in kinds.items():
-            store.store(group=f"schema/{group}", name=kind, node=node)
+            store.store(group=f"_schema/{group}", name=kind, node=node)
 
 
 def parse(cfg: DictConfig) -> TrainConfig:
@@ -356,19 +356,23 @@ def parse(cfg: DictConfig) -> TrainConfig:
     Raises `UserError` where a value is missing, out of its bounds or at odds with another one, and
     OmegaConf's own errors (which `errors.explain` turns into one line) where an interpolation fails.
     """
+    fields = [spec.name for spec in dataclasses.fields(TrainConfig)]
+    if extra := [str(key) for key in cfg if key not in (*fields, "hydra")]:
+        raise UserError(extra[0], f"no such key{nearest(extra[0], fields)}", f"keys here: {', '.join(fields)}")
     values: dict[str, Any] = {}
-    for spec in dataclasses.fields(TrainConfig):
-        path = spec.name
-        missing = OmegaConf.is_missing(cfg, path)
-        if not missing and OmegaConf.is_config(node := cfg[path]):
-            if inside := sorted(OmegaConf.missing_keys(node)):
-                missing, path = True, f"{path}.{inside[0]}"
-            else:
-                values[path] = OmegaConf.to_object(node)
-        elif not missing:
-            values[path] = node
-        if missing or (path in GROUPS and values[path] is None):
+    for key in sorted(fields, key=GROUPS.__contains__):  # plain keys first: groups refer to them
+        if OmegaConf.is_missing(cfg, key) or (key in GROUPS and cfg[key] is None):
+            raise UserError(key, "has no value", f"give one: {key}=…")
+        if key not in GROUPS:
+            values[key] = cfg[key]
+            continue
+        for path in sorted(OmegaConf.missing_keys(cfg[key])):
             raise UserError(path, "has no value", f"give one: {path}=…")
+        values[key] = OmegaConf.to_object(cfg[key])
+        known = [spec.name for spec in dataclasses.fields(values[key])]
+        if extra := [str(name) for name in cfg[key] if name not in known]:
+            path = f"{key}.{extra[0]}"
+            raise UserError(path, f"no such key{nearest(extra[0], known)}", f"keys here: {', '.join(known)}")
     config = TrainConfig(**values)
     check(config)
     return config
@@ -380,7 +384,7 @@ def check(config: TrainConfig) -> None:
     Raises `UserError` at the first fault.
     """
     for path, value in flatten(config).items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value) and path != "optimizer.lr":
             raise UserError(path, f"{value} is not a finite number", "give a finite one")
         if isinstance(value, str) and not value.strip():
             raise UserError(path, "is empty", f"give a value: {path}=…")

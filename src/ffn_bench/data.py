@@ -125,8 +125,14 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
     x_train, y_train = raw.x[train_rows], raw.y[train_rows]
     x_val, y_val = raw.x[val_rows], raw.y[val_rows]
 
-    parts = {"training": y_train, "validation": y_val, "test": y_test}
-    _check_classes(raw, {part: y for part, y in parts.items() if part == "training" or len(y)})
+    _check_classes(
+        raw,
+        {
+            "training": y_train,
+            **({"validation": y_val} if config.val_fraction > 0 else {}),
+            **({"test": y_test} if getattr(config, "test_fraction", 1.0) > 0 else {}),
+        },
+    )
 
     # Bytes are pixels: their features are shares of 255, in float32 to spare memory, with one scale for all.
     pixels = raw.x.dtype == np.uint8
@@ -136,7 +142,7 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
         axis = None if pixels else 0
         mean = np.atleast_1d(x_train.mean(axis=axis, dtype=np.float64))
         std = np.atleast_1d(x_train.std(axis=axis, dtype=np.float64))
-        if constant := int((std == 0).sum()):
+        if raw.image_shape is None and (constant := int((std == 0).sum())):  # border pixels are no news
             warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training part")
         std = np.where(std == 0, 1.0, std)
 
@@ -164,7 +170,7 @@ def stratified_parts(y: Array, sizes: tuple[int, ...], rng: np.random.Generator)
     """Row numbers of disjoint parts of the given sizes, and last of the rest, each with y's class shares.
 
     Every row gets a random place in its class, scaled to (0, 1); rows in the order of their places are
-    shared out, so each part holds each class in proportion, to within one row.
+    shared out, so each part holds each class in proportion, to within two rows.
     """
     place = np.empty(len(y))
     for label in np.unique(y):

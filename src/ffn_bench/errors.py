@@ -50,7 +50,7 @@ def explain(error: BaseException) -> UserError | None:
     if isinstance(error, yaml.MarkedYAMLError):
         return yaml_error(error)
     if isinstance(error, HydraException):
-        cause = error.__cause__
+        cause = error.__cause__ or error.__context__
         if isinstance(cause, (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
             return explain(cause)
         return _composition(str(error))
@@ -71,7 +71,8 @@ def _missing_option(path: str, options: Iterable[str], message: str) -> UserErro
 def _bad_override(override: str, message: str) -> UserError:
     if not re.match(r"[+~]*[\w./@-]+=", override) and not override.startswith("~"):
         return UserError(override or "''", "is not an override", "write key=value, such as lr=0.01")
-    return UserError(override, f"cannot be read ({_first_line(message)})", "quote special characters: 'key=\"…\"'")
+    reason = _first_line(message).partition(" expecting ")[0]
+    return UserError(override, f"cannot be read ({reason})", "quote special characters: 'key=\"…\"'")
 
 
 def _bad_value(error: BaseException) -> UserError:

@@ -27,21 +27,23 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], part: str) -> bytes
 
     table = counts.numpy()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    size = min(12.0, 2.4 + 0.42 * len(classes))
-    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    names = [name if len(name) <= 12 else name[:11] + "…" for name in classes]
+    margin = 0.75 + 0.085 * max(map(len, names))  # inches; placed by hand, as a layout engine takes 0.2 s
+    side = min(9.0, max(2.6, 0.4 * len(classes)))
+    width, height = margin + side + 0.2, margin + side + 0.45
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     accuracy = np.trace(table) / max(1, table.sum())
-    axes.set(xlabel="predicted class", ylabel="true class", title=f"{part} part, accuracy {accuracy:.1%}")
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(f"{part} part: {accuracy:.1%} right", fontsize=11)
     if len(classes) <= 30:
-        names = [name if len(name) <= 12 else name[:11] + "…" for name in classes]
-        turned = max(len(name) for name in names) > 3
-        axes.set_xticks(range(len(names)), names, rotation=45 if turned else 0, ha="right" if turned else "center")
+        turned = max(map(len, names)) > 3
+        axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
         axes.set_yticks(range(len(names)), names)
         for row, column in np.argwhere(table > 0):
             ink = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(table[row, column]), ha="center", va="center", color=ink, fontsize=8)
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
     return _png(figure)
 
 
@@ -50,18 +52,23 @@ def mistakes(data: Data, rows: Tensor, predicted: Tensor, losses: Tensor) -> byt
     from matplotlib.figure import Figure
 
     assert data.image_shape is not None
-    columns = 6
+    columns = min(6, len(rows))
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(columns * 1.35, lines * 1.7 + 0.3), layout="constrained")
+    height, width = data.image_shape[:2]
+    gap_x, gap_y = max(1, round(width * 0.25)), max(2, round(height * 0.45))
+    mosaic = np.ones((lines * (height + gap_y), columns * (width + gap_x), *data.image_shape[2:]))
+    figure = Figure(figsize=(1.2 * columns, 1.2 * columns * mosaic.shape[0] / mosaic.shape[1] + 0.4))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.4 / figure.get_figheight()))
+    axes.axis("off")
+    pixels = (data.test.x[rows].cpu().double() * data.std + data.mean).numpy()
+    for k, (image, row, guess, loss) in enumerate(zip(pixels, rows, predicted, losses, strict=True)):
+        low, high = image.min(), image.max()
+        shade = (image.reshape(data.image_shape) - low) / max(high - low, 1e-9)
+        top, left = (k // columns) * (height + gap_y) + gap_y, (k % columns) * (width + gap_x) + gap_x // 2
+        # Digits are dark on white, as on paper; photographs keep their colours.
+        mosaic[top : top + height, left : left + width] = shade if shade.ndim == 3 else 1 - shade
+        label = f"{data.classes[int(data.test.y[row])]} → {data.classes[int(guess)]} ({float(loss):.1f})"
+        axes.text(left + width / 2, top - gap_y * 0.15, label, ha="center", va="bottom", fontsize=8)
+    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     figure.suptitle("largest losses of the test part: true → predicted (loss in nats)", fontsize=10)
-    grid = np.atleast_1d(figure.subplots(lines, columns)).reshape(-1)
-    pixels = data.test.x[rows].cpu().double() * data.std + data.mean
-    for axes in grid:
-        axes.axis("off")
-    for axes, image, row, guess, loss in zip(grid, pixels, rows, predicted, losses, strict=False):
-        picture = image.numpy().reshape(data.image_shape)
-        low, high = picture.min(), picture.max()
-        axes.imshow((picture - low) / max(high - low, 1e-9), cmap="gray_r", interpolation="nearest")
-        true = data.classes[int(data.test.y[row])]
-        axes.set_title(f"{true} → {data.classes[int(guess)]}\n({float(loss):.1f})", fontsize=9)
     return _png(figure)

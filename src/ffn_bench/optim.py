@@ -86,7 +86,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
         arguments["fused"] = True if on_cpu or kind is not torch.optim.Adagrad else None
     try:
         return kind(parameters, **arguments)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, IndexError) as e:
         raise UserError("optimizer", f"{kind.__name__}: {e}", "change that setting") from e
 
 

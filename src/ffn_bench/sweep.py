@@ -84,10 +84,11 @@ def launch(
     setup_globals()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     folder = Path(str(master.hydra.sweep.dir))
-    names = [" ".join(filter_overrides(job)) or "defaults" for job in jobs]
+    settings = [dict(o.split("=", 1) for o in filter_overrides(job) if "=" in o) for job in jobs]
+    varied = varied_keys(settings)
+    names = [" ".join(f"{k}={s[k]}" for k in varied if k in s) or "run" for s in settings]
     view = console.SweepView(names, folder)
     returns: list[JobReturn] = []
-    settings: list[dict[str, str]] = []
     summaries: list[dict[str, Any] | None] = []
     try:
         for number, job in enumerate(jobs):
@@ -107,16 +108,21 @@ def launch(
                 view.failed(str(mistake) if mistake else f"{type(error).__name__}: {error}")
                 result.return_value = RunFailed(names[number])
             returns.append(result)
-            settings.append(dict(o.split("=", 1) for o in filter_overrides(job) if "=" in o))
             summaries.append(runs.read_summary(folder / str(cfg.hydra.sweep.subdir)))
     finally:
         view.finish()
         if returns:
-            rows, keys, seeds = leaderboard(settings, summaries)
+            rows, keys, seeds = leaderboard(settings[: len(returns)], summaries)
             console.show_leaderboard(view.console, rows, keys, seeds)
             failures = [n for n, r in zip(names, returns, strict=False) if r.status == JobStatus.FAILED]
             view.closing(len(names), len(returns), failures)
     return returns
+
+
+def varied_keys(settings: Sequence[dict[str, str]]) -> list[str]:
+    """The keys whose value is not the same in every run, in the order they were given."""
+    keys = dict.fromkeys(k for s in settings for k in s)
+    return [k for k in keys if len({s.get(k) for s in settings}) > 1]
 
 
 def leaderboard(
@@ -127,8 +133,7 @@ def leaderboard(
     A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
     accuracy to average, and leaving it out would flatter the setting.
     """
-    keys = sorted({k for s in settings for k in s}, key=[k for s in settings for k in s].index)
-    varied = [k for k in keys if len({s.get(k) for s in settings}) > 1]
+    varied = varied_keys(settings)
     seeds = "seed" in varied
     keys = [k for k in varied if k != "seed"]
     groups: dict[tuple[str | None, ...], list[dict[str, Any] | None]] = {}

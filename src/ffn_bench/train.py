@@ -6,10 +6,12 @@ Heavy libraries (torch, TensorBoard, matplotlib) are imported where they are fir
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +22,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench import arguments, config, errors, runs
 from ffn_bench.errors import UserError
@@ -74,11 +76,13 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
         log.warning(warning)
     view.start(facts, data.warnings, run.epochs * engine.steps_per_epoch, run.epochs)
     checkpoint = Checkpoints(folder, engine)
+    gc.enable()
     try:
         for measurement in engine.measurements():
             for output in outputs:
                 output.write(measurement)
-            last |= measurement.values
+            # What a run measured before it diverged is not how it ended.
+            last = measurement.values if engine.status == "diverged" else last | measurement.values
             if measurement.ends_epoch:
                 epochs.append(measurement)
                 log.info("epoch %d step %d %s", measurement.epoch, measurement.step, measurement.values)
@@ -218,6 +222,16 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
+def config_groups() -> str:
+    """The groups and their options, a line each, for --help."""
+    lines = []
+    for group in ("data", "model", "optimizer", "schedule", "experiment"):
+        folder = config_folder() / group
+        options = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
+        lines += textwrap.wrap(" ".join(options), 92, initial_indent=f"{group:<12}", subsequent_indent=" " * 12)
+    return "\n".join(lines)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """A person's mistake becomes one line and an exit status; a bug keeps its traceback."""
@@ -252,9 +266,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
+    gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
     with one_line_errors():
         config.register()
         runs.register_resolvers()
+        OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
         sys.argv[1:] = arguments.prepare(sys.argv[1:])
         command = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task)
         command()

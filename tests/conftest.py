@@ -1,0 +1,68 @@
+"""The command, run inside the test process, and where real data lies."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import ffn_bench.train
+from ffn_bench import config, data, runs
+
+torch.set_num_threads(1)  # the suite runs a process a core; more threads than cores is 50 times slower
+
+MNIST = Path(__file__).parents[2] / "shared" / "data"
+needs_mnist = pytest.mark.skipif(not (MNIST / "MNIST" / "raw").is_dir(), reason="the MNIST files are not here")
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    config.register()
+    runs.register_resolvers()
+
+
+@pytest.fixture
+def ffn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """`ffn("lr=0.1")` runs `ffn-train lr=0.1` in an empty folder, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "_loaded", {})  # one process, many working folders
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["ffn-train", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            ffn_bench.train.main()
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+        finally:
+            gc.enable()
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())

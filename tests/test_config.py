@@ -1,0 +1,102 @@
+"""The configuration: contract of keys and defaults, every option composes, fingerprints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cases import DATA_NEEDS, OPTIMIZER_NEEDS, options, parsed
+from conftest import Command
+from ffn_bench import config
+
+GROUPS = [(g, o) for g in ("data", "model", "optimizer", "schedule") for o in options(g)]
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_option_composes_and_is_typed(group: str, option: str) -> None:
+    needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
+    run = parsed(f"{group}={option}", *needs)
+    part = getattr(run, group)
+    assert isinstance(part, tuple(config.SCHEMA[group].values()))
+    if option != "torch":
+        assert part.name == option
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes(name: str) -> None:
+    parsed(f"+experiment={name}")
+
+
+def test_defaults_are_the_lecture() -> None:
+    run = parsed()
+    assert run.data.name == "digits"
+    assert run.model.widths() == [10, 20, 15]
+    assert run.model.activation == "relu"
+    assert run.optimizer.name == "adam"
+    assert run.schedule.name == "constant"
+    assert (run.lr, run.epochs, run.batch_size, run.seed, run.l2) == (0.005, 50, 32, 0, 0.0)
+    assert (run.gradient, run.device, run.dtype, run.name, run.log_every) == ("autograd", "auto", "float32", None, 10)
+    assert run.data.split_seed == 0
+    assert config.fingerprint(run) == config.fingerprint(parsed("+experiment=lecture"))
+
+
+def test_one_learning_rate() -> None:
+    assert parsed("lr=0.25").optimizer.lr == 0.25
+    assert parsed("optimizer=lbfgs").lr == 1.0
+    assert parsed("optimizer=lbfgs", "lr=0.5").optimizer.lr == 0.5
+
+
+def test_optimizer_lr_is_another_name_for_lr(ffn: Command, tmp_path: Path) -> None:
+    result = ffn("optimizer.lr=0.25", "epochs=1", "name=x")
+    assert result.code == 0, result.err
+    assert "lr 0.25" in result.out
+    assert "lr: 0.25" in Path("outputs/x/.hydra/config.yaml").read_text()
+
+
+def test_model_options() -> None:
+    assert parsed("model=mlp", "model.depth=3", "model.width=7").model.widths() == [7, 7, 7]
+    assert parsed("model.hidden=[4,5]").model.widths() == [4, 5]
+    assert parsed("model=linear").model.widths() == []
+
+
+def test_fingerprint_is_of_the_result_only() -> None:
+    base = config.fingerprint(parsed())
+    assert base == config.fingerprint(parsed("name=x", "max_runs=3"))
+    for change in ("lr=0.1", "seed=1", "l2=1e-3", "data.split_seed=1", "schedule=cosine", "optimizer=adamw"):
+        assert base != config.fingerprint(parsed(change))
+
+
+def test_superset_names_every_key_of_every_run() -> None:
+    superset = config.superset_of_keys()
+    for group, option in GROUPS:
+        needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
+        assert set(config.result_keys(parsed(f"{group}={option}", *needs))) <= set(superset)
+
+
+def command(*arguments: str, **environment: str) -> str:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ffn-train")), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+
+
+def test_help_and_completion_import_nothing_heavy(tmp_path: Path) -> None:
+    text = command("--help")
+    for word in ("usage:", "radam", "model.hidden", "batch_size", "lecture"):
+        assert word in text
+    assert "_schema" not in text
+    line = "ffn-train optimizer=ad"
+    words = command("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line))).split()
+    assert words == [f"optimizer={name}" for name in ("adadelta", "adagrad", "adam", "adamax", "adamw")]
+    assert "complete" in command("-sc", "install=bash")
+    code = "import sys; sys.argv = ['ffn-train', '--help']; import ffn_bench.train as t\ntry: t.main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'numpy', 'matplotlib', 'tensorboard', 'sklearn', 'rich'} & set(sys.modules); assert not heavy, heavy"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)

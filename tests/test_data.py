@@ -1,0 +1,120 @@
+"""Data sets: what is loaded, split and standardised, and in which order epochs visit it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cases import DATA_NEEDS, options, parsed, write_csv
+from conftest import MNIST, needs_mnist
+from ffn_bench import data
+from ffn_bench.config import CsvConfig
+
+IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
+OFFLINE = [name for name in options("data") if name not in IMAGES]
+
+
+def test_every_data_set_has_a_loader() -> None:
+    assert sorted(data.LOADERS) == options("data")
+
+
+def load(name: str, tmp_path: Path, *overrides: str) -> data.Data:
+    needs = list(DATA_NEEDS.get(name, []))
+    if name == "csv":
+        needs = [f"data.path={write_csv(tmp_path / 'x.csv', 200)}", "data.target=label"]
+    return data.load(parsed(f"data={name}", *needs, *overrides).data)
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_parts_are_disjoint_stratified_and_standardised(name: str, tmp_path: Path) -> None:
+    loaded = load(name, tmp_path)
+    y = torch.cat([loaded.train.y, loaded.val.y, loaded.test.y])
+    n = len(y)
+    assert len(loaded.val.y) == len(loaded.test.y) == round(0.15 * n)
+    shares = torch.bincount(y) / n
+    for part in (loaded.train, loaded.val, loaded.test):
+        counts = torch.bincount(part.y, minlength=len(loaded.classes))
+        assert (counts - shares * len(part.y)).abs().max() < 2.0
+    assert loaded.train.x.mean(0).abs().max() < 1e-12
+    spread = loaded.train.x.std(0, correction=0)
+    assert ((spread - 1).abs() < 1e-12).logical_or(spread == 0).all()
+    raw = torch.cat([p.x for p in (loaded.train, loaded.val, loaded.test)]) * loaded.std + loaded.mean
+    assert len(torch.unique(raw.round(decimals=9), dim=0)) >= 0.99 * n  # no row in two parts
+
+
+def test_split_depends_on_its_own_seed_only(tmp_path: Path) -> None:
+    one, same, other = (load("digits", tmp_path, *o) for o in ([], ["seed=5"], ["data.split_seed=1"]))
+    assert torch.equal(one.train.x, same.train.x)
+    assert not torch.equal(one.train.x, other.train.x)
+
+
+def test_fractions_and_no_standardisation(tmp_path: Path) -> None:
+    loaded = load(
+        "digits", tmp_path, "data.val_fraction=0", "data.test_fraction=0.5", "data.standardize=false"
+    )
+    assert (len(loaded.train.y), len(loaded.val.y), len(loaded.test.y)) == (899, 0, 898)
+    assert loaded.train.x.min() == 0 and loaded.train.x.max() == 16
+
+
+def test_digits_are_scikit_learns(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    raw = data.load_digits(parsed().data)
+    expected = load_digits()
+    assert np.array_equal(raw.x, expected.data)
+    assert np.array_equal(raw.y, expected.target)
+
+
+def test_csv_labels_of_any_kind(tmp_path: Path) -> None:
+    def table(labels: list[str]) -> tuple[tuple[str, ...], list[int]]:
+        file = tmp_path / "t.csv"
+        file.write_text("y,f\n" + "\n".join(f"{label},{k}" for k, label in enumerate(labels)))
+        raw = data.load_csv(CsvConfig(name="csv", path=str(file), target="y"))
+        assert raw.x[:, 0].tolist() == list(range(len(labels)))
+        return raw.classes, raw.y.tolist()
+
+    assert table(["10", "9", "10"]) == (("9", "10"), [1, 0, 1])
+    assert table(["yes", "no", "yes"]) == (("no", "yes"), [1, 0, 1])
+    assert table(["True", "3", "True"]) == (("3", "True"), [1, 0, 1])
+    assert table(['"a, b"', "ü", '"a, b"']) == (("a, b", "ü"), [0, 1, 0])
+
+
+def test_csv_with_a_byte_order_mark_windows_lines_and_another_delimiter(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes("\ufefff;y\r\n1.5;a\r\n 2e1 ;b\r\n\r\n".encode())
+    raw = data.load_csv(CsvConfig(name="csv", path=str(file), target="y", delimiter=";"))
+    assert raw.x.tolist() == [[1.5], [20.0]]
+    assert raw.classes == ("a", "b")
+
+
+def test_stratified_parts_sizes() -> None:
+    y = np.repeat([0, 1, 2], [50, 30, 20])
+    a, b, rest = data.stratified_parts(y, (20, 10), np.random.default_rng(0))
+    assert np.bincount(y[a]).tolist() == [10, 6, 4]
+    assert np.bincount(y[b]).tolist() == [5, 3, 2]
+    assert sorted([*a, *b, *rest]) == list(range(100))
+
+
+def test_epoch_order_is_a_permutation_of_seed_and_epoch() -> None:
+    first = data.epoch_order(100, seed=3, epoch=1)
+    assert sorted(first.tolist()) == list(range(100))
+    assert torch.equal(first, data.epoch_order(100, seed=3, epoch=1))
+    assert not torch.equal(first, data.epoch_order(100, seed=3, epoch=2))
+    assert not torch.equal(first, data.epoch_order(100, seed=4, epoch=1))
+
+
+@needs_mnist
+def test_mnist_from_files_that_are_there() -> None:
+    loaded = data.load(parsed("data=mnist", f"data.root={MNIST}", "data.download=false").data)
+    assert (len(loaded.train.y), len(loaded.val.y), len(loaded.test.y)) == (54_000, 6_000, 10_000)
+    assert loaded.image_shape == (28, 28)
+    assert loaded.train.x.dtype == torch.float32
+    assert abs(loaded.train.x.double().mean()) < 1e-4
+    assert abs(loaded.train.x.double().std() - 1) < 1e-4
+    assert loaded.test.y[:5].tolist() == [7, 2, 1, 0, 4]
+    pixels = loaded.test.x[0].double() * loaded.std + loaded.mean
+    assert pixels.min().item() == pytest.approx(0, abs=1e-3)
+    assert pixels.max().item() == pytest.approx(254, abs=1e-2) or pixels.max().item() == pytest.approx(255, abs=1e-2)

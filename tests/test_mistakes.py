@@ -1,0 +1,273 @@
+"""Every mistake a person can make: one line that names the place, the right exit status, nothing created."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import Command, files_below
+from cases import write_csv
+
+KEYS = [
+    # (arguments, exit status, words the line must have)
+    (["lrr=1"], 2, ["lrr", "lr"]),
+    (["optimzer=adam"], 2, ["optimzer", "optimizer"]),
+    (["+optimzer=adam"], 2, ["optimzer", "'optimizer'"]),
+    (["model.widht=3"], 2, ["model.widht"]),
+    (["+optimizer.momentum=0.9"], 2, ["optimizer.momentum", "betas"]),
+    (["optimizer=adamm"], 2, ["optimizer", "'adam'"]),
+    (["data=digit"], 2, ["data", "'digits'"]),
+    (["lr="], 2, ["lr"]),
+    (["optimizer="], 2, ["optimizer", "adam"]),
+    (["name="], 2, ["name", "empty"]),
+    (["lr=fast"], 2, ["lr", "fast"]),
+    (["lr=true"], 2, ["lr"]),
+    (["lr=[1]"], 2, ["lr"]),
+    (["lr=nan"], 2, ["lr", "finite"]),
+    (["lr=inf"], 2, ["lr", "finite"]),
+    (["l2=-1"], 2, ["l2"]),
+    (["lr=0"], 2, ["lr", "above 0"]),
+    (["lr=-0.1"], 2, ["lr", "above 0"]),
+    (["epochs=0"], 2, ["epochs"]),
+    (["epochs=-3"], 2, ["epochs"]),
+    (["epochs=1.5"], 2, ["epochs"]),
+    (["epochs=true"], 2, ["epochs"]),
+    (["log_every=0"], 2, ["log_every"]),
+    (["seed=-1"], 2, ["seed"]),
+    (["batch_size=0"], 2, ["batch_size"]),
+    (["batch_size=ful"], 2, ["batch_size", "full"]),
+    (["batch_size=5000", "drop_last=true"], 2, ["batch_size", "1257"]),
+    (["model.activation=rellu"], 2, ["model.activation", "'relu'", "sigmoid"]),
+    (["model.init=he"], 2, ["model.init", "kaiming"]),
+    (["model.init_std=0"], 2, ["model.init_std"]),
+    (["schedule=linear"], 2, ["schedule", "cosine"]),
+    (["schedule=step", "schedule.every=0"], 2, ["schedule.every"]),
+    (["schedule=warmup_cosine", "schedule.warmup=2"], 2, ["schedule.warmup"]),
+    (["gradient=magic"], 2, ["gradient", "autograd"]),
+    (["dtype=float16"], 2, ["dtype", "float32"]),
+    (["model.hidden=[10,0]"], 2, ["model.hidden"]),
+    (["model.hidden=[10,-2]"], 2, ["model.hidden"]),
+    (["model.hidden=[ten]"], 2, ["model.hidden"]),
+    (["model=mlp", "model.width=0"], 2, ["model.width"]),
+    (["model=mlp", "model.depth=-1"], 2, ["model.depth"]),
+    (["model=mlp", "model.width=90000000"], 5, ["90,000,000", "GB", "free"]),
+    (["device=cuda:77"], 5, ["cuda:77", "cpu"]),
+    (["device=gpu"], 2, ["device", "cuda"]),
+    (["lr=1,2"], 2, ["lr", "-m"]),
+    (["lr=0.1", "optimizer.lr=0.2"], 2, ["optimizer.lr"]),
+    (["optimizer=lbfgs", "batch_size=32"], 2, ["batch_size", "full"]),
+    (["optimizer=gd", "batch_size=32"], 2, ["batch_size", "full"]),
+    (["optimizer=torch"], 2, ["optimizer.name"]),
+    (["optimizer=torch", "optimizer.name=ASG"], 2, ["optimizer.name", "'ASGD'"]),
+    (["optimizer=torch", "optimizer.name=SparseAdam"], 2, ["SparseAdam"]),
+    (["optimizer=torch", "optimizer.name=ASGD", "+optimizer.options.lamb=1"], 2, ["lamb", "'lambd'"]),
+    (["optimizer.betas=[1.5,0.9]"], 2, ["optimizer", "beta"]),
+    (["optimizer.betas=[0.9]"], 2, ["optimizer"]),
+    (["optimizer._target_=os.system"], 2, ["_target_"]),
+    (["+data._target_=os.system"], 2, ["_target_"]),
+    (["lr=${nowhere}"], 2, ["lr", "nowhere"]),
+    (["lr=${l2}", "l2=${lr}"], 2, ["lr"]),
+    (["~lr"], 2, ["lr"]),
+    (["--lr", "0.1"], 2, ["--lr", "lr=value"]),
+    (["lr"], 2, ["lr", "key=value"]),
+    (["lr=0.1,"], 2, ["lr=0.1,"]),
+    (["data=csv"], 2, ["data."]),
+    (["data.val_fraction=0.6", "data.test_fraction=0.5"], 2, ["data.val_fraction"]),
+    (["data.val_fraction=-0.1"], 2, ["data.val_fraction"]),
+    (["data=synthetic", "data.n_classes=100", "data.n_features=4"], 2, ["data.n_classes"]),
+    (["name=../x"], 2, ["name", "../x"]),
+    (["name=/etc/x"], 2, ["name"]),
+    (["name=a b"], 2, ["name"]),
+    (["name=sweeps/x"], 2, ["name"]),
+    (["name=" + "x" * 300], 2, ["name", "too long"]),
+    (["hydra.run.dir=../x"], 4, [".."]),
+    (["hydra.run.dir=" + "x" * 300], 4, ["too long"]),
+    (["-m", "lr=0.1,0.1"], 2, ["lr", "twice"]),
+    (["-m", "lr=0.1,,0.2"], 2, ["lr"]),
+    (["-m", "lr="], 2, ["lr"]),
+    (["-m", "seed=range(3,3)"], 2, ["seed"]),
+    (["-m", "seed=range(0,9)", "max_runs=8"], 2, ["max_runs", "9", "8"]),
+    (["-m", "lr=0.1,0.2,abc"], 2, ["lr", "abc"]),
+    (["-m", "optimizer=sgd,admm"], 2, ["optimizer", "'adam'"]),
+    (["-m", "model.activation=relu,rellu"], 2, ["model.activation"]),
+    (["-m", "lr=0.01,1e-2"], 2, ["lr", "twice"]),
+    (["-m", "optimizer=adam,lbfgs", "batch_size=32"], 2, ["batch_size", "lbfgs"]),
+]
+
+
+def assert_one_line(result_err: str, words: list[str]) -> None:
+    assert result_err.count("\n") == 1, result_err
+    assert result_err.startswith("ffn-train: error: ")
+    for word in words:
+        assert word in result_err, result_err
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), KEYS, ids=[" ".join(a)[:60] for a, _, _ in KEYS])
+def test_wrong_keys(ffn: Command, tmp_path: Path, arguments: list[str], code: int, words: list[str]) -> None:
+    result = ffn(*arguments)
+    assert_one_line(result.err, words)
+    assert result.code == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_folder_that_cannot_be(ffn: Command, tmp_path: Path) -> None:
+    Path("outputs").write_text("a file")
+    result = ffn("epochs=1")
+    assert result.code == 4
+    assert_one_line(result.err, ["outputs", "is a file"])
+    assert files_below(tmp_path) == [tmp_path / "outputs"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/proc/sys").is_dir(), reason="needs a read-only mount")
+def test_output_folder_on_a_read_only_mount(ffn: Command) -> None:
+    result = ffn("epochs=1", "hydra.run.dir=/proc/sys/x")
+    assert result.code == 4
+    assert_one_line(result.err, ["/proc/sys"])
+
+
+def test_a_named_run_is_never_overwritten(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("epochs=1", "name=mine").code == 0
+    before = {p: p.read_bytes() for p in files_below(tmp_path)}
+    result = ffn("epochs=1", "name=mine", "lr=0.1")
+    assert result.code == 4
+    assert_one_line(result.err, ["outputs/mine", "never overwritten"])
+    assert {p: p.read_bytes() for p in files_below(tmp_path)} == before
+
+
+# --- a person's own YAML --------------------------------------------------------------------------------
+
+HEAD = "# @package _global_\n"
+BOMB = HEAD + "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{n}: &{n} [*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m}]\n" for m, n in zip("abcdef", "bcdefg", strict=True)
+)
+YAML = {
+    "duplicate key": (HEAD + "lr: 0.1\nlr: 0.2\n", ["line 3", "'lr'"]),
+    "tab": (HEAD + "optimizer:\n\tlr: 0.1\n", ["line 3"]),
+    "not utf-8": ("# caf\xe9\nlr: 0.1\n".encode("latin-1"), ["UTF-8"]),
+    "empty": ("", ["empty"]),
+    "comment only": ("# nothing\n", ["empty"]),
+    "a list at top": ("- lr: 0.1\n", ["key: value"]),
+    "a word at top": ("lr\n", ["key: value"]),
+    "unresolved interpolation": (HEAD + "lr: ${nowhere}\n", ["lr", "nowhere"]),
+    "cyclic interpolation": (HEAD + "lr: ${l2}\nl2: ${lr}\n", ["lr"]),
+    "python object": (HEAD + "lr: !!python/object/apply:os.system ['touch canary']\n", ["line 2", "python"]),
+    "own tag": (HEAD + "lr: !secret 1\n", ["line 2", "!secret"]),
+    "alias bomb": (BOMB, ["aliases"]),
+    "alias of itself": (HEAD + "a: &a [*a]\n", ["itself"]),
+    "off": (HEAD + "model:\n  activation: off\n", ["line 3", "'off'"]),
+    "octal": (HEAD + "epochs: 010\n", ["line 2", "octal"]),
+    "sexagesimal": (HEAD + "epochs: 12:30:00\n", ["line 2", "base 60"]),
+    "instantiation": (HEAD + "optimizer:\n  _target_: os.system\n", ["line 3", "_target_"]),
+    "unclosed": (HEAD + "lr: [1\n", ["line 3"]),
+    "unknown key": (HEAD + "lrr: 1\n", ["lrr", "'lr'"]),
+    "wrong type": (HEAD + "lr: fast\n", ["lr", "fast"]),
+    "unknown group option": ("# @package _global_\ndefaults: [{override /optimizer: adamm}]\n", ["'adam'"]),
+    "two learning rates": (HEAD + "optimizer:\n  lr: 0.1\n", ["optimizer.lr"]),
+}
+
+
+@pytest.mark.parametrize("fault", YAML)
+def test_faulty_yaml(ffn: Command, tmp_path: Path, fault: str) -> None:
+    content, words = YAML[fault]
+    mine = tmp_path / "mine" / "experiment"
+    mine.mkdir(parents=True)
+    (mine / "x.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = ffn("--config-dir", str(tmp_path / "mine"), "+experiment=x")
+    assert_one_line(result.err, words)
+    assert result.code == 2
+    assert files_below(tmp_path) == [mine / "x.yaml"]
+
+
+def test_a_fault_in_a_file_that_is_not_chosen_does_not_matter(ffn: Command, tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "experiment"
+    mine.mkdir(parents=True)
+    (mine / "broken.yaml").write_text("a: [\n")
+    (mine / "good.yaml").write_text("# @package _global_\ndefaults:\n  - override /model: linear\nepochs: 1\n")
+    result = ffn("--config-dir", str(tmp_path / "mine"), "+experiment=good")
+    assert result.code == 0, result.err
+    assert "64 → 10," in result.out
+
+
+# --- a person's own table -------------------------------------------------------------------------------
+
+GOOD = "a,b,label\n" + "".join(f"{k},{k * 2},{'x' if k % 2 else 'y'}\n" for k in range(40))
+CSV: dict[str, tuple[str | bytes, list[str]]] = {
+    "empty": ("", ["empty"]),
+    "header only": ("a,b,label\n", ["no rows"]),
+    "short row": (GOOD + "1,x\n", ["line 42", "2 cells", "3"]),
+    "long row": (GOOD + "1,2,x,9\n", ["line 42", "4 cells", "3"]),
+    "blank cell": (GOOD + "1,,x\n", ["line 42", "'b'", "blank"]),
+    "nan cell": (GOOD + "1,nan,x\n", ["line 42", "'b'", "nan"]),
+    "inf cell": (GOOD + "1,-inf,x\n", ["line 42", "'b'", "inf"]),
+    "overflowing cell": (GOOD + "1e999,1,x\n", ["line 42", "'a'", "inf"]),
+    "text cell": (GOOD + "1,two,x\n", ["line 42", "'b'", "'two'"]),
+    "line of a text cell after a long quoted one": (GOOD + '1,2,"x"\n1,"2\n3",x\n', ["line 44", "'b'"]),
+    "duplicate header": (GOOD.replace("a,b,", "a,a,"), ["line 1", "'a'", "twice"]),
+    "unnamed column": (GOOD.replace("a,b,", "a,,"), ["line 1", "name"]),
+    "wrong delimiter": (GOOD.replace(",", ";"), ["data.delimiter", ";"]),
+    "wrong encoding": ("a,b,label\n1,2,caf\xe9\n".encode("latin-1"), ["UTF-8", "0xe9"]),
+    "nul": (GOOD.replace("3,6,x", "3,\x006,x"), ["line 5", "NUL"]),
+    "unclosed quote": (GOOD + '1,2,"x\n', ["quote"]),
+    "target missing": (GOOD.replace("label", "lable"), ["data.target", "'lable'", "a, b"]),
+    "blank label": (GOOD + "1,2,\n", ["line 42", "label"]),
+    "one class": ("a,b,label\n" + "1,2,x\n" * 30, ["one class", "'x'"]),
+    "rare class": (GOOD + "1,2,rare\n", ["'rare'", "1 row"]),
+    "fewer rows than parts": ("a,b,label\n1,2,x\n2,3,y\n", ["class"]),
+    "measured target": (
+        "a,label\n" + "".join(f"{k},{k / 7}\n" for k in range(50)),
+        ["different labels", "50"],
+    ),
+    "control characters": (GOOD + "1,\x1b[31mred,x\n", ["\\x1b"]),
+}
+
+
+@pytest.mark.parametrize("fault", CSV)
+def test_faulty_csv(ffn: Command, tmp_path: Path, fault: str) -> None:
+    content, words = CSV[fault]
+    table = tmp_path / "my.csv"
+    table.write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = ffn("data=csv", "data.path=my.csv", "data.target=label", "epochs=1")
+    assert_one_line(result.err, words)
+    assert result.code == 3
+    assert files_below(tmp_path) == [table]
+
+
+def test_csv_that_is_no_file(ffn: Command, tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    with (tmp_path / "huge.csv").open("wb") as file:
+        file.truncate(2**42)  # 4 TB of nothing
+    cases = {"no.csv": "no such file", "folder.csv": "folder", "pipe.csv": "regular", "huge.csv": "GB"}
+    for name, word in cases.items():
+        result = ffn("data=csv", f"data.path={name}", "data.target=label")
+        assert result.code == 3
+        assert_one_line(result.err, [name, word])
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_constant_feature_is_a_warning(ffn: Command, tmp_path: Path) -> None:
+    lines = write_csv(tmp_path / "t.csv").read_text().splitlines()
+    (tmp_path / "t.csv").write_text("\n".join([f"same,{lines[0]}", *(f"5,{line}" for line in lines[1:])]))
+    result = ffn("data=csv", "data.path=t.csv", "data.target=label", "epochs=1")
+    assert result.code == 0, result.err
+    assert "1 of 3 features are constant" in result.out
+
+
+def test_missing_images_are_named(ffn: Command, tmp_path: Path) -> None:
+    result = ffn("data=mnist", f"data.root={tmp_path}", "data.download=false")
+    assert result.code == 3
+    assert_one_line(result.err, ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", f"{tmp_path}/MNIST/raw"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_keeps_its_traceback(ffn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("ffn_bench.optim.build_schedule", bug)
+    result = ffn("epochs=1")
+    assert result.code == 1
+    assert "Traceback" in result.err
+    assert "ZeroDivisionError: a bug" in result.err
