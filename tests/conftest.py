@@ -18,7 +18,9 @@ from ffn_bench import config, data, runs
 torch.set_num_threads(1)  # the suite runs a process a core; more threads than cores is 50 times slower
 
 MNIST = Path(__file__).parents[2] / "shared" / "data"
-needs_mnist = pytest.mark.skipif(not (MNIST / "MNIST" / "raw").is_dir(), reason="the MNIST files are not here")
+needs_mnist = pytest.mark.skipif(
+    not (MNIST / "MNIST" / "raw").is_dir(), reason="the MNIST files are not here"
+)
 
 
 @dataclass

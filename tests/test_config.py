@@ -39,7 +39,13 @@ def test_defaults_are_the_lecture() -> None:
     assert run.optimizer.name == "adam"
     assert run.schedule.name == "constant"
     assert (run.lr, run.epochs, run.batch_size, run.seed, run.l2) == (0.005, 50, 32, 0, 0.0)
-    assert (run.gradient, run.device, run.dtype, run.name, run.log_every) == ("autograd", "auto", "float32", None, 10)
+    assert (run.gradient, run.device, run.dtype, run.name, run.log_every) == (
+        "autograd",
+        "auto",
+        "float32",
+        None,
+        10,
+    )
     assert run.data.split_seed == 0
     assert config.fingerprint(run) == config.fingerprint(parsed("+experiment=lecture"))
 

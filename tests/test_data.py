@@ -117,4 +117,6 @@ def test_mnist_from_files_that_are_there() -> None:
     assert loaded.test.y[:5].tolist() == [7, 2, 1, 0, 4]
     pixels = loaded.test.x[0].double() * loaded.std + loaded.mean
     assert pixels.min().item() == pytest.approx(0, abs=1e-3)
-    assert pixels.max().item() == pytest.approx(254, abs=1e-2) or pixels.max().item() == pytest.approx(255, abs=1e-2)
+    assert pixels.max().item() == pytest.approx(254, abs=1e-2) or pixels.max().item() == pytest.approx(
+        255, abs=1e-2
+    )

@@ -131,7 +131,9 @@ def test_schedules_are_their_formulas() -> None:
 
 
 def test_the_schedule_reaches_the_optimizer() -> None:
-    measured = list(engine("schedule=inverse_time", "schedule.decay=1", "epochs=1", "log_every=1").measurements())
+    measured = list(
+        engine("schedule=inverse_time", "schedule.decay=1", "epochs=1", "log_every=1").measurements()
+    )
     assert losses(measured, "lr") == [0.005 * (1 / (1 + t)) for t in range(40)]
 
 
@@ -186,7 +188,10 @@ def test_divergence_names_the_first_bad_step() -> None:
 
 def test_lbfgs_beats_gradient_descent_on_the_convex_network() -> None:
     common = ("model=linear", "dtype=float64", "epochs=20", "l2=1e-3")
-    curves = {o: losses(list(engine(f"optimizer={o}", *common, "log_every=1").measurements())) for o in ("lbfgs", "gd")}
+    curves = {
+        o: losses(list(engine(f"optimizer={o}", *common, "log_every=1").measurements()))
+        for o in ("lbfgs", "gd")
+    }
     assert curves["lbfgs"][-1] < 0.2 < curves["gd"][-1]
 
 
@@ -214,18 +219,30 @@ def test_inits_have_their_moments(name: str) -> None:
 
 
 def test_digits_accuracy_over_five_seeds() -> None:
-    accuracies = [list(engine(f"seed={seed}").measurements())[-1].values["accuracy/test"] for seed in range(5)]
+    accuracies = [
+        list(engine(f"seed={seed}").measurements())[-1].values["accuracy/test"] for seed in range(5)
+    ]
     assert sum(accuracies) / 5 >= 0.925
 
 
 @needs_mnist
-@pytest.mark.slow
 def test_mnist_accuracy(tmp_path: Path) -> None:
-    run = engine("data=mnist", f"data.root={MNIST}", "model=mlp", "model.depth=2", "model.width=128", "lr=0.001", "epochs=5")
+    run = engine(
+        "data=mnist",
+        f"data.root={MNIST}",
+        "model=mlp",
+        "model.depth=2",
+        "model.width=128",
+        "lr=0.001",
+        "epochs=5",
+    )
     assert list(run.measurements())[-1].values["accuracy/test"] >= 0.97
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_follows_the_cpu() -> None:
-    curves = [losses(list(engine(f"device={d}", "dtype=float64", "epochs=2").measurements())) for d in ("cpu", "cuda")]
+    curves = [
+        losses(list(engine(f"device={d}", "dtype=float64", "epochs=2").measurements()))
+        for d in ("cpu", "cuda")
+    ]
     assert curves[0] == pytest.approx(curves[1], rel=1e-8)

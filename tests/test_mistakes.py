@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Command, files_below
 from cases import write_csv
+from conftest import Command, files_below
 
 KEYS = [
     # (arguments, exit status, words the line must have)
@@ -139,8 +139,13 @@ def test_a_named_run_is_never_overwritten(ffn: Command, tmp_path: Path) -> None:
 # --- a person's own YAML --------------------------------------------------------------------------------
 
 HEAD = "# @package _global_\n"
-BOMB = HEAD + "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
-    f"{n}: &{n} [*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m}]\n" for m, n in zip("abcdef", "bcdefg", strict=True)
+BOMB = (
+    HEAD
+    + "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+    + "".join(
+        f"{n}: &{n} [*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m}]\n"
+        for m, n in zip("abcdef", "bcdefg", strict=True)
+    )
 )
 YAML = {
     "duplicate key": (HEAD + "lr: 0.1\nlr: 0.2\n", ["line 3", "'lr'"]),
@@ -184,7 +189,9 @@ def test_a_fault_in_a_file_that_is_not_chosen_does_not_matter(ffn: Command, tmp_
     mine = tmp_path / "mine" / "experiment"
     mine.mkdir(parents=True)
     (mine / "broken.yaml").write_text("a: [\n")
-    (mine / "good.yaml").write_text("# @package _global_\ndefaults:\n  - override /model: linear\nepochs: 1\n")
+    (mine / "good.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: linear\nepochs: 1\n"
+    )
     result = ffn("--config-dir", str(tmp_path / "mine"), "+experiment=good")
     assert result.code == 0, result.err
     assert "64 → 10," in result.out
@@ -258,7 +265,9 @@ def test_constant_feature_is_a_warning(ffn: Command, tmp_path: Path) -> None:
 def test_missing_images_are_named(ffn: Command, tmp_path: Path) -> None:
     result = ffn("data=mnist", f"data.root={tmp_path}", "data.download=false")
     assert result.code == 3
-    assert_one_line(result.err, ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", f"{tmp_path}/MNIST/raw"])
+    assert_one_line(
+        result.err, ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", f"{tmp_path}/MNIST/raw"]
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -79,7 +79,9 @@ def _defaults_of(file: Path) -> list[str]:
         if isinstance(entry, dict):
             for key, option in entry.items():
                 path = str(key).removeprefix("override ").split("@")[0].strip()
-                names.append(path.lstrip("/") + f"/{option}" if path.startswith("/") else f"{group}/{path}/{option}")
+                names.append(
+                    path.lstrip("/") + f"/{option}" if path.startswith("/") else f"{group}/{path}/{option}"
+                )
         elif isinstance(entry, str) and entry != "_self_":
             path = entry.split("@")[0]
             names.append(path.lstrip("/") if path.startswith("/") else f"{group}/{path}")
@@ -91,7 +93,9 @@ def check_yaml(file: Path) -> None:
     try:
         text = file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as e:
-        raise UserError(str(file), f"is not UTF-8 (byte 0x{e.object[e.start]:02x})", "save it as UTF-8") from e
+        raise UserError(
+            str(file), f"is not UTF-8 (byte 0x{e.object[e.start]:02x})", "save it as UTF-8"
+        ) from e
     except OSError as e:
         raise UserError(str(file), (e.strerror or str(e)).lower(), "check its permissions") from e
     try:
@@ -141,7 +145,9 @@ def _check_plain(node: yaml.ScalarNode, place: str) -> None:
     if kind == "bool" and value.lower() not in ("true", "false"):
         raise UserError(place, f"YAML reads {value!r} as true or false", "write true, false, or quote it")
     if kind == "int" and re.match(r"[-+]?0[0-9_]", value):
-        raise UserError(place, f"YAML reads {value!r} as octal", "write it without the leading 0, or quote it")
+        raise UserError(
+            place, f"YAML reads {value!r} as octal", "write it without the leading 0, or quote it"
+        )
     if kind in ("int", "float") and ":" in value:
         raise UserError(place, f"YAML reads {value!r} as a number to base 60", "quote it")
 

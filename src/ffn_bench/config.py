@@ -358,7 +358,9 @@ def parse(cfg: DictConfig) -> TrainConfig:
     """
     fields = [spec.name for spec in dataclasses.fields(TrainConfig)]
     if extra := [str(key) for key in cfg if key not in (*fields, "hydra")]:
-        raise UserError(extra[0], f"no such key{nearest(extra[0], fields)}", f"keys here: {', '.join(fields)}")
+        raise UserError(
+            extra[0], f"no such key{nearest(extra[0], fields)}", f"keys here: {', '.join(fields)}"
+        )
     values: dict[str, Any] = {}
     for key in sorted(fields, key=GROUPS.__contains__):  # plain keys first: groups refer to them
         if OmegaConf.is_missing(cfg, key) or (key in GROUPS and cfg[key] is None):

@@ -155,7 +155,9 @@ class RunView:
         self._tensorboard(folder)
 
     def _tensorboard(self, folder: Path) -> None:
-        line = Text.assemble("  ", ("curves       ", "dim"), f"tensorboard --logdir {shlex.quote(str(folder))}")
+        line = Text.assemble(
+            "  ", ("curves       ", "dim"), f"tensorboard --logdir {shlex.quote(str(folder))}"
+        )
         self.console.print(line, soft_wrap=True)
 
 
@@ -198,7 +200,9 @@ class SweepView(RunView):
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """Print the line of a run that ended by itself."""
         best, final = summary["best"] or {}, summary["final"]
-        line = f"val {percent(best.get('accuracy/val'))}  test {percent((best or final).get('accuracy/test'))}"
+        line = (
+            f"val {percent(best.get('accuracy/val'))}  test {percent((best or final).get('accuracy/test'))}"
+        )
         self._line(summary["status"], f"{line}  {duration(summary['train_seconds'])}", summary["reason"])
 
     def failed(self, why: str) -> None:
@@ -215,7 +219,9 @@ class SweepView(RunView):
             text.append(f"  {reason}", style=style)
         self.console.print(text, soft_wrap=True)
         if self._progress:
-            self._progress.update(self._done, completed=self.number, numbers=f"{self.number}/{len(self.names)} runs")
+            self._progress.update(
+                self._done, completed=self.number, numbers=f"{self.number}/{len(self.names)} runs"
+            )
 
     def closing(self, planned: int, ended: int, failures: Sequence[str]) -> None:
         """Say again which runs failed or never began, and where everything is."""
@@ -234,13 +240,17 @@ class SweepView(RunView):
             self._progress = None
 
 
-def show_leaderboard(console: Console, rows: Sequence[dict[str, Any]], keys: Sequence[str], seeds: bool) -> None:
+def show_leaderboard(
+    console: Console, rows: Sequence[dict[str, Any]], keys: Sequence[str], seeds: bool
+) -> None:
     """The settings of a sweep, best validation accuracy first, at most 30 of them.
 
     A row has `settings` (key → value), `runs`, `bad` (how many did not finish), and `val`, `test`, `epoch`,
     `seconds` as (mean, standard deviation or NaN).
     """
-    table = Table(title="leaderboard", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(
+        title="leaderboard", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0)
+    )
     table.add_column("", justify="right")
     for key in keys:
         table.add_column(key)
@@ -264,7 +274,9 @@ def show_leaderboard(console: Console, rows: Sequence[dict[str, Any]], keys: Seq
     console.print(table)
     if len(rows) > 30:
         console.print(f"  … and {len(rows) - 30} more")
-    basis = "validation accuracy at the best epoch" if ranked else "test accuracy at the end (no validation part)"
+    basis = (
+        "validation accuracy at the best epoch" if ranked else "test accuracy at the end (no validation part)"
+    )
     note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
     console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"), soft_wrap=True)
 
@@ -276,7 +288,9 @@ def _spread(value: tuple[float, float], form: Any) -> str:
     return f"{form(mean)} ± {form(deviation)}" if math.isfinite(deviation) else str(form(mean))
 
 
-def facts_of(run: TrainConfig, data: Any, widths: Sequence[int], parameters: int, device: str, folder: Path) -> dict[str, str]:
+def facts_of(
+    run: TrainConfig, data: Any, widths: Sequence[int], parameters: int, device: str, folder: Path
+) -> dict[str, str]:
     """What is about to run, a line a thing."""
     rows = [f"{part} {count(len(getattr(data, part).y))}" for part in ("train", "val", "test")]
     settings = run.optimizer.hyperparameters()

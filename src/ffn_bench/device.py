@@ -17,7 +17,11 @@ def find_device(name: str, dtype: str) -> torch.device:
 
     Raises `UserError` (status 5) for one that is not there: never a silent fallback.
     """
-    there = ["cpu"] + [f"cuda:{k}" for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else ["cpu"]
+    there = (
+        ["cpu"] + [f"cuda:{k}" for k in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else ["cpu"]
+    )
     mps = torch.backends.mps.is_available()
     if name == "auto":
         # mps has no float64, and auto must not choose what cannot run.

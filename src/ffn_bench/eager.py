@@ -89,7 +89,9 @@ class EagerRun:
         if self.batch_size == len(train.y):
             return [(train.x, train.y)]
         order = epoch_order(len(train.y), self.seed, self.epoch).to(train.y.device)
-        batches = zip(train.x[order].split(self.batch_size), train.y[order].split(self.batch_size), strict=True)
+        batches = zip(
+            train.x[order].split(self.batch_size), train.y[order].split(self.batch_size), strict=True
+        )
         return itertools.islice(batches, self.steps_per_epoch)
 
     def _update(self, x: Tensor, y: Tensor) -> None:

@@ -7,11 +7,16 @@ mistake into the same form, and returns None for anything else, which is a bug a
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 
 CONFIGURATION, DATA, RUN_FOLDER, RESOURCE = 2, 3, 4, 5
 """Exit statuses: configuration, data, run folder, and disk, memory or device."""
+
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+"""Faults of the disk and of its limits, which a bug does not cause."""
 
 
 class UserError(Exception):
@@ -54,6 +59,13 @@ def explain(error: BaseException) -> UserError | None:
         if isinstance(cause, (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
             return explain(cause)
         return _composition(str(error))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return UserError(
+            "memory", _first_line(str(error) or "there is not enough"), "use a smaller network", RESOURCE
+        )
+    if isinstance(error, OSError) and error.errno in DISK:
+        todo = "make room and run again"
+        return UserError(str(error.filename or "disk"), str(error.strerror).lower(), todo, RESOURCE)
     return None
 
 
@@ -81,7 +93,9 @@ def _bad_value(error: BaseException) -> UserError:
     key = str(getattr(error, "full_key", "") or "")
     what = _first_line(str(getattr(error, "msg", "") or error))
     if isinstance(error, InterpolationResolutionError):
-        return UserError(key or "configuration", f"an interpolation fails: {what}", "name a key that is there")
+        return UserError(
+            key or "configuration", f"an interpolation fails: {what}", "name a key that is there"
+        )
     if isinstance(error, (ConfigAttributeError, ConfigKeyError)):
         parent = getattr(error, "parent_node", None)
         known = [str(k) for k in parent] if parent is not None and hasattr(parent, "keys") else []
@@ -100,7 +114,9 @@ def _composition(message: str) -> UserError:
     line = _first_line(message)
     if match := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", line):
         key, value = match.groups()
-        return UserError(key, f"{value!r} are several values", f"add -m to sweep over them, or write {key}=[…]")
+        return UserError(
+            key, f"{value!r} are several values", f"add -m to sweep over them, or write {key}=[…]"
+        )
     if match := re.match(r"Could not override '(.+)'\.", line):
         return UserError(match[1], "no such key or group", "see ffn-train --help")
     return UserError("configuration", line[:1].lower() + line[1:], "see ffn-train --help")

@@ -57,7 +57,7 @@ def mistakes(data: Data, rows: Tensor, predicted: Tensor, losses: Tensor) -> byt
     height, width = data.image_shape[:2]
     gap_x, gap_y = max(1, round(width * 0.25)), max(2, round(height * 0.45))
     mosaic = np.ones((lines * (height + gap_y), columns * (width + gap_x), *data.image_shape[2:]))
-    figure = Figure(figsize=(1.2 * columns, 1.2 * columns * mosaic.shape[0] / mosaic.shape[1] + 0.4))
+    figure = Figure(figsize=(1.25 * columns, 1.25 * columns * mosaic.shape[0] / mosaic.shape[1] + 0.4))
     axes = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.4 / figure.get_figheight()))
     axes.axis("off")
     pixels = (data.test.x[rows].cpu().double() * data.std + data.mean).numpy()
@@ -68,7 +68,7 @@ def mistakes(data: Data, rows: Tensor, predicted: Tensor, losses: Tensor) -> byt
         # Digits are dark on white, as on paper; photographs keep their colours.
         mosaic[top : top + height, left : left + width] = shade if shade.ndim == 3 else 1 - shade
         label = f"{data.classes[int(data.test.y[row])]} → {data.classes[int(guess)]} ({float(loss):.1f})"
-        axes.text(left + width / 2, top - gap_y * 0.15, label, ha="center", va="bottom", fontsize=8)
+        axes.text(left + width / 2, top - gap_y * 0.15, label, ha="center", va="bottom", fontsize=9.5)
     axes.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    figure.suptitle("largest losses of the test part: true → predicted (loss in nats)", fontsize=10)
+    figure.suptitle("largest losses of the test part: true → predicted (nats)", fontsize=11)
     return _png(figure)

@@ -61,7 +61,9 @@ def check_folder(folder: Path, run: config.TrainConfig | None) -> None:
             if existing.exists():
                 break
         except OSError as e:
-            raise UserError(str(folder), (e.strerror or str(e)).lower(), "use another", errors.RUN_FOLDER) from e
+            raise UserError(
+                str(folder), (e.strerror or str(e)).lower(), "use another", errors.RUN_FOLDER
+            ) from e
         existing = existing.parent
     if not existing.is_dir():
         raise UserError(str(existing), "is a file, not a folder", "use another name", errors.RUN_FOLDER)
@@ -71,7 +73,10 @@ def check_folder(folder: Path, run: config.TrainConfig | None) -> None:
         raise UserError(str(folder)[:80] + "…", "is too long a path", "use a shorter name", errors.RUN_FOLDER)
     if run is not None and (folder / "run.json").exists():
         raise UserError(
-            str(folder), "already holds a run, which is never overwritten", "use another name", errors.RUN_FOLDER
+            str(folder),
+            "already holds a run, which is never overwritten",
+            "use another name",
+            errors.RUN_FOLDER,
         )
 
 

@@ -174,5 +174,3 @@ def _mean_std(values: Sequence[float | None]) -> tuple[float, float]:
     if not numbers:
         return math.nan, math.nan
     return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else math.nan
-
-

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +66,14 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
 
     shown = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
     network, data = engine.network, engine.data
-    facts = console.facts_of(run, data, network.widths, sum(p.numel() for p in engine.parameters), device, Path(shown))
+    facts = console.facts_of(
+        run, data, network.widths, sum(p.numel() for p in engine.parameters), device, Path(shown)
+    )
     runs.write_json(folder / "run.json", runs.identity(run, device, data.sha256))
     tensorboard = writers.TensorBoard(folder)
-    tensorboard.write_text("config", "".join(f"    {key}: {value}\n" for key, value in config.flatten(run).items()))
+    tensorboard.write_text(
+        "config", "".join(f"    {key}: {value}\n" for key, value in config.flatten(run).items())
+    )
     tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
     outputs: list[writers.Writer] = [writers.JsonLines(folder), tensorboard, view]
     for warning in data.warnings:
@@ -101,10 +105,18 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
         log.exception("the run failed")
         raise
     finally:
-        for output in outputs:
-            output.close()
-        with suppress(OSError):  # a full disk has already been reported
-            runs.write_json(folder / "summary.json", ended)
+        for last_act in (
+            *(o.close for o in outputs),
+            lambda: runs.write_json(folder / "summary.json", ended),
+        ):
+            try:
+                last_act()
+            except OSError:
+                if ended["status"] not in (
+                    "failed",
+                    "interrupted",
+                ):  # else the first fault is the one to tell
+                    raise
         log.info("%s %s", ended["status"], ended["reason"])
     view.end(ended, Path(shown))
     return ended["best"]["accuracy/val"] if ended["best"] else None
@@ -173,7 +185,11 @@ class Checkpoints:
         """Save the network, the optimizer's state and the place in the run."""
         tensors: dict[str, Any] = {f"network/{k}": v for k, v in self.engine.network.state_dict().items()}
         optimizer = runs.pack(self.engine.optimizer.state_dict(), tensors, "optimizer")
-        place = {"epoch": self.engine.epoch, "step": self.engine.step, "train_seconds": self.engine.train_seconds}
+        place = {
+            "epoch": self.engine.epoch,
+            "step": self.engine.step,
+            "train_seconds": self.engine.train_seconds,
+        }
         runs.save_checkpoint(self.folder, tensors, {**place, "optimizer": optimizer})
 
 
@@ -184,7 +200,9 @@ def write_pictures(tensorboard: Any, engine: EagerRun) -> None:
     data: Data = engine.data
     part = next((p for p in ("test", "val", "train") if len(getattr(data, p).y)), "train")
     counts = metrics.confusion_matrix(engine.network, getattr(data, part), len(data.classes))
-    tensorboard.write_image(f"confusion matrix/{part}", figures.confusion_matrix(counts, data.classes, part), engine.step)
+    tensorboard.write_image(
+        f"confusion matrix/{part}", figures.confusion_matrix(counts, data.classes, part), engine.step
+    )
     if data.image_shape and len(data.test.y):
         rows, predicted, losses = metrics.worst_mistakes(engine.network, data.test, 18)
         if len(rows):
@@ -228,7 +246,9 @@ def config_groups() -> str:
     for group in ("data", "model", "optimizer", "schedule", "experiment"):
         folder = config_folder() / group
         options = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
-        lines += textwrap.wrap(" ".join(options), 92, initial_indent=f"{group:<12}", subsequent_indent=" " * 12)
+        lines += textwrap.wrap(
+            " ".join(options), 92, initial_indent=f"{group:<12}", subsequent_indent=" " * 12
+        )
     return "\n".join(lines)
 
 
@@ -272,7 +292,9 @@ def main() -> None:
         runs.register_resolvers()
         OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
         sys.argv[1:] = arguments.prepare(sys.argv[1:])
-        command = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task)
+        command = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
+            _task
+        )
         command()
 
 

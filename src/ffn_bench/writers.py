@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ffn_bench.metrics import Measurement
 from ffn_bench.runs import finite
 
 METRICS = ("accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train")
 """The tags that TensorBoard's HParams table shows beside the settings; the value is the tag's last one."""
+
+FIRST_COLUMNS = ("optimizer.name", "lr", "seed", "batch_size", "l2")
+"""Settings that the table shows before a person asks for more: TensorBoard puts those marked as differing first."""
 
 
 class Writer(Protocol):
@@ -54,12 +59,18 @@ class TensorBoard:
     """The event file: scalars, the configuration as text, HParams and pictures, all in the run's folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._events = EventFileWriter(str(folder), flush_secs=5)
+        # Written here and now: tensorboard's own event writer has a thread, where a full disk goes unseen.
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("xb")
+        self._records = RecordWriter(self._file)
+        self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, measurement: Measurement) -> None:
         """One event with every scalar of the measurement."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in measurement.values.items()]
         self._add(Summary(value=values), measurement.step)
+        if measurement.ends_epoch:
+            self._file.flush()
 
     def write_text(self, tag: str, markdown: str) -> None:
         """A page of TensorBoard's Text tab."""
@@ -73,32 +84,42 @@ class TensorBoard:
         TensorBoard reads the table's columns from the first run it meets, so every run names the same
         `superset` of settings, whichever of them it has.
         """
-        from torch.utils.tensorboard.summary import hparams
+        from tensorboard.plugins.hparams import api_pb2, metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
 
-        columns, _, _ = hparams(superset, dict.fromkeys(METRICS, 0.0))
-        shown = {
-            key: str(settings[key]) if isinstance(example, str) else settings[key]
-            for key, example in superset.items()
-            if settings.get(key) is not None
-        }
-        _, row, _ = hparams(shown, {})
-        self._add(columns)
-        self._add(row)
+        columns = api_pb2.Experiment(
+            metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in METRICS]
+        )
+        row = SessionStartInfo(start_time_secs=time.time())
+        for key, example in superset.items():
+            text = isinstance(example, str)
+            kind = api_pb2.DATA_TYPE_STRING if text else api_pb2.DATA_TYPE_FLOAT64
+            columns.hparam_infos.add(name=key, type=kind, differs=key in FIRST_COLUMNS)
+            value = settings.get(key)
+            if value is not None:
+                setattr(
+                    row.hparams[key],
+                    "string_value" if text else "number_value",
+                    str(value) if text else value,
+                )
+        self._add_hparams(metadata.EXPERIMENT_TAG, experiment=columns)
+        self._add_hparams(metadata.SESSION_START_INFO_TAG, session_start_info=row)
 
     def write_end(self, finished: bool) -> None:
         """The row's status in the HParams table."""
-        from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
-        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+        from tensorboard.plugins.hparams import api_pb2, metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
 
         status = api_pb2.STATUS_SUCCESS if finished else api_pb2.STATUS_FAILURE
-        end = plugin_data_pb2.HParamsPluginData(
-            session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time()),
-            version=metadata.PLUGIN_DATA_VERSION,
-        )
-        plugin = SummaryMetadata.PluginData(
-            plugin_name=metadata.PLUGIN_NAME, content=end.SerializeToString()
-        )
-        tag = metadata.SESSION_END_INFO_TAG
+        end = SessionEndInfo(status=status, end_time_secs=time.time())
+        self._add_hparams(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+    def _add_hparams(self, tag: str, **content: Any) -> None:
+        from tensorboard.plugins.hparams import metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        data = HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **content).SerializeToString()
+        plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=data)
         self._add(Summary(value=[Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin))]))
 
     def write_image(self, tag: str, png: bytes, step: int) -> None:
@@ -109,7 +130,10 @@ class TensorBoard:
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._events.close()
+        self._file.close()
 
     def _add(self, summary: Any, step: int = 0) -> None:
-        self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._put(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _put(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())

@@ -1,0 +1,291 @@
+"""What a run leaves behind, and what a person sees of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+
+from cases import parsed, write_csv
+from conftest import Command, files_below
+from ffn_bench import runs
+from ffn_bench.errors import UserError
+from ffn_bench.metrics import evaluate
+from ffn_bench.train import Checkpoints, build
+
+FFN_TRAIN = Path(sys.executable).with_name("ffn-train")
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def scalars_of(folder: Path) -> list[tuple[str, int, float]]:
+    """Every scalar in the run's event files, by a raw scan."""
+    found = []
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        for record in RawEventFileLoader(str(file)).Load():
+            event = Event.FromString(record)
+            found += [
+                (v.tag, event.step, v.simple_value) for v in event.summary.value if v.HasField("simple_value")
+            ]
+    return found
+
+
+def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
+    result = ffn("epochs=3", "name=x", "lr=0.01")
+    assert result.code == 0, result.err
+    folder = tmp_path / "outputs" / "x"
+    names = {p.relative_to(folder).as_posix() for p in files_below(folder)}
+    events = {n for n in names if n.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert names - events == {
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+        ".hydra/hydra.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoint/latest.json",
+        "checkpoint/step-0000000120.safetensors",
+        "summary.json",
+        "train.log",
+    }
+    run = json.loads((folder / "run.json").read_text())
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["config"]["lr"] == 0.01
+    assert re.fullmatch(r"[0-9a-f]{64}", run["fingerprint"])
+    assert re.fullmatch(r"[0-9a-f]{64}", run["data_sha256"])
+
+    lines = lines_of(folder)
+    tags = {tag for line in lines for tag in line} - {"step", "epoch", "time", "train_seconds"}
+    assert tags == {
+        *(f"loss/{p}" for p in ("train", "val", "test")),
+        *(f"accuracy/{p}" for p in ("train", "val", "test")),
+        *("objective/train", "lr", "grad_norm", "weight_norm", "update_ratio"),
+    }
+    truth = {(tag, line["step"]): line[tag] for line in lines for tag in tags & set(line)}
+    scalars = scalars_of(folder)
+    assert len(scalars) == len(truth) == len({(tag, step) for tag, step, _ in scalars})
+    for tag, step, value in scalars:
+        assert value == pytest.approx(truth[tag, step], rel=1e-6)
+
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["epochs"], summary["steps"]) == ("finished", 3, 120)
+    assert summary["final"]["accuracy/test"] == lines[-1]["accuracy/test"]
+    at_epochs = [line for line in lines if "accuracy/val" in line]
+    best = max(at_epochs, key=lambda line: line["accuracy/val"])
+    assert summary["best"]["epoch"] == best["epoch"]
+    assert summary["best"]["accuracy/test"] == best["accuracy/test"]
+    for word in (
+        "validation",
+        "test",
+        "outputs/x",
+        "tensorboard --logdir outputs/x",
+        "64 → 10 → 20 → 15 → 10",
+    ):
+        assert word in result.out
+    assert f"{summary['final']['accuracy/test']:.2%}" in result.out
+    assert "finished" in (folder / "train.log").read_text()
+
+
+def test_images_and_text_in_the_event_file(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("epochs=2", "name=x").code == 0
+    kinds: dict[str, str] = {}
+    for file in (tmp_path / "outputs" / "x").glob("events*"):
+        for record in RawEventFileLoader(str(file)).Load():
+            for value in Event.FromString(record).summary.value:
+                kinds[value.tag] = str(value.WhichOneof("value"))
+                if value.HasField("image"):
+                    assert value.image.encoded_image_string.startswith(b"\x89PNG")
+                    assert value.image.width > 200
+    assert kinds["confusion matrix/test"] == kinds["worst mistakes/test"] == "image"
+    assert kinds["config/text_summary"] == "tensor"
+    assert "_hparams_/session_start_info" in kinds
+    assert "_hparams_/session_end_info" in kinds
+
+
+def test_the_same_command_twice_gives_the_same_numbers(ffn: Command, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert ffn("epochs=4", f"name={name}").code == 0
+    one, two = (tmp_path / "outputs" / name for name in ("one", "two"))
+
+    def without_times(folder: Path) -> list[dict[str, Any]]:
+        return [
+            {k: v for k, v in line.items() if k not in ("time", "train_seconds")} for line in lines_of(folder)
+        ]
+
+    assert without_times(one) == without_times(two)
+    weights = [next((f / "checkpoint").glob("*.safetensors")).read_bytes() for f in (one, two)]
+    assert weights[0] == weights[1]
+
+
+def test_two_starts_in_one_second_are_two_folders(ffn: Command, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert ffn("epochs=1", "data=synthetic", "data.n_samples=100").code == 0
+    assert len(list((tmp_path / "outputs").glob("*/*/summary.json"))) == 2
+
+
+def test_a_diverged_run(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("optimizer=sgd", "lr=1e30", "name=x").code == 0
+    folder = tmp_path / "outputs" / "x"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    assert summary["reason"] == "objective/train is nan at step 2 (epoch 1)"
+    assert summary["final"]["loss/train"] is None
+    assert "accuracy/test" not in summary["final"]
+    assert summary["best"]["epoch"] == 0
+    tensors, state = runs.load_checkpoint(folder)
+    assert state["step"] == 0
+    assert all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_a_persons_own_table(ffn: Command, tmp_path: Path) -> None:
+    write_csv(tmp_path / "my.csv", 300)
+    result = ffn("data=csv", "data.path=my.csv", "data.target=label", "epochs=10", "name=x")
+    assert result.code == 0, result.err
+    summary = json.loads((tmp_path / "outputs" / "x" / "summary.json").read_text())
+    assert summary["final"]["accuracy/test"] == 1.0
+
+
+def test_no_validation_part(ffn: Command, tmp_path: Path) -> None:
+    result = ffn("data.val_fraction=0", "epochs=2", "name=x")
+    assert result.code == 0, result.err
+    summary = json.loads((tmp_path / "outputs" / "x" / "summary.json").read_text())
+    assert summary["best"] is None
+    assert "accuracy/val" not in summary["final"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum", "lbfgs", "radam"])
+def test_a_checkpoint_is_the_complete_state(tmp_path: Path, optimizer: str) -> None:
+    """Two epochs, a checkpoint, a third epoch: a fresh process's third epoch from the checkpoint is the same."""
+    overrides = (f"optimizer={optimizer}", "epochs=3", "dtype=float64", "log_every=1", "batch_size=full")
+    unbroken, _ = build(parsed(*overrides))
+    curve = []
+    for measurement in unbroken.measurements():
+        if measurement.ends_epoch and measurement.epoch == 2:
+            Checkpoints(tmp_path, unbroken).save()
+        curve.append(measurement.values)
+    tensors, state = runs.load_checkpoint(tmp_path)
+    resumed, _ = build(parsed(*overrides))
+    resumed.network.load_state_dict(
+        {k.removeprefix("network/"): v for k, v in tensors.items() if k.startswith("network/")}
+    )
+    resumed.optimizer.load_state_dict(runs.unpack(state["optimizer"], tensors))
+    assert (state["epoch"], state["step"]) == (2, 2)
+    third, _ = build(parsed(*[o.replace("epochs=3", "epochs=1") for o in overrides]))
+    third.network, third.optimizer = resumed.network, resumed.optimizer
+    third.parameters = list(third.network.parameters())
+    assert [m.values for m in third.measurements()][1:] == curve[-2:]
+
+
+def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
+    engine, _ = build(parsed("epochs=1"))
+    Checkpoints(tmp_path, engine).save()
+    file = next((tmp_path / "checkpoint").glob("*.safetensors"))
+    whole = file.read_bytes()
+    for position in range(0, len(whole), len(whole) // 40):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(UserError, match="damaged"):
+            runs.load_checkpoint(tmp_path)
+    file.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match="damaged"):
+        runs.load_checkpoint(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint")
+    with pytest.raises(UserError, match="no checkpoint"):
+        runs.load_checkpoint(tmp_path)
+
+
+def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "x.json"
+    runs.write_json(target, {"a": [math.nan, 1.5, math.inf]})
+    assert json.loads(target.read_text()) == {"a": [None, 1.5, None]}
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.write_json(target, {"b": 2})
+    assert json.loads(target.read_text()) == {"a": [None, 1.5, None]}
+    assert files_below(tmp_path) == [target]
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [str(FFN_TRAIN), *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_end_a_run_in_good_order(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process = start("epochs=100000", "name=x", cwd=tmp_path)
+    folder = tmp_path / "outputs" / "x"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        metrics = folder / "metrics.jsonl"
+        if metrics.exists() and metrics.read_text().count("\n") > 20:
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert summary["steps"] > 0
+    assert lines_of(folder)[-1]["step"] <= summary["steps"]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
+    out, err = start("epochs=20", "name=long-" + "x" * 150, cwd=tmp_path).communicate(timeout=60)
+    assert err == ""
+    assert "\x1b" not in out and "\r" not in out
+    assert len(re.findall(r"^  epoch \d+/20 +step \d+ +loss \S+  val \S+%$", out, re.M)) == 11
+    assert f"tensorboard --logdir outputs/long-{'x' * 150}\n" in out
+
+
+def test_a_full_disk_is_one_line_and_a_failed_run(tmp_path: Path) -> None:
+    """No file may grow past 20 kB: a stand-in for a full disk that hits while the run is training."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
+    limited += "sys.argv = ['ffn-train', 'epochs=500', 'name=x']; from ffn_bench.train import main; main()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", limited],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert result.returncode == 5, result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "file too large" in result.stderr
+    summary = json.loads((tmp_path / "outputs" / "x" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+
+
+def test_evaluation_of_nothing_is_nan() -> None:
+    engine, _ = build(parsed("data.val_fraction=0"))
+    assert all(math.isnan(v) for v in evaluate(engine.network, engine.data.val))
