@@ -31,6 +31,9 @@ from ffn_bench.eager import EagerRun
 from ffn_bench.network import FFN
 from ffn_bench.optim import build_optimizer, build_schedule
 
+Epoch = Callable[[], tuple[int, float]]
+"""Trains one epoch and returns its steps and seconds."""
+
 SIZES = {
     # name: (widths, rows, batch size)
     "16→10→20→15→26, batch 32": ([16, 10, 20, 15, 26], 9_600, 32),
@@ -44,7 +47,7 @@ def random_data(widths: list[int], rows: int) -> tuple[Tensor, Tensor]:
     return x, torch.randint(widths[-1], (rows,), generator=generator)
 
 
-def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Callable[[], int]:
+def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
     """The lecture's program: nn.Linear, a shuffling DataLoader, default Adam. Returns an epoch."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(widths, widths[1:], strict=False):
@@ -54,18 +57,19 @@ def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Ca
     optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
     loss_function = nn.CrossEntropyLoss()
 
-    def epoch() -> int:
+    def epoch() -> tuple[int, float]:
+        start = time.perf_counter()
         for inputs, labels in loader:
             loss = loss_function(net(inputs.float()), labels.long())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return len(loader)
+        return len(loader), time.perf_counter() - start
 
     return epoch
 
 
-def eager_engine(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Callable[[], int]:
+def eager_engine(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
     """The eager engine on the same rows, losses and norms logged every ten steps. Returns an epoch."""
     model = config.HiddenConfig(name="bench", hidden=widths[1:-1])
     net = FFN(widths, model, seed=0, dtype=torch.float32)
@@ -89,12 +93,16 @@ def eager_engine(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Ca
     measurements = run.measurements()
     next(measurements)
 
-    def epoch() -> int:
-        before = run.step
-        for measurement in measurements:
-            if measurement.ends_epoch:
-                break
-        return run.step - before
+    def epoch() -> tuple[int, float]:
+        # Everything but the evaluation that ends an epoch, which the lecture's loop does not have: batches,
+        # updates and log points, of which the last one is the epoch's last step.
+        first = run.step
+        start = time.perf_counter()
+        while (next(measurements)).step < first + run.steps_per_epoch:
+            pass
+        seconds = time.perf_counter() - start
+        assert next(measurements).ends_epoch
+        return run.step - first, seconds
 
     return epoch
 
@@ -110,10 +118,9 @@ def training_speed(rounds: int) -> list[dict[str, object]]:
         speeds: dict[str, list[float]] = {name: [] for name in epochs}
         for number in range(rounds + 1):
             for name, epoch in epochs.items():
-                start = time.perf_counter()
-                steps = epoch()
+                steps, seconds = epoch()
                 if number:  # the first round warms up
-                    speeds[name].append(steps / (time.perf_counter() - start))
+                    speeds[name].append(steps / seconds)
         base = speeds["lecture's loop"]
         for name, values in speeds.items():
             ratios = [v / b for v, b in zip(values, base, strict=True)]

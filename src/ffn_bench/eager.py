@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -15,6 +14,10 @@ from ffn_bench.data import Data, epoch_order
 from ffn_bench.metrics import Measurement, evaluate_all, flat
 from ffn_bench.network import FFN
 from ffn_bench.optim import Schedule
+
+
+FETCH = 2**18
+"""Features fetched at once from the training set: 1 MB in float32."""
 
 
 def steps_per_epoch(n: int, batch_size: int | str, drop_last: bool) -> int:
@@ -83,40 +86,45 @@ class EagerRun:
                 return
         self.status = "finished"
 
-    def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This epoch's mini-batches: slices of the permuted training rows, which stay on their device."""
-        train = self.data.train
-        if self.batch_size == len(train.y):
-            return [(train.x, train.y)]
-        order = epoch_order(len(train.y), self.seed, self.epoch).to(train.y.device)
-        batches = zip(
-            train.x[order].split(self.batch_size), train.y[order].split(self.batch_size), strict=True
-        )
-        return itertools.islice(batches, self.steps_per_epoch)
+        train, b = self.data.train, self.batch_size
+        if b == len(train.y):
+            yield train.x, train.y
+            return
+        order = epoch_order(len(train.y), self.seed, self.epoch)[: self.steps_per_epoch * b].to(train.y.device)
+        # Rows are fetched for several batches at once, but no more than a cache holds.
+        fetched = b * max(1, FETCH // (b * train.x.shape[1]))
+        for rows in order.split(fetched):
+            yield from zip(train.x.index_select(0, rows).split(b), train.y[rows].split(b), strict=True)
 
     def _update(self, x: Tensor, y: Tensor) -> None:
-        """One mini-batch: forward, loss, zero_grad, backward, step (L1), with Ω added to the loss (L5)."""
+        """One step of the optimizer on one mini-batch; its losses stay on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.schedule(self.step)
-        seen: list[tuple[Tensor, Tensor]] = []
-
-        def closure() -> Tensor:
-            logits = self.network(x)
-            loss = F.cross_entropy(logits, y)
-            objective = loss + self.l2 * self.network.penalty() if self.l2 else loss
-            self.optimizer.zero_grad()
-            objective.backward()
-            seen.append((loss.detach(), objective.detach()))
-            return objective
-
         if isinstance(self.optimizer, torch.optim.LBFGS):
-            self.optimizer.step(closure)
+            looks = []
+
+            def look() -> Tensor:
+                looks.append(self._gradient(x, y))
+                return looks[-1][1]
+
+            self.optimizer.step(look)
+            loss, objective = looks[0]  # the later looks are at the line search's trial points
         else:
-            closure()
+            loss, objective = self._gradient(x, y)
             self.optimizer.step()
-        loss, objective = seen[0]  # L-BFGS looks several times; the first look is at the step's own θ
         self._losses.append(loss)
         self._objectives.append(objective)
+
+    def _gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The lecture's forward and backward pass (L1), Ω added to the loss (L5): loss, objective."""
+        outputs = self.network(x)
+        loss = F.cross_entropy(outputs, y)
+        objective = loss + self.l2 * self.network.penalty() if self.l2 else loss
+        self.optimizer.zero_grad()
+        objective.backward()
+        return loss.detach(), objective.detach()
 
     def _log_point(self, before: Tensor) -> Measurement:
         """Means over the window since the last point, and this step's norms: the one synchronisation."""

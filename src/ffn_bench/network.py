@@ -87,14 +87,15 @@ class FFN(nn.Module):
             biases.append(nn.Parameter(b.to(dtype)))
         self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(biases)
 
+        self._layers = list(zip(weights, biases, strict=True))  # looping over a ParameterList is slow
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
-        last = len(self.weights) - 1
+        *hidden, (W_out, b_out) = self._layers
         h = x
-        for k, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h_bar = torch.addmm(b, h, W)
-            h = h_bar if k == last else self.activation(h_bar)
-        return h
+        for W, b in hidden:
+            h = self.activation(torch.addmm(b, h, W))
+        return torch.addmm(b_out, h, W_out)
 
     def penalty(self) -> Tensor:
         """Σ_k ‖W^k‖_F² (L5): the weights' squares, biases left out. A 0-d tensor."""
