@@ -83,11 +83,6 @@ def worst_mistakes(
     return rows.cpu(), predicted[rows].cpu(), loss[rows].cpu()
 
 
-def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """All entries of the tensors in one vector, without a graph."""
-    return torch.cat([t.detach().reshape(-1) for t in tensors])
-
-
 def best_of(epochs: Sequence[Measurement]) -> dict[str, Any] | None:
     """The epoch of the highest validation accuracy (the first of equals), with all it measured.
 
