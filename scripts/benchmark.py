@@ -1,6 +1,6 @@
 """Speed of training, measured side by side in one process.
 
-    python scripts/benchmark.py             steps a second of the engine and of the lecture's loop, and their ratio
+    python scripts/benchmark.py             steps a second beside the lecture's loop
     python scripts/benchmark.py --startup   whole commands: --help and a default run against `import torch`
     python scripts/benchmark.py --json      the same as JSON
 
@@ -11,6 +11,7 @@ a ratio of neighbours drifts less. Medians are printed with the least and the gr
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -50,7 +51,7 @@ def random_data(widths: list[int], rows: int) -> tuple[Tensor, Tensor]:
 def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
     """The lecture's program: nn.Linear, a shuffling DataLoader, default Adam. Returns an epoch."""
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
     net = nn.Sequential(*layers[:-1])
     loader = DataLoader(TensorDataset(x, y), batch_size=batch_size, shuffle=True)
@@ -60,7 +61,8 @@ def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Ep
     def epoch() -> tuple[int, float]:
         start = time.perf_counter()
         for inputs, labels in loader:
-            loss = loss_function(net(inputs.float()), labels.long())
+            inputs, labels = inputs.to("cpu").float(), labels.to("cpu").long()
+            loss = loss_function(net(inputs), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -161,7 +163,9 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--startup", action="store_true", help="time whole commands instead of training")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
     parser.add_argument("--json", action="store_true", help="print JSON")

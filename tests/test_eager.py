@@ -32,7 +32,7 @@ def test_it_is_the_lectures_loop() -> None:
     run = engine("dtype=float64", "epochs=3", "log_every=1", "seed=4")
     layers: list[nn.Module] = []
     for W, b in zip(run.network.weights, run.network.biases, strict=True):
-        linear = nn.Linear(*W.shape, dtype=torch.float64)
+        linear = nn.Linear(W.shape[0], W.shape[1], dtype=torch.float64)
         with torch.no_grad():
             linear.weight.copy_(W.T)
             linear.bias.copy_(b)

@@ -147,7 +147,7 @@ BOMB = (
         for m, n in zip("abcdef", "bcdefg", strict=True)
     )
 )
-YAML = {
+YAML: dict[str, tuple[str | bytes, list[str]]] = {
     "duplicate key": (HEAD + "lr: 0.1\nlr: 0.2\n", ["line 3", "'lr'"]),
     "tab": (HEAD + "optimizer:\n\tlr: 0.1\n", ["line 3"]),
     "not utf-8": ("# caf\xe9\nlr: 0.1\n".encode("latin-1"), ["UTF-8"]),

@@ -74,6 +74,7 @@ def test_a_failed_run_is_told_at_once_and_again_and_the_others_go_on(tmp_path: P
         [sys.executable, "-c", code],
         cwd=tmp_path,
         env=environment,
+        check=False,
         capture_output=True,
         text=True,
         timeout=120,

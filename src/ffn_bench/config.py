@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,6 +136,11 @@ class LinearConfig(ModelConfig):
     def widths(self) -> list[int]:
         """Widths of the hidden layers, in order."""
         return []
+
+
+def count_parameters(widths: Sequence[int]) -> int:
+    """Number of weights and biases of a network of these layer widths, input and output included."""
+    return sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(widths))
 
 
 # --- optimizer ------------------------------------------------------------------------------------------
@@ -505,7 +511,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 NOT_RESULTS = ("name", "max_runs", "optimizer.lr")
-"""Keys that say where a run is kept or how many there may be, or repeat another; no result depends on them."""
+"""Keys that say where a run is kept or repeat another one; no result depends on them."""
 
 
 def result_keys(config: TrainConfig) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from ffn_bench.config import TrainConfig
+from ffn_bench.config import TrainConfig, count_parameters
 
 if TYPE_CHECKING:
+    from ffn_bench.eager import EagerRun
     from ffn_bench.metrics import Measurement
 
 PLAIN_LINES = 10
@@ -263,7 +264,7 @@ def show_leaderboard(
         table.add_column("seeds", justify="right")
     table.add_column("")
     for rank, row in enumerate(rows[:30], start=1):
-        cells = [str(rank), *(Text(str(row["settings"].get(key, ""))) for key in keys)]
+        cells: list[str | Text] = [str(rank), *(Text(str(row["settings"].get(key, ""))) for key in keys)]
         cells += [_spread(row["val"], percent), _spread(row["test"], percent)]
         cells += [_spread(row["epoch"], lambda v: f"{v:.0f}"), _spread(row["seconds"], lambda v: f"{v:.1f}")]
         if seeds:
@@ -288,19 +289,19 @@ def _spread(value: tuple[float, float], form: Any) -> str:
     return f"{form(mean)} ± {form(deviation)}" if math.isfinite(deviation) else str(form(mean))
 
 
-def facts_of(
-    run: TrainConfig, data: Any, widths: Sequence[int], parameters: int, device: str, folder: Path
-) -> dict[str, str]:
+def facts_of(run: TrainConfig, engine: EagerRun, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
+    data, widths = engine.data, engine.network.widths
     rows = [f"{part} {count(len(getattr(data, part).y))}" for part in ("train", "val", "test")]
     settings = run.optimizer.hyperparameters()
     own = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "lr" and v not in (0.0, False, None))
     schedule = "" if run.schedule.name == "constant" else f", {run.schedule.name} schedule"
     batch = "the full batch" if run.batch_size == "full" else f"batches of {run.batch_size}"
     extra = f", l2 {run.l2:g}" if run.l2 else ""
+    parameters = count(count_parameters(widths))
     return {
         "data": f"{data.name}: {data.n_features} features, {len(data.classes)} classes; {' / '.join(rows)}",
-        "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {count(parameters)} parameters",
+        "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
         "device": f"{device}, {run.dtype}",

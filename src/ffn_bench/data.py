@@ -111,7 +111,7 @@ def load(config: DataConfig) -> Data:
 def _prepare(raw: Raw, config: DataConfig) -> Data:
     digest = hashlib.sha256()
     for part in (raw.x, raw.y, *(raw.test or ())):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
 
     rng = np.random.default_rng(config.split_seed)
     n_val = round(len(raw.y) * config.val_fraction)
@@ -147,7 +147,7 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
         std = np.where(std == 0, 1.0, std)
 
     def split(x: Array, y: Array) -> Split:
-        scaled = x.astype(np.float32 if pixels else np.float64)
+        scaled: npt.NDArray[np.floating[Any]] = x.astype(np.float32 if pixels else np.float64)
         scaled -= mean.astype(scaled.dtype)
         scaled /= std.astype(scaled.dtype)
         return Split(torch.from_numpy(scaled), torch.from_numpy(y.astype(np.int64)))

@@ -16,7 +16,6 @@ from ffn_bench.metrics import Measurement, evaluate_all
 from ffn_bench.network import FFN
 from ffn_bench.optim import Schedule
 
-
 FETCH = 2**18
 """Features fetched at once from the training set: 1 MB in float32."""
 
@@ -56,11 +55,12 @@ class EagerRun:
         self.lr, self.epochs, self.seed, self.l2, self.log_every = lr, epochs, seed, l2, log_every
         n = len(data.train.y)
         self.steps_per_epoch = steps_per_epoch(n, batch_size, drop_last)
+        self.steps = epochs * self.steps_per_epoch
         self.batch_size = n if batch_size == "full" else int(batch_size)
         self.step = self.epoch = 0
         self.train_seconds = 0.0
         self.status, self.reason = "running", ""
-        self.parameters = list(network.parameters())
+        self.parameters: list[Tensor] = list(network.parameters())
         self._one = torch.ones((), device=data.train.x.device, dtype=data.train.x.dtype)  # ∂J/∂J
         # A step's hooks for profilers and torch.compile cost as much as the fused update of a small network.
         self._optimizer_step = inspect.unwrap(type(optimizer).step)
@@ -70,11 +70,11 @@ class EagerRun:
     def measurements(self) -> Iterator[Measurement]:
         """Train, and yield what is measured: before the first update, at log points, after each epoch."""
         yield self._evaluate()
-        last_step = self.epochs * self.steps_per_epoch
-        for self.epoch in range(1, self.epochs + 1):
+        for epoch in range(1, self.epochs + 1):
+            self.epoch = epoch
             self._start_clock()
             for x, y in self._batches():
-                log_point = (self.step + 1) % self.log_every == 0 or self.step + 1 == last_step
+                log_point = (self.step + 1) % self.log_every == 0 or self.step + 1 == self.steps
                 before = [p.detach().clone() for p in self.parameters] if log_point else None
                 self._update(x, y)
                 self.step += 1
@@ -96,7 +96,9 @@ class EagerRun:
         if b == len(train.y):
             yield train.x, train.y
             return
-        order = epoch_order(len(train.y), self.seed, self.epoch)[: self.steps_per_epoch * b].to(train.y.device)
+        order = epoch_order(len(train.y), self.seed, self.epoch)[: self.steps_per_epoch * b].to(
+            train.y.device
+        )
         # Rows are fetched for several batches at once, but no more than a cache holds.
         fetched = b * max(1, FETCH // (b * train.x.shape[1]))
         for rows in order.split(fetched):
@@ -124,19 +126,21 @@ class EagerRun:
 
     def _gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The lecture's forward and backward pass (L1), Ω added to the loss (L5): loss, objective."""
-        outputs = self.network(x)
+        outputs = self.network.forward(x)
         loss = F.cross_entropy(outputs, y)
         objective = loss + self.l2 * self.network.penalty() if self.l2 else loss
         for parameter in self.parameters:  # optimizer.zero_grad(), without its bookkeeping
             parameter.grad = None
         objective.backward(self._one)
-        return loss.detach(), objective.detach()
+        detached = loss.detach()
+        return detached, objective.detach() if self.l2 else detached
 
     def _log_point(self, before: list[Tensor]) -> Measurement:
         """Means over the window since the last point, and this step's norms: the one synchronisation."""
         with torch.no_grad():
-            changes = torch._foreach_sub(self.parameters, before)
-            groups = ([p.grad for p in self.parameters], self.parameters, changes, before)
+            changes = [after - start for after, start in zip(self.parameters, before, strict=True)]
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            groups = (gradients, self.parameters, changes, before)
             norms = [n for group in groups for n in torch._foreach_norm(group)]
         numbers = torch.stack([*self._losses, *self._objectives, *norms]).tolist()
         n = len(self._losses)

@@ -20,7 +20,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.E
 
 
 class UserError(Exception):
-    """A mistake of the person at the keyboard: `where` it is, `what` it is, `todo` about it, exit `status`."""
+    """A person's mistake: `where` it is, `what` it is, what to do (`todo`), and the exit `status`."""
 
     def __init__(self, where: str, what: str, todo: str = "", status: int = CONFIGURATION) -> None:
         super().__init__(where, what, todo, status)

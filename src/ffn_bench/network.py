@@ -6,6 +6,7 @@ Row vectors throughout, as in the lecture (L1): a mini-batch is `[b, n_in]`, a l
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -61,11 +62,6 @@ def check_names(model: ModelConfig) -> None:
     one_of(model.init, tuple(INITS), "model.init")
 
 
-def count_parameters(widths: Sequence[int]) -> int:
-    """Number of weights and biases of a network of these layer widths, input and output included."""
-    return sum((n_in + 1) * n_out for n_in, n_out in zip(widths, widths[1:], strict=False))
-
-
 class FFN(nn.Module):
     """A feed-forward network of the given layer widths `[n_features, …, n_classes]`.
 
@@ -79,7 +75,7 @@ class FFN(nn.Module):
         self.activation = ACTIVATIONS[model.activation]
         generator = torch.Generator().manual_seed(seed)
         weights, biases = [], []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in itertools.pairwise(widths):
             W = torch.empty(n_in, n_out, dtype=torch.float64)
             b = torch.zeros(n_out, dtype=torch.float64)
             INITS[model.init](W, b, model.init_std, generator)

@@ -60,7 +60,7 @@ def optimizer_class(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
             f"torch.optim has no {config.name!r}{nearest(config.name, known)}",
             f"use one of: {', '.join(sorted(known))}",
         )
-    return cast(type[torch.optim.Optimizer], known[config.name])
+    return known[config.name]
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -97,11 +97,11 @@ def check_optimizer(config: OptimizerConfig) -> None:
     """
     weight = torch.nn.Parameter(torch.ones(2, 2))
 
-    def closure() -> Tensor:
+    def closure() -> float:
         optimizer.zero_grad()
         loss = weight.square().sum()
         loss.backward()
-        return loss
+        return loss.item()
 
     optimizer = build_optimizer(config, [weight])
     try:

@@ -190,7 +190,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def pack(state: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    """A nested state as JSON-able values, its tensors moved into `tensors` under paths that begin with `path`.
+    """A nested state as JSON-able values, its tensors moved into `tensors` below `path`.
 
     Dicts become lists of pairs, since their keys may be numbers.
     """

@@ -80,7 +80,7 @@ def launch(
     first: int,
     planned: dict[tuple[str, ...], DictConfig],
 ) -> list[JobReturn]:
-    """Train the runs one after the other; a failed one is shown and the others go on. Print the leaderboard."""
+    """Train the runs one after the other, going on past one that fails; then show the leaderboard."""
     setup_globals()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     folder = Path(str(master.hydra.sweep.dir))

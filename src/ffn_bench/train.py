@@ -29,12 +29,9 @@ from ffn_bench.errors import UserError
 
 if TYPE_CHECKING:
     from ffn_bench.console import RunView
-    from ffn_bench.data import Data
     from ffn_bench.eager import EagerRun
-    from ffn_bench.metrics import Measurement
 
 log = logging.getLogger("ffn_bench")
-CHECKPOINT_SECONDS = 5.0
 
 
 def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
@@ -43,83 +40,34 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
     `view` shows it to a person (by default a `RunView` of its own). Raises `UserError` for mistakes; a run
     that diverges is not an exception but a summary whose status says so.
     """
-    from ffn_bench import console, writers
-    from ffn_bench.metrics import best_of
+    from ffn_bench import console
+    from ffn_bench.record import Record
 
     run = config.parse(cfg)
     engine, device = build(run)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     view = view or console.RunView()
-    epochs: list[Measurement] = []
-    last: dict[str, float] = {}
-
-    def summary(status: str, reason: str) -> dict[str, Any]:
-        return {
-            "status": status,
-            "reason": reason,
-            "epochs": max((m.epoch for m in epochs), default=0),
-            "steps": engine.step,
-            "train_seconds": engine.train_seconds,
-            "final": dict(last),
-            "best": best_of(epochs),
-        }
-
-    shown = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
-    network, data = engine.network, engine.data
-    facts = console.facts_of(
-        run, data, network.widths, sum(p.numel() for p in engine.parameters), device, Path(shown)
-    )
-    runs.write_json(folder / "run.json", runs.identity(run, device, data.sha256))
-    tensorboard = writers.TensorBoard(folder)
-    tensorboard.write_text(
-        "config", "".join(f"    {key}: {value}\n" for key, value in config.flatten(run).items())
-    )
-    tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
-    outputs: list[writers.Writer] = [writers.JsonLines(folder), tensorboard, view]
-    for warning in data.warnings:
-        log.warning(warning)
-    view.start(facts, data.warnings, run.epochs * engine.steps_per_epoch, run.epochs)
-    checkpoint = Checkpoints(folder, engine)
+    record = Record(folder, run, engine, device)
+    view.start(console.facts_of(run, engine, device, shown), engine.data.warnings, engine.steps, run.epochs)
     gc.enable()
     try:
         for measurement in engine.measurements():
-            for output in outputs:
-                output.write(measurement)
-            # What a run measured before it diverged is not how it ended.
-            last = measurement.values if engine.status == "diverged" else last | measurement.values
-            if measurement.ends_epoch:
-                epochs.append(measurement)
-                log.info("epoch %d step %d %s", measurement.epoch, measurement.step, measurement.values)
-                checkpoint.at_epoch_end()
-        ended = summary(engine.status, engine.reason)
-        if engine.status == "finished":
-            checkpoint.save()
-            write_pictures(tensorboard, engine)
-        tensorboard.write_end(finished=engine.status == "finished")
+            record.write(measurement)
+            view.write(measurement)
     except (KeyboardInterrupt, SystemExit):
-        ended = summary("interrupted", f"stopped at step {engine.step}")
+        record.close("interrupted", f"stopped at step {engine.step}")
         raise
-    except BaseException as e:
+    except Exception as e:
         mistake = errors.explain(e)
-        ended = summary("failed", str(mistake) if mistake else f"{type(e).__name__}: {e}")
+        record.close("failed", str(mistake) if mistake else f"{type(e).__name__}: {e}")
         log.exception("the run failed")
         raise
     finally:
-        for last_act in (
-            *(o.close for o in outputs),
-            lambda: runs.write_json(folder / "summary.json", ended),
-        ):
-            try:
-                last_act()
-            except OSError:
-                if ended["status"] not in (
-                    "failed",
-                    "interrupted",
-                ):  # else the first fault is the one to tell
-                    raise
-        log.info("%s %s", ended["status"], ended["reason"])
-    view.end(ended, Path(shown))
-    return ended["best"]["accuracy/val"] if ended["best"] else None
+        view.close()
+    summary = record.close(engine.status, engine.reason)
+    view.end(summary, shown)
+    return summary["best"]["accuracy/val"] if summary["best"] else None
 
 
 def build(run: config.TrainConfig) -> tuple[EagerRun, str]:
@@ -164,50 +112,6 @@ def build(run: config.TrainConfig) -> tuple[EagerRun, str]:
         log_every=run.log_every,
     )
     return engine, describe(device)
-
-
-class Checkpoints:
-    """Keeps the last complete state of a run: after an epoch, but at most every few seconds."""
-
-    def __init__(self, folder: Path, engine: EagerRun) -> None:
-        self.folder, self.engine = folder, engine
-        self._saved_at = float("-inf")
-
-    def at_epoch_end(self) -> None:
-        """Save, unless that was done a moment ago or the run has just diverged."""
-        import time
-
-        if self.engine.status != "diverged" and time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
-            self.save()
-            self._saved_at = time.monotonic()
-
-    def save(self) -> None:
-        """Save the network, the optimizer's state and the place in the run."""
-        tensors: dict[str, Any] = {f"network/{k}": v for k, v in self.engine.network.state_dict().items()}
-        optimizer = runs.pack(self.engine.optimizer.state_dict(), tensors, "optimizer")
-        place = {
-            "epoch": self.engine.epoch,
-            "step": self.engine.step,
-            "train_seconds": self.engine.train_seconds,
-        }
-        runs.save_checkpoint(self.folder, tensors, {**place, "optimizer": optimizer})
-
-
-def write_pictures(tensorboard: Any, engine: EagerRun) -> None:
-    """The confusion matrix on the test part (else the validation part); for pictures the worst mistakes."""
-    from ffn_bench import figures, metrics
-
-    data: Data = engine.data
-    part = next((p for p in ("test", "val", "train") if len(getattr(data, p).y)), "train")
-    counts = metrics.confusion_matrix(engine.network, getattr(data, part), len(data.classes))
-    tensorboard.write_image(
-        f"confusion matrix/{part}", figures.confusion_matrix(counts, data.classes, part), engine.step
-    )
-    if data.image_shape and len(data.test.y):
-        rows, predicted, losses = metrics.worst_mistakes(engine.network, data.test, 18)
-        if len(rows):
-            picture = figures.mistakes(data, rows, predicted, losses)
-            tensorboard.write_image("worst mistakes/test", picture, engine.step)
 
 
 # --- the command ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Where measurements go inside a run folder: metrics.jsonl, which is the truth, and TensorBoard's event file."""
+"""Where measurements go in a run folder: metrics.jsonl, which is the truth, and TensorBoard's event file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METRICS = ("accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train
 """The tags that TensorBoard's HParams table shows beside the settings; the value is the tag's last one."""
 
 FIRST_COLUMNS = ("optimizer.name", "lr", "seed", "batch_size", "l2")
-"""Settings that the table shows before a person asks for more: TensorBoard puts those marked as differing first."""
+"""Settings the table shows at first: TensorBoard puts those that are marked as differing before others."""
 
 
 class Writer(Protocol):

@@ -1,4 +1,4 @@
-"""The launcher of `ffn-train -m`. Hydra finds launchers below `hydra_plugins` only; the work is in ffn_bench.sweep."""
+"""The launcher of `ffn-train -m`. Hydra finds launchers in `hydra_plugins` only; ffn_bench.sweep works."""
 
 from collections.abc import Sequence
 
