@@ -142,6 +142,6 @@ def test_the_pages_open_in_a_browser(server: str, sweep: Path) -> None:
         page.goto(f"{server}/#hparams")
         page.wait_for_selector("text=optimizer.name", timeout=60_000)
         for name in ("adam", "rmsprop", "sgd"):
-            page.locator(f"text=/^{name}$/ >> visible=true").first.wait_for(timeout=20_000)
+            page.locator(rf"text=/^\s*{name}\s*$/ >> visible=true").first.wait_for(timeout=20_000)
         assert faults == []
         browser.close()
