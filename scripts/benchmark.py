@@ -11,6 +11,7 @@ a ratio of neighbours drifts less. Medians are printed with the least and the gr
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import platform
@@ -71,7 +72,9 @@ def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Ep
     return epoch
 
 
-def eager_engine(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
+def eager_engine(
+    widths: list[int], x: Tensor, y: Tensor, batch_size: int, gradient: str = "autograd"
+) -> Epoch:
     """The eager engine on the same rows, losses and norms logged every ten steps. Returns an epoch."""
     model = config.HiddenConfig(name="bench", hidden=widths[1:-1])
     net = FFN(widths, model, seed=0, dtype=torch.float32)
@@ -91,6 +94,7 @@ def eager_engine(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Ep
         seed=0,
         l2=0.0,
         log_every=10,
+        gradient=gradient,
     )
     measurements = run.measurements()
     next(measurements)
@@ -109,7 +113,11 @@ def eager_engine(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Ep
     return epoch
 
 
-PROGRAMS = {"lecture's loop": lecture_loop, "eager": eager_engine}
+PROGRAMS: dict[str, Callable[..., Epoch]] = {
+    "lecture's loop": lecture_loop,
+    "eager": eager_engine,
+    "eager, gradient=manual": functools.partial(eager_engine, gradient="manual"),
+}
 
 
 def training_speed(rounds: int) -> list[dict[str, object]]:

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ffn_bench import config
+from ffn_bench.cli import config_folder
 from ffn_bench.config import TrainConfig
-from ffn_bench.train import config_folder
 
 
 def options(group: str) -> list[str]:

@@ -16,6 +16,7 @@ from ffn_bench import data, network, optim
 from ffn_bench.eager import EagerRun
 from ffn_bench.metrics import Measurement
 from ffn_bench.network import ACTIVATIONS, INITS
+from ffn_bench.rules import RULES
 from ffn_bench.train import build
 
 
@@ -92,6 +93,7 @@ def test_every_combination_reduces_the_loss(optimizer: str, schedule: str) -> No
             seed=0,
             l2=0.0,
             log_every=1,
+            gradient="autograd",
         )
         curve = losses(list(run.measurements()))
         assert run.status == "finished"
@@ -102,7 +104,7 @@ def test_every_combination_reduces_the_loss(optimizer: str, schedule: str) -> No
 def test_every_optimizer_has_a_class(name: str) -> None:
     run = parsed(f"optimizer={name}", *OPTIMIZER_NEEDS.get(name, []))
     optim.check_optimizer(run.optimizer)
-    assert name == "torch" or name in optim.OPTIMIZERS
+    assert name == "torch" or name in {**optim.OPTIMIZERS, **RULES}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adagrad", "adam", "adamw"])

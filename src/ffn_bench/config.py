@@ -22,7 +22,7 @@ from ffn_bench.errors import UserError, nearest
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64")
-GRADIENTS = ("autograd",)
+GRADIENTS = ("autograd", "manual")
 
 
 # --- data -----------------------------------------------------------------------------------------------
@@ -234,6 +234,42 @@ class LbfgsConfig(OptimizerConfig):
 
 
 @dataclass
+class LectureMomentumConfig(OptimizerConfig):
+    """The lecture's momentum (L14)."""
+
+    alpha: float = 0.1
+
+
+@dataclass
+class LectureAdagradConfig(OptimizerConfig):
+    """The lecture's AdaGrad (L14)."""
+
+    eps: float = 1e-6
+
+
+@dataclass
+class LectureRmspropConfig(LectureAdagradConfig):
+    """The lecture's RMSProp (L14)."""
+
+    beta: float = 0.9
+
+
+@dataclass
+class LectureAdamConfig(LectureAdagradConfig):
+    """The lecture's Adam (L14)."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass
+class NewtonConfig(OptimizerConfig):
+    """Damped Newton steps with the exact Hessian, for small networks."""
+
+    damping: float = 1e-3
+    max_parameters: int = 3000
+
+
+@dataclass
 class TorchOptimizerConfig(OptimizerConfig):
     """Any other class of `torch.optim`: `name` is the class, `options` its keyword arguments."""
 
@@ -248,6 +284,7 @@ FULL_BATCH_ONLY = {
     "lbfgs": "L-BFGS compares losses of successive steps, which must be of the same batch",
     "LBFGS": "L-BFGS compares losses of successive steps, which must be of the same batch",
     "gd": "gradient descent is SGD on the whole training set",
+    "newton": "a Newton step is of the whole objective",
 }
 
 
@@ -334,6 +371,11 @@ SCHEMA: dict[str, dict[str, type]] = {
         "nadam": NadamConfig,
         "adaptive": AdaptiveConfig,
         "lbfgs": LbfgsConfig,
+        "newton": NewtonConfig,
+        "lecture_momentum": LectureMomentumConfig,
+        "lecture_adagrad": LectureAdagradConfig,
+        "lecture_rmsprop": LectureRmspropConfig,
+        "lecture_adam": LectureAdamConfig,
         "torch": TorchOptimizerConfig,
     },
     "schedule": {
@@ -354,6 +396,22 @@ def register() -> None:
     for group, kinds in SCHEMA.items():
         for kind, node in kinds.items():
             store.store(group=f"_schema/{group}", name=kind, node=node)
+
+
+def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
+    """Make `optimizer=<name>` known, with hyper-parameters typed by their defaults; ours keep their names."""
+    if name in SCHEMA["optimizer"]:
+        return
+    fields = []
+    for key, default in defaults.items():
+        if isinstance(default, (list, tuple)):
+            fields.append((key, list[Any], field(default_factory=lambda value=default: list(value))))
+        else:
+            plain = type(default) if isinstance(default, (bool, int, float, str)) else Any
+            fields.append((key, plain, field(default=default)))
+    node = dataclasses.make_dataclass("PluginConfig", fields, bases=(OptimizerConfig,))
+    ConfigStore.instance().store(group="optimizer", name=name, node=node(name=name))
+    SCHEMA["optimizer"][name] = node
 
 
 def parse(cfg: DictConfig) -> TrainConfig:
@@ -420,6 +478,12 @@ def check(config: TrainConfig) -> None:
     check_model(config.model)
     check_schedule(config.schedule)
 
+    if config.gradient == "manual" and config.optimizer.name == "newton":
+        raise UserError(
+            "gradient",
+            "manual does not go with optimizer=newton, which takes second derivatives by autograd",
+            "use gradient=autograd",
+        )
     reason = FULL_BATCH_ONLY.get(config.optimizer.name)
     if reason and config.batch_size != "full":
         raise UserError(
@@ -531,13 +595,14 @@ def superset_of_keys() -> dict[str, Any]:
     TensorBoard takes the columns of its HParams table from one run, so all runs must name the same ones.
     """
 
-    def example(annotation: str) -> Any:
-        return {"float": 0.0, "int": 0, "bool": False}.get(annotation, "")
+    def example(annotation: Any) -> Any:
+        name = getattr(annotation, "__name__", annotation)
+        return {"float": 0.0, "int": 0, "bool": False}.get(name, "")
 
     def leaves(node: type, prefix: str) -> Iterator[tuple[str, Any]]:
         for spec in dataclasses.fields(node):
             if spec.name not in SCHEMA or prefix:
-                yield f"{prefix}{spec.name}", example(str(spec.type))
+                yield f"{prefix}{spec.name}", example(spec.type)
 
     keys = dict(leaves(TrainConfig, ""))
     for group, kinds in SCHEMA.items():

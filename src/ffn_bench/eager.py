@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ffn_bench.backprop import by_hand, penalty
+from ffn_bench.curvature import Newton
 from ffn_bench.data import Data, epoch_order
 from ffn_bench.metrics import Measurement, evaluate_all
 from ffn_bench.network import FFN
@@ -50,10 +52,12 @@ class EagerRun:
         seed: int,
         l2: float,
         log_every: int,
+        gradient: str,
     ) -> None:
         self.network, self.data, self.optimizer, self.schedule = network, data, optimizer, schedule
         self.lr, self.epochs, self.seed, self.l2, self.log_every = lr, epochs, seed, l2, log_every
         n = len(data.train.y)
+        self._gradient = self._gradient_by_hand if gradient == "manual" else self._gradient_by_autograd
         self.steps_per_epoch = steps_per_epoch(n, batch_size, drop_last)
         self.steps = epochs * self.steps_per_epoch
         self.batch_size = n if batch_size == "full" else int(batch_size)
@@ -108,15 +112,16 @@ class EagerRun:
         """One step of the optimizer on one mini-batch; its losses stay on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.schedule(self.step)
-        if isinstance(self.optimizer, torch.optim.LBFGS):
+        if isinstance(self.optimizer, (torch.optim.LBFGS, Newton)):
+            look = self._objective if isinstance(self.optimizer, Newton) else self._gradient
             looks = []
 
-            def look() -> Tensor:
-                looks.append(self._gradient(x, y))
+            def closure() -> Tensor:
+                looks.append(look(x, y))
                 return looks[-1][1]
 
-            self.optimizer.step(look)
-            loss, objective = looks[0]  # the later looks are at the line search's trial points
+            self.optimizer.step(closure)
+            loss, objective = (value.detach() for value in looks[0])  # later looks are at trial points
         else:
             loss, objective = self._gradient(x, y)
             with torch.no_grad():
@@ -124,16 +129,26 @@ class EagerRun:
         self._losses.append(loss)
         self._objectives.append(objective)
 
-    def _gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient_by_autograd(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The lecture's forward and backward pass (L1), Ω added to the loss (L5): loss, objective."""
-        outputs = self.network.forward(x)
-        loss = F.cross_entropy(outputs, y)
-        objective = loss + self.l2 * self.network.penalty() if self.l2 else loss
+        loss, objective = self._objective(x, y)
         for parameter in self.parameters:  # optimizer.zero_grad(), without its bookkeeping
             parameter.grad = None
         objective.backward(self._one)
         detached = loss.detach()
         return detached, objective.detach() if self.l2 else detached
+
+    def _gradient_by_hand(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by the lecture's equations (L11)."""
+        found = by_hand(self.network.layers, x, y, self.network.activation, self.l2)
+        for (W, b), (dW, db) in zip(self.network.layers, found.layers, strict=True):
+            W.grad, b.grad = dW, db
+        return found.loss, found.objective
+
+    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward pass: loss and objective, with their graph."""
+        loss = F.cross_entropy(self.network.forward(x), y)
+        return loss, loss + self.l2 * penalty(self.network.layers) if self.l2 else loss
 
     def _log_point(self, before: list[Tensor]) -> Measurement:
         """Means over the window since the last point, and this step's norms: the one synchronisation."""

@@ -9,26 +9,54 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ffn_bench.config import ModelConfig, one_of
 
-Activation = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise σ and its derivative, which may use h̄ and h = σ(h̄), whichever is cheaper."""
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
+
+
+def _gelu_derivative(h_bar: Tensor, h: Tensor) -> Tensor:
+    """Φ(h̄) + h̄ φ(h̄), Φ and φ the standard normal's distribution and density."""
+    density = torch.exp(-h_bar.square() / 2) / math.sqrt(2 * math.pi)
+    return (1 + torch.erf(h_bar / math.sqrt(2))) / 2 + h_bar * density
+
+
+def _silu_derivative(h_bar: Tensor, h: Tensor) -> Tensor:
+    """s (1 + h̄ (1 − s)), s the sigmoid of h̄."""
+    s = torch.sigmoid(h_bar)
+    return s * (1 + h_bar * (1 - s))
+
+
+def _softplus_derivative(h_bar: Tensor, h: Tensor) -> Tensor:
+    """The sigmoid of h̄, and 1 past h̄ = 20, where PyTorch's softplus is h̄ itself."""
+    return torch.sigmoid(h_bar).masked_fill(h_bar > 20, 1.0)
+
 
 ACTIVATIONS: dict[str, Activation] = {
-    "identity": lambda h_bar: h_bar,
-    "relu": torch.relu,
-    "leaky_relu": nn.functional.leaky_relu,
-    "elu": nn.functional.elu,
-    "gelu": nn.functional.gelu,
-    "silu": nn.functional.silu,
-    "softplus": nn.functional.softplus,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
+    "identity": Activation(lambda h_bar: h_bar, lambda h_bar, h: torch.ones_like(h_bar)),
+    "relu": Activation(torch.relu, lambda h_bar, h: (h_bar > 0).to(h_bar.dtype)),
+    "leaky_relu": Activation(
+        nn.functional.leaky_relu,
+        lambda h_bar, h: torch.full_like(h_bar, 0.01).masked_fill(h_bar > 0, 1.0),
+    ),
+    "elu": Activation(nn.functional.elu, lambda h_bar, h: torch.where(h_bar > 0, 1.0, h + 1)),
+    "gelu": Activation(nn.functional.gelu, _gelu_derivative),
+    "silu": Activation(nn.functional.silu, _silu_derivative),
+    "softplus": Activation(nn.functional.softplus, _softplus_derivative),
+    "tanh": Activation(torch.tanh, lambda h_bar, h: 1 - h * h),
+    "sigmoid": Activation(torch.sigmoid, lambda h_bar, h: h * (1 - h)),
 }
-"""Elementwise functions σ by name."""
+"""Elementwise functions σ by name, each with σ'."""
 
 Init = Callable[[Tensor, Tensor, float, torch.Generator], object]
 
@@ -83,16 +111,13 @@ class FFN(nn.Module):
             biases.append(nn.Parameter(b.to(dtype)))
         self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(biases)
 
-        self._layers = list(zip(weights, biases, strict=True))  # looping over a ParameterList is slow
+        self.layers = list(zip(weights, biases, strict=True))  # looping over a ParameterList is slow
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
-        *hidden, (W_out, b_out) = self._layers
+        *hidden, (W_out, b_out) = self.layers
+        σ = self.activation.function
         h = x
         for W, b in hidden:
-            h = self.activation(torch.addmm(b, h, W))
+            h = σ(torch.addmm(b, h, W))
         return torch.addmm(b_out, h, W_out)
-
-    def penalty(self) -> Tensor:
-        """Σ_k ‖W^k‖_F² (L5): the weights' squares, biases left out. A 0-d tensor."""
-        return torch.stack([W.square().sum() for W in self.weights]).sum()

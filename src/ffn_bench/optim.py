@@ -1,11 +1,13 @@
 """Optimizers by name and learning-rate schedules.
 
-The optimizers are `torch.optim`'s, fused where PyTorch offers it. A schedule is a pure function from the
-step to a factor of the learning rate.
+The optimizers are `torch.optim`'s, fused where PyTorch offers it, the lecture's own rules, Newton's method,
+and those that other installed packages offer. A schedule is a pure function from the step to a factor of the
+learning rate.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -24,7 +26,9 @@ from ffn_bench.config import (
     WarmupCosineConfig,
     one_of,
 )
+from ffn_bench.curvature import Newton
 from ffn_bench.errors import UserError, nearest
+from ffn_bench.rules import RULES, Rule, RuleOptimizer
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -40,27 +44,44 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamax": torch.optim.Adamax,
     "radam": torch.optim.RAdam,
     "lbfgs": torch.optim.LBFGS,
+    "newton": Newton,
 }
-"""The optimizer behind every YAML of conf/optimizer but `torch`, which names a class itself."""
+"""The class behind a YAML of conf/optimizer; the lecture's own are in `RULES`, `torch` names any other."""
 
 
-def optimizer_class(config: OptimizerConfig) -> type[torch.optim.Optimizer]:
-    """The class that `config` names. Raises `UserError` for an unknown name."""
-    if not isinstance(config, TorchOptimizerConfig):
-        one_of(config.name, tuple(OPTIMIZERS), "optimizer.name")
-        return OPTIMIZERS[config.name]
-    known = {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"
-    }
-    if config.name not in known:
+PLUGINS = "ffn_bench.optimizers"
+"""Entry points of this group are optimizers of other installed packages: a `Rule`, or a class of
+`torch.optim.Optimizer`; `optimizer=<the entry point's name>` chooses one."""
+
+
+def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
+    """The optimizer that an installed package offers under this name, if any.
+
+    Raises `UserError` when the package cannot be imported or offers something else.
+    """
+    for entry in importlib.metadata.entry_points(group=PLUGINS, name=name):
+        try:
+            found = entry.load()
+        except Exception as e:
+            raise UserError(
+                "optimizer", f"{name} ({entry.value}) cannot be imported: {e}", "mend that package"
+            ) from e
+        if isinstance(found, Rule) or (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+            return found
         raise UserError(
-            "optimizer.name",
-            f"torch.optim has no {config.name!r}{nearest(config.name, known)}",
-            f"use one of: {', '.join(sorted(known))}",
+            "optimizer", f"{name} ({entry.value}) is no optimizer", "offer a Rule or a torch.optim.Optimizer"
         )
-    return known[config.name]
+    return None
+
+
+def plugin_defaults(name: str) -> dict[str, Any]:
+    """The hyper-parameters of a plugin and their defaults, `lr` apart."""
+    found = plugin(name)
+    if isinstance(found, Rule):
+        return dict(found.defaults)
+    assert found is not None
+    parameters = list(inspect.signature(found).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.name != "lr" and p.default is not p.empty}
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -68,26 +89,55 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
 
     Raises `UserError` for an unknown name and for hyper-parameters the optimizer refuses.
     """
-    kind = optimizer_class(config)
-    arguments: dict[str, Any] = config.hyperparameters()
-    accepted = inspect.signature(kind).parameters
+    arguments = config.hyperparameters()
+    parameters = list(parameters)
+    found = _find(config)
+    if isinstance(found, Rule):
+        return RuleOptimizer(parameters, found, **arguments)
+    accepted = inspect.signature(found).parameters
     for key in arguments:
         if key not in accepted:
             known = [name for name in accepted if name not in ("params", "lr")]
             raise UserError(
                 f"optimizer.options.{key}",
-                f"{kind.__name__} has no such argument{nearest(key, known)}",
+                f"{found.__name__} has no such argument{nearest(key, known)}",
                 f"it takes: {', '.join(known)}",
             )
     if "fused" in accepted and "fused" not in arguments:
         # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
-        parameters = list(parameters)
         on_cpu = all(p.device.type == "cpu" for p in parameters)
-        arguments["fused"] = True if on_cpu or kind is not torch.optim.Adagrad else None
+        arguments["fused"] = True if on_cpu or found is not torch.optim.Adagrad else None
     try:
-        return kind(parameters, **arguments)
+        return found(parameters, **arguments)
     except (ValueError, TypeError, IndexError) as e:
-        raise UserError("optimizer", f"{kind.__name__}: {e}", "change that setting") from e
+        raise UserError("optimizer", f"{found.__name__}: {e}", "change that setting") from e
+
+
+def _find(config: OptimizerConfig) -> Rule | type[torch.optim.Optimizer]:
+    """The rule or class that `config` names."""
+    if isinstance(config, TorchOptimizerConfig):
+        known = {
+            name: kind
+            for name, kind in vars(torch.optim).items()
+            if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"
+        }
+        if config.name not in known:
+            raise UserError(
+                "optimizer.name",
+                f"torch.optim has no {config.name!r}{nearest(config.name, known)}",
+                f"use one of: {', '.join(sorted(known))}",
+            )
+        return known[config.name]
+    if config.name in OPTIMIZERS:
+        return OPTIMIZERS[config.name]
+    if config.name in RULES:
+        return RULES[config.name]
+    if found := plugin(config.name):
+        return found
+    names = (*OPTIMIZERS, *RULES)
+    raise UserError(
+        "optimizer.name", f"{config.name!r} is not known{nearest(config.name, names)}", "use another"
+    )
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
@@ -96,14 +146,15 @@ def check_optimizer(config: OptimizerConfig) -> None:
     Raises `UserError`.
     """
     weight = torch.nn.Parameter(torch.ones(2, 2))
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = weight.square().sum()
-        loss.backward()
-        return loss.item()
-
     optimizer = build_optimizer(config, [weight])
+
+    def closure() -> Any:
+        loss = weight.square().sum()
+        if not isinstance(optimizer, Newton):
+            optimizer.zero_grad()
+            loss.backward()
+        return loss
+
     try:
         optimizer.step(closure)
     except (RuntimeError, ValueError, TypeError) as e:

@@ -9,22 +9,17 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
-import textwrap
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ffn_bench import arguments, config, errors, runs
+from ffn_bench import cli, config, errors, runs
 from ffn_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,6 +105,7 @@ def build(run: config.TrainConfig) -> tuple[EagerRun, str]:
         seed=run.seed,
         l2=run.l2,
         log_every=run.log_every,
+        gradient=run.gradient,
     )
     return engine, describe(device)
 
@@ -123,7 +119,7 @@ class CheckFirst(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra makes a warning of a callback's exception, so both kinds of fault end the process here."""
         try:
-            with one_line_errors():
+            with cli.one_line_errors(cli.command_name()):
                 check_run(config, Path(config.hydra.run.dir))
         except Exception:
             traceback.print_exc()
@@ -137,69 +133,18 @@ def check_run(cfg: DictConfig, folder: Path) -> None:
     build(run)
 
 
-def config_folder() -> Path:
-    """The YAML files: inside the package once it is installed from a wheel, else at the checkout's top."""
-    package = Path(__file__).parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
-
-
-def config_groups() -> str:
-    """The groups and their options, a line each, for --help."""
-    lines = []
-    for group in ("data", "model", "optimizer", "schedule", "experiment"):
-        folder = config_folder() / group
-        options = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
-        lines += textwrap.wrap(
-            " ".join(options), 92, initial_indent=f"{group:<12}", subsequent_indent=" " * 12
-        )
-    return "\n".join(lines)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """A person's mistake becomes one line and an exit status; a bug keeps its traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("\nffn-train: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        mistake = errors.explain(error)
-        if mistake is None:
-            raise
-        print(f"ffn-train: error: {mistake}", file=sys.stderr)
-        sys.exit(mistake.status)
-
-
 def _task(cfg: DictConfig) -> float | None:
     """What Hydra runs. A failing run of a sweep must be an exception, so that the others go on."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(cfg)
-    with one_line_errors():
+    with cli.one_line_errors(cli.command_name()):
         return train(cfg)
     return None
 
 
-def _terminate(signum: int, frame: object) -> None:
-    sys.exit(128 + signum)
-
-
 def main() -> None:
-    """The console script."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
-    gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
-    with one_line_errors():
-        config.register()
-        runs.register_resolvers()
-        OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
-        sys.argv[1:] = arguments.prepare(sys.argv[1:])
-        command = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
-            _task
-        )
-        command()
+    """The console script `ffn-train`."""
+    cli.run("config", _task)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""The exact Hessian and Newton's method."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cases import parsed
+from ffn_bench.curvature import Newton, damped_newton_step, gradient_and_hessian
+from ffn_bench.train import build
+
+
+def test_the_hessian_of_a_quadratic() -> None:
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    A = A + A.T
+    θ = torch.randn(12, generator=generator, dtype=torch.float64, requires_grad=True)
+    g, H = gradient_and_hessian(θ @ A @ θ / 2, [θ], chunk=5)
+    assert torch.allclose(H, A, atol=1e-12)
+    assert torch.allclose(g, A @ θ.detach(), atol=1e-12)
+
+
+def test_the_hessian_of_a_network_by_differences_of_its_gradient() -> None:
+    run, _ = build(parsed("model.hidden=[3]", "model.activation=tanh", "dtype=float64", "epochs=1"))
+    x, y = run.data.train
+    _, H = gradient_and_hessian(run._objective(x, y)[0], run.parameters)
+    p = run.parameters[0]
+    ε = 1e-5
+    for k in (0, 17, 100):
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                p.view(-1)[k] += sign * ε
+            sides.append(
+                torch.cat(
+                    [g.reshape(-1) for g in torch.autograd.grad(run._objective(x, y)[0], run.parameters)]
+                )
+            )
+            with torch.no_grad():
+                p.view(-1)[k] -= sign * ε
+        assert torch.allclose((sides[0] - sides[1]) / (2 * ε), H[k], atol=1e-8)
+
+
+def test_newton_solves_a_quadratic_in_one_step_and_leaves_a_saddle() -> None:
+    θ = torch.nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
+    target = torch.tensor([1.0, 5.0], dtype=torch.float64)
+    Newton([θ], damping=0.0).step(lambda: ((θ - target).square() * torch.tensor([1.0, 40.0])).sum())
+    assert torch.allclose(θ.detach(), target, atol=1e-9)
+    g = torch.tensor([2.0, -0.2], dtype=torch.float64)  # of θ1² − θ2² at (1, 0.1)
+    H = torch.diag(torch.tensor([2.0, -2.0], dtype=torch.float64))
+    step = damped_newton_step(g, H, 1e-3)
+    assert g @ step < 0
+    assert step[1] > 0  # away from θ2 = 0, where the plain Newton step would go
+
+
+def test_newton_trains_small_networks_and_refuses_large_ones() -> None:
+    run, _ = build(
+        parsed("optimizer=newton", "data=moons", "model.hidden=[8]", "model.activation=tanh", "epochs=25")
+    )
+    measured = list(run.measurements())
+    assert run.status == "finished"
+    assert measured[-1].values["accuracy/test"] >= 0.95
+    losses = [m.values["loss/train"] for m in measured if "loss/train" in m.values]
+    assert losses == sorted(losses, reverse=True)
+    with pytest.raises(Exception, match="3,000 parameters, this one has 26,122"):
+        build(parsed("optimizer=newton", "model=mlp"))
