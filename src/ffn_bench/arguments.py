@@ -44,7 +44,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> NoReturn:
-        raise UserError("command line", message, "see ffn-train --help")
+        raise UserError("command line", message, "see --help")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]  # argparse would print a page of usage

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ffn_bench.network import Activation
 
@@ -36,14 +35,11 @@ def by_hand(layers: Layers, x: Tensor, y: Tensor, activation: Activation, l2: fl
     g^L = (p − 1_y)/b;  ∂l/∂W^k = (h^{k−1})ᵀ ḡ^k, ∂l/∂b^k = Σ ḡ^k over the batch;
     g^{k−1} = ḡ^k (W^k)ᵀ, ḡ^{k−1} = g^{k−1} ⊙ σ'(h̄^{k−1}); and last ∂l/∂x = ḡ^1 (W^1)ᵀ.
     """
-    hs, h_bars = [x], []
-    for W, b in layers:
-        h_bars.append(hs[-1] @ W + b.unsqueeze(-2))
-        hs.append(activation.function(h_bars[-1]))
+    hs, h_bars = _forward(layers, x, activation)
     log_p = h_bars[-1].log_softmax(-1)
-    y = y.expand(log_p.shape[:-1]).unsqueeze(-1)
-    loss = -log_p.gather(-1, y).squeeze(-1).mean(-1)
+    loss = _cross_entropy(log_p, y)
 
+    y = y.expand(log_p.shape[:-1]).unsqueeze(-1)
     g_bar = log_p.exp()
     g_bar.scatter_add_(-1, y, torch.full_like(y, -1, dtype=g_bar.dtype))
     g_bar /= x.shape[-2]
@@ -64,18 +60,33 @@ def by_autograd(layers: Layers, x: Tensor, y: Tensor, activation: Activation, l2
     leaves = [t.detach().requires_grad_() for layer in layers for t in layer]
     pairs = list(zip(leaves[::2], leaves[1::2], strict=True))
     x = x.detach().requires_grad_()
-    h = x
-    for k, (W, b) in enumerate(pairs):
-        h_bar = h @ W + b.unsqueeze(-2)
-        h = activation.function(h_bar) if k < len(pairs) - 1 else h_bar
-    y = y.expand(h.shape[:-1])
-    each = F.cross_entropy(h.flatten(0, -2), y.flatten(), reduction="none")
-    loss = each.reshape(y.shape).mean(-1)
+    loss = loss_of(pairs, x, y, activation)
     objective = loss + l2 * penalty(pairs) if l2 else loss
     # Runs do not touch each other, so the gradient of their sum is each run's own gradient.
     *gradients, dx = torch.autograd.grad(objective.sum(), [*leaves, x])
     layer_gradients = list(zip(gradients[::2], gradients[1::2], strict=True))
     return Gradients(loss.detach(), objective.detach(), layer_gradients, dx)
+
+
+def loss_of(layers: Layers, x: Tensor, y: Tensor, activation: Activation) -> Tensor:
+    """The loss alone, `[]` or `[runs]`."""
+    return _cross_entropy(_forward(layers, x, activation)[1][-1].log_softmax(-1), y)
+
+
+def _forward(layers: Layers, x: Tensor, activation: Activation) -> tuple[list[Tensor], list[Tensor]]:
+    """h^0 = x, h^1, … and h̄^1, …, h̄^L, of which the last is the logits."""
+    hs, h_bars = [x], []
+    for k, (W, b) in enumerate(layers):
+        h_bars.append(hs[-1] @ W + b.unsqueeze(-2))
+        if k < len(layers) - 1:
+            hs.append(activation.function(h_bars[-1]))
+    return hs, h_bars
+
+
+def _cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:
+    """−log p_y, averaged over the batch."""
+    y = y.expand(log_p.shape[:-1]).unsqueeze(-1)
+    return -log_p.gather(-1, y).squeeze(-1).mean(-1)
 
 
 def penalty(layers: Layers) -> Tensor:

@@ -352,6 +352,17 @@ class TrainConfig:
     max_runs: int = 10_000
 
 
+@dataclass
+class LectureConfig:
+    """What `ffn-lecture` can be told."""
+
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    topic: Any = "all"
+    save: str | None = None
+    seed: int = 0
+
+
 SCHEMA: dict[str, dict[str, type]] = {
     "data": {
         "digits": SplitDataConfig,

@@ -76,7 +76,7 @@ def _missing_option(path: str, options: Iterable[str], message: str) -> UserErro
     if not option:
         return UserError(group, "is empty", f"use one of: {', '.join(options)}")
     choices = sorted(options)
-    todo = f"use one of: {', '.join(choices)}" if choices else "see ffn-train --help"
+    todo = f"use one of: {', '.join(choices)}" if choices else "see --help"
     return UserError(group, f"{option!r} is not known{nearest(option, choices)}", todo)
 
 
@@ -105,9 +105,9 @@ def _bad_value(error: BaseException) -> UserError:
         return UserError(
             key or leaf,
             f"no such key{nearest(leaf, known)}",
-            f"keys here: {', '.join(prefix + k for k in known)}" if known else "see ffn-train --help",
+            f"keys here: {', '.join(prefix + k for k in known)}" if known else "see --help",
         )
-    return UserError(key or "configuration", what[:1].lower() + what[1:], "see ffn-train --help")
+    return UserError(key or "configuration", what[:1].lower() + what[1:], "see --help")
 
 
 def _composition(message: str) -> UserError:
@@ -118,8 +118,8 @@ def _composition(message: str) -> UserError:
             key, f"{value!r} are several values", f"add -m to sweep over them, or write {key}=[…]"
         )
     if match := re.match(r"Could not override '(.+)'\.", line):
-        return UserError(match[1], "no such key or group", "see ffn-train --help")
-    return UserError("configuration", line[:1].lower() + line[1:], "see ffn-train --help")
+        return UserError(match[1], "no such key or group", "see --help")
+    return UserError("configuration", line[:1].lower() + line[1:], "see --help")
 
 
 def yaml_error(error: Exception) -> UserError:

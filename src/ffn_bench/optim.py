@@ -156,6 +156,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
         return loss
 
     try:
+        closure()  # some optimizers call it, others take the gradient that is there
         optimizer.step(closure)
     except (RuntimeError, ValueError, TypeError) as e:
         raise UserError(

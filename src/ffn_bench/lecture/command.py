@@ -1,0 +1,141 @@
+"""`ffn-lecture`: run topics, show their tables, write their figures; exit 1 if a number disagrees."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ffn_bench import cli, config, errors
+from ffn_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ffn_bench.lecture.topic import Context, Row, Topic
+
+
+def lecture(cfg: DictConfig) -> None:
+    """Hydra's task function."""
+    with cli.one_line_errors(cli.command_name()):
+        sys.exit(0 if show(cfg) else 1)
+
+
+def show(cfg: DictConfig) -> bool:
+    """Run and print the topics that `cfg` names; True when every row of them holds.
+
+    Raises `UserError` for an unknown topic and for what cannot be loaded or written.
+    """
+    from rich.text import Text
+
+    from ffn_bench.console import duration, make_console
+    from ffn_bench.lecture.topic import Context
+
+    data, model = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.model)
+    assert isinstance(data, config.DataConfig)
+    assert isinstance(model, config.ModelConfig)
+    config.check_data(data)
+    config.check_model(model)
+    config.at_least(cfg.seed, 0, "seed")
+    folder = _folder(cfg.save)
+    topics = chosen(cfg.topic)
+    console = make_console()
+    start = time.perf_counter()
+    disagreeing, count = [], 0
+    for topic in topics:
+        context = Context(data, model, cfg.seed, draw=folder is not None)
+        rows = list(topic.rows(context))
+        print_topic(console, topic, rows)
+        disagreeing += [f"{topic.name}: {row.what}" for row in rows if not row.ok]
+        count += len(rows)
+        if folder:
+            save_figures(console, folder, topic, context)
+    for line in disagreeing:
+        console.print(Text(f"✗ {line}", style="bold red"), soft_wrap=True)
+    summary = (
+        f"{count - len(disagreeing)} of {count} numbers agree, in {duration(time.perf_counter() - start)}"
+    )
+    console.print(Text(summary, style="bold green" if not disagreeing else "bold red"))
+    return not disagreeing
+
+
+def chosen(names: str | ListConfig) -> list[Topic]:
+    """The topics called `names` (`all`, one, or a list), in the lecture's order."""
+    from ffn_bench.lecture import curvature, derivatives, optimization
+    from ffn_bench.lecture.topic import TOPICS
+
+    del curvature, derivatives, optimization  # imported for the topics that they register
+    in_order = sorted(TOPICS.values(), key=lambda topic: int(topic.number[1:]))
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        raise UserError("topic", "is empty", f"use one of: all, {', '.join(t.name for t in in_order)}")
+    for name in wanted:
+        if name != "all" and name not in TOPICS:
+            known = ", ".join(topic.name for topic in in_order)
+            raise UserError(
+                "topic", f"{name!r} is not known{nearest(str(name), TOPICS)}", f"use one of: all, {known}"
+            )
+    return [topic for topic in in_order if "all" in wanted or topic.name in wanted]
+
+
+def _folder(save: str | None) -> Path | None:
+    if save is None:
+        return None
+    if not save:
+        raise UserError("save", "is empty", "name a folder")
+    folder = Path(save)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        raise UserError(save, f"cannot be made a folder ({reason})", "name another", errors.RUN_FOLDER) from e
+    return folder
+
+
+def print_topic(console: Console, topic: Topic, rows: list[Row]) -> None:
+    """The topic's claim and its table."""
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(
+        Text(f"{topic.number} · {topic.title}  ", style="bold").append(f"topic={topic.name}", style="dim")
+    )
+    width = min(console.width, 140)
+    console.print(Padding(Text(topic.claim, style="italic"), (0, 0, 0, 2)), width=min(width, 110))
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
+    for name, share in (("", None), ("what", 0.5), ("expected", 0.22), ("computed", 0.22)):
+        table.add_column(name, max_width=int(share * width) if share else None, overflow="fold")
+    for row in rows:
+        mark = Text("✓", style="green") if row.ok else Text("✗", style="bold red")
+        table.add_row(mark, row.what, row.expected, row.computed, style=None if row.ok else "red")
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+
+def save_figures(console: Console, folder: Path, topic: Topic, context: Context) -> None:
+    """Each figure as PNG and SVG, with the command that made it in the file."""
+    from rich.text import Text
+
+    made_by = f"ffn-lecture topic={topic.name} save={folder} seed={context.seed}"
+    for name, figure in context.figures.items():
+        metadata: dict[str, Any] = {"Description": made_by}
+        for kind in ("png", "svg"):
+            figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=metadata)
+        console.print(Text(f"  figure  {folder / name}.png, .svg\n", style="dim"), soft_wrap=True)
+
+
+def main() -> None:
+    """The console script `ffn-lecture`."""
+    ConfigStore.instance().store(
+        group="_schema", name="lecture", node=config.LectureConfig, package="_global_"
+    )
+    cli.run("lecture", lecture)
+
+
+if __name__ == "__main__":
+    main()
