@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ def network(depth: int, runs: tuple[int, ...] = ()) -> list[tuple[Tensor, Tensor
             torch.randn(*runs, i, o, generator=generator, dtype=F64),
             torch.randn(*runs, o, generator=generator, dtype=F64),
         )
-        for i, o in zip(widths[:-1], widths[1:], strict=True)
+        for i, o in itertools.pairwise(widths)
     ]
 
 

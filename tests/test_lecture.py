@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-import ffn_bench.lecture.command as command
 from conftest import files_below
 from ffn_bench.cli import config_folder
+from ffn_bench.config import LectureConfig
+from ffn_bench.lecture import command
 from ffn_bench.lecture.command import chosen
 from ffn_bench.network import ACTIVATIONS
 from ffn_bench.rules import RULES
@@ -24,8 +26,8 @@ TOPICS = [topic.name for topic in chosen("all")]
 
 
 def composed(*overrides: str) -> DictConfig:
-    store = command.ConfigStore.instance()
-    store.store(group="_schema", name="lecture", node=command.config.LectureConfig, package="_global_")
+    store = ConfigStore.instance()
+    store.store(group="_schema", name="lecture", node=LectureConfig, package="_global_")
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         return compose("lecture", list(overrides))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from cases import options, parsed
 from ffn_bench import optim
+from ffn_bench.lecture.optimization import by_plain_floats
 from ffn_bench.rules import RULES, RuleOptimizer
 
 STEPS = 200
@@ -102,29 +102,6 @@ def test_every_row_has_its_own_learning_rate(name: str) -> None:
 # --- the lecture's equations, recomputed in plain floats -------------------------------------------------
 
 
-def scalar_path(name: str, θ: float, gs: list[float], η: float, **h: Any) -> list[float]:
-    """L14, one number at a time."""
-    v = γ = s = 0.0
-    path = []
-    for t, g in enumerate(gs, start=1):
-        if name == "lecture/momentum":
-            v = h["alpha"] * g + (1 - h["alpha"]) * v
-            θ = θ - η * v
-        elif name == "lecture/adagrad":
-            γ = γ + g * g
-            θ = θ - η / math.sqrt(h["eps"] + γ) * g
-        elif name == "lecture/rmsprop":
-            γ = h["beta"] * γ + (1 - h["beta"]) * g * g
-            θ = θ - η / math.sqrt(h["eps"] + γ) * g
-        elif name == "lecture/adam":
-            β1, β2 = h["betas"]
-            s = β1 * s + (1 - β1) * g
-            γ = β2 * γ + (1 - β2) * g * g
-            θ = θ - η / math.sqrt(h["eps"] + γ / (1 - β2**t)) * (s / (1 - β1**t))
-        path.append(θ)
-    return path
-
-
 @pytest.mark.parametrize("name", LECTURE)
 def test_the_lectures_rules_are_l14(name: str) -> None:
     hyper = hyperparameters(name)
@@ -134,7 +111,7 @@ def test_the_lectures_rules_are_l14(name: str) -> None:
     for i, j in ((0, 0), (3, 2), (6, 4)):
         gs = [g[i, j].item() for g in gradients()]
         own = {k: v for k, v in hyper.items() if k != "lr"}
-        expected = scalar_path(name, start[i, j].item(), gs, 0.03, **own)
+        expected = [by_plain_floats(name, gs[:t], start[i, j].item(), 0.03, own) for t in range(1, STEPS + 1)]
         assert [θ[i, j].item() for θ in path] == pytest.approx(expected, rel=1e-12, abs=1e-14)
 
 

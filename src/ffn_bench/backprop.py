@@ -1,8 +1,8 @@
 """Gradients of the objective, twice: by the lecture's equations and by autograd, with one signature.
 
-Both take the network's layers as pairs `(W [n_in, n_out], b [n_out])`, a mini-batch `x [b, n_features]` and its
-labels `y [b]`, int64; each of them may have a leading run axis. Both return what `Gradients` says. The loss is
-the mean cross-entropy over the batch, the objective adds λ Σ‖W‖² (L5).
+Both take the network's layers as pairs `(W [n_in, n_out], b [n_out])`, a mini-batch `x [b, n_features]` and
+its labels `y [b]`, int64; each of them may have a leading run axis. Both return what `Gradients` says. The
+loss is the mean cross-entropy over the batch, the objective adds λ Σ‖W‖² (L5).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ffn_bench import arguments, config, errors, runs
 
 
 def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Compose `conf/<config_name>.yaml` with the command line and hand it to `task`; never returns on a mistake."""
+    """Compose conf/<config_name>.yaml with the command line and hand it to `task`; a mistake ends it all."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)

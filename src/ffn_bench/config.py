@@ -7,6 +7,7 @@ Hydra composes YAML and overrides against the dataclasses below; `parse` turns t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -413,10 +414,10 @@ def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
     """Make `optimizer=<name>` known, with hyper-parameters typed by their defaults; ours keep their names."""
     if name in SCHEMA["optimizer"]:
         return
-    fields = []
+    fields: list[tuple[str, Any, Any]] = []
     for key, default in defaults.items():
         if isinstance(default, (list, tuple)):
-            fields.append((key, list[Any], field(default_factory=lambda value=default: list(value))))
+            fields.append((key, list[Any], field(default_factory=functools.partial(list, default))))
         else:
             plain = type(default) if isinstance(default, (bool, int, float, str)) else Any
             fields.append((key, plain, field(default=default)))

@@ -1,9 +1,10 @@
 """Update rules: an optimizer's equation as a pure function, in two families.
 
 A rule is `update(g, state, θ, hyper, t) → (θ, state)`: gradient `g` and parameters `θ` of one shape, the
-state a dict of tensors that begins as `init(θ, hyper)`, the hyper-parameters numbers or columns that broadcast
-against θ, and t the number of the step, from 1. Everything is elementwise: θ may be one tensor, or `[runs, P]`
-with a learning rate of its own for every run (`hyper["lr"]` of shape `[runs, 1]`). Nothing changes in place.
+state a dict of tensors that begins as `init(θ, hyper)`, the hyper-parameters numbers or columns that
+broadcast against θ, and t the number of the step, from 1. Everything is elementwise: θ may be one tensor,
+or `[runs, P]` with a learning rate of its own for every run (`hyper["lr"]` of shape `[runs, 1]`). Nothing
+changes in place.
 
 `RULES` holds PyTorch's semantics under PyTorch's names, and the lecture's equations (L14) as `lecture/…`.
 They differ: the lecture's ε stands inside the square root, PyTorch's outside; the lecture's momentum is an
@@ -181,10 +182,11 @@ def adamw(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Te
 
 
 def nadam(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
-    """μ_t = β₁ (1 − ½ 0.96^(tψ)), M_t = Π μ;  θ ← θ − η [(1−μ_t)/(1−M_t) g + μ_{t+1}/(1−M_{t+1}) s] / (√γ̂ + ε).
+    """μ_t = β₁ (1 − ½ 0.96^(tψ)), M_t = Π μ; θ ← θ − η [(1−μ_t)/(1−M_t) g + μ_{t+1}/(1−M_{t+1}) s] / (√γ̂ +
+    ε).
 
-    Source: torch.optim.NAdam; Dozat (2016). ψ is `momentum_decay`. PyTorch keeps M in float32 unless the default
-    dtype is float64; here it has θ's dtype.
+    Source: torch.optim.NAdam; Dozat (2016). ψ is `momentum_decay`. PyTorch keeps M in float32 unless the
+    default dtype is float64; here it has θ's dtype.
     """
     β1, β2 = hyper["betas"]
     g = _decayed(g, θ, hyper)
@@ -262,8 +264,8 @@ RULES: dict[str, Rule] = {
 class RuleOptimizer(torch.optim.Optimizer):
     """Any rule as a `torch.optim.Optimizer`: `RuleOptimizer(parameters, RULES["lecture/adam"], lr=0.01)`.
 
-    Hyper-parameters that are not given take the rule's defaults. `state_dict` holds the rule's state tensors and
-    the step's number t of every parameter.
+    Hyper-parameters that are not given take the rule's defaults. `state_dict` holds the rule's state
+    tensors and the step's number t of every parameter.
     """
 
     def __init__(self, params: Any, rule: Rule, **hyper: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a researcher's package needs to offer optimizers to ffn-train: a rule, and a class of torch.optim.Optimizer."""
+"""A researcher's package that offers two optimizers to ffn-train: a rule, and a torch.optim.Optimizer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Plain(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "scale": scale})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Move every parameter."""
         for group in self.param_groups:
             for p in group["params"]:

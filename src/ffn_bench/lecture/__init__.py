@@ -1,1 +1,1 @@
-"""The lecture, executable: each topic states a claim, computes it, and sets the number beside the lecture's."""
+"""The lecture, executable: each topic states a claim and sets the computed number beside the lecture's."""

@@ -46,10 +46,10 @@ def objective(net: FFN, data: Data) -> Tensor:
 
 @topic("curvature", "L6", "Gradient, Hessian, critical points")
 def curvature(context: Context) -> Iterator[Row]:
-    """At a critical point g = 0: all eigenvalues of H at least 0 is a minimum, at most 0 a maximum, mixed signs a
-    saddle. f = θ1² − θ2² has a saddle at 0. A trained network is never exactly at g = 0 and its eigenvalues cluster
-    at 0, so a verdict states ‖g‖, λ_min, λ_max, the tolerance, and whether a step along the most negative
-    eigenvector lowers the loss."""
+    """At a critical point g = 0: all eigenvalues of H at least 0 is a minimum, at most 0 a maximum,
+    mixed signs a saddle. f = θ1² − θ2² has a saddle at 0. A trained network is never exactly at g = 0
+    and its eigenvalues cluster at 0, so a verdict states ‖g‖, λ_min, λ_max, the tolerance, and
+    whether a step along the most negative eigenvector lowers the loss."""
     θ = vector(0.0, 0.0)
     g, H = gradient_and_hessian(θ[0] ** 2 - θ[1] ** 2, [θ])
     yield compare("f = θ1² − θ2²: g(0)", [0.0, 0.0], g)
@@ -146,9 +146,10 @@ SIMULATED = {2: 0.143, 3: 0.025, 4: 0.003}
 
 @topic("counting", "L7", "How many minima, how many saddles")
 def counting(context: Context) -> Iterator[Row]:
-    """With independent signs of probability ½: P(min) = P(max) = 0.5^P, minima : maxima : saddles = 1 : 1 : 2^P − 2.
-    Independence is the lecture's simplification. The eigenvalues of a symmetric Gaussian matrix repel each other,
-    and its P(all λ ≥ 0) falls far faster: the two columns differ, and both are shown."""
+    """With independent signs of probability ½: P(min) = P(max) = 0.5^P, minima : maxima : saddles = 1 :
+    1 : 2^P − 2. Independence is the lecture's simplification. The eigenvalues of a symmetric Gaussian
+    matrix repel each other, and its P(all λ ≥ 0) falls far faster: the two columns differ, and both
+    are shown."""
     generator = torch.Generator().manual_seed(context.seed)
     for P, said in SIMULATED.items():
         signs = list(itertools.product((1, -1), repeat=P))
@@ -205,8 +206,9 @@ def along(
 
 @topic("surface", "L8", "The loss surface")
 def surface(context: Context) -> Iterator[Row]:
-    """The loss around a trained network, along random directions in which each filter has the norm of the network's
-    own filter (Li et al., 2018): 1-D curves and a 2-D map. Its centre is the trained network's loss."""
+    """The loss around a trained network, along random directions in which each filter has the norm of
+    the network's own filter (Li et al., 2018): 1-D curves and a 2-D map. Its centre is the trained
+    network's loss."""
     net, data = trained_network()
     layers = [(W.detach(), b.detach()) for W, b in net.layers]
     generator = torch.Generator().manual_seed(context.seed)

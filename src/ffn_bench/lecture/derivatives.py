@@ -69,8 +69,8 @@ ROUNDED = 1.5e-4
 
 @topic("layer", "L4", "An intermediate layer")
 def layer(context: Context) -> Iterator[Row]:
-    """For h = σ(h̄), h̄ = xW + b: ∂h/∂h̄ = diag(σ'(h̄)), ∂h̄/∂x = Wᵀ, ∂h/∂x = diag(σ'(h̄)) Wᵀ; the sigmoid has
-    σ' = h(1−h). The lecture's numbers, printed with four decimals, at x = (1, −1, 1)."""
+    """For h = σ(h̄), h̄ = xW + b: ∂h/∂h̄ = diag(σ'(h̄)), ∂h̄/∂x = Wᵀ, ∂h/∂x = diag(σ'(h̄)) Wᵀ; the
+    sigmoid has σ' = h(1−h). The lecture's numbers, printed with four decimals, at x = (1, −1, 1)."""
     x, W, b = vector(1.0, -1.0, 1.0), torch.tensor(_W, dtype=F64), torch.tensor(_B, dtype=F64)
     σ = ACTIVATIONS["sigmoid"]
     h_bar = x @ W + b
@@ -126,9 +126,10 @@ def _small_network() -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
 
 @topic("backprop", "L11", "Back-propagation, layer by layer")
 def backpropagation(context: Context) -> Iterator[Row]:
-    """ḡ^L = p − 1_y;  ∂l/∂W^k = (h^{k−1})ᵀ ḡ^k, ∂l/∂b^k = ḡ^k;  g^{k−1} = ḡ^k (W^k)ᵀ, ḡ^{k−1} = g^{k−1} diag(σ'(h̄^{k−1}));
-    and, left to the student, ∂l/∂x = ḡ^1 (W^1)ᵀ; averaged over the mini-batch. On your own network with
-    model=… data=…: relative differences from autograd and from central differences, in float64."""
+    """ḡ^L = p − 1_y; ∂l/∂W^k = (h^{k−1})ᵀ ḡ^k, ∂l/∂b^k = ḡ^k; g^{k−1} = ḡ^k (W^k)ᵀ, ḡ^{k−1} = g^{k−1}
+    diag(σ'(h̄^{k−1})); and, left to the student, ∂l/∂x = ḡ^1 (W^1)ᵀ; averaged over the mini-batch. On
+    your own network with model=… data=…: relative differences from autograd and from central
+    differences, in float64."""
     check_names(context.model)
     data = load(context.data).to(torch.device("cpu"), F64)
     net = FFN([data.n_features, *context.model.widths(), len(data.classes)], context.model, context.seed, F64)

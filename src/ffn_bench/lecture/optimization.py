@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,8 +64,9 @@ def _saddle_between_wells(θ: Tensor) -> Tensor:
 
 @topic("descent", "L9", "Gradient descent on the whole training set")
 def descent(context: Context) -> Iterator[Row]:
-    """θ_{t+1} = θ_t − η ∇J(θ_t), O(N) a step. Convex: it reaches the global minimum. Non-convex: it can stop at a
-    local minimum or at a saddle; noise on the gradient leaves the saddle. Worked: f = (w−1)² + (w−3)², w = 1, η = 0.1."""
+    """θ_{t+1} = θ_t − η ∇J(θ_t), O(N) a step. Convex: it reaches the global minimum. Non-convex: it can
+    stop at a local minimum or at a saddle; noise on the gradient leaves the saddle. Worked: f =
+    (w−1)² + (w−3)², w = 1, η = 0.1."""
     w = vector(1.0)[0].detach()
     yield compare("f'(1)", -4.0, gradient(_parabola, w))
     step = descend(_parabola, w, 0.1, 1)[1]
@@ -187,8 +189,8 @@ def deep(context: Context) -> Iterator[Row]:
             found = by_hand(net.layers, x, y, net.activation)
             with torch.no_grad():
                 for (W, b), (dW, db) in zip(net.layers, found.layers, strict=True):
-                    W -= η * dW
-                    b -= η * db
+                    W.sub_(η * dW)
+                    b.sub_(η * db)
             iterations += 1
             if epoch == 1:  # beside PyTorch's autograd and SGD for one epoch
                 builtin.zero_grad()
@@ -208,8 +210,9 @@ def deep(context: Context) -> Iterator[Row]:
 
 @topic("pipeline", "L13", "Hardware and pipeline")
 def pipeline(context: Context) -> Iterator[Row]:
-    """Train on a training set, choose hyper-parameters on a validation set, report on a separate test set: a network
-    with room enough learns its training rows by heart, and a number one has chosen by is too good."""
+    """Train on a training set, choose hyper-parameters on a validation set, report on a separate test
+    set: a network with room enough learns its training rows by heart, and a number one has chosen by
+    is too good."""
     data = load(MoonsConfig(name="moons", n_samples=300, noise=0.5)).to(CPU, F64)
     net = FFN([2, 64, 64, 2], MlpConfig(name="mlp", depth=2, width=64), context.seed, F64)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -288,9 +291,10 @@ def _follow(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, gs:
 
 @topic("rules", "L14", "The update rules")
 def rules(context: Context) -> Iterator[Row]:
-    """SGD with momentum, AdaGrad, RMSProp and Adam exactly as the lecture states them, ε inside the root, α on the
-    gradient. PyTorch puts ε outside, and its momentum is v ← μ v + g, whose first step is undamped. And what momentum
-    is for: with condition κ, gradient descent contracts by (κ−1)/(κ+1) a step, momentum by (√κ−1)/(√κ+1)."""
+    """SGD with momentum, AdaGrad, RMSProp and Adam exactly as the lecture states them, ε inside the
+    root, α on the gradient. PyTorch puts ε outside, and its momentum is v ← μ v + g, whose first step
+    is undamped. And what momentum is for: with condition κ, gradient descent contracts by (κ−1)/(κ+1)
+    a step, momentum by (√κ−1)/(√κ+1)."""
     gs = [0.3, -1.2, 0.7, 0.05, 2.0]
     for name, rule in RULES.items():
         if name.startswith("lecture/"):
@@ -312,7 +316,7 @@ def rules(context: Context) -> Iterator[Row]:
     yield compare("momentum's first step, α = ¼: the lecture takes η α g", 0.1 * α * gs[0], ours)
     yield compare("PyTorch with momentum = dampening = 1−α takes η g", 0.1 * gs[0], theirs)
     adam = [by_rule("lecture/adam", gs, 1.0, 0.1, eps=ε) for ε in (0.0, 0.1)]
-    torchs = [pytorch(lambda p, ε=ε: torch.optim.Adam(p, 0.1, eps=ε), gs) for ε in (0.0, 0.1)]
+    torchs = [pytorch(partial(torch.optim.Adam, lr=0.1, eps=ε), gs) for ε in (0.0, 0.1)]
     yield compare("Adam with ε = 0 is PyTorch's Adam", torchs[0], adam[0], digits=8)
     yield holds(
         "with ε = 0.1, inside the root and outside differ",
@@ -367,13 +371,13 @@ def _momentum_path(diagonal: Tensor, η: float, μ: float, steps: int) -> Tensor
 RACERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, float]]] = {
     # a learning rate for each surface, fixed by hand: the picture ranks nothing
     "SGD": (torch.optim.SGD, {"saddle": 0.05, "valley": 0.015, "beale": 0.01}),
-    "momentum": (lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), {"saddle": 0.02, "valley": 0.01, "beale": 0.005}),
+    "momentum": (partial(torch.optim.SGD, momentum=0.9), {"saddle": 0.02, "valley": 0.01, "beale": 0.005}),
     "AdaGrad": (torch.optim.Adagrad, {"saddle": 0.3, "valley": 0.4, "beale": 0.4}),
-    "AdaDelta": (lambda p, lr: torch.optim.Adadelta(p, lr), {"saddle": 20.0, "valley": 20.0, "beale": 20.0}),
+    "AdaDelta": (torch.optim.Adadelta, {"saddle": 20.0, "valley": 20.0, "beale": 20.0}),
     "RMSProp": (torch.optim.RMSprop, {"saddle": 0.02, "valley": 0.02, "beale": 0.02}),
     "Adam": (torch.optim.Adam, {"saddle": 0.05, "valley": 0.05, "beale": 0.1}),
     "NAdam": (torch.optim.NAdam, {"saddle": 0.05, "valley": 0.05, "beale": 0.1}),
-    "Newton, damped": (lambda p, lr: Newton(p, lr, damping=0.5), {"saddle": 1.0, "valley": 1.0, "beale": 1.0}),
+    "Newton, damped": (partial(Newton, damping=0.5), {"saddle": 1.0, "valley": 1.0, "beale": 1.0}),
 }  # fmt: skip
 
 
@@ -395,8 +399,9 @@ def race(surface: Surface, make: Callable[..., torch.optim.Optimizer], lr: float
 
 @topic("race", "L15", "All optimizers side by side")
 def all_side_by_side(context: Context) -> Iterator[Row]:
-    """One start, one surface, every optimizer's path: on a saddle, in an ill-conditioned valley, on Beale's function,
-    and from one initialisation of a real network. Learning rates were set by hand for each: the picture ranks nothing."""
+    """One start, one surface, every optimizer's path: on a saddle, in an ill-conditioned valley, on
+    Beale's function, and from one initialisation of a real network. Learning rates were set by hand
+    for each: the picture ranks nothing."""
     all_paths: dict[str, dict[str, Tensor]] = {}
     for name, surface in SURFACES.items():
         all_paths[name] = paths = {who: race(surface, make, lrs[name]) for who, (make, lrs) in RACERS.items()}
@@ -426,7 +431,7 @@ def all_side_by_side(context: Context) -> Iterator[Row]:
 
 NETWORK_RACERS: list[tuple[str, Callable[..., torch.optim.Optimizer], float]] = [
     ("SGD", torch.optim.SGD, 0.3),
-    ("momentum", lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), 0.1),
+    ("momentum", partial(torch.optim.SGD, momentum=0.9), 0.1),
     ("AdaGrad", torch.optim.Adagrad, 0.05),
     ("AdaDelta", torch.optim.Adadelta, 3.0),
     ("RMSProp", torch.optim.RMSprop, 0.01),
@@ -453,9 +458,9 @@ def _network_curve(make: Callable[..., torch.optim.Optimizer], lr: float, data: 
 
 @topic("newton", "L16", "Second-order methods")
 def newton(context: Context) -> Iterator[Row]:
-    """Newton's step −H⁻¹g solves a quadratic at once, and walks into a saddle; damped by −(H + δI)⁻¹g with
-    H + δI positive definite it leaves it. L-BFGS approximates H from gradients. On a small network both beat gradient
-    descent, step for step."""
+    """Newton's step −H⁻¹g solves a quadratic at once, and walks into a saddle; damped by −(H + δI)⁻¹g
+    with H + δI positive definite it leaves it. L-BFGS approximates H from gradients. On a small
+    network both beat gradient descent, step for step."""
     surface = SURFACES["valley"].function
     start = vector(-1.8, 0.35)
     g, H = gradient_and_hessian(surface(start), [start])
@@ -468,7 +473,7 @@ def newton(context: Context) -> Iterator[Row]:
     start = vector(*saddle.start)
     g, H = gradient_and_hessian(saddle.function(start), [start])
     yield compare("the saddle: the plain step −H⁻¹g ends at", [0.0, 0.0], start - torch.linalg.solve(H, g))
-    path = race(saddle, lambda p, lr: Newton(p, lr, damping=0.5), 1.0, steps=10)
+    path = race(saddle, partial(Newton, damping=0.5), 1.0, steps=10)
     values = saddle.function(path)
     yield holds(
         "the saddle: f after 10 damped steps",

@@ -19,7 +19,7 @@ F64 = torch.float64
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: what is computed, what the lecture (or theory) says, what came out, and whether they agree."""
+    """One comparison: what is computed, what the lecture (or theory) says, what came out, do they agree."""
 
     what: str
     expected: str
@@ -65,7 +65,7 @@ def topic(name: str, number: str, title: str) -> Callable[[Callable[[Context], I
 
 
 def compare(what: str, expected: Any, computed: Any, tolerance: float = 1e-12, digits: int = 4) -> Row:
-    """A row that holds when no entry differs by more than `tolerance`, absolutely. Scalars, lists or tensors."""
+    """A row that holds when no entry of two scalars, lists or tensors differs by more than `tolerance`."""
     a, b = (torch.as_tensor(v, dtype=F64).detach() for v in (expected, computed))
     ok = a.shape == b.shape and bool(((a - b).abs() <= tolerance).all())
     return Row(what, show(expected, digits), show(computed, digits), ok)
