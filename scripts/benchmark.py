@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ffn_bench import config
 from ffn_bench.data import Data, Split
+from ffn_bench.device import THREADS, set_threads
 from ffn_bench.eager import EagerRun
 from ffn_bench.network import FFN
 from ffn_bench.optim import build_optimizer, build_schedule
@@ -102,12 +103,14 @@ def eager_engine(
     def epoch() -> tuple[int, float]:
         # Everything but the evaluation that ends an epoch, which the lecture's loop does not have: batches,
         # updates and log points, of which the last one is the epoch's last step.
+        set_threads(widths, batch_size)  # as ffn-train does
         first = run.step
         start = time.perf_counter()
         while (next(measurements)).step < first + run.steps_per_epoch:
             pass
         seconds = time.perf_counter() - start
         assert next(measurements).ends_epoch
+        torch.set_num_threads(THREADS)
         return run.step - first, seconds
 
     return epoch

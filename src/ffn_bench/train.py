@@ -45,6 +45,7 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
     view = view or console.RunView()
     record = Record(folder, run, engine, device)
     view.start(console.facts_of(run, engine, device, shown), engine.data.warnings, engine.steps, run.epochs)
+    gc.freeze()  # what was imported stays; the collector need not walk through it again and again
     gc.enable()
     try:
         for measurement in engine.measurements():
@@ -74,7 +75,7 @@ def build(run: config.TrainConfig) -> tuple[EagerRun, str]:
 
     from ffn_bench import data as data_sets
     from ffn_bench import network, optim
-    from ffn_bench.device import check_memory, describe, find_device
+    from ffn_bench.device import check_memory, describe, find_device, set_threads
     from ffn_bench.eager import EagerRun, steps_per_epoch
 
     network.check_names(run.model)
@@ -92,6 +93,7 @@ def build(run: config.TrainConfig) -> tuple[EagerRun, str]:
     dtype = getattr(torch, run.dtype)
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
     check_memory(widths, dtype)
+    set_threads(widths, n if run.batch_size == "full" else min(n, int(run.batch_size)))
     net = network.FFN(widths, run.model, run.seed, dtype).to(device)
     engine = EagerRun(
         net,
