@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib.metadata
 import os
@@ -24,6 +25,7 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
+    atexit.register(gc.unfreeze)  # `train` freezes what was imported; at the end it must be let go
     gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
     with one_line_errors(command_name()):
         config.register()
