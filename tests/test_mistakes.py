@@ -161,6 +161,7 @@ YAML: dict[str, tuple[str | bytes, list[str]]] = {
     "own tag": (HEAD + "lr: !secret 1\n", ["line 2", "!secret"]),
     "alias bomb": (BOMB, ["aliases"]),
     "alias of itself": (HEAD + "a: &a [*a]\n", ["itself"]),
+    "nested for ever": (HEAD + "a: " + "[" * 5000 + "]" * 5000 + "\n", ["nested"]),
     "off": (HEAD + "model:\n  activation: off\n", ["line 3", "'off'"]),
     "octal": (HEAD + "epochs: 010\n", ["line 2", "octal"]),
     "sexagesimal": (HEAD + "epochs: 12:30:00\n", ["line 2", "base 60"]),

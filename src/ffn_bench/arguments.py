@@ -104,23 +104,31 @@ def check_yaml(file: Path) -> None:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as e:
         raise yaml_error(e) from e
+    except RecursionError as e:
+        raise UserError(str(file), "is nested too deeply", "write it flat") from e
     except yaml.YAMLError as e:
         raise UserError(str(file), str(e).splitlines()[0], "mend the file") from e
     if root is None:
         raise UserError(str(file), "is empty", "write key: value lines, or do not choose it")
     if not isinstance(root, yaml.MappingNode):
         raise UserError(str(file), "holds no key: value lines at its top", "write key: value lines")
-    _check_node(root, file, depth=0)
-    if (size := _written_out(root, {})) > MAX_NODES:
-        raise UserError(str(file), f"its aliases stand for {size:,} values", "write them out, or use fewer")
+    sizes: dict[int, int] = {}
+    _check_node(root, file, sizes)
+    if sizes[id(root)] > MAX_NODES:
+        raise UserError(str(file), f"its aliases stand for {sizes[id(root)]:,} values", "use fewer")
 
 
-def _check_node(node: yaml.Node, file: Path, depth: int) -> None:
+def _check_node(node: yaml.Node, file: Path, sizes: dict[int, int]) -> None:
+    """Check a node and those below it, each once. `sizes` takes how many values a node stands for."""
     place = f"{file}, line {node.start_mark.line + 1}"
-    if depth > 50:
-        raise UserError(place, "is nested too deeply, or an alias holds itself", "write it flat")
+    if id(node) in sizes:
+        if sizes[id(node)] == 0:
+            raise UserError(place, "an alias holds itself", "write it out")
+        return
+    sizes[id(node)] = 0  # being looked at
     if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
         raise UserError(place, f"tag {node.tag.removeprefix('tag:yaml.org,2002:')!r} is refused", "remove it")
+    children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -131,12 +139,14 @@ def _check_node(node: yaml.Node, file: Path, depth: int) -> None:
             if name == "_target_":
                 raise UserError(here, "'_target_' is not taken from a configuration", "choose by name")
             seen.add(name)
-            _check_node(value, file, depth + 1)
+            children.append(value)
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check_node(item, file, depth + 1)
+        children = list(node.value)
     elif isinstance(node, yaml.ScalarNode) and node.style is None:
         _check_plain(node, place)
+    for child in children:
+        _check_node(child, file, sizes)
+    sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
 
 
 def _check_plain(node: yaml.ScalarNode, place: str) -> None:
@@ -150,15 +160,3 @@ def _check_plain(node: yaml.ScalarNode, place: str) -> None:
         )
     if kind in ("int", "float") and ":" in value:
         raise UserError(place, f"YAML reads {value!r} as a number to base 60", "quote it")
-
-
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Number of values below a node, an alias counted each time it stands for them."""
-    if id(node) not in known:
-        children: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            children = [child for pair in node.value for child in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            children = list(node.value)
-        known[id(node)] = 1 + sum(_written_out(child, known) for child in children)
-    return known[id(node)]
