@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from ffn_bench.config import GROUPS
 from ffn_bench.errors import UserError, yaml_error
 
 MAX_NODES = 20_000
@@ -30,6 +31,9 @@ def prepare(argv: Sequence[str]) -> list[str]:
     for argument in argv:
         if re.search(r"(^|[.{,+\s])_target_\s*[:=]", argument):
             raise UserError(argument, "'_target_' is not taken from a configuration", "choose by name")
+        group = re.fullmatch(r"[+]*([\w/]+)=null", argument)
+        if group and group[1].partition("/")[0] in (*GROUPS, "experiment", "hydra"):
+            raise UserError(group[1], "cannot be null", "choose an option, or leave it out")
     keys = [re.sub(r"^[+~]*", "", o).partition("=")[0] for o in known.overrides]
     if "lr" in keys and "optimizer.lr" in keys:
         raise UserError("optimizer.lr", "is given beside lr, and they are one setting", "give one of them")

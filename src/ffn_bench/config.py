@@ -476,7 +476,7 @@ def check(config: TrainConfig) -> None:
         )
     for key in ("epochs", "log_every", "max_runs"):
         at_least(getattr(config, key), 1, key)
-    at_least(config.seed, 0, "seed")
+    check_seed(config.seed, "seed")
     at_least(config.l2, 0.0, "l2")
     if isinstance(config.batch_size, str):
         one_of(config.batch_size, ("full",), "batch_size", also="a whole number")
@@ -522,7 +522,7 @@ def check_name(name: str | None) -> None:
 
 def check_data(data: DataConfig) -> None:
     """Bounds of the data group."""
-    at_least(data.split_seed, 0, "data.split_seed")
+    check_seed(data.split_seed, "data.split_seed")
     shares = 0.0
     for key in ("val_fraction", "test_fraction"):
         share = getattr(data, key, 0.0)
@@ -546,6 +546,8 @@ def check_model(model: ModelConfig) -> None:
     at_least(model.init_std, 0.0, "model.init_std", open_bound=True)
     key = "model.width" if isinstance(model, MlpConfig) else "model.hidden"
     for width in model.widths():
+        if type(width) is not int:
+            raise UserError(key, f"{width!r} is not a whole number", "write a list such as [64,32]")
         at_least(width, 1, key)
 
 
@@ -558,6 +560,12 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         share = getattr(schedule, key, 0.0)
         if not 0.0 <= share <= 1.0:
             raise UserError(f"schedule.{key}", f"{share:g} is not between 0 and 1", "use a share of 1")
+
+
+def check_seed(seed: int, key: str) -> None:
+    """Raise `UserError` unless every random generator takes the seed (scikit-learn's takes 32 bits)."""
+    if not 0 <= seed < 2**32:
+        raise UserError(key, f"{seed} is not between 0 and {2**32 - 1}", "use a smaller whole number")
 
 
 def at_least(value: float, bound: float, key: str, *, open_bound: bool = False) -> None:

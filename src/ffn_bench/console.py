@@ -279,7 +279,7 @@ def show_leaderboard(
         "validation accuracy at the best epoch" if ranked else "test accuracy at the end (no validation part)"
     )
     note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
-    console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"), soft_wrap=True)
+    console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"))
 
 
 def _spread(value: tuple[float, float], form: Any) -> str:

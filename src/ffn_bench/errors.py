@@ -61,7 +61,10 @@ def explain(error: BaseException) -> UserError | None:
         return _composition(str(error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return UserError(
-            "memory", _first_line(str(error) or "there is not enough"), "use a smaller network", RESOURCE
+            "memory",
+            _first_line(str(error) or "there is not enough"),
+            "use a smaller network or less data",
+            RESOURCE,
         )
     if isinstance(error, OSError) and error.errno in DISK:
         todo = "make room and run again"
@@ -92,6 +95,10 @@ def _bad_value(error: BaseException) -> UserError:
 
     key = str(getattr(error, "full_key", "") or "")
     what = _first_line(str(getattr(error, "msg", "") or error))
+    if "is not Optional" in what:
+        return UserError(key, "cannot be null", f"give a value: {key}=…")
+    if "type hint 'Union[int, str]'" in what:
+        return UserError(key, what.partition(" of type")[0].lower() + " is no whole number", "or write full")
     if isinstance(error, InterpolationResolutionError):
         return UserError(
             key or "configuration", f"an interpolation fails: {what}", "name a key that is there"

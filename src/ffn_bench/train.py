@@ -44,10 +44,12 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     view = view or console.RunView()
     record = Record(folder, run, engine, device)
-    view.start(console.facts_of(run, engine, device, shown), engine.data.warnings, engine.steps, run.epochs)
     gc.freeze()  # what was imported stays; the collector need not walk through it again and again
     gc.enable()
     try:
+        view.start(
+            console.facts_of(run, engine, device, shown), engine.data.warnings, engine.steps, run.epochs
+        )
         for measurement in engine.measurements():
             record.write(measurement)
             view.write(measurement)
@@ -130,6 +132,8 @@ class CheckFirst(Callback):
 
 def check_run(cfg: DictConfig, folder: Path) -> None:
     """Raise `UserError` for a run that could not be trained into `folder`. Creates nothing."""
+    if not cfg.hydra.run.dir:
+        raise UserError("hydra.run.dir", "is empty", "name a folder")
     run = config.parse(cfg)
     runs.check_folder(folder, run)
     build(run)

@@ -40,7 +40,7 @@ def show(cfg: DictConfig) -> bool:
     assert isinstance(model, config.ModelConfig)
     config.check_data(data)
     config.check_model(model)
-    config.at_least(cfg.seed, 0, "seed")
+    config.check_seed(cfg.seed, "seed")
     folder = _folder(cfg.save)
     topics = chosen(cfg.topic)
     console = make_console()
