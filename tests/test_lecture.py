@@ -94,7 +94,7 @@ def ffn_lecture(
 def test_the_command_leaves_nothing_but_the_figures(
     ffn_lecture: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    code, out, err = ffn_lecture("topic=[surface,jacobian]", "save=figures")
+    code, out, err = ffn_lecture("topic=surface,jacobian", "save=figures")
     assert (code, err) == (0, "")
     assert out.index("L2 ·") < out.index("L8 ·")
     assert files_below(tmp_path) == [tmp_path / "figures" / f"surface.{kind}" for kind in ("png", "svg")]
@@ -114,6 +114,12 @@ def test_the_exit_status_tells_a_disagreement(
         (["topic=backprp"], 2, "'backprop'"),
         (["topic=[]"], 2, "topic"),
         (["topc=all"], 2, "topic"),
+        (["+foo=1"], 2, "foo"),
+        (["topic=null"], 2, "topic"),
+        (["topic=5"], 2, "'5'"),
+        (["-m", "topic=rules"], 2, "sweep"),
+        (["topic=foo", "save=nd"], 2, "'foo'"),
+        (["data=csv", "topic=backprop"], 2, "data.path"),
         (["seed=-1"], 2, "seed"),
         (["model.activation=rellu", "topic=backprop"], 2, "'relu'"),
         (["save=/proc/x", "topic=jacobian"], 4, "/proc/x"),

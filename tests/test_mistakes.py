@@ -70,6 +70,30 @@ KEYS = [
     (["lr=${nowhere}"], 2, ["lr", "nowhere"]),
     (["lr=${l2}", "l2=${lr}"], 2, ["lr"]),
     (["~lr"], 2, ["lr"]),
+    (["=1"], 2, ["no key"]),
+    (["data.name=csv"], 2, ["data.name", "data=…"]),
+    (["schedule.name=cosine"], 2, ["schedule.name", "schedule=…"]),
+    (["optimizer=sgd", "optimizer.name=momentum"], 2, ["optimizer.name", "optimizer=…"]),
+    (["optimizer.betas=[0.9,0.99,0.999]"], 2, ["optimizer.betas", "two"]),
+    (["optimizer=lecture/adam", "optimizer.betas=[2,3]"], 2, ["optimizer.betas"]),
+    (["optimizer=lecture/rmsprop", "optimizer.beta=5"], 2, ["optimizer.beta"]),
+    (["optimizer=newton", "optimizer.damping=-1"], 2, ["optimizer.damping"]),
+    (["optimizer=lbfgs", "optimizer.history_size=0"], 2, ["optimizer.history_size"]),
+    (["optimizer=torch", "optimizer.name=Adam", "+optimizer.options.lr=5"], 2, ["lr=…"]),
+    (
+        ["optimizer=torch", "optimizer.name=ASGD", "optimizer.options.lambd=1"],
+        2,
+        ["+optimizer.options.lambd"],
+    ),
+    (["schedule=step", "schedule.gamma=10"], 2, ["schedule.gamma"]),
+    (["model=mlp", "model.depth=100000000"], 2, ["model.depth"]),
+    (["model.activation=ReLU"], 2, ["'relu'"]),
+    (["data=moons", "data.n_samples=99999999999999999999999999"], 2, ["data.n_samples"]),
+    (["data=csv", "data.path='~nobody9/x.csv'", "data.target=y"], 3, ["~nobody9"]),
+    (["name=."], 2, ["name"]),
+    (["hydra.run.dir=/proc/x"], 4, ["/proc"]),
+    (["--experimental-rerun", "x"], 2, ["pickle"]),
+    (["-m", "seed=range(0,1000000000)"], 2, ["max_runs"]),
     (["lr=null"], 2, ["lr", "null"]),
     (["model=null"], 2, ["model", "null"]),
     (["optimizer.betas=null"], 2, ["optimizer.betas", "null"]),
@@ -166,6 +190,9 @@ YAML: dict[str, tuple[str | bytes, list[str]]] = {
     "unresolved interpolation": (HEAD + "lr: ${nowhere}\n", ["lr", "nowhere"]),
     "cyclic interpolation": (HEAD + "lr: ${l2}\nl2: ${lr}\n", ["lr"]),
     "python object": (HEAD + "lr: !!python/object/apply:os.system ['touch canary']\n", ["line 2", "python"]),
+    "defaults that are no list": ("defaults: 5\n", ["defaults", "list"]),
+    "defaults of lists": ("defaults: [[a]]\n", ["defaults", "list"]),
+    "defaults that name themselves": ("defaults: [x]\n", ["itself"]),
     "own tag": (HEAD + "lr: !secret 1\n", ["line 2", "!secret"]),
     "alias bomb": (BOMB, ["aliases"]),
     "alias of itself": (HEAD + "a: &a [*a]\n", ["itself"]),
@@ -220,6 +247,9 @@ CSV: dict[str, tuple[str | bytes, list[str]]] = {
     "overflowing cell": (GOOD + "1e999,1,x\n", ["line 42", "'a'", "inf"]),
     "text cell": (GOOD + "1,two,x\n", ["line 42", "'b'", "'two'"]),
     "line of a text cell after a long quoted one": (GOOD + '1,2,"x"\n1,"2\n3",x\n', ["line 44", "'b'"]),
+    "underscore in a number": (GOOD + "1_0,2,x\n", ["line 42", "'1_0'"]),
+    "digits of another script": (GOOD + "٣,2,x\n", ["line 42", "not a number"]),
+    "too large to standardise": (GOOD + "1e308,1,x\n-1e308,1,y\n", ["too large"]),
     "duplicate header": (GOOD.replace("a,b,", "a,a,"), ["line 1", "'a'", "twice"]),
     "unnamed column": (GOOD.replace("a,b,", "a,,"), ["line 1", "name"]),
     "wrong delimiter": (GOOD.replace(",", ";"), ["data.delimiter", ";"]),
@@ -289,3 +319,31 @@ def test_a_bug_keeps_its_traceback(ffn: Command, monkeypatch: pytest.MonkeyPatch
     assert result.code == 1
     assert "Traceback" in result.err
     assert "ZeroDivisionError: a bug" in result.err
+
+
+@pytest.mark.parametrize("delimiter", ["tab", "\\t", "'\t'"])
+def test_a_table_of_tabs(ffn: Command, tmp_path: Path, delimiter: str) -> None:
+    text = write_csv(tmp_path / "t.tsv", 100).read_text()
+    (tmp_path / "t.tsv").write_text(text.replace(",", "\t"))
+    result = ffn(
+        "data=csv", "data.path=t.tsv", "data.target=label", f"data.delimiter={delimiter}", "epochs=1"
+    )
+    assert result.code == 0, result.err
+    hint = ffn("data=csv", "data.path=t.tsv", "data.target=label")
+    assert_one_line(hint.err, ["data.delimiter=tab"])
+
+
+def test_a_flag_may_stand_behind_settings(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("epochs=1", "data=moons", "-m", "lr=0.1,0.2").code == 0
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/*/summary.json"))) == 2
+
+
+def test_a_run_inside_a_run_is_refused(ffn: Command) -> None:
+    assert ffn("epochs=1", "data=moons", "name=a").code == 0
+    result = ffn("epochs=1", "data=moons", "name=a/checkpoint")
+    assert result.code == 4
+    assert_one_line(result.err, ["inside the run"])
+
+
+def test_version(ffn: Command) -> None:
+    assert ffn("--version").out == "ffn-bench 0.1.0\n"

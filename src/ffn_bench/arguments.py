@@ -27,13 +27,25 @@ def prepare(argv: Sequence[str]) -> list[str]:
     Raises `UserError` for an unknown flag, for `_target_`, and for faults in the YAML files of the person's
     own `--config-dir` or `--config-path` that this command line chooses.
     """
+    # argparse does not find a flag behind settings
+    argv = sorted(argv, key=lambda a: a not in ("-m", "--multirun"))
     known = _parse_flags(argv)
+    if known.experimental_rerun:
+        raise UserError("--experimental-rerun", "reads a pickle, which can run anything", "give the settings")
     for argument in argv:
         if re.search(r"(^|[.{,+\s])_target_\s*[:=]", argument):
             raise UserError(argument, "'_target_' is not taken from a configuration", "choose by name")
-        group = re.fullmatch(r"[+]*([\w/]+)=null", argument)
-        if group and group[1].partition("/")[0] in (*GROUPS, "experiment", "hydra"):
-            raise UserError(group[1], "cannot be null", "choose an option, or leave it out")
+        null = re.fullmatch(r"[+]*([\w/]+)=null", argument)
+        if null and null[1].partition("/")[0] in (*GROUPS, "experiment", "hydra"):
+            raise UserError(null[1], "cannot be null", "choose an option, or leave it out")
+    torch_by_name = any(re.match(r"optimizer=.*\btorch\b", o) for o in known.overrides)
+    for override in known.overrides:
+        key = re.sub(r"^[+~]*", "", override).partition("=")[0]
+        if not key:
+            raise UserError(override or "''", "has no key", "write key=value")
+        group = key.removesuffix(".name")
+        if group != key and group in GROUPS and not (group == "optimizer" and torch_by_name):
+            raise UserError(key, "comes with the choice of the group", f"write {group}=…")
     keys = [re.sub(r"^[+~]*", "", o).partition("=")[0] for o in known.overrides]
     if "lr" in keys and "optimizer.lr" in keys:
         raise UserError("optimizer.lr", "is given beside lr, and they are one setting", "give one of them")
@@ -79,7 +91,12 @@ def _defaults_of(file: Path) -> list[str]:
     content: Any = yaml.safe_load(file.read_bytes())
     names = []
     group = file.parent.name
-    for entry in content.get("defaults") or []:
+    entries = content.get("defaults") or []
+    if not isinstance(entries, list) or not all(isinstance(e, (str, dict)) for e in entries):
+        raise UserError(f"{file}, defaults", "is not a list of choices", "write - group: option lines")
+    if any(e in (file.stem, f"{group}/{file.stem}") for e in entries):
+        raise UserError(f"{file}, defaults", "names the file itself", "remove that line")
+    for entry in entries:
         if isinstance(entry, dict):
             for key, option in entry.items():
                 path = str(key).removeprefix("override ").split("@")[0].strip()

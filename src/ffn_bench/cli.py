@@ -17,7 +17,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import arguments, config, errors, runs
+from ffn_bench import __version__, arguments, config, errors, runs
 
 
 def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
@@ -28,6 +28,9 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     atexit.register(gc.unfreeze)  # `train` freezes what was imported; at the end it must be let go
     gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
     with one_line_errors(command_name()):
+        if "--version" in sys.argv[1:]:
+            print(f"ffn-bench {__version__}")
+            sys.exit(0)
         config.register()
         runs.register_resolvers()
         OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)

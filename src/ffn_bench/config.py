@@ -399,6 +399,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     },
 }
 GROUPS = tuple(SCHEMA)
+OURS = frozenset(SCHEMA["optimizer"].values())
 
 
 def register() -> None:
@@ -464,7 +465,7 @@ def check(config: TrainConfig) -> None:
     for path, value in flatten(config).items():
         if isinstance(value, float) and not math.isfinite(value) and path != "optimizer.lr":
             raise UserError(path, f"{value} is not a finite number", "give a finite one")
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not value.strip(" "):
             raise UserError(path, "is empty", f"give a value: {path}=…")
 
     at_least(config.lr, 0.0, "lr", open_bound=True)
@@ -489,6 +490,7 @@ def check(config: TrainConfig) -> None:
     check_data(config.data)
     check_model(config.model)
     check_schedule(config.schedule)
+    check_optimizer(config.optimizer)
 
     if config.gradient == "manual" and config.optimizer.name == "newton":
         raise UserError(
@@ -510,10 +512,10 @@ def check_name(name: str | None) -> None:
     if name is None:
         return
     parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "" in parts:
+    if name.startswith("/") or {"", ".", ".."} & set(parts):
         raise UserError("name", f"{name!r} leaves the folder of the outputs", "use a plain name")
     if bad := sorted({c for c in name if not (c.isalnum() or c in "._-=,+/")}):
-        raise UserError("name", f"{name!r} contains {bad[0]!r}", "use letters, digits, '.', '_' and '-'")
+        raise UserError("name", f"{name!r} contains {bad[0]!r}", "use letters, digits and ._-=,+/")
     if any(len(part.encode()) > 200 for part in parts) or len(name.encode()) > 1000:
         raise UserError("name", f"is too long ({len(name.encode())} bytes)", "use at most 200 bytes")
     if parts[0] == "sweeps":
@@ -533,16 +535,27 @@ def check_data(data: DataConfig) -> None:
             "data.val_fraction", f"leaves nothing to train on (shares sum to {shares:g})", "use less"
         )
     at_least(getattr(data, "noise", 0.0), 0.0, "data.noise")
+    at_most(getattr(data, "noise", 0.0), 1000.0, "data.noise")
+    at_most(getattr(data, "n_samples", 10), 100_000_000, "data.n_samples")
+    at_most(getattr(data, "n_features", 2), 100_000, "data.n_features")
     at_least(getattr(data, "n_samples", 10), 10, "data.n_samples")
     at_least(getattr(data, "n_features", 2), 2, "data.n_features")
     at_least(getattr(data, "n_classes", 2), 2, "data.n_classes")
-    if isinstance(data, CsvConfig) and (len(data.delimiter) != 1 or data.delimiter in '"\r\n'):
-        raise UserError("data.delimiter", f"{data.delimiter!r} is not one character", "use , or ; or \\t")
+    if isinstance(data, CsvConfig):
+        data.delimiter = {"\\t": "\t", "tab": "\t"}.get(data.delimiter, data.delimiter)
+        if len(data.delimiter) != 1 or data.delimiter in '"\r\n':
+            raise UserError("data.delimiter", f"{data.delimiter!r} is not one character", "use , or ; or tab")
+    kind = SCHEMA["data"].get(data.name, TorchvisionConfig)
+    if type(data) is not kind:
+        raise UserError(
+            "data.name", f"{data.name!r} is not what these keys are for", f"choose data={data.name}"
+        )
 
 
 def check_model(model: ModelConfig) -> None:
     """Bounds of the model group. Names of activations and inits are checked where their tables live."""
     at_least(getattr(model, "depth", 0), 0, "model.depth")
+    at_most(getattr(model, "depth", 0), 1000, "model.depth")
     at_least(model.init_std, 0.0, "model.init_std", open_bound=True)
     key = "model.width" if isinstance(model, MlpConfig) else "model.hidden"
     for width in model.widths():
@@ -556,10 +569,50 @@ def check_schedule(schedule: ScheduleConfig) -> None:
     at_least(getattr(schedule, "decay", 0.0), 0.0, "schedule.decay")
     at_least(getattr(schedule, "every", 1), 1, "schedule.every")
     at_least(getattr(schedule, "gamma", 1.0), 0.0, "schedule.gamma", open_bound=True)
+    at_most(getattr(schedule, "gamma", 1.0), 1.0, "schedule.gamma")
+    if type(schedule) is not SCHEMA["schedule"].get(schedule.name):
+        raise UserError(
+            "schedule.name", f"{schedule.name!r} is not what these keys are for", "use schedule=…"
+        )
     for key in ("final", "warmup"):
         share = getattr(schedule, key, 0.0)
         if not 0.0 <= share <= 1.0:
             raise UserError(f"schedule.{key}", f"{share:g} is not between 0 and 1", "use a share of 1")
+
+
+SHARES = ("betas", "beta", "rho")
+NOT_NEGATIVE = ("eps", "momentum", "weight_decay", "lr_decay", "initial_accumulator_value", "damping")
+AT_LEAST_ONE = ("max_iter", "history_size", "max_parameters")
+"""Bounds of the optimizers' keys, by name; what else PyTorch refuses shows when one is built."""
+
+
+def check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Bounds of the optimizer group, of our own optimizers."""
+    if isinstance(optimizer, TorchOptimizerConfig):
+        if "lr" in optimizer.options:
+            raise UserError("optimizer.options.lr", "is the run's learning rate", "write lr=…")
+        return
+    if type(optimizer) not in OURS:
+        return
+    for key, value in optimizer.hyperparameters().items():
+        path = f"optimizer.{key}"
+        if key == "betas" and len(value) != 2:
+            raise UserError(path, f"has {len(value)} values", "give two: [0.9,0.999]")
+        for number in value if isinstance(value, tuple) else (value,):
+            if key in SHARES and not 0 <= number < 1:
+                raise UserError(path, f"{number:g} is not in [0, 1)", "use a share below 1")
+            if key == "alpha" and not 0 <= number <= 1:
+                raise UserError(path, f"{number:g} is not in [0, 1]", "use a share of 1")
+            if key in NOT_NEGATIVE:
+                at_least(number, 0.0, path)
+            if key in AT_LEAST_ONE:
+                at_least(number, 1, path)
+
+
+def at_most(value: float, bound: float, key: str) -> None:
+    """Raise `UserError` unless `value` ≤ `bound`."""
+    if value > bound:
+        raise UserError(key, f"{value:g} is too large", f"use a number of at most {bound:,g}")
 
 
 def check_seed(seed: int, key: str) -> None:

@@ -103,7 +103,7 @@ class RunView:
     def write(self, measurement: Measurement) -> None:
         """Bring the bar up to date, or print a line at every tenth of the epochs."""
         self._shown |= measurement.values
-        parts = {"loss": number(self._shown.get("loss/train"))}
+        parts = {"loss": number(self._shown["loss/train"])} if "loss/train" in self._shown else {}
         held_out = "val" if "accuracy/val" in self._shown else "test"
         parts[held_out] = percent(self._shown.get(f"accuracy/{held_out}"))
         numbers = "  ".join(f"{key} {value}" for key, value in parts.items())

@@ -140,8 +140,11 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
     warnings: list[str] = []
     if config.standardize:
         axis = None if pixels else 0
-        mean = np.atleast_1d(x_train.mean(axis=axis, dtype=np.float64))
-        std = np.atleast_1d(x_train.std(axis=axis, dtype=np.float64))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.atleast_1d(x_train.mean(axis=axis, dtype=np.float64))
+            std = np.atleast_1d(x_train.std(axis=axis, dtype=np.float64))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            raise _bad("data", "a feature has values too large to standardise", "rescale it")
         if raw.image_shape is None and (constant := int((std == 0).sum())):  # border pixels are no news
             warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training part")
         std = np.where(std == 0, 1.0, std)
@@ -273,7 +276,7 @@ def load_csv(config: DataConfig) -> Raw:
     open, a column named twice are each an error that names line and column.
     """
     config = cast(CsvConfig, config)
-    path = Path(config.path).expanduser()
+    path = _expanded(config.path, "data.path")
     _check_file(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
@@ -281,6 +284,13 @@ def load_csv(config: DataConfig) -> Raw:
         except UnicodeDecodeError as e:
             byte = e.object[e.start]
             raise _bad(config.path, f"is not UTF-8 (byte 0x{byte:02x})", "save it as UTF-8") from e
+
+
+def _expanded(path: str, key: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:
+        raise _bad(key, f"{path}: there is no such user", "write the path in full") from e
 
 
 def _bad(where: str, what: str, todo: str) -> UserError:
@@ -325,7 +335,7 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
         header = [name.strip() for name in next(reader, [])]
         target = _check_header(header, config)
         for row in reader:
-            if not row:
+            if not row or (len(row) == 1 and not row[0].strip()):
                 continue
             place = f"{where}, line {reader.line_num}"
             if len(row) != len(header):
@@ -340,6 +350,8 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
                 values.extend(map(float, row))
             except ValueError:
                 _explain_row(row, header, target, place)
+            if "_" in (cells := "".join(row)) or not cells.isascii():
+                _explain_row(row, header, target, place)  # float() takes 1_0 and other scripts' digits
     except csv.Error as e:
         what = "a quote is opened and never closed" if "end of data" in str(e) else str(e)
         raise _bad(f"{where}, line {reader.line_num}", what, "mend the file") from e
@@ -379,11 +391,11 @@ def _check_header(header: list[str], config: CsvConfig) -> int:
     if len(header) == 1:
         guess = next((d for d in ";\t|," if d in header[0] and d != config.delimiter), None)
         if guess:
-            shown = "\\t" if guess == "\t" else guess
+            shown = {"\t": "tab", ";": "\"';'\"", "|": "\"'|'\""}.get(guess, guess)
             raise _bad(
                 f"{config.path}, line 1",
                 f"has one column only when split at {config.delimiter!r}",
-                f"try data.delimiter='\"{shown}\"'",
+                f"try data.delimiter={shown}",
             )
         raise _bad(f"{config.path}, line 1", "has one column only", "give features and a target")
     if config.target not in header:
@@ -400,7 +412,7 @@ def _explain_row(row: list[str], header: list[str], target: int, place: str) -> 
     names = [name for k, name in enumerate(header) if k != target]
     for name, cell in zip(names, row, strict=True):
         try:
-            float(cell)
+            float(cell if cell.isascii() and "_" not in cell else "")
         except ValueError:
             what = "blank cell" if not cell.strip() else f"{cell!r} is not a number"
             raise _bad(f"{place}, column {name!r}", what, "features must be numbers") from None
@@ -437,7 +449,7 @@ def load_torchvision(config: DataConfig) -> Raw:
         "cifar10": datasets.CIFAR10,
     }
     kind = kinds[config.name]
-    root = Path(config.root).expanduser() if config.root else cache_folder()
+    root = _expanded(config.root, "data.root") if config.root else cache_folder()
     try:
         parts = [kind(root, train=train, download=False) for train in (True, False)]
     except RuntimeError as missing:
@@ -458,7 +470,7 @@ def _download(kind: Any, root: Path) -> None:
     import socket
     import tempfile
 
-    timeout = socket.getdefaulttimeout()
+    timeout, made = socket.getdefaulttimeout(), not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
@@ -470,6 +482,8 @@ def _download(kind: Any, root: Path) -> None:
         raise _missing_files(kind, root, f"and the download failed ({str(e).splitlines()[0]})") from e
     finally:
         socket.setdefaulttimeout(timeout)
+        if made and root.is_dir() and not any(root.iterdir()):
+            root.rmdir()
 
 
 def _missing_files(kind: Any, root: Path, why: str) -> UserError:

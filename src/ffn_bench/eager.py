@@ -60,7 +60,7 @@ class EagerRun:
         self._gradient = self._gradient_by_hand if gradient == "manual" else self._gradient_by_autograd
         self.steps_per_epoch = steps_per_epoch(n, batch_size, drop_last)
         self.steps = epochs * self.steps_per_epoch
-        self.batch_size = n if batch_size == "full" else int(batch_size)
+        self.batch_size = n if batch_size == "full" else min(n, int(batch_size))
         self.step = self.epoch = 0
         self.train_seconds = 0.0
         self.status, self.reason = "running", ""

@@ -34,7 +34,8 @@ class UserError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'adam'?)`, or nothing where no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    lower = {k.lower(): k for k in known}
+    close = [lower[k] for k in difflib.get_close_matches(name.lower(), list(lower), n=1)]
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -52,6 +53,8 @@ def explain(error: BaseException) -> UserError | None:
         return _bad_override(error.override, str(error))
     if isinstance(error, OmegaConfBaseException):
         return _bad_value(error)
+    if isinstance(error, RecursionError):
+        return UserError("configuration", "something in it refers to itself", "look at the defaults lists")
     if isinstance(error, yaml.MarkedYAMLError):
         return yaml_error(error)
     if isinstance(error, HydraException):
@@ -95,6 +98,10 @@ def _bad_value(error: BaseException) -> UserError:
 
     key = str(getattr(error, "full_key", "") or "")
     what = _first_line(str(getattr(error, "msg", "") or error))
+    if "is not a ListConfig" in what:
+        return UserError(
+            key, "is not a list", f"write {key}=[64,32]" if "hidden" in key else f"write {key}=[…]"
+        )
     if "is not Optional" in what:
         return UserError(key, "cannot be null", f"give a value: {key}=…")
     if "type hint 'Union[int, str]'" in what:
@@ -109,6 +116,8 @@ def _bad_value(error: BaseException) -> UserError:
         known = [k for k in known if k != "hydra"]
         leaf = str(getattr(error, "key", "") or key)
         prefix = key[: -len(leaf)] if key.endswith(leaf) else ""
+        if key.startswith("optimizer.options"):
+            return UserError(key, "is not there yet", f"write +{key}=…")
         return UserError(
             key or leaf,
             f"no such key{nearest(leaf, known)}",

@@ -103,7 +103,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
                 f"{found.__name__} has no such argument{nearest(key, known)}",
                 f"it takes: {', '.join(known)}",
             )
-    if "fused" in accepted and "fused" not in arguments:
+    if "fused" in accepted and not {"fused", "foreach", "differentiable", "capturable"} & arguments.keys():
         # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
         on_cpu = all(p.device.type == "cpu" for p in parameters)
         arguments["fused"] = True if on_cpu or found is not torch.optim.Adagrad else None

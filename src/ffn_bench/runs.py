@@ -16,6 +16,7 @@ import json
 import math
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,8 @@ def check_folder(folder: Path, run: config.TrainConfig | None) -> None:
     """Raise `UserError` (status 4) where a run, or a sweep when `run` is None, cannot or must not write."""
     if ".." in folder.parts:
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
+    if any(len(part.encode()) > 255 for part in folder.parts) or len(str(folder.absolute()).encode()) > 4000:
+        raise UserError(str(folder)[:80] + "…", "is too long a path", "use a shorter name", errors.RUN_FOLDER)
     existing = folder
     while True:
         try:
@@ -67,10 +70,15 @@ def check_folder(folder: Path, run: config.TrainConfig | None) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise UserError(str(existing), "is a file, not a folder", "use another name", errors.RUN_FOLDER)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(str(existing), "cannot be written to", "use another folder", errors.RUN_FOLDER)
-    if any(len(part.encode()) > 255 for part in folder.parts) or len(str(folder.absolute()).encode()) > 4000:
-        raise UserError(str(folder)[:80] + "…", "is too long a path", "use a shorter name", errors.RUN_FOLDER)
+    try:
+        Path(tempfile.mkdtemp(dir=existing)).rmdir()  # root and odd file systems make os.access lie
+    except OSError as e:
+        why = (e.strerror or str(e)).lower()
+        raise UserError(
+            str(existing), f"cannot be written to ({why})", "use another", errors.RUN_FOLDER
+        ) from e
+    if inside := next((p for p in folder.parents if (p / "run.json").exists()), None):
+        raise UserError(str(folder), f"is inside the run {inside}", "use another name", errors.RUN_FOLDER)
     if run is not None and (folder / "run.json").exists():
         raise UserError(
             str(folder),

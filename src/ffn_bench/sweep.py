@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import RangeSweep
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -35,8 +36,12 @@ def plan(master: DictConfig, context: HydraContext) -> dict[tuple[str, ...], Dic
     arguments = list(OmegaConf.to_container(master.hydra.overrides.task) or [])
     parser = OverridesParser.create(config_loader=context.config_loader)
     overrides = parser.parse_overrides([str(a) for a in arguments])
-    total = 1
+    total, limit = 1, int(master.max_runs)
     for override in overrides:
+        steps = override.value()
+        if isinstance(steps, RangeSweep) and _length(steps) > limit:  # before its values are written out
+            what = f"the sweep has at least {_length(steps):,} runs, the limit is {limit:,}"
+            raise UserError("max_runs", what, "raise max_runs")
         if override.is_discrete_sweep():
             values = list(override.sweep_string_iterator())
             key = override.get_key_element()
@@ -46,7 +51,6 @@ def plan(master: DictConfig, context: HydraContext) -> dict[tuple[str, ...], Dic
             if not values or "" in values:
                 raise UserError(key, "an empty value is to be swept", "give values between the commas")
             total *= len(values)
-    limit = int(master.max_runs)
     if total > limit:
         raise UserError("max_runs", f"the sweep has {total:,} runs, the limit is {limit:,}", "raise max_runs")
 
@@ -66,6 +70,13 @@ def plan(master: DictConfig, context: HydraContext) -> dict[tuple[str, ...], Dic
         folders[name] = " ".join(job)
         planned[tuple(job)] = cfg
     return planned
+
+
+def _length(steps: RangeSweep) -> int:
+    """Number of values of a range(start, stop, step)."""
+    if steps.start is None or steps.stop is None:
+        return 0
+    return math.ceil((steps.stop - steps.start) / steps.step)
 
 
 def compose(master: DictConfig, context: HydraContext, job: Sequence[str]) -> DictConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import sys
 import time
 from pathlib import Path
@@ -35,14 +37,19 @@ def show(cfg: DictConfig) -> bool:
     from ffn_bench.console import duration, make_console
     from ffn_bench.lecture.topic import Context
 
+    for key in cfg:
+        if key not in (known := [f.name for f in dataclasses.fields(config.LectureConfig)]):
+            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
+    for path in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(path, "has no value", f"give one: {path}=…")
     data, model = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.model)
     assert isinstance(data, config.DataConfig)
     assert isinstance(model, config.ModelConfig)
     config.check_data(data)
     config.check_model(model)
     config.check_seed(cfg.seed, "seed")
-    folder = _folder(cfg.save)
     topics = chosen(cfg.topic)
+    folder = _folder(cfg.save)
     console = make_console()
     start = time.perf_counter()
     disagreeing, count = [], 0
@@ -70,14 +77,14 @@ def chosen(names: str | ListConfig) -> list[Topic]:
 
     del curvature, derivatives, optimization  # imported for the topics that they register
     in_order = sorted(TOPICS.values(), key=lambda topic: int(topic.number[1:]))
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = list(names) if isinstance(names, ListConfig) else [names]
     if not wanted:
         raise UserError("topic", "is empty", f"use one of: all, {', '.join(t.name for t in in_order)}")
-    for name in wanted:
+    for name in map(str, wanted):
         if name != "all" and name not in TOPICS:
             known = ", ".join(topic.name for topic in in_order)
             raise UserError(
-                "topic", f"{name!r} is not known{nearest(str(name), TOPICS)}", f"use one of: all, {known}"
+                "topic", f"{name!r} is not known{nearest(name, TOPICS)}", f"use one of: all, {known}"
             )
     return [topic for topic in in_order if "all" in wanted or topic.name in wanted]
 
@@ -134,6 +141,10 @@ def main() -> None:
     ConfigStore.instance().store(
         group="_schema", name="lecture", node=config.LectureConfig, package="_global_"
     )
+    with cli.one_line_errors(cli.command_name()):
+        if {"-m", "--multirun"} & set(sys.argv):
+            raise UserError("-m", "there is nothing to sweep", "write topic=rules,newton for several topics")
+    sys.argv[1:] = [re.sub(r"^topic=([\w,]+,[\w,]+)$", r"topic=[\1]", a) for a in sys.argv[1:]]
     cli.run("lecture", lecture)
 
 
