@@ -77,7 +77,8 @@ def check_folder(folder: Path, run: config.TrainConfig | None) -> None:
         raise UserError(
             str(existing), f"cannot be written to ({why})", "use another", errors.RUN_FOLDER
         ) from e
-    if inside := next((p for p in folder.parents if (p / "run.json").exists()), None):
+    below_here = [p for p in folder.parents if not Path.cwd().is_relative_to(p.absolute())]
+    if inside := next((p for p in below_here if (p / "run.json").exists()), None):
         raise UserError(str(folder), f"is inside the run {inside}", "use another name", errors.RUN_FOLDER)
     if run is not None and (folder / "run.json").exists():
         raise UserError(
