@@ -13,6 +13,7 @@ mkdir "$work/elsewhere"
 cd /
 "$work/venv/bin/ffn-train" epochs=2 "hydra.run.dir=$work/elsewhere/run"
 "$work/venv/bin/ffn-train" -m epochs=2 seed=0,1 "hydra.sweep.dir=$work/elsewhere/sweep"
+"$work/venv/bin/ffn-lecture" topic=layer >/dev/null
 test -s "$work/elsewhere/run/summary.json"
 test "$(ls "$work"/elsewhere/sweep/*/summary.json | wc -l)" = 2
 echo "wheel: installed and run from another directory"
