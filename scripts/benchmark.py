@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ffn_bench import config
+from ffn_bench import schema
 from ffn_bench.data import Data, Split
 from ffn_bench.device import THREADS, set_threads
 from ffn_bench.eager import EagerRun
@@ -77,7 +77,7 @@ def eager_engine(
     widths: list[int], x: Tensor, y: Tensor, batch_size: int, gradient: str = "autograd"
 ) -> Epoch:
     """The eager engine on the same rows, losses and norms logged every ten steps. Returns an epoch."""
-    model = config.HiddenConfig(name="bench", hidden=widths[1:-1])
+    model = schema.HiddenConfig(name="bench", hidden=widths[1:-1])
     net = FFN(widths, model, seed=0, dtype=torch.float32)
     none = Split(x[:0], y[:0])
     classes = tuple(str(k) for k in range(widths[-1]))
@@ -86,8 +86,8 @@ def eager_engine(
     run = EagerRun(
         net,
         data,
-        build_optimizer(config.AdamConfig(name="adam", lr=0.005), net.parameters()),
-        build_schedule(config.ScheduleConfig(name="constant"), 1, 1),
+        build_optimizer(schema.AdamConfig(name="adam", lr=0.005), net.parameters()),
+        build_schedule(schema.ScheduleConfig(name="constant"), 1, 1),
         lr=0.005,
         epochs=10**9,
         batch_size=batch_size,

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from ffn_bench import config
 from ffn_bench.cli import config_folder
-from ffn_bench.config import TrainConfig
+from ffn_bench.schema import TrainConfig
 
 
 def options(group: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from cases import DATA_NEEDS, OPTIMIZER_NEEDS, options, parsed
 from conftest import Command
-from ffn_bench import config
+from ffn_bench import config, schema
 
 GROUPS = [(g, o) for g in ("data", "model", "optimizer", "schedule") for o in options(g)]
 
@@ -21,7 +21,7 @@ def test_every_option_composes_and_is_typed(group: str, option: str) -> None:
     needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
     run = parsed(f"{group}={option}", *needs)
     part = getattr(run, group)
-    assert isinstance(part, tuple(config.SCHEMA[group].values()))
+    assert isinstance(part, tuple(schema.SCHEMA[group].values()))
     if option != "torch":
         assert getattr(run, group).name == option
 

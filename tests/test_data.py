@@ -11,7 +11,7 @@ import torch
 from cases import DATA_NEEDS, options, parsed, write_csv
 from conftest import MNIST, needs_mnist
 from ffn_bench import data
-from ffn_bench.config import CsvConfig
+from ffn_bench.schema import CsvConfig
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
 OFFLINE = [name for name in options("data") if name not in IMAGES]

@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 
 from conftest import files_below
 from ffn_bench.cli import config_folder
-from ffn_bench.config import LectureConfig
 from ffn_bench.lecture import command
 from ffn_bench.lecture.command import chosen
 from ffn_bench.network import ACTIVATIONS
 from ffn_bench.rules import RULES
+from ffn_bench.schema import LectureConfig
 
 TOPICS = [topic.name for topic in chosen("all")]
 

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from ffn_bench.config import GROUPS
 from ffn_bench.errors import UserError, yaml_error
+from ffn_bench.schema import GROUPS
 
 MAX_NODES = 20_000
 """Values a YAML file may hold with its aliases written out."""

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from ffn_bench.config import TrainConfig, count_parameters
+from ffn_bench.schema import TrainConfig, count_parameters
 
 if TYPE_CHECKING:
     from ffn_bench.eager import EagerRun

@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 
 from ffn_bench import errors
-from ffn_bench.config import (
+from ffn_bench.config import one_of
+from ffn_bench.errors import UserError, nearest
+from ffn_bench.schema import (
     CsvConfig,
     DataConfig,
     MoonsConfig,
     SpiralsConfig,
     SyntheticConfig,
     TorchvisionConfig,
-    one_of,
 )
-from ffn_bench.errors import UserError, nearest
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ import psutil
 import torch
 
 from ffn_bench import errors
-from ffn_bench.config import count_parameters
 from ffn_bench.errors import UserError
+from ffn_bench.schema import count_parameters
 
 
 def find_device(name: str, dtype: str) -> torch.device:

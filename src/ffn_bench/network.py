@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ffn_bench.config import ModelConfig, one_of
+from ffn_bench.config import one_of
+from ffn_bench.schema import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ffn_bench.config import (
+from ffn_bench.config import one_of
+from ffn_bench.curvature import Newton
+from ffn_bench.errors import UserError, nearest
+from ffn_bench.rules import RULES, Rule, RuleOptimizer
+from ffn_bench.schema import (
     CosineConfig,
     InverseTimeConfig,
     OptimizerConfig,
@@ -24,11 +28,7 @@ from ffn_bench.config import (
     StepConfig,
     TorchOptimizerConfig,
     WarmupCosineConfig,
-    one_of,
 )
-from ffn_bench.curvature import Newton
-from ffn_bench.errors import UserError, nearest
-from ffn_bench.rules import RULES, Rule, RuleOptimizer
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

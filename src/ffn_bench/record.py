@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ffn_bench import config, figures, metrics, runs, writers
+from ffn_bench import config, figures, metrics, runs, schema, writers
 from ffn_bench.eager import EagerRun
 from ffn_bench.metrics import Measurement
 
@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS = 5.0
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended."""
 
-    def __init__(self, folder: Path, run: config.TrainConfig, engine: EagerRun, device: str) -> None:
+    def __init__(self, folder: Path, run: schema.TrainConfig, engine: EagerRun, device: str) -> None:
         self.folder, self.engine = folder, engine
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}

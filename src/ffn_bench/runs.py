@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import config, errors
+from ffn_bench import config, errors, schema
 from ffn_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _run_name(overrides: str, *, _root_: DictConfig) -> str:
     return f"{readable}-{config.fingerprint(run)[:8]}" if readable else config.fingerprint(run)[:8]
 
 
-def check_folder(folder: Path, run: config.TrainConfig | None) -> None:
+def check_folder(folder: Path, run: schema.TrainConfig | None) -> None:
     """Raise `UserError` (status 4) where a run, or a sweep when `run` is None, cannot or must not write."""
     if ".." in folder.parts:
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
@@ -129,7 +129,7 @@ def finite(content: Any) -> Any:
 # --- identity -------------------------------------------------------------------------------------------
 
 
-def identity(run: config.TrainConfig, device: str, data_sha256: str) -> dict[str, Any]:
+def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str, Any]:
     """What run.json says: enough to tell whether two runs are the same one, and to repeat one."""
     import platform
     import sys

@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ffn_bench import cli, config, errors, runs
+from ffn_bench import cli, config, errors, runs, schema
 from ffn_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
     return summary["best"]["accuracy/val"] if summary["best"] else None
 
 
-def build(run: config.TrainConfig) -> tuple[EagerRun, str]:
+def build(run: schema.TrainConfig) -> tuple[EagerRun, str]:
     """The engine, ready to start, and the name of its device; everything that can be wrong is found here.
 
     Raises `UserError`.

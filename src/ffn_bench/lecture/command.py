@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ffn_bench import cli, config, errors
+from ffn_bench import cli, config, errors, schema
 from ffn_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def show(cfg: DictConfig) -> bool:
     from ffn_bench.lecture.topic import Context
 
     for key in cfg:
-        if key not in (known := [f.name for f in dataclasses.fields(config.LectureConfig)]):
+        if key not in (known := [f.name for f in dataclasses.fields(schema.LectureConfig)]):
             raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
     for path in sorted(OmegaConf.missing_keys(cfg)):
         raise UserError(path, "has no value", f"give one: {path}=…")
     data, model = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.model)
-    assert isinstance(data, config.DataConfig)
-    assert isinstance(model, config.ModelConfig)
+    assert isinstance(data, schema.DataConfig)
+    assert isinstance(model, schema.ModelConfig)
     config.check_data(data)
     config.check_model(model)
     config.check_seed(cfg.seed, "seed")
@@ -139,7 +139,7 @@ def save_figures(console: Console, folder: Path, topic: Topic, context: Context)
 def main() -> None:
     """The console script `ffn-lecture`."""
     ConfigStore.instance().store(
-        group="_schema", name="lecture", node=config.LectureConfig, package="_global_"
+        group="_schema", name="lecture", node=schema.LectureConfig, package="_global_"
     )
     with cli.one_line_errors(cli.command_name()):
         if {"-m", "--multirun"} & set(sys.argv):

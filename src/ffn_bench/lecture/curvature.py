@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ffn_bench.backprop import by_autograd, loss_of
-from ffn_bench.config import HiddenConfig, MoonsConfig
 from ffn_bench.curvature import gradient_and_hessian
 from ffn_bench.data import Data, load
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.network import FFN
+from ffn_bench.schema import HiddenConfig, MoonsConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
