@@ -20,10 +20,14 @@ from ffn_bench.schema import ModelConfig
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise σ and its derivative, which may use h̄ and h = σ(h̄), whichever is cheaper."""
+    """An elementwise σ and its derivative, which may use h̄ and h = σ(h̄), whichever is cheaper.
+
+    `fused` is PyTorch's own g ⊙ σ'(h̄), in one pass.
+    """
 
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]
+    fused: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _gelu_derivative(h_bar: Tensor, h: Tensor) -> Tensor:
@@ -43,19 +47,42 @@ def _softplus_derivative(h_bar: Tensor, h: Tensor) -> Tensor:
     return torch.sigmoid(h_bar).masked_fill(h_bar > 20, 1.0)
 
 
+_aten = torch.ops.aten
+
 ACTIVATIONS: dict[str, Activation] = {
-    "identity": Activation(lambda h_bar: h_bar, lambda h_bar, h: torch.ones_like(h_bar)),
-    "relu": Activation(torch.relu, lambda h_bar, h: (h_bar > 0).to(h_bar.dtype)),
+    "identity": Activation(
+        lambda h_bar: h_bar, lambda h_bar, h: torch.ones_like(h_bar), lambda g, h_bar, h: g
+    ),
+    "relu": Activation(
+        torch.relu,
+        lambda h_bar, h: (h_bar > 0).to(h_bar.dtype),
+        lambda g, h_bar, h: _aten.threshold_backward(g, h, 0),
+    ),
     "leaky_relu": Activation(
         nn.functional.leaky_relu,
         lambda h_bar, h: torch.full_like(h_bar, 0.01).masked_fill(h_bar > 0, 1.0),
+        lambda g, h_bar, h: _aten.leaky_relu_backward(g, h_bar, 0.01, False),
     ),
-    "elu": Activation(nn.functional.elu, lambda h_bar, h: torch.where(h_bar > 0, 1.0, h + 1)),
-    "gelu": Activation(nn.functional.gelu, _gelu_derivative),
-    "silu": Activation(nn.functional.silu, _silu_derivative),
-    "softplus": Activation(nn.functional.softplus, _softplus_derivative),
-    "tanh": Activation(torch.tanh, lambda h_bar, h: 1 - h * h),
-    "sigmoid": Activation(torch.sigmoid, lambda h_bar, h: h * (1 - h)),
+    "elu": Activation(
+        nn.functional.elu,
+        lambda h_bar, h: torch.where(h_bar > 0, 1.0, h + 1),
+        lambda g, h_bar, h: _aten.elu_backward(g, 1.0, 1.0, 1.0, False, h_bar),
+    ),
+    "gelu": Activation(
+        nn.functional.gelu, _gelu_derivative, lambda g, h_bar, h: _aten.gelu_backward(g, h_bar)
+    ),
+    "silu": Activation(
+        nn.functional.silu, _silu_derivative, lambda g, h_bar, h: _aten.silu_backward(g, h_bar)
+    ),
+    "softplus": Activation(
+        nn.functional.softplus,
+        _softplus_derivative,
+        lambda g, h_bar, h: _aten.softplus_backward(g, h_bar, 1.0, 20.0),
+    ),
+    "tanh": Activation(torch.tanh, lambda h_bar, h: 1 - h * h, lambda g, h_bar, h: _aten.tanh_backward(g, h)),
+    "sigmoid": Activation(
+        torch.sigmoid, lambda h_bar, h: h * (1 - h), lambda g, h_bar, h: _aten.sigmoid_backward(g, h)
+    ),
 }
 """Elementwise functions σ by name, each with σ'."""
 
@@ -116,9 +143,13 @@ class FFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
-        *hidden, (W_out, b_out) = self.layers
-        σ = self.activation.function
-        h = x
-        for W, b in hidden:
-            h = σ(torch.addmm(b, h, W))
-        return torch.addmm(b_out, h, W_out)
+        return forward(self.layers, x, self.activation)
+
+
+def forward(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: Activation) -> Tensor:
+    """Logits `[b, n_classes]` of `x [b, n_features]` by layers (W `[n_in, n_out]`, b `[n_out]`)."""
+    *hidden, (W_out, b_out) = layers
+    h = x
+    for W, b in hidden:
+        h = activation.function(torch.addmm(b, h, W))
+    return torch.addmm(b_out, h, W_out)

@@ -107,6 +107,9 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
         # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
         on_cpu = all(p.device.type == "cpu" for p in parameters)
         arguments["fused"] = True if on_cpu or found is not torch.optim.Adagrad else None
+    if found is torch.optim.NAdam and any(p.dtype == torch.float64 for p in parameters):
+        # PyTorch would keep the product of the μ_t in float32.
+        return RuleOptimizer(parameters, RULES["nadam"], **arguments)
     try:
         return found(parameters, **arguments)
     except (ValueError, TypeError, IndexError) as e:

@@ -234,8 +234,8 @@ def _adagrad_init(θ: Tensor, hyper: Hyper) -> State:
 
 
 def _nadam_init(θ: Tensor, hyper: Hyper) -> State:
-    product = torch.ones((), dtype=θ.dtype, device=θ.device)
-    return {"s": torch.zeros_like(θ), "gamma": torch.zeros_like(θ), "product": product}
+    # M is one number a run: a column beside θ's rows.
+    return {"s": torch.zeros_like(θ), "gamma": torch.zeros_like(θ), "product": torch.ones_like(θ[..., :1])}
 
 
 _ADAM = Rule(adam, zeros("s", "gamma", "largest"))

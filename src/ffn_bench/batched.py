@@ -1,0 +1,607 @@
+"""The batched engine: the training loop with a leading run axis; many runs advance in one tensor program.
+
+A `Tile` trains runs that share data, layer widths, activation, batch size and dtype. Everything that tells them
+apart (weights, data order, learning rate and its schedule, optimizer, λ) is a row of a tensor. All parameters
+are one buffer `[runs, P]`, of which each layer's W `[runs, n_in, n_out]` and b are views; forward and backward
+are the lecture's equations on these (the legible version is `backprop.by_hand`), and the update rules work on
+rows (`inplace`).
+
+Activations are kept transposed, `[runs, features, b]`: a product whose last dimension is the batch, a multiple
+of 32, takes half the time of one that is 10 or 15 wide. A batch is filled up to such a multiple with rows that
+weigh nothing, so every element has its place in a vector register whichever runs are beside it, and a run's
+bits do not depend on its company.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffn_bench import optim
+from ffn_bench.config import FULL_BATCH_ONLY
+from ffn_bench.data import Data, Split, epoch_order
+from ffn_bench.eager import steps_per_epoch
+from ffn_bench.inplace import InPlace, in_place
+from ffn_bench.metrics import Measurement
+from ffn_bench.network import ACTIVATIONS, FFN, forward
+from ffn_bench.rules import RULES, Rule, State
+from ffn_bench.schema import TorchOptimizerConfig, TrainConfig, count_parameters
+
+ALIGNED = 32
+"""Batches are filled up to a multiple of this: two AVX-512 registers of float32, what PyTorch's loops take."""
+
+COEFFICIENT_STEPS = 256
+"""Steps for which coefficients (learning rates, bias corrections) are computed at once."""
+
+EVALUATED_ROWS = {True: 256, False: 8192}
+"""Rows evaluated at once on a CPU, where activations should stay in the cache, and elsewhere."""
+
+FETCHED = 512
+"""Steps whose batches are laid out at once."""
+
+
+def why_not(run: TrainConfig) -> str | None:
+    """Why a run cannot be trained in the batched engine, or None where it can."""
+    name = run.optimizer.name
+    if isinstance(run.optimizer, TorchOptimizerConfig):
+        return f"optimizer=torch is torch.optim's {name}, which trains one network"
+    if name in FULL_BATCH_ONLY and name != "gd":
+        return f"{name} looks at the loss several times a step"
+    if _rule(name) is None:
+        return f"{name} is a class that trains one network"
+    return None
+
+
+def _rule(name: str) -> Rule | None:
+    if name in RULES:
+        return RULES[name]
+    found = optim.plugin(name)
+    return found if isinstance(found, Rule) else None
+
+
+def group_key(run: TrainConfig) -> tuple[Any, ...]:
+    """Runs with equal keys can share a tile."""
+    model = (tuple(run.model.widths()), run.model.activation)
+    return (repr(run.data), *model, run.batch_size, run.drop_last, run.dtype, run.device, run.log_every)
+
+
+def bytes_of_a_run(widths: Sequence[int], batch_size: int, dtype: torch.dtype) -> int:
+    """Memory that one row's steps touch: parameters, gradient, two moments, scratch, and activations."""
+    b = _aligned(batch_size)
+    return dtype.itemsize * (5 * count_parameters(list(widths)) + b * (widths[0] + 3 * sum(widths[1:])))
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNED) * ALIGNED
+
+
+@dataclass
+class Row:
+    """One run of a tile: what it is and how it goes. A `Record` takes it as it takes an `EagerRun`."""
+
+    run: TrainConfig
+    tile: Tile
+    place: int
+    """Where it is in the tile now; rows that have ended may leave it."""
+    schedule: optim.Schedule
+    steps: int
+    status: str = "running"
+    reason: str = ""
+    step: int = 0
+    epoch: int = 0
+    train_seconds: float = 0.0
+    """This row's share: the tile's seconds of updates over the rows that were in training."""
+
+    @property
+    def data(self) -> Data:
+        """What it trains on."""
+        return self.tile.data
+
+    def network(self, x: Tensor) -> Tensor:
+        """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
+        return self.tile.logits(self.place, x)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """A complete state: tensors, and the place in the run."""
+        place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
+        return self.tile.tensors(self.place), {**place, "engine": "batched"}
+
+    def diverge(self, reason: str) -> None:
+        """End it; its neighbours go on."""
+        self.status, self.reason = "diverged", f"{reason} (epoch {self.epoch})"
+
+
+@dataclass
+class Segment:
+    """Rows `start:stop` of a tile, which share an update rule."""
+
+    start: int
+    stop: int
+    rule: InPlace
+    hyper: dict[str, Any]
+    """Numbers, and float64 columns `[rows, 1]` of those in which the rows differ."""
+    state: State
+    constants: dict[str, Any] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
+    chunk: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Coefficients that are no constants, for the steps ahead: `[steps, columns, rows, 1]`."""
+    now: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Those of this step, `[columns, rows, 1]`, always in the same memory."""
+
+
+def _segment_key(run: TrainConfig) -> tuple[Any, ...]:
+    """Runs with equal keys share a rule and which of its terms there are."""
+    rule = _rule(run.optimizer.name)
+    assert rule is not None
+    shape: list[Any] = []
+    for key, value in sorted(run.optimizer.hyperparameters().items()):
+        numbers = value if isinstance(value, (tuple, list)) else (value,)
+        if all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
+            shape.append((key, *(n == 0 for n in numbers)))
+        else:
+            shape.append((key, repr(value)))
+    return id(rule.update), repr(shape)
+
+
+def _columns(values: Sequence[Any]) -> Any:
+    """One number where all are equal, else a float64 column `[rows, 1]`; of tuples, a tuple of those."""
+    if isinstance(values[0], (tuple, list)):
+        return tuple(_columns(v) for v in zip(*values, strict=True))
+    if all(v == values[0] for v in values):
+        return values[0]
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+class Tile:
+    """Runs in training side by side. Iterate over `measurements`; in between, every row's state is complete.
+
+    `data` is on the device and in the dtype of the runs, which must have equal `group_key`s. `rows` are in the
+    order of `runs`.
+    """
+
+    def __init__(self, runs: Sequence[TrainConfig], data: Data, compiled: bool = False) -> None:
+        first, x = runs[0], data.train.x
+        self.data, self.log_every = data, first.log_every
+        self.device, self.dtype = x.device, x.dtype
+        self.widths = [data.n_features, *first.model.widths(), len(data.classes)]
+        self.activation = ACTIVATIONS[first.model.activation]
+        n = len(data.train.y)
+        self.batch_size = n if first.batch_size == "full" else min(n, int(first.batch_size))
+        self.steps_per_epoch = steps_per_epoch(n, first.batch_size, first.drop_last)
+        self.step = self.epoch = 0
+        self._share = 0.0  # seconds of updates, divided by the rows in training
+
+        # Runs of one rule must lie side by side.
+        order = sorted(range(len(runs)), key=lambda k: _segment_key(runs[k]))
+        self._places = [self._row(runs[k], place) for place, k in enumerate(order)]
+        self.rows = sorted(self._places, key=lambda row: order[row.place])
+        θ = torch.stack([self._start(row.run) for row in self._places])
+        self._weight = torch.cat([_ones_for_weights(a, b) for a, b in itertools.pairwise(self.widths)])
+        self._weight = self._weight.to(self.device, self.dtype)
+        self._compiled = compiled
+        self._plain = self.device.type == "cpu" and not compiled
+        self._set_up(θ.to(self.device, self.dtype), None)
+
+    def _row(self, run: TrainConfig, place: int) -> Row:
+        steps = run.epochs * self.steps_per_epoch
+        schedule = optim.build_schedule(run.schedule, steps, self.steps_per_epoch)
+        return Row(run, self, place, schedule, steps)
+
+    def _start(self, run: TrainConfig) -> Tensor:
+        """A run's first parameters, `[P]`: those of its eager run."""
+        network = FFN(self.widths, run.model, run.seed, self.dtype)
+        return torch.cat([t.detach().reshape(-1) for layer in network.layers for t in layer])
+
+    # --- what a step works on ---------------------------------------------------------------------------
+
+    def _set_up(self, θ: Tensor, states: list[dict[str, Tensor]] | None) -> None:
+        """Lay out every buffer for the rows in `_places`, whose parameters are θ."""
+        R, b = len(self._places), _aligned(self.batch_size)
+        like: Any = {"device": self.device, "dtype": self.dtype}
+        self.θ, self._g, self._spare = θ, torch.empty_like(θ), torch.empty_like(θ)
+        self._layers, self._gradients = self._views(self.θ), self._views(self._g)
+        self._h_bars = [torch.empty(R, n, b, **like) for n in self.widths[1:]]
+        self._g_bars = [torch.empty(R, n, b, **like) for n in self.widths[1:-1]]
+        # Losses and objectives of this step and of the steps since the last log point.
+        self._now = torch.zeros(2, R, **like)
+        self._window = torch.zeros(self.log_every, 2, R, **like)
+        decay = torch.tensor([row.run.l2 for row in self._places], **like)
+        self._decay = 2 * decay[:, None] * self._weight if decay.any() else None
+
+        train = self.data.train
+        if self.batch_size == len(train.y):
+            index = _filled(torch.arange(b, device=self.device), self.batch_size)
+            self._x = train.x[index].mT.expand(R, -1, -1)
+            self._y = train.y[index].expand(R, 1, -1)
+        else:
+            self._x_rows = torch.empty(R * b, self.widths[0], **like)
+            self._x = self._x_rows.view(R, b, -1).mT
+            self._y = torch.empty(R, 1, b, device=self.device, dtype=torch.int64)
+        self._weights, self._minus = torch.empty(1, 1, b, **like), torch.empty(R, 1, b, **like)
+        self._weigh(self.batch_size)
+
+        self._segments: list[Segment] = []
+        start = 0
+        for _, group in itertools.groupby(self._places, key=lambda row: _segment_key(row.run)):
+            rows = list(group)
+            stop = start + len(rows)
+            rule = _rule(rows[0].run.optimizer.name)
+            assert rule is not None
+            settings = [row.run.optimizer.hyperparameters() for row in rows]
+            hyper = {key: _columns([s[key] for s in settings]) for key in settings[0]}
+            if states is None:
+                as_tensors = {k: self._tensor(v) for k, v in hyper.items()}
+                state = rule.init(θ[start:stop], as_tensors)
+            else:
+                state = {k: torch.stack([s[k] for s in states[start:stop]]) for k in states[start]}
+            self._segments.append(Segment(start, stop, in_place(rule), hyper, state))
+            start = stop
+        self._chunk_ends = self.step
+        self._note_who_goes()
+        self._step_functions = self._prepare_step()
+
+    def _tensor(self, value: Any) -> Any:
+        """A column in the runs' dtype; numbers stay."""
+        if isinstance(value, tuple):
+            return tuple(self._tensor(v) for v in value)
+        return torch.from_numpy(value).to(self.device, self.dtype) if isinstance(value, np.ndarray) else value
+
+    def _views(self, buffer: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(W `[runs, n_in, n_out]`, b `[runs, n_out, 1]`) of every layer inside `[runs, P]`."""
+        views, at = [], 0
+        for n_in, n_out in itertools.pairwise(self.widths):
+            W = buffer[:, at : at + n_in * n_out].view(-1, n_in, n_out)
+            at += n_in * n_out
+            views.append((W, buffer[:, at : at + n_out].unsqueeze(-1)))
+            at += n_out
+        return views
+
+    def _weigh(self, n: int) -> None:
+        """Give the first n columns of a batch the weight 1/n and the rest, which fill it up, none."""
+        self._weighed = n
+        self._weights.zero_()[..., :n] = 1 / n
+        self._minus.copy_(-self._weights)
+
+    # --- one step ---------------------------------------------------------------------------------------
+
+    def _prepare_step(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        """`_backward` and `_update` as they are run: plainly, compiled, or as CUDA graphs."""
+        if self._compiled:
+            return torch.compile(self._backward, dynamic=False), torch.compile(self._update, dynamic=False)
+        if self.device.type == "cuda":
+            return _Captured(self._backward), _Captured(self._update)
+        return self._backward, self._update
+
+    def _backward(self) -> None:
+        """Losses of the batch in `_x`, `_y`, and every row's gradient into `_g` (L11)."""
+        h, hs, last = self._x, [self._x], len(self._layers) - 1
+        for k, (W, b) in enumerate(self._layers):
+            h_bar = torch.baddbmm(b, W.mT, h, out=self._h_bars[k])
+            if k < last:
+                h = self.activation.function(h_bar)
+                hs.append(h)
+        # log Σ exp, with exp as a power of 2, which PyTorch has vectorised.
+        h_bar.sub_(h_bar.amax(1, keepdim=True))
+        of_label = h_bar.gather(1, self._y)
+        p = h_bar.mul_(math.log2(math.e)).exp2_()
+        total = p.sum(1, keepdim=True)
+        loss = ((total.log() - of_label) * self._weights).sum((1, 2))
+        g_bar = p.mul_(self._weights / total).scatter_add_(1, self._y, self._minus)
+        for k in range(last, -1, -1):
+            W, _ = self._layers[k]
+            dW, db = self._gradients[k]
+            torch.bmm(hs[k], g_bar.mT, out=dW)
+            torch.sum(g_bar, 2, keepdim=True, out=db)
+            if k:
+                g = torch.bmm(W, g_bar, out=self._g_bars[k - 1])
+                g_bar = self.activation.fused(g, self._h_bars[k - 1], hs[k])
+        self._now.copy_(loss.expand(2, -1))
+        if self._decay is not None:  # ∂/∂θ λ‖W‖² = 2 λ W
+            decayed = torch.mul(self._decay, self.θ, out=self._spare)
+            self._g.add_(decayed)
+            self._now[1].add_(decayed.mul_(self.θ).sum(1), alpha=0.5)
+
+    def _update(self) -> None:
+        """Every rule on its own rows."""
+        for s in self._segments:
+            c = {**s.constants, **dict(zip(s.columns, s.now, strict=True))}
+            rows = slice(s.start, s.stop)
+            s.rule.step(self.θ[rows], self._g[rows], s.state, c, self._spare[rows])
+
+    def _fetch_coefficients(self) -> None:
+        """Bring this step's learning rates, bias corrections and so on to where `_update` looks for them."""
+        if self.step >= self._chunk_ends:
+            count = COEFFICIENT_STEPS
+            t = np.arange(self.step, self.step + count, dtype=np.float64)[:, None, None]
+            for s in self._segments:
+                self._compute_coefficients(s, t)
+            self._chunk_begins, self._chunk_ends = self.step, self.step + count
+        for s in self._segments:
+            if s.columns:
+                s.now.copy_(s.chunk[self.step - self._chunk_begins])
+
+    def _compute_coefficients(self, s: Segment, t: np.ndarray[Any, Any]) -> None:
+        rows = self._places[s.start : s.stop]
+        lr: Any = s.hyper["lr"]
+        if any(row.run.schedule.name != "constant" for row in rows):
+            factors = np.array([[row.schedule(int(k)) for row in rows] for k in t.ravel()])
+            lr = lr * factors[:, :, None]
+        found = s.rule.coefficients({**s.hyper, "lr": lr}, t + 1)
+        # The learning rate may have been 0 from some step on, but no other coefficient changes its kind.
+        s.constants = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
+        columns = {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
+        shape = (len(t), len(rows), 1)
+        chunk = np.stack([np.broadcast_to(v, shape) for v in columns.values()], 1) if columns else None
+        if chunk is not None:
+            s.chunk = torch.from_numpy(chunk).to(self.device, self.dtype)
+            if s.columns != list(columns):
+                s.columns, s.now = list(columns), torch.empty_like(s.chunk[0])
+
+    # --- the loop ---------------------------------------------------------------------------------------
+
+    def measurements(self) -> Iterator[list[tuple[Row, Measurement]]]:
+        """Train, and yield what is measured of which row: before the first update, at log points, after each
+        epoch. A row that has ended is measured no more."""
+        yield self._evaluate()
+        while self._going():
+            self.epoch += 1
+            for row in self._going():
+                row.epoch = self.epoch
+            self._start_clock()
+            for batch in self._batches():
+                measured = self._take(batch)
+                if measured:
+                    self._stop_clock()
+                    yield measured
+                    if not self._going():
+                        return
+                    self._start_clock()
+            self._stop_clock()
+            yield self._evaluate()
+            self._drop_ended_rows()
+
+    def _going(self) -> list[Row]:
+        return [row for row in self._places if row.status == "running"]
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, int] | None]:
+        """This epoch's mini-batches: rows `[runs × b]` of the training set, labels `[runs, 1, b]`, and how many
+        columns count. None stands for the full batch, which is there already."""
+        n, b = len(self.data.train.y), self.batch_size
+        if b == n:
+            yield None
+            return
+        order = torch.stack([epoch_order(n, row.run.seed, self.epoch) for row in self._places])
+        for first in range(0, self.steps_per_epoch * b, FETCHED * b):
+            part = order[:, first : min(first + FETCHED * b, self.steps_per_epoch * b)]
+            for size, rows in _in_batches(part, b, _aligned(b)):
+                rows = rows.to(self.device)
+                labels = self.data.train.y[rows].unsqueeze(2)
+                yield from zip(rows.flatten(1), labels, itertools.repeat(size))
+
+    def _take(self, batch: tuple[Tensor, Tensor, int] | None) -> list[tuple[Row, Measurement]]:
+        """One step of every row on its own mini-batch; what is measured then, if anything is."""
+        if batch is not None:
+            rows, labels, size = batch
+            torch.index_select(self.data.train.x, 0, rows, out=self._x_rows)
+            self._y.copy_(labels)
+            if size != self._weighed:
+                self._weigh(size)
+        self._fetch_coefficients()
+        backward, update = self._step_functions
+        log_point = (self.step + 1) % self.log_every == 0
+        measure = log_point or self.step + 1 in self._ends
+        backward()
+        norms = [self._g.square().sum(1)] if measure else []
+        before = self.θ.clone() if measure else None
+        update()
+        self._window[self.step % self.log_every].copy_(self._now)
+        self.step += 1
+        if before is not None:
+            squares = (self.θ, self.θ - before, before)
+            return self._log_point(log_point, norms + [t.square().sum(1) for t in squares])
+        # On a GPU a look at every loss would stop it every time; there the next log point finds it.
+        if self.device.type == "cpu" and not math.isfinite(self._watched().sum().item()):
+            return self._log_point(False, [])
+        return []
+
+    def _watched(self) -> Tensor:
+        """The objectives of the rows in training."""
+        objectives = self._now[1]
+        return objectives if self._all_going else objectives[self._going_places]
+
+    def _log_point(self, for_all: bool, squares: list[Tensor]) -> list[tuple[Row, Measurement]]:
+        """Means over the window since the last point, and this step's norms: the one synchronisation.
+
+        Of all rows at a log point, else of those whose last step this was. `squares` are ‖·‖² of gradient,
+        weights, change and weights before, or nothing where a divergence comes unexpected.
+        """
+        length = (self.step - 1) % self.log_every + 1
+        window = self._window[:length].double()
+        finite = window[:, 1].isfinite().tolist()
+        means = window.mean(0).tolist()
+        norms = torch.stack(squares).double().sqrt().tolist() if squares else None
+        measured = []
+        for row in self._going():
+            k = row.place
+            row.step, row.train_seconds = self.step, self._share
+            bad = next((i for i in range(length) if not finite[i][k]), None)
+            if bad is not None:
+                at = self.step - length + bad + 1
+                row.diverge(f"objective/train is {window[bad, 1, k].item()} at step {at}")
+            elif not (for_all or self.step == row.steps):
+                continue
+            grad_norm, weight_norm, change, before = (n[k] for n in norms) if norms else [math.nan] * 4
+            values = {
+                "loss/train": means[0][k],
+                "objective/train": means[1][k],
+                "lr": row.run.lr * row.schedule(self.step - 1),
+                "grad_norm": grad_norm,
+                "weight_norm": weight_norm,
+                "update_ratio": change / before if before else math.nan,
+            }
+            measured.append((row, Measurement(self.step, self.epoch, row.train_seconds, values)))
+        self._note_who_goes()
+        return measured
+
+    @torch.no_grad()
+    def _evaluate(self) -> list[tuple[Row, Measurement]]:
+        """Losses and accuracies of the parts that have rows, as `metrics.evaluate_all`, for every row."""
+        found: dict[str, list[float]] = {}
+        for part in ("train", "val", "test"):
+            split: Split = getattr(self.data, part)
+            if len(split.y):
+                losses, accuracies = self._evaluate_part(split)
+                if part != "train":
+                    found[f"loss/{part}"] = losses
+                found[f"accuracy/{part}"] = [
+                    a if math.isfinite(loss) else math.nan for loss, a in zip(losses, accuracies, strict=True)
+                ]
+        measured = []
+        for row in self._going():
+            values = {tag: column[row.place] for tag, column in found.items()}
+            row.step, row.train_seconds = self.step, self._share
+            for tag, value in values.items():
+                if not math.isfinite(value):
+                    row.diverge(f"{tag} is {value} after step {self.step}")
+                    break
+            else:
+                if self.step == row.steps:
+                    row.status = "finished"
+            measured.append((row, Measurement(self.step, self.epoch, row.train_seconds, values, True)))
+        self._note_who_goes()
+        return measured
+
+    def _evaluate_part(self, split: Split) -> tuple[list[float], list[float]]:
+        """Mean cross-entropy and accuracy of every row over a split."""
+        R, n = len(self._places), len(split.y)
+        losses = torch.zeros(R, device=self.device, dtype=torch.float64)
+        hits = torch.zeros(R, device=self.device, dtype=torch.int64)
+        chunk = EVALUATED_ROWS[self.device.type == "cpu"]
+        for first in range(0, n, chunk):
+            size = min(chunk, n - first)
+            index = first + _filled(torch.arange(_aligned(size), device=self.device), size)
+            logits = self._logits(split.x[index].mT.expand(R, -1, -1))
+            y = split.y[index].expand(R, 1, -1)
+            top, predicted = logits.max(1, keepdim=True)
+            logits.sub_(top)
+            of_label = logits.gather(1, y)
+            loss = logits.mul_(math.log2(math.e)).exp2_().sum(1, keepdim=True).log_().sub_(of_label)
+            losses += loss[:, 0, :size].sum(1, dtype=torch.float64)
+            hits += (predicted == y)[:, 0, :size].sum(1)
+        return (losses / n).tolist(), (hits.double() / n).tolist()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Logits `[runs, n_classes, b]` of `x [runs, n_features, b]`."""
+        *hidden, (W_out, b_out) = self._layers
+        h = x
+        for W, b in hidden:
+            h = self.activation.function(torch.baddbmm(b, W.mT, h))
+        logits: Tensor = torch.baddbmm(b_out, W_out.mT, h)
+        return logits
+
+    # --- rows -------------------------------------------------------------------------------------------
+
+    def _note_who_goes(self) -> None:
+        going = [row.place for row in self._going()]
+        self._all_going = len(going) == len(self._places)
+        self._going_places = torch.tensor(going, device=self.device)
+        self._ends = {self._places[k].steps for k in going}
+
+    def _drop_ended_rows(self) -> None:
+        """Go on without the rows that have ended. The others' bits are the same with them and without.
+
+        A compiled or captured step would have to be made anew, so there half of the rows must have ended.
+        """
+        going = self._going()
+        worth = len(going) < len(self._places) if self._plain else 2 * len(going) <= len(self._places)
+        if not going or not worth:
+            return
+        θ = self.θ[self._going_places]
+        states = [self._state(row.place) for row in going]
+        window = self._window[:, :, self._going_places]
+        self._places = going
+        for place, row in enumerate(going):
+            row.place = place
+        self._set_up(θ, states)
+        self._window.copy_(window)
+
+    def _state(self, place: int) -> dict[str, Tensor]:
+        """A row of the optimizer's state."""
+        segment = next(s for s in self._segments if s.start <= place < s.stop)
+        return {key: value[place - segment.start] for key, value in segment.state.items()}
+
+    def tensors(self, place: int) -> dict[str, Tensor]:
+        """A row's parameters and optimizer's state, by the names of a checkpoint."""
+        found = {}
+        for k, (W, b) in enumerate(self._layers):
+            found[f"network/weights.{k}"], found[f"network/biases.{k}"] = W[place], b[place, :, 0]
+        return found | {f"optimizer/{key}": value for key, value in self._state(place).items()}
+
+    def logits(self, place: int, x: Tensor) -> Tensor:
+        """A row's logits `[b, n_classes]` of `x [b, n_features]`."""
+        layers = [(W[place], b[place, :, 0]) for W, b in self._layers]
+        return forward(layers, x, self.activation)
+
+    # --- time -------------------------------------------------------------------------------------------
+
+    def _start_clock(self) -> None:
+        self._started = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._share += (time.perf_counter() - self._started) / max(1, len(self._going()))
+
+
+def _filled(index: Tensor, n: int) -> Tensor:
+    """`index` with its entries from n on replaced by the first."""
+    return torch.where(index < n, index, 0)
+
+
+def _in_batches(order: Tensor, b: int, width: int) -> Iterator[tuple[int, Tensor]]:
+    """Cut `order [runs, n]` into batches: (batch size, rows `[steps, runs, width]`), the last one apart where
+    it is smaller; batches are filled up to `width` with their first row."""
+    runs, n = order.shape
+    whole = n // b
+    for size, part in (
+        (b, order[:, : whole * b].view(runs, whole, b)),
+        (n - whole * b, order[:, whole * b :]),
+    ):
+        if part.numel():
+            part = part.reshape(runs, -1, size).transpose(0, 1)
+            filling = part[:, :, :1].expand(-1, -1, width - size)
+            yield size, torch.cat([part, filling], 2)
+
+
+def _ones_for_weights(n_in: int, n_out: int) -> Tensor:
+    """1 for every entry of a layer's W, 0 for those of b."""
+    return torch.cat([torch.ones(n_in * n_out), torch.zeros(n_out)])
+
+
+class _Captured:
+    """A function on tensors that stay in their places, as a CUDA graph from its fourth call on."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.calls, self.graph = function, 0, torch.cuda.CUDAGraph()
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls <= 3:  # PyTorch wants a few calls on another stream first; they are steps like others
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.function()
+            torch.cuda.current_stream().wait_stream(stream)
+            return
+        if self.calls == 4:
+            with torch.cuda.graph(self.graph):
+                self.function()
+        self.graph.replay()
