@@ -28,6 +28,7 @@ from torch import Tensor
 from ffn_bench import optim
 from ffn_bench.config import FULL_BATCH_ONLY
 from ffn_bench.data import Data, Split, epoch_order
+from ffn_bench.device import SMALL_STEP, THREADS, multiply_adds
 from ffn_bench.eager import steps_per_epoch
 from ffn_bench.inplace import InPlace, in_place
 from ffn_bench.metrics import Measurement
@@ -121,20 +122,40 @@ class Row:
 
 @dataclass
 class Segment:
-    """Rows `start:stop` of a tile, which share an update rule."""
+    """Rows of a tile that lie side by side and share an update rule."""
 
-    start: int
-    stop: int
+    rows: list[Row]
     rule: InPlace
     hyper: dict[str, Any]
     """Numbers, and float64 columns `[rows, 1]` of those in which the rows differ."""
     state: State
-    constants: dict[str, Any] = field(default_factory=dict)
-    columns: list[str] = field(default_factory=list)
-    chunk: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Coefficients that are no constants, for the steps ahead: `[steps, columns, rows, 1]`."""
-    now: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Those of this step, `[columns, rows, 1]`, always in the same memory."""
+    θ: Tensor
+    g: Tensor
+    spare: Tensor
+    c: dict[str, Any] = field(default_factory=dict)
+    """This step's coefficients: numbers, and views of `now`."""
+    now: Tensor | None = None
+    """Those that are no constants, `[coefficients, rows, 1]`, always in the same memory."""
+    ahead: Tensor | None = None
+    """Those of the steps ahead, `[steps, coefficients, rows, 1]`."""
+
+    def look_ahead(self, steps: range, device: torch.device, dtype: torch.dtype) -> None:
+        """Compute the coefficients of the steps `steps`, counted from 0."""
+        lr: Any = self.hyper["lr"]
+        if any(row.run.schedule.name != "constant" for row in self.rows):
+            lr = lr * np.array([[[row.schedule(t)] for row in self.rows] for t in steps])
+        t = np.array(steps, dtype=np.float64)[:, None, None] + 1
+        found = self.rule.coefficients({**self.hyper, "lr": lr}, t)
+        names = [name for name, value in found.items() if isinstance(value, np.ndarray)]
+        if not names:
+            self.c = found
+            return
+        shape = (len(steps), len(self.rows), 1)
+        columns = np.stack([np.broadcast_to(found[name], shape) for name in names], 1)
+        self.ahead = torch.from_numpy(columns).to(device, dtype)
+        if self.now is None:
+            self.now = torch.empty_like(self.ahead[0])
+            self.c = {**found, **dict(zip(names, self.now, strict=True))}
 
 
 def _segment_key(run: TrainConfig) -> tuple[Any, ...]:
@@ -229,21 +250,19 @@ class Tile:
         self._weigh(self.batch_size)
 
         self._segments: list[Segment] = []
-        start = 0
         for _, group in itertools.groupby(self._places, key=lambda row: _segment_key(row.run)):
-            rows = list(group)
-            stop = start + len(rows)
-            rule = _rule(rows[0].run.optimizer.name)
+            members = list(group)
+            part = slice(members[0].place, members[-1].place + 1)
+            rule = _rule(members[0].run.optimizer.name)
             assert rule is not None
-            settings = [row.run.optimizer.hyperparameters() for row in rows]
+            settings = [row.run.optimizer.hyperparameters() for row in members]
             hyper = {key: _columns([s[key] for s in settings]) for key in settings[0]}
             if states is None:
-                as_tensors = {k: self._tensor(v) for k, v in hyper.items()}
-                state = rule.init(θ[start:stop], as_tensors)
+                state = rule.init(θ[part], {key: self._tensor(value) for key, value in hyper.items()})
             else:
-                state = {k: torch.stack([s[k] for s in states[start:stop]]) for k in states[start]}
-            self._segments.append(Segment(start, stop, in_place(rule), hyper, state))
-            start = stop
+                state = {key: torch.stack([s[key] for s in states[part]]) for key in states[part.start]}
+            mine = (self.θ[part], self._g[part], self._spare[part])
+            self._segments.append(Segment(members, in_place(rule), hyper, state, *mine))
         self._chunk_ends = self.step
         self._note_who_goes()
         self._step_functions = self._prepare_step()
@@ -312,38 +331,17 @@ class Tile:
     def _update(self) -> None:
         """Every rule on its own rows."""
         for s in self._segments:
-            c = {**s.constants, **dict(zip(s.columns, s.now, strict=True))}
-            rows = slice(s.start, s.stop)
-            s.rule.step(self.θ[rows], self._g[rows], s.state, c, self._spare[rows])
+            s.rule.step(s.θ, s.g, s.state, s.c, s.spare)
 
     def _fetch_coefficients(self) -> None:
         """Bring this step's learning rates, bias corrections and so on to where `_update` looks for them."""
         if self.step >= self._chunk_ends:
-            count = COEFFICIENT_STEPS
-            t = np.arange(self.step, self.step + count, dtype=np.float64)[:, None, None]
+            self._chunk_begins, self._chunk_ends = self.step, self.step + COEFFICIENT_STEPS
             for s in self._segments:
-                self._compute_coefficients(s, t)
-            self._chunk_begins, self._chunk_ends = self.step, self.step + count
+                s.look_ahead(range(self._chunk_begins, self._chunk_ends), self.device, self.dtype)
         for s in self._segments:
-            if s.columns:
-                s.now.copy_(s.chunk[self.step - self._chunk_begins])
-
-    def _compute_coefficients(self, s: Segment, t: np.ndarray[Any, Any]) -> None:
-        rows = self._places[s.start : s.stop]
-        lr: Any = s.hyper["lr"]
-        if any(row.run.schedule.name != "constant" for row in rows):
-            factors = np.array([[row.schedule(int(k)) for row in rows] for k in t.ravel()])
-            lr = lr * factors[:, :, None]
-        found = s.rule.coefficients({**s.hyper, "lr": lr}, t + 1)
-        # The learning rate may have been 0 from some step on, but no other coefficient changes its kind.
-        s.constants = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
-        columns = {k: v for k, v in found.items() if isinstance(v, np.ndarray)}
-        shape = (len(t), len(rows), 1)
-        chunk = np.stack([np.broadcast_to(v, shape) for v in columns.values()], 1) if columns else None
-        if chunk is not None:
-            s.chunk = torch.from_numpy(chunk).to(self.device, self.dtype)
-            if s.columns != list(columns):
-                s.columns, s.now = list(columns), torch.empty_like(s.chunk[0])
+            if s.now is not None and s.ahead is not None:
+                s.now.copy_(s.ahead[self.step - self._chunk_begins])
 
     # --- the loop ---------------------------------------------------------------------------------------
 
@@ -399,14 +397,14 @@ class Tile:
         log_point = (self.step + 1) % self.log_every == 0
         measure = log_point or self.step + 1 in self._ends
         backward()
-        norms = [self._g.square().sum(1)] if measure else []
+        norms = [_norms(self._g)] if measure else []
         before = self.θ.clone() if measure else None
         update()
         self._window[self.step % self.log_every].copy_(self._now)
         self.step += 1
         if before is not None:
-            squares = (self.θ, self.θ - before, before)
-            return self._log_point(log_point, norms + [t.square().sum(1) for t in squares])
+            norms += [_norms(t) for t in (self.θ, torch.sub(self.θ, before, out=self._spare), before)]
+            return self._log_point(log_point, norms)
         # On a GPU a look at every loss would stop it every time; there the next log point finds it.
         if self.device.type == "cpu" and not math.isfinite(self._watched().sum().item()):
             return self._log_point(False, [])
@@ -417,17 +415,17 @@ class Tile:
         objectives = self._now[1]
         return objectives if self._all_going else objectives[self._going_places]
 
-    def _log_point(self, for_all: bool, squares: list[Tensor]) -> list[tuple[Row, Measurement]]:
+    def _log_point(self, for_all: bool, norms: list[Tensor]) -> list[tuple[Row, Measurement]]:
         """Means over the window since the last point, and this step's norms: the one synchronisation.
 
-        Of all rows at a log point, else of those whose last step this was. `squares` are ‖·‖² of gradient,
-        weights, change and weights before, or nothing where a divergence comes unexpected.
+        Of all rows at a log point, else of those whose last step this was. `norms` are those of the gradient,
+        the weights, their change and the weights before; none where a divergence comes unexpected.
         """
         length = (self.step - 1) % self.log_every + 1
         window = self._window[:length].double()
         finite = window[:, 1].isfinite().tolist()
         means = window.mean(0).tolist()
-        norms = torch.stack(squares).double().sqrt().tolist() if squares else None
+        columns = torch.stack(norms).tolist() if norms else None
         measured = []
         for row in self._going():
             k = row.place
@@ -438,7 +436,7 @@ class Tile:
                 row.diverge(f"objective/train is {window[bad, 1, k].item()} at step {at}")
             elif not (for_all or self.step == row.steps):
                 continue
-            grad_norm, weight_norm, change, before = (n[k] for n in norms) if norms else [math.nan] * 4
+            grad_norm, weight_norm, change, before = (c[k] for c in columns) if columns else [math.nan] * 4
             values = {
                 "loss/train": means[0][k],
                 "objective/train": means[1][k],
@@ -535,8 +533,8 @@ class Tile:
 
     def _state(self, place: int) -> dict[str, Tensor]:
         """A row of the optimizer's state."""
-        segment = next(s for s in self._segments if s.start <= place < s.stop)
-        return {key: value[place - segment.start] for key, value in segment.state.items()}
+        segment = next(s for s in self._segments if place <= s.rows[-1].place)
+        return {key: value[place - segment.rows[0].place] for key, value in segment.state.items()}
 
     def tensors(self, place: int) -> dict[str, Tensor]:
         """A row's parameters and optimizer's state, by the names of a checkpoint."""
@@ -559,6 +557,12 @@ class Tile:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self._share += (time.perf_counter() - self._started) / max(1, len(self._going()))
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """‖·‖ of every row of `[runs, P]`."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
 
 
 def _filled(index: Tensor, n: int) -> Tensor:
@@ -605,3 +609,27 @@ class _Captured:
             with torch.cuda.graph(self.graph):
                 self.function()
         self.graph.replay()
+
+
+# --- tiles ----------------------------------------------------------------------------------------------
+
+CACHE = 6 * 2**20
+"""Bytes of a CPU's cache that one thread may count on."""
+
+
+def tile_sizes(
+    count: int, widths: Sequence[int], batch_size: int, dtype: torch.dtype, device: torch.device
+) -> list[int]:
+    """How many of `count` runs each tile takes: as many as a cache (on a GPU: half its memory) holds, and on a
+    CPU as many tiles as there are threads, if each has enough to do."""
+    per_run = bytes_of_a_run(widths, batch_size, dtype)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        tiles = -(-count // max(1, free // 2 // per_run))
+    else:
+        tiles = -(-count // max(1, CACHE // per_run))
+        enough = -(-SMALL_STEP // multiply_adds(widths, batch_size))
+        tiles = max(tiles, min(THREADS, count // enough))
+        if tiles > 1:
+            tiles = min(count, -(-tiles // THREADS) * THREADS)
+    return [count // tiles + (k < count % tiles) for k in range(tiles)]

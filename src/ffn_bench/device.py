@@ -52,8 +52,12 @@ def set_threads(widths: Sequence[int], batch_size: int) -> None:
     A step of the lecture's network took 0.15 ms with one thread and 0.18 ms with two. On busy cores two
     threads wait for each other at every operation: a default run took 17 to 27 s with two, 4 s with one.
     """
-    macs = batch_size * sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
-    torch.set_num_threads(1 if macs < SMALL_STEP else THREADS)
+    torch.set_num_threads(1 if multiply_adds(widths, batch_size) < SMALL_STEP else THREADS)
+
+
+def multiply_adds(widths: Sequence[int], batch_size: int) -> int:
+    """Of a mini-batch's forward pass."""
+    return batch_size * sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
 
 
 def describe(device: torch.device) -> str:
