@@ -12,7 +12,7 @@ from torch import Tensor
 from cases import parsed
 from ffn_bench.backprop import Gradients, by_autograd, by_hand
 from ffn_bench.network import ACTIVATIONS
-from ffn_bench.train import build
+from ffn_bench.train import build_eager
 
 F64 = torch.float64
 
@@ -84,7 +84,7 @@ def test_a_run_by_hand_is_the_run_by_autograd(activation: str) -> None:
             f"model.activation={activation}",
             f"gradient={gradient}",
         )
-        run, _ = build(parsed(*overrides, "log_every=1"))
+        run, _ = build_eager(parsed(*overrides, "log_every=1"))
         curves.append([m.values for m in run.measurements()])
     for by_hand_values, by_autograd_values in zip(*curves, strict=True):
         assert by_hand_values == pytest.approx(by_autograd_values, rel=1e-10, abs=1e-10)

@@ -7,7 +7,7 @@ import torch
 
 from cases import parsed
 from ffn_bench.curvature import Newton, damped_newton_step, gradient_and_hessian
-from ffn_bench.train import build
+from ffn_bench.train import build_eager
 
 
 def test_the_hessian_of_a_quadratic() -> None:
@@ -21,7 +21,7 @@ def test_the_hessian_of_a_quadratic() -> None:
 
 
 def test_the_hessian_of_a_network_by_differences_of_its_gradient() -> None:
-    run, _ = build(parsed("model.hidden=[3]", "model.activation=tanh", "dtype=float64", "epochs=1"))
+    run, _ = build_eager(parsed("model.hidden=[3]", "model.activation=tanh", "dtype=float64", "epochs=1"))
     x, y = run.data.train
     _, H = gradient_and_hessian(run._objective(x, y)[0], run.parameters)
     p = run.parameters[0]
@@ -54,7 +54,7 @@ def test_newton_solves_a_quadratic_in_one_step_and_leaves_a_saddle() -> None:
 
 
 def test_newton_trains_small_networks_and_refuses_large_ones() -> None:
-    run, _ = build(
+    run, _ = build_eager(
         parsed("optimizer=newton", "data=moons", "model.hidden=[8]", "model.activation=tanh", "epochs=25")
     )
     measured = list(run.measurements())
@@ -63,4 +63,4 @@ def test_newton_trains_small_networks_and_refuses_large_ones() -> None:
     losses = [m.values["loss/train"] for m in measured if "loss/train" in m.values]
     assert losses == sorted(losses, reverse=True)
     with pytest.raises(Exception, match="3,000 parameters, this one has 26,122"):
-        build(parsed("optimizer=newton", "model=mlp"))
+        build_eager(parsed("optimizer=newton", "model=mlp"))

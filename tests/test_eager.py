@@ -17,11 +17,11 @@ from ffn_bench.eager import EagerRun
 from ffn_bench.metrics import Measurement
 from ffn_bench.network import ACTIVATIONS, INITS
 from ffn_bench.rules import RULES
-from ffn_bench.train import build
+from ffn_bench.train import build_eager
 
 
 def engine(*overrides: str) -> EagerRun:
-    return build(parsed(*overrides))[0]
+    return build_eager(parsed(*overrides))[0]
 
 
 def losses(measurements: list[Measurement], tag: str = "loss/train") -> list[float]:

@@ -24,8 +24,7 @@ from conftest import Command, files_below
 from ffn_bench import runs
 from ffn_bench.errors import UserError
 from ffn_bench.metrics import evaluate
-from ffn_bench.record import Checkpoints
-from ffn_bench.train import build
+from ffn_bench.train import build_eager
 
 FFN_TRAIN = Path(sys.executable).with_name("ffn-train")
 
@@ -148,9 +147,9 @@ def test_a_diverged_run(ffn: Command, tmp_path: Path) -> None:
     assert summary["final"]["loss/train"] is None
     assert "accuracy/test" not in summary["final"]
     assert summary["best"]["epoch"] == 0
-    tensors, state = runs.load_checkpoint(folder)
+    state = runs.load_checkpoint(folder)
     assert state["step"] == 0
-    assert all(torch.isfinite(t).all() for t in tensors.values())
+    assert all(torch.isfinite(t).all() for t in state["network"].values())
 
 
 def test_a_persons_own_table(ffn: Command, tmp_path: Path) -> None:
@@ -173,28 +172,26 @@ def test_no_validation_part(ffn: Command, tmp_path: Path) -> None:
 def test_a_checkpoint_is_the_complete_state(tmp_path: Path, optimizer: str) -> None:
     """Two epochs, a checkpoint, a third epoch: the third from the checkpoint alone is the same."""
     overrides = (f"optimizer={optimizer}", "epochs=3", "dtype=float64", "log_every=1", "batch_size=full")
-    unbroken, _ = build(parsed(*overrides))
+    unbroken, _ = build_eager(parsed(*overrides))
     curve = []
     for measurement in unbroken.measurements():
         if measurement.ends_epoch and measurement.epoch == 2:
-            Checkpoints(tmp_path, unbroken).save()
+            runs.save_checkpoint(tmp_path, unbroken.state())
         curve.append(measurement.values)
-    tensors, state = runs.load_checkpoint(tmp_path)
-    resumed, _ = build(parsed(*overrides))
-    resumed.network.load_state_dict(
-        {k.removeprefix("network/"): v for k, v in tensors.items() if k.startswith("network/")}
-    )
-    resumed.optimizer.load_state_dict(runs.unpack(state["optimizer"], tensors))
+    state = runs.load_checkpoint(tmp_path)
+    resumed, _ = build_eager(parsed(*overrides))
+    resumed.network.load_state_dict(state["network"])
+    resumed.optimizer.load_state_dict(state["optimizer"])
     assert (state["epoch"], state["step"]) == (2, 2)
-    third, _ = build(parsed(*[o.replace("epochs=3", "epochs=1") for o in overrides]))
+    third, _ = build_eager(parsed(*[o.replace("epochs=3", "epochs=1") for o in overrides]))
     third.network, third.optimizer = resumed.network, resumed.optimizer
     third.parameters = list(third.network.parameters())
     assert [m.values for m in third.measurements()][1:] == curve[-2:]
 
 
 def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
-    engine, _ = build(parsed("epochs=1"))
-    Checkpoints(tmp_path, engine).save()
+    engine, _ = build_eager(parsed("epochs=1"))
+    runs.save_checkpoint(tmp_path, engine.state())
     file = next((tmp_path / "checkpoint").glob("*.safetensors"))
     whole = file.read_bytes()
     for position in range(0, len(whole), len(whole) // 40):
@@ -289,7 +286,7 @@ def test_a_full_disk_is_one_line_and_a_failed_run(tmp_path: Path) -> None:
 
 
 def test_evaluation_of_nothing_is_nan() -> None:
-    engine, _ = build(parsed("data.val_fraction=0"))
+    engine, _ = build_eager(parsed("data.val_fraction=0"))
     assert all(math.isnan(v) for v in evaluate(engine.network, engine.data.val))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import Command
-from ffn_bench.sweep import leaderboard
+from ffn_bench.leaderboard import leaderboard
 
 
 def folders(tmp_path: Path, name: str) -> list[Path]:

@@ -1,15 +1,15 @@
 """The batched engine: the training loop with a leading run axis; many runs advance in one tensor program.
 
-A `Tile` trains runs that share data, layer widths, activation, batch size and dtype. Everything that tells them
-apart (weights, data order, learning rate and its schedule, optimizer, λ) is a row of a tensor. All parameters
-are one buffer `[runs, P]`, of which each layer's W `[runs, n_in, n_out]` and b are views; forward and backward
-are the lecture's equations on these (the legible version is `backprop.by_hand`), and the update rules work on
-rows (`inplace`).
+A `Tile` trains runs that share data, layer widths, activation, batch size and dtype. Everything that tells
+them apart (weights, data order, learning rate and its schedule, optimizer, λ) is a row of a tensor. All
+parameters are one buffer `[runs, P]`, of which each layer's W `[runs, n_in, n_out]` and b are views; forward
+and backward are the lecture's equations on these (the legible version is `backprop.by_hand`), and the update
+rules work on rows (`inplace`).
 
-Activations are kept transposed, `[runs, features, b]`: a product whose last dimension is the batch, a multiple
-of 32, takes half the time of one that is 10 or 15 wide. A batch is filled up to such a multiple with rows that
-weigh nothing, so every element has its place in a vector register whichever runs are beside it, and a run's
-bits do not depend on its company.
+Activations are kept transposed, `[runs, features, b]`: a product whose last dimension is the batch, a
+multiple of 32, takes half the time of one that is 10 or 15 wide. A batch is filled up to such a multiple with
+rows that weigh nothing, so every element has its place in a vector register whichever runs are beside it, and
+a run's bits do not depend on its company.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from ffn_bench.rules import RULES, Rule, State
 from ffn_bench.schema import TorchOptimizerConfig, TrainConfig, count_parameters
 
 ALIGNED = 32
-"""Batches are filled up to a multiple of this: two AVX-512 registers of float32, what PyTorch's loops take."""
+"""Batches are filled up to a multiple of this: two AVX-512 registers of float32, what PyTorch's loops take.
+"""
 
 COEFFICIENT_STEPS = 256
 """Steps for which coefficients (learning rates, bias corrections) are computed at once."""
@@ -71,7 +72,8 @@ def _rule(name: str) -> Rule | None:
 def group_key(run: TrainConfig) -> tuple[Any, ...]:
     """Runs with equal keys can share a tile."""
     model = (tuple(run.model.widths()), run.model.activation)
-    return (repr(run.data), *model, run.batch_size, run.drop_last, run.dtype, run.device, run.log_every)
+    loop = (run.batch_size, run.drop_last, run.log_every, run.dtype, run.device, run.compile)
+    return repr(run.data), *model, *loop
 
 
 def bytes_of_a_run(widths: Sequence[int], batch_size: int, dtype: torch.dtype) -> int:
@@ -110,10 +112,15 @@ class Row:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
         return self.tile.logits(self.place, x)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """A complete state: tensors, and the place in the run."""
+    def state(self) -> dict[str, Any]:
+        """A complete state: the place in the run, the network's tensors, the optimizer's."""
         place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
-        return self.tile.tensors(self.place), {**place, "engine": "batched"}
+        return {"engine": "batched", **place, **self.tile.tensors(self.place)}
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Train it, where it has the tile for itself."""
+        for measured in self.tile.measurements():
+            yield from (measurement for _, measurement in measured)
 
     def diverge(self, reason: str) -> None:
         """End it; its neighbours go on."""
@@ -184,11 +191,11 @@ def _columns(values: Sequence[Any]) -> Any:
 class Tile:
     """Runs in training side by side. Iterate over `measurements`; in between, every row's state is complete.
 
-    `data` is on the device and in the dtype of the runs, which must have equal `group_key`s. `rows` are in the
-    order of `runs`.
+    `data` is on the device and in the dtype of the runs, which must have equal `group_key`s. `rows` are in
+    the order of `runs`.
     """
 
-    def __init__(self, runs: Sequence[TrainConfig], data: Data, compiled: bool = False) -> None:
+    def __init__(self, runs: Sequence[TrainConfig], data: Data) -> None:
         first, x = runs[0], data.train.x
         self.data, self.log_every = data, first.log_every
         self.device, self.dtype = x.device, x.dtype
@@ -207,8 +214,8 @@ class Tile:
         θ = torch.stack([self._start(row.run) for row in self._places])
         self._weight = torch.cat([_ones_for_weights(a, b) for a, b in itertools.pairwise(self.widths)])
         self._weight = self._weight.to(self.device, self.dtype)
-        self._compiled = compiled
-        self._plain = self.device.type == "cpu" and not compiled
+        self._compiled = first.compile
+        self._plain = self.device.type == "cpu" and not first.compile
         self._set_up(θ.to(self.device, self.dtype), None)
 
     def _row(self, run: TrainConfig, place: int) -> Row:
@@ -291,13 +298,14 @@ class Tile:
 
     # --- one step ---------------------------------------------------------------------------------------
 
-    def _prepare_step(self) -> tuple[Callable[[], None], Callable[[], None]]:
-        """`_backward` and `_update` as they are run: plainly, compiled, or as CUDA graphs."""
+    def _prepare_step(self) -> list[Callable[[], None]]:
+        """`_backward` and `_update` as they are run: plainly, compiled, as CUDA graphs."""
+        functions: list[Callable[[], None]] = [self._backward, self._update]
         if self._compiled:
-            return torch.compile(self._backward, dynamic=False), torch.compile(self._update, dynamic=False)
+            functions = [torch.compile(function, dynamic=False) for function in functions]
         if self.device.type == "cuda":
-            return _Captured(self._backward), _Captured(self._update)
-        return self._backward, self._update
+            functions = [_Captured(function) for function in functions]
+        return functions
 
     def _backward(self) -> None:
         """Losses of the batch in `_x`, `_y`, and every row's gradient into `_g` (L11)."""
@@ -317,8 +325,8 @@ class Tile:
         for k in range(last, -1, -1):
             W, _ = self._layers[k]
             dW, db = self._gradients[k]
-            torch.bmm(hs[k], g_bar.mT, out=dW)
-            torch.sum(g_bar, 2, keepdim=True, out=db)
+            _into(dW, torch.bmm, hs[k], g_bar.mT)
+            _into(db, torch.sum, g_bar, 2, keepdim=True)
             if k:
                 g = torch.bmm(W, g_bar, out=self._g_bars[k - 1])
                 g_bar = self.activation.fused(g, self._h_bars[k - 1], hs[k])
@@ -346,8 +354,8 @@ class Tile:
     # --- the loop ---------------------------------------------------------------------------------------
 
     def measurements(self) -> Iterator[list[tuple[Row, Measurement]]]:
-        """Train, and yield what is measured of which row: before the first update, at log points, after each
-        epoch. A row that has ended is measured no more."""
+        """Train, and yield after every step what is measured of which row: before the first update, at log
+        points, after each epoch. A row that has ended, or whose status is changed, is measured no more."""
         yield self._evaluate()
         while self._going():
             self.epoch += 1
@@ -356,12 +364,14 @@ class Tile:
             self._start_clock()
             for batch in self._batches():
                 measured = self._take(batch)
-                if measured:
-                    self._stop_clock()
+                if not measured:
                     yield measured
-                    if not self._going():
-                        return
-                    self._start_clock()
+                    continue
+                self._stop_clock()
+                yield measured
+                if not self._going():
+                    return
+                self._start_clock()
             self._stop_clock()
             yield self._evaluate()
             self._drop_ended_rows()
@@ -370,15 +380,17 @@ class Tile:
         return [row for row in self._places if row.status == "running"]
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, int] | None]:
-        """This epoch's mini-batches: rows `[runs × b]` of the training set, labels `[runs, 1, b]`, and how many
-        columns count. None stands for the full batch, which is there already."""
+        """This epoch's mini-batches: rows `[runs × b]` of the training set, labels `[runs, 1, b]`, and how
+        many columns count. None stands for the full batch, which is there already.
+        """
         n, b = len(self.data.train.y), self.batch_size
         if b == n:
             yield None
             return
         order = torch.stack([epoch_order(n, row.run.seed, self.epoch) for row in self._places])
-        for first in range(0, self.steps_per_epoch * b, FETCHED * b):
-            part = order[:, first : min(first + FETCHED * b, self.steps_per_epoch * b)]
+        used = self.steps_per_epoch * b
+        for first in range(0, used, FETCHED * b):
+            part = order[:, first : min(first + FETCHED * b, used)]
             for size, rows in _in_batches(part, b, _aligned(b)):
                 rows = rows.to(self.device)
                 labels = self.data.train.y[rows].unsqueeze(2)
@@ -536,12 +548,12 @@ class Tile:
         segment = next(s for s in self._segments if place <= s.rows[-1].place)
         return {key: value[place - segment.rows[0].place] for key, value in segment.state.items()}
 
-    def tensors(self, place: int) -> dict[str, Tensor]:
-        """A row's parameters and optimizer's state, by the names of a checkpoint."""
-        found = {}
+    def tensors(self, place: int) -> dict[str, dict[str, Tensor]]:
+        """A row's network, by the names of an `FFN`'s state_dict, and its optimizer's state."""
+        network = {}
         for k, (W, b) in enumerate(self._layers):
-            found[f"network/weights.{k}"], found[f"network/biases.{k}"] = W[place], b[place, :, 0]
-        return found | {f"optimizer/{key}": value for key, value in self._state(place).items()}
+            network[f"weights.{k}"], network[f"biases.{k}"] = W[place], b[place, :, 0]
+        return {"network": network, "optimizer": self._state(place)}
 
     def logits(self, place: int, x: Tensor) -> Tensor:
         """A row's logits `[b, n_classes]` of `x [b, n_features]`."""
@@ -557,6 +569,14 @@ class Tile:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self._share += (time.perf_counter() - self._started) / max(1, len(self._going()))
+
+
+def _into(out: Tensor, function: Callable[..., Tensor], *arguments: Any, **keywords: Any) -> None:
+    """Compute into a view; torch.compile knows that as a copy only."""
+    if torch.compiler.is_compiling():
+        out.copy_(function(*arguments, **keywords))
+    else:
+        function(*arguments, **keywords, out=out)
 
 
 def _norms(rows: Tensor) -> Tensor:
@@ -618,14 +638,23 @@ CACHE = 6 * 2**20
 
 
 def tile_sizes(
-    count: int, widths: Sequence[int], batch_size: int, dtype: torch.dtype, device: torch.device
+    count: int,
+    widths: Sequence[int],
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    compiled: bool = False,
 ) -> list[int]:
-    """How many of `count` runs each tile takes: as many as a cache (on a GPU: half its memory) holds, and on a
-    CPU as many tiles as there are threads, if each has enough to do."""
+    """How many of `count` runs each tile takes: as many as a cache (on a GPU: half its memory) holds.
+
+    On a CPU there are as many tiles as threads, if each has enough to do; a compiled step uses all threads.
+    """
     per_run = bytes_of_a_run(widths, batch_size, dtype)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         tiles = -(-count // max(1, free // 2 // per_run))
+    elif compiled:
+        tiles = -(-count // max(1, THREADS * CACHE // per_run))
     else:
         tiles = -(-count // max(1, CACHE // per_run))
         enough = -(-SMALL_STEP // multiply_adds(widths, batch_size))

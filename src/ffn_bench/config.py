@@ -29,6 +29,7 @@ from ffn_bench.schema import (
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
+    SgdConfig,
     TorchOptimizerConfig,
     TorchvisionConfig,
     TrainConfig,
@@ -225,7 +226,15 @@ def check_schedule(schedule: ScheduleConfig) -> None:
 
 
 SHARES = ("betas", "beta", "rho")
-NOT_NEGATIVE = ("eps", "momentum", "weight_decay", "lr_decay", "initial_accumulator_value", "damping")
+NOT_NEGATIVE = (
+    "eps",
+    "momentum",
+    "momentum_decay",
+    "weight_decay",
+    "lr_decay",
+    "initial_accumulator_value",
+    "damping",
+)
 AT_LEAST_ONE = ("max_iter", "history_size", "max_parameters")
 """Bounds of the optimizers' keys, by name; what else PyTorch refuses shows when one is built."""
 
@@ -238,6 +247,12 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
         return
     if type(optimizer) not in OURS:
         return
+    if (
+        isinstance(optimizer, SgdConfig)
+        and optimizer.nesterov
+        and not (optimizer.momentum and not optimizer.dampening)
+    ):
+        raise UserError("optimizer.nesterov", "needs momentum and no dampening", "set optimizer.momentum=0.9")
     for key, value in optimizer.hyperparameters().items():
         path = f"optimizer.{key}"
         if key == "betas" and len(value) != 2:

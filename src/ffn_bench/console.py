@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,11 +24,19 @@ from rich.text import Text
 from ffn_bench.schema import TrainConfig, count_parameters
 
 if TYPE_CHECKING:
-    from ffn_bench.eager import EagerRun
+    from ffn_bench.data import Data
     from ffn_bench.metrics import Measurement
+    from ffn_bench.record import Training
 
 PLAIN_LINES = 10
 """Lines of progress that a run prints where there is no live bar."""
+
+
+LINES = 40
+"""Runs of a sweep, at most, that each get a line when they end."""
+
+LIVE_RUNS = 2000
+"""Runs of a sweep, at most, whose settings are compared live."""
 
 
 def make_console() -> Console:
@@ -86,13 +99,13 @@ class RunView:
         self._progress: Progress | None = None
         self._shown: dict[str, float] = {}
 
-    def start(self, facts: dict[str, str], warnings: Sequence[str], steps: int, epochs: int) -> None:
+    def start(self, facts: dict[str, str], training: Training, epochs: int) -> None:
         """Print the facts, a line each, and begin the bar."""
-        self._epochs, self._steps = epochs, steps
+        self._epochs, steps = epochs, training.steps
         self.console.print(Text("ffn-train", style="bold"))
         for key, value in facts.items():
             self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
-        for warning in warnings:
+        for warning in training.data.warnings:
             self.console.print(Text(f"  warning    {warning}", style="yellow"), soft_wrap=True)
         self.console.print()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -162,83 +175,165 @@ class RunView:
         self.console.print(line, soft_wrap=True)
 
 
-class SweepView(RunView):
-    """Shows a sweep: a bar of runs and a bar of the run in training, a line for each run that ended."""
+class SweepView:
+    """Shows a sweep: what is trained how, a bar and the settings that lead, a line for a run that ended.
 
-    def __init__(self, names: Sequence[str], folder: Path) -> None:
-        super().__init__()
-        self.names, self.folder = names, folder
-        self.number = 0
-        self._done: Any = None
+    `runs` are their names and swept settings. In large sweeps only runs that went wrong have a line. May be
+    told things from several threads.
+    """
+
+    def __init__(self, runs: Sequence[tuple[str, dict[str, str]]], folder: Path) -> None:
+        self.console = make_console()
+        self.runs, self.folder = runs, folder
+        self._lock = threading.Lock()
+        self._latest: dict[int, Measurement] = {}
+        self._ended: dict[int, dict[str, Any]] = {}
+        self._steps = [0] * len(runs)
+        self._live: Live | None = None
+        self._bar: Progress | None = None
+        self._width = min(70, max(len(name) for name, _ in runs))
+        self._lines = len(runs) <= LINES
+        self._told = 0
+
+    def start(self, groups: Sequence[int], alone: Sequence[str | None]) -> None:
+        """Print how many runs are trained in which way, and begin the bar.
+
+        `groups` are sizes of groups that are trained side by side; `alone` has, for every run that is trained
+        by itself, the reason.
+        """
         self.console.print(Text("ffn-train", style="bold"))
-        facts = {"sweep": f"{count(len(names))} runs, one after the other", "folder": str(folder)}
-        for key, value in facts.items():
-            self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
-        line = f"tensorboard --logdir {shlex.quote(str(folder))}"
-        self.console.print(Text.assemble("  ", ("curves    ", "dim"), line), soft_wrap=True)
-        self.console.print()
-        self._width = min(70, max(len(name) for name in names))
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._progress = _bar(self.console)
-            self._progress.start()
-            self._task = self._progress.add_task("", total=1, numbers="", rate=0.0)
-            self._done = self._progress.add_task("sweep", total=len(names), numbers="", rate=0.0)
-
-    def start(self, facts: dict[str, str], warnings: Sequence[str], steps: int, epochs: int) -> None:
-        """Begin the bar of the next run."""
-        self._epochs, self._shown = epochs, {}
-        if self._progress:
-            self._progress.reset(self._task, total=steps)
-
-    def write(self, measurement: Measurement) -> None:
-        """Bring the bar up to date; in a pipe only ended runs are told."""
-        if self._progress:
-            super().write(measurement)
-
-    def close(self) -> None:
-        """The bar stays for the next run."""
-
-    def end(self, summary: dict[str, Any], folder: Path) -> None:
-        """Print the line of a run that ended by itself."""
-        best, final = summary["best"] or {}, summary["final"]
-        line = (
-            f"val {percent(best.get('accuracy/val'))}  test {percent((best or final).get('accuracy/test'))}"
-        )
-        self._line(summary["status"], f"{line}  {duration(summary['train_seconds'])}", summary["reason"])
-
-    def failed(self, why: str) -> None:
-        """Print the line of a run that failed."""
-        self._line("failed", "", why)
-
-    def _line(self, status: str, numbers: str, reason: str) -> None:
-        style = {"finished": "green", "diverged": "yellow"}.get(status, "bold red")
-        name = self.names[self.number]
-        self.number += 1
-        place = f"[{self.number:>{len(str(len(self.names)))}}/{len(self.names)}]"
-        text = Text.assemble(f"  {place} {name:<{self._width}}  ", (f"{status:<9}", style), numbers)
-        if reason:
-            text.append(f"  {reason}", style=style)
-        self.console.print(text, soft_wrap=True)
-        if self._progress:
-            self._progress.update(
-                self._done, completed=self.number, numbers=f"{self.number}/{len(self.names)} runs"
+        together = sum(groups)
+        ways = [f"{count(together)} side by side" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
+        self._fact("sweep", f"{count(len(self.runs))} runs" + (f", {ways[0]}" if together else ""))
+        for reason, number in Counter(alone).items():
+            self._fact(
+                "alone", f"{count(number)} runs" + (f": {reason}" if reason else ", one after the other")
             )
-
-    def closing(self, planned: int, ended: int, failures: Sequence[str]) -> None:
-        """Say again which runs failed or never began, and where everything is."""
+        self._fact("folder", str(self.folder))
+        self._fact("curves", f"tensorboard --logdir {shlex.quote(str(self.folder))}")
         self.console.print()
-        for name in failures:
-            self.console.print(Text(f"  failed       {name}", style="bold red"), soft_wrap=True)
-        if ended < planned:
-            self.console.print(Text(f"  not trained  {planned - ended} of {planned} runs", style="bold red"))
-        self.console.print(Text.assemble("  ", ("sweep folder ", "dim"), str(self.folder)), soft_wrap=True)
-        self._tensorboard(self.folder)
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._bar = _bar(self.console)
+            self._task = self._bar.add_task("runs", total=None, numbers="", rate=0.0)
+            self._started = time.monotonic()
+            self._live = Live(
+                get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True
+            )
+            self._live.start()
+
+    def expect(self, steps: int) -> None:
+        """Say how many steps all runs have together."""
+        if self._bar:
+            self._bar.update(self._task, total=steps)
+
+    def measured(self, run: int, measurement: Measurement) -> None:
+        """Take what was measured of a run."""
+        with self._lock:
+            self._steps[run] = measurement.step
+            before = self._latest.get(run)
+            if before is not None:
+                measurement = replace(measurement, values=before.values | measurement.values)
+            self._latest[run] = measurement
+
+    def ended(self, run: int, summary: dict[str, Any]) -> None:
+        """Take a run's end, and print its line."""
+        with self._lock:
+            self._ended[run] = summary
+            status, total = summary["status"], len(self.runs)
+            if self._lines or status not in ("finished", "interrupted"):
+                self._line(run, summary)
+            elif not self._live and len(self._ended) * 10 // total > self._told:
+                self._told = len(self._ended) * 10 // total
+                self.console.print(f"  {count(len(self._ended))} of {count(total)} runs have ended")
+
+    def _line(self, run: int, summary: dict[str, Any]) -> None:
+        best, final, status = summary["best"] or {}, summary["final"], summary["status"]
+        name, total = self.runs[run][0], len(self.runs)
+        style = {"finished": "green", "diverged": "yellow"}.get(status, "bold red")
+        place = f"[{len(self._ended):>{len(str(total))}}/{total}]"
+        text = Text.assemble(f"  {place} {name:<{self._width}}  ", (f"{status:<9}", style))
+        if status != "failed":
+            text.append(f" val {percent(best.get('accuracy/val'))}")
+            text.append(f"  test {percent((best or final).get('accuracy/test'))}")
+            text.append(f"  {duration(summary['train_seconds'])}")
+        if summary["reason"]:
+            text.append(f"  {summary['reason']}", style=style)
+        self.console.print(text, soft_wrap=True)
+
+    def _picture(self) -> Group:
+        """The settings that lead now, and the bar."""
+        assert self._bar is not None
+        with self._lock:
+            latest, ended, steps = dict(self._latest), len(self._ended), sum(self._steps)
+        seconds = time.monotonic() - self._started
+        numbers = f"{count(ended)}/{count(len(self.runs))} ended"
+        self._bar.update(self._task, completed=steps, numbers=numbers, rate=steps / seconds)
+        if len(self.runs) > LIVE_RUNS:  # a table of so many would take its time from the training
+            return Group(self._bar)
+        settings: dict[str, list[Measurement]] = {}
+        for run, measurement in latest.items():
+            own = " ".join(f"{k}={v}" for k, v in self.runs[run][1].items() if k != "seed")
+            settings.setdefault(own or "all seeds", []).append(measurement)
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column("leading now", no_wrap=True, max_width=60)
+        for column in ("runs", "epoch", "loss", "validation"):
+            table.add_column(column, justify="right", no_wrap=True)
+        rows = []
+        for own, members in settings.items():
+            accuracy = _mean(m.values.get("accuracy/val", math.nan) for m in members)
+            loss = _mean(m.values.get("loss/train", math.nan) for m in members)
+            rows.append((own, len(members), max(m.epoch for m in members), loss, accuracy))
+        rows.sort(key=lambda row: -row[4] if math.isfinite(row[4]) else math.inf)
+        for own, members_count, epoch, loss, accuracy in rows[:10]:
+            table.add_row(Text(own), str(members_count), str(epoch), number(loss), percent(accuracy))
+        return Group(table, self._bar)
 
     def finish(self) -> None:
-        """Take the bars away."""
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
+        """Take the live part away."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def closing(self, begun: int, failures: Sequence[str]) -> None:
+        """Say again which runs failed or never began, and where everything is."""
+        self.console.print()
+        for name in failures[:20]:
+            self.console.print(Text(f"  failed       {name}", style="bold red"), soft_wrap=True)
+        if len(failures) > 20:
+            self.console.print(Text(f"  failed       and {len(failures) - 20} more", style="bold red"))
+        total = len(self.runs)
+        if begun < total:
+            self.console.print(Text(f"  not trained  {total - begun} of {total} runs", style="bold red"))
+        self.console.print(Text.assemble("  ", ("sweep folder ", "dim"), str(self.folder)), soft_wrap=True)
+        line = f"tensorboard --logdir {shlex.quote(str(self.folder))}"
+        self.console.print(Text.assemble("  ", ("curves       ", "dim"), line), soft_wrap=True)
+
+    def _fact(self, key: str, value: str) -> None:
+        self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of those that are finite, or NaN."""
+    finite = [v for v in values if math.isfinite(v)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+class RunOfSweep(RunView):
+    """A run of a sweep that is trained by itself: shown as a part of the sweep."""
+
+    def __init__(self, sweep: SweepView, run: int) -> None:
+        super().__init__()
+        self._sweep, self._run = sweep, run
+
+    def start(self, facts: dict[str, str], training: Training, epochs: int) -> None:
+        """Nothing: the sweep has said it."""
+
+    def write(self, measurement: Measurement) -> None:
+        """Hand it to the sweep's view."""
+        self._sweep.measured(self._run, measurement)
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Nothing: the sweep prints the line of a run that ended."""
 
 
 def show_leaderboard(
@@ -289,9 +384,9 @@ def _spread(value: tuple[float, float], form: Any) -> str:
     return f"{form(mean)} ± {form(deviation)}" if math.isfinite(deviation) else str(form(mean))
 
 
-def facts_of(run: TrainConfig, engine: EagerRun, device: str, folder: Path) -> dict[str, str]:
+def facts_of(run: TrainConfig, data: Data, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
-    data, widths = engine.data, engine.network.widths
+    widths = [data.n_features, *run.model.widths(), len(data.classes)]
     rows = [f"{part} {count(len(getattr(data, part).y))}" for part in ("train", "val", "test")]
     settings = run.optimizer.hyperparameters()
     own = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "lr" and v not in (0.0, False, None))

@@ -6,6 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,7 @@ class EagerRun:
         self.train_seconds = 0.0
         self.status, self.reason = "running", ""
         self.parameters: list[Tensor] = list(network.parameters())
+        self._on_cpu = data.train.x.device.type == "cpu"
         self._one = torch.ones((), device=data.train.x.device, dtype=data.train.x.dtype)  # ∂J/∂J
         # A step's hooks for profilers and torch.compile cost as much as the fused update of a small network.
         self._optimizer_step = inspect.unwrap(type(optimizer).step)
@@ -82,7 +84,8 @@ class EagerRun:
                 before = [p.detach().clone() for p in self.parameters] if log_point else None
                 self._update(x, y)
                 self.step += 1
-                if before is not None:
+                # On a GPU a look at every loss would stop it every time; there the next log point finds it.
+                if log_point or (self._on_cpu and not math.isfinite(self._objectives[-1].item())):
                     self._stop_clock()
                     yield self._log_point(before)
                     if self.status == "diverged":
@@ -93,6 +96,12 @@ class EagerRun:
             if self.status == "diverged":
                 return
         self.status = "finished"
+
+    def state(self) -> dict[str, Any]:
+        """A complete state: the place in the run, the network's tensors, the optimizer's."""
+        place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
+        parts = {"network": dict(self.network.state_dict()), "optimizer": self.optimizer.state_dict()}
+        return {"engine": "eager", **place, **parts}
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This epoch's mini-batches: slices of the permuted training rows, which stay on their device."""
@@ -150,9 +159,14 @@ class EagerRun:
         loss = F.cross_entropy(self.network.forward(x), y)
         return loss, loss + self.l2 * penalty(self.network.layers) if self.l2 else loss
 
-    def _log_point(self, before: list[Tensor]) -> Measurement:
-        """Means over the window since the last point, and this step's norms: the one synchronisation."""
+    def _log_point(self, before: list[Tensor] | None) -> Measurement:
+        """Means over the window since the last point, and this step's norms: the one synchronisation.
+
+        Where a divergence comes unexpected, the weights `before` the step are not known.
+        """
         with torch.no_grad():
+            if before is None:
+                before = [torch.full_like(p, math.nan) for p in self.parameters]
             changes = [after - start for after, start in zip(self.parameters, before, strict=True)]
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             groups = (gradients, self.parameters, changes, before)

@@ -3,8 +3,8 @@
 `rules.py` is the legible version; the tests hold the two together step by step. Here θ, g and every state are
 `[runs, P]`, a row a run. What does not depend on them, such as 1 − β₂ᵗ, comes from `coefficients(hyper, t)`:
 computed in float64 for many steps at once, from numbers, or from columns `[runs, 1]` where the runs differ.
-`step(θ, g, state, c, spare)` then makes one step with one column (or number) for each coefficient. g is lost in
-it, and `spare` is one more tensor of its shape to work in.
+`step(θ, g, state, c, spare)` then makes one step with one column (or number) for each coefficient. g is lost
+in it, and `spare` is one more tensor of its shape to work in.
 
 A hyper-parameter that is 0 must be 0 in every row: such terms are left out.
 """

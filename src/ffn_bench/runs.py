@@ -159,28 +159,30 @@ def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str
 # --- checkpoints ----------------------------------------------------------------------------------------
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write `tensors` and the JSON-able `state` as the run's checkpoint, then drop the one before.
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state`, nested dicts and lists of tensors and plain values with its `step`, as the checkpoint.
 
     `folder/checkpoint/latest.json` names the tensors' file and its SHA-256; it is replaced last, so at
-    any instant it points to a whole checkpoint.
+    any instant it points to a whole checkpoint. The one before is dropped then.
     """
     from safetensors.torch import save
 
     target = folder / "checkpoint"
     target.mkdir(exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    packed = pack(state, tensors, "")
     content = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
     name = f"step-{state['step']:010d}.safetensors"
     write_whole(target / name, content)
     digest = hashlib.sha256(content).hexdigest()
-    write_json(target / "latest.json", {"format": 1, "tensors": name, "sha256": digest, "state": state})
+    write_json(target / "latest.json", {"format": 1, "tensors": name, "sha256": digest, "state": packed})
     for old in target.glob("step-*.safetensors"):
         if old.name != name:
             old.unlink()
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the state that `save_checkpoint` wrote.
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` was given, tensors on the CPU.
 
     Raises `UserError` (status 4) where there is none or a byte of it is not what was written.
     """
@@ -195,7 +197,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(str(source), f"holds no checkpoint ({e})", "train the run", errors.RUN_FOLDER) from e
     if not whole:
         raise UserError(str(source), "is damaged: its checksum differs", "train again", errors.RUN_FOLDER)
-    return load(content), latest["state"]
+    state: dict[str, Any] = unpack(latest["state"], load(content))
+    return state
 
 
 def pack(state: Any, tensors: dict[str, Tensor], path: str) -> Any:
@@ -209,7 +212,8 @@ def pack(state: Any, tensors: dict[str, Tensor], path: str) -> Any:
         tensors[path] = state
         return {"tensor": path}
     if isinstance(state, dict):
-        return {"dict": [[key, pack(value, tensors, f"{path}/{key}")] for key, value in state.items()]}
+        below = f"{path}/" if path else ""
+        return {"dict": [[key, pack(value, tensors, f"{below}{key}")] for key, value in state.items()]}
     if isinstance(state, (list, tuple)):
         kind = "list" if isinstance(state, list) else "tuple"
         return {kind: [pack(value, tensors, f"{path}/{k}") for k, value in enumerate(state)]}

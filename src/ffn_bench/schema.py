@@ -322,6 +322,7 @@ class TrainConfig:
     seed: int = 0
     l2: float = 0.0
     gradient: str = "autograd"
+    compile: bool = False
     device: str = "auto"
     dtype: str = "float32"
     name: str | None = None

@@ -1,24 +1,30 @@
-"""A sweep: all its runs composed and checked before the first trains, one folder each, a leaderboard."""
+"""A sweep: its runs in batches, or one by one where they cannot be; a folder each; a leaderboard."""
 
 from __future__ import annotations
 
-import math
-import statistics
+import copy
+import itertools
+import threading
 from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import RangeSweep
+import torch
+import yaml
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf._utils import get_omega_conf_dumper
 
-from ffn_bench import config, console, runs
+from ffn_bench import console, runs, train
+from ffn_bench.batched import Row, Tile, group_key, tile_sizes
+from ffn_bench.device import THREADS, describe, set_threads
 from ffn_bench.errors import UserError, explain
-from ffn_bench.train import build, train
+from ffn_bench.leaderboard import leaderboard, varied_keys
+from ffn_bench.plan import Planned, Planner
+from ffn_bench.record import Record
 
 
 class RunFailed(UserError):
@@ -28,160 +34,237 @@ class RunFailed(UserError):
         super().__init__("sweep", f"run {name} failed", "its train.log tells more", status=1)
 
 
-def plan(master: DictConfig, context: HydraContext) -> dict[tuple[str, ...], DictConfig]:
-    """Every run of a sweep of Hydra's basic sweeper, overrides → composed configuration, all checked.
+@dataclass
+class Job:
+    """A run of the sweep and what has become of it."""
 
-    Creates nothing. Raises `UserError` at the first run that could not be trained.
-    """
-    arguments = list(OmegaConf.to_container(master.hydra.overrides.task) or [])
-    parser = OverridesParser.create(config_loader=context.config_loader)
-    overrides = parser.parse_overrides([str(a) for a in arguments])
-    total, limit = 1, int(master.max_runs)
-    for override in overrides:
-        steps = override.value()
-        if isinstance(steps, RangeSweep) and _length(steps) > limit:  # before its values are written out
-            what = f"the sweep has at least {_length(steps):,} runs, the limit is {limit:,}"
-            raise UserError("max_runs", what, "raise max_runs")
-        if override.is_discrete_sweep():
-            values = list(override.sweep_string_iterator())
-            key = override.get_key_element()
-            if len(set(values)) < len(values):
-                repeated = next(v for v in values if values.count(v) > 1)
-                raise UserError(key, f"{repeated} is there twice", "give each value once")
-            if not values or "" in values:
-                raise UserError(key, "an empty value is to be swept", "give values between the commas")
-            total *= len(values)
-    if total > limit:
-        raise UserError("max_runs", f"the sweep has {total:,} runs, the limit is {limit:,}", "raise max_runs")
+    number: int
+    name: str
+    settings: dict[str, str]
+    plan: Planned
+    summary: dict[str, Any] | None = None
 
-    jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-    planned: dict[tuple[str, ...], DictConfig] = {}
-    folders: dict[str, str] = {}
-    sweep_folder = Path(master.hydra.sweep.dir)
-    runs.check_folder(sweep_folder, None)
-    for job in jobs:
-        cfg = compose(master, context, job)
-        run = config.parse(cfg)
-        build(run)
-        name = str(cfg.hydra.sweep.subdir)
-        runs.check_folder(sweep_folder / name, run)
-        if name in folders:
-            raise UserError("sweep", f"{folders[name]} and {' '.join(job)} are the same run", "give it once")
-        folders[name] = " ".join(job)
-        planned[tuple(job)] = cfg
-    return planned
+    @property
+    def failed(self) -> bool:
+        """Whether an error ended it."""
+        return self.summary is not None and self.summary["status"] == "failed"
 
 
-def _length(steps: RangeSweep) -> int:
-    """Number of values of a range(start, stop, step)."""
-    if steps.start is None or steps.stop is None:
-        return 0
-    return math.ceil((steps.stop - steps.start) / steps.step)
+class Sweep:
+    """The runs of one launch. `run` trains them; what becomes of them is shown as it happens."""
+
+    def __init__(self, planner: Planner, context: HydraContext, plans: Sequence[Planned], first: int) -> None:
+        self.planner, self.context = planner, context
+        settings = [dict(o.split("=", 1) for o in filter_overrides(p.overrides) if "=" in o) for p in plans]
+        self.varied = varied_keys(settings)
+        names = [" ".join(f"{k}={s[k]}" for k in self.varied if k in s) or "run" for s in settings]
+        self.jobs = [
+            Job(first + k, *fields) for k, fields in enumerate(zip(names, settings, plans, strict=True))
+        ]
+        self.view = console.SweepView([(job.name, job.settings) for job in self.jobs], planner.folder)
+        self._composing = threading.Lock()
+        self._stop = threading.Event()
+
+    def run(self, batched: bool) -> None:
+        """Train every run, going on past those that fail; then show the leaderboard.
+
+        Batches come first, each group of runs that can share tiles after the other; then the runs that must
+        be alone. Without `batched` all are alone.
+        """
+        alone = [job for job in self.jobs if not batched or job.plan.alone]
+        others = [job for job in self.jobs if batched and not job.plan.alone]
+        by_key = sorted(others, key=lambda job: repr(group_key(job.plan.run)))
+        groups = [list(g) for _, g in itertools.groupby(by_key, key=lambda job: group_key(job.plan.run))]
+        self.view.start([len(group) for group in groups], [job.plan.alone for job in alone])
+        steps = {}
+        for job in self.jobs:
+            key = group_key(job.plan.run)
+            if key not in steps:
+                steps[key] = train.prepare(job.plan.run).steps_per_epoch
+        self.view.expect(sum(job.plan.run.epochs * steps[group_key(job.plan.run)] for job in self.jobs))
+        try:
+            for group in groups:
+                self._train_group(group)
+            for job in alone:
+                self._train_alone(job)
+        finally:
+            self.view.finish()
+            begun = [job for job in self.jobs if job.summary]
+            if begun:
+                found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
+                console.show_leaderboard(self.view.console, *found)
+                self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
+
+    # --- in batches -------------------------------------------------------------------------------------
+
+    def _train_group(self, group: list[Job]) -> None:
+        """Tile after tile, on a CPU as many at a time as it has cores, each with one thread.
+
+        PyTorch's own threads would wait for each other at every operation of a small network; only where
+        there is one tile, or the step is compiled into few large operations, they do the work.
+        """
+        made = train.prepare(group[0].plan.run)
+        batch_size = len(made.data.train.y)
+        if group[0].plan.run.batch_size != "full":
+            batch_size = min(batch_size, int(group[0].plan.run.batch_size))
+        compiled = group[0].plan.run.compile
+        sizes = tile_sizes(len(group), made.widths, batch_size, made.dtype, made.device, compiled)
+        members = iter(group)
+        tiles = [list(itertools.islice(members, size)) for size in sizes]
+        side_by_side = len(tiles) > 1 and made.device.type == "cpu" and not compiled
+        work = partial(self._train_tile, made=made)
+        if not side_by_side:
+            if compiled:
+                torch.set_num_threads(THREADS)
+            for tile in tiles:
+                work(tile)
+            return
+        torch.set_num_threads(1)
+        pool = ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1))
+        try:
+            futures = [pool.submit(work, tile) for tile in tiles]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()
+        finally:  # after Ctrl-C or SIGTERM, too: the tiles end their runs as interrupted
+            self._stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._stop.clear()
+            set_threads(made.widths, batch_size)
+
+    def _train_tile(self, jobs: list[Job], made: train.Prepared) -> None:
+        """Train the runs of one tile and write their folders."""
+        if self._stop.is_set():
+            return
+        records: dict[int, Record] = {}
+        tile: Tile | None = None
+        of_row: dict[int, Job] = {}
+        try:
+            tile = Tile([job.plan.run for job in jobs], made.data)
+            of_row = {id(row): job for row, job in zip(tile.rows, jobs, strict=True)}
+            for row, job in zip(tile.rows, jobs, strict=True):
+                try:
+                    self._write_hydra_files(job)
+                    device = describe(made.device)
+                    records[id(row)] = Record(job.plan.folder, job.plan.run, row, device, len(jobs))
+                except OSError as e:
+                    self._fail(job, row, None, e)
+            for measured in tile.measurements():
+                for row, measurement in measured:
+                    job, record = of_row[id(row)], records[id(row)]
+                    try:
+                        record.write(measurement)
+                        self.view.measured(job.number - self.jobs[0].number, measurement)
+                        if row.status != "running":
+                            self._end(job, record.close(row.status, row.reason))
+                    except OSError as e:
+                        self._fail(job, row, record, e)
+                if self._stop.is_set():
+                    self._interrupt(tile, of_row, records)
+                    return
+        except (KeyboardInterrupt, SystemExit):
+            if tile is not None:
+                self._interrupt(tile, of_row, records)
+            raise
+        except Exception as e:
+            rows: list[Row | None] = [*tile.rows] if tile is not None else [None] * len(jobs)
+            for one, job in zip(rows, jobs, strict=True):
+                if one is None or one.status == "running":
+                    self._fail(job, one, records.get(id(one)), e)
+            if explain(e) is None:
+                raise
+
+    def _write_hydra_files(self, job: Job) -> None:
+        """What Hydra itself leaves in a run's folder."""
+        with self._composing:
+            cfg = self._composed(job)
+            with open_dict(cfg):
+                cfg.hydra.runtime.output_dir = str(job.plan.folder.absolute())
+            content = OmegaConf.to_container(cfg, enum_to_str=True)
+        assert isinstance(content, dict)
+        hydra = {"hydra": content.pop("hydra")}
+        subdir = hydra["hydra"]["output_subdir"]
+        job.plan.folder.mkdir(parents=True, exist_ok=True)
+        if subdir is not None:
+            folder = job.plan.folder / subdir
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, part in (("config", content), ("hydra", hydra), ("overrides", [*job.plan.overrides])):
+                text = yaml.dump(
+                    part, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False
+                )
+                (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+    def _interrupt(self, tile: Tile, jobs: dict[int, Job], records: dict[int, Record]) -> None:
+        for row in tile.rows:
+            if row.status == "running" and id(row) in records:
+                row.status = "interrupted"
+                self._end(jobs[id(row)], records[id(row)].close("interrupted", f"stopped at step {row.step}"))
+
+    def _fail(self, job: Job, row: Row | None, record: Record | None, error: Exception) -> None:
+        """End one run for an error; its neighbours go on."""
+        mistake = explain(error)
+        reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
+        summary: dict[str, Any] = {
+            "status": "failed",
+            "reason": reason,
+            "final": {},
+            "best": None,
+            "train_seconds": 0.0,
+        }
+        if record is not None:
+            summary = record.fail(error)
+        if row is not None:
+            row.status, row.reason = "failed", reason
+        self._end(job, summary)
+
+    def _end(self, job: Job, summary: dict[str, Any]) -> None:
+        job.summary = summary
+        self.view.ended(job.number - self.jobs[0].number, summary)
+
+    # --- one by one -------------------------------------------------------------------------------------
+
+    def _composed(self, job: Job) -> DictConfig:
+        return self.planner.compose(job.plan.overrides, job.number)
+
+    def _train_alone(self, job: Job) -> None:
+        """Train a run as `ffn-train` would by itself."""
+        view = console.RunOfSweep(self.view, job.number - self.jobs[0].number)
+        result = run_job(
+            task_function=partial(train.train, view=view),
+            config=copy.deepcopy(self._composed(job)),  # Hydra makes it read-only
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=self.context,
+        )
+        summary = runs.read_summary(job.plan.folder)
+        if summary:
+            self._end(job, summary)
+        elif result.status == JobStatus.FAILED:
+            self._fail(job, None, None, result._return_value)
 
 
-def compose(master: DictConfig, context: HydraContext, job: Sequence[str]) -> DictConfig:
-    """One run's configuration."""
-    return context.config_loader.load_sweep_config(master, list(job))
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """YAML as OmegaConf writes it, where a string that looks like a number is quoted; ten times as fast."""
+
+
+_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
 def launch(
-    master: DictConfig,
-    context: HydraContext,
-    jobs: Sequence[Sequence[str]],
-    first: int,
-    planned: dict[tuple[str, ...], DictConfig],
+    planner: Planner, context: HydraContext, overrides: Sequence[Sequence[str]], first: int, batched: bool
 ) -> list[JobReturn]:
-    """Train the runs one after the other, going on past one that fails; then show the leaderboard."""
+    """Check all runs, train them, and tell Hydra how each one went."""
     setup_globals()
-    configure_log(master.hydra.hydra_logging, master.hydra.verbose)
-    folder = Path(str(master.hydra.sweep.dir))
-    settings = [dict(o.split("=", 1) for o in filter_overrides(job) if "=" in o) for job in jobs]
-    varied = varied_keys(settings)
-    names = [" ".join(f"{k}={s[k]}" for k in varied if k in s) or "run" for s in settings]
-    view = console.SweepView(names, folder)
-    returns: list[JobReturn] = []
-    summaries: list[dict[str, Any] | None] = []
-    try:
-        for number, job in enumerate(jobs):
-            cfg = planned.get(tuple(job)) or compose(master, context, job)
-            with open_dict(cfg):
-                cfg.hydra.job.id = cfg.hydra.job.num = first + number
-            result = run_job(
-                task_function=partial(train, view=view),
-                config=cfg,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-                hydra_context=context,
-            )
-            if result.status == JobStatus.FAILED:
-                error = result._return_value
-                mistake = explain(error)
-                view.failed(str(mistake) if mistake else f"{type(error).__name__}: {error}")
-                result.return_value = RunFailed(names[number])
-            returns.append(result)
-            summaries.append(runs.read_summary(folder / str(cfg.hydra.sweep.subdir)))
-    finally:
-        view.finish()
-        if returns:
-            rows, keys, seeds = leaderboard(settings[: len(returns)], summaries)
-            console.show_leaderboard(view.console, rows, keys, seeds)
-            failures = [n for n, r in zip(names, returns, strict=False) if r.status == JobStatus.FAILED]
-            view.closing(len(names), len(returns), failures)
+    plans = [planner.plan(job) for job in overrides]
+    configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
+    sweep = Sweep(planner, context, plans, first)
+    sweep.run(batched)
+    returns = []
+    for job in sweep.jobs:
+        result = JobReturn(overrides=job.plan.overrides, task_name="train")
+        best = (job.summary or {}).get("best")
+        result.return_value = RunFailed(job.name) if job.failed else best and best["accuracy/val"]
+        result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
+        returns.append(result)
     return returns
-
-
-def varied_keys(settings: Sequence[dict[str, str]]) -> list[str]:
-    """The keys whose value is not the same in every run, in the order they were given."""
-    keys = dict.fromkeys(k for s in settings for k in s)
-    return [k for k in keys if len({s.get(k) for s in settings}) > 1]
-
-
-def leaderboard(
-    settings: Sequence[dict[str, str]], summaries: Sequence[dict[str, Any] | None]
-) -> tuple[list[dict[str, Any]], list[str], bool]:
-    """Rows of runs that differ in their seed only, best mean validation accuracy first, and the swept keys.
-
-    A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
-    accuracy to average, and leaving it out would flatter the setting.
-    """
-    varied = varied_keys(settings)
-    seeds = "seed" in varied
-    keys = [k for k in varied if k != "seed"]
-    groups: dict[tuple[str | None, ...], list[dict[str, Any] | None]] = {}
-    for setting, summary in zip(settings, summaries, strict=True):
-        groups.setdefault(tuple(setting.get(k) for k in keys), []).append(summary)
-
-    rows = []
-    for values, members in groups.items():
-        good = [m for m in members if m and m["status"] == "finished"]
-        bad: dict[str, int] = {}
-        for member in members:
-            status = member["status"] if member else "missing"
-            if status != "finished":
-                bad[status] = bad.get(status, 0) + 1
-        chosen = [m["best"] or {**m["final"], "epoch": m["epochs"]} for m in good]
-        rows.append(
-            {
-                "settings": dict(zip(keys, values, strict=True)),
-                "runs": len(members),
-                "bad": ", ".join(f"{n} {status}" for status, n in bad.items()),
-                "val": _mean_std([c.get("accuracy/val") for c in chosen]),
-                "test": _mean_std([c.get("accuracy/test") for c in chosen]),
-                "epoch": _mean_std([c["epoch"] for c in chosen]),
-                "seconds": _mean_std([m["train_seconds"] for m in good]),
-            }
-        )
-
-    def rank(row: dict[str, Any]) -> tuple[bool, float]:
-        score = row["val"][0] if math.isfinite(row["val"][0]) else row["test"][0]
-        return bool(row["bad"]), -score if math.isfinite(score) else math.inf
-
-    return sorted(rows, key=rank), keys, seeds
-
-
-def _mean_std(values: Sequence[float | None]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN where there is nothing to average, or one value only."""
-    numbers = [v for v in values if v is not None]
-    if not numbers:
-        return math.nan, math.nan
-    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else math.nan

@@ -7,10 +7,10 @@ Heavy libraries (torch, TensorBoard, matplotlib) are imported where they are fir
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,16 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ffn_bench import cli, config, errors, runs, schema
+from ffn_bench import cli, config, runs, schema
 from ffn_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from ffn_bench.console import RunView
-    from ffn_bench.eager import EagerRun
+    import torch
 
-log = logging.getLogger("ffn_bench")
+    from ffn_bench.batched import Row
+    from ffn_bench.console import RunView
+    from ffn_bench.data import Data
+    from ffn_bench.eager import EagerRun
 
 
 def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
@@ -39,52 +41,54 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
     from ffn_bench.record import Record
 
     run = config.parse(cfg)
-    engine, device = build(run)
+    training, device = build(run)
     folder = Path(HydraConfig.get().runtime.output_dir)
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     view = view or console.RunView()
-    record = Record(folder, run, engine, device)
+    record = Record(folder, run, training, device)
     gc.freeze()  # what was imported stays; the collector need not walk through it again and again
     gc.enable()
     try:
-        view.start(
-            console.facts_of(run, engine, device, shown), engine.data.warnings, engine.steps, run.epochs
-        )
-        for measurement in engine.measurements():
+        view.start(console.facts_of(run, training.data, device, shown), training, run.epochs)
+        for measurement in training.measurements():
             record.write(measurement)
             view.write(measurement)
     except (KeyboardInterrupt, SystemExit):
-        record.close("interrupted", f"stopped at step {engine.step}")
+        record.close("interrupted", f"stopped at step {training.step}")
         raise
     except Exception as e:
-        mistake = errors.explain(e)
-        record.close("failed", str(mistake) if mistake else f"{type(e).__name__}: {e}")
-        log.exception("the run failed")
+        record.fail(e)
         raise
     finally:
         view.close()
-    summary = record.close(engine.status, engine.reason)
+    summary = record.close(training.status, training.reason)
     view.end(summary, shown)
     return summary["best"]["accuracy/val"] if summary["best"] else None
 
 
-def build(run: schema.TrainConfig) -> tuple[EagerRun, str]:
-    """The engine, ready to start, and the name of its device; everything that can be wrong is found here.
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains with: its data on its device, the network's widths, the steps of an epoch."""
 
-    Raises `UserError`.
-    """
+    data: Data
+    device: torch.device
+    dtype: torch.dtype
+    widths: list[int]
+    steps_per_epoch: int
+
+
+def prepare(run: schema.TrainConfig) -> Prepared:
+    """Load the data and find the device. Raises `UserError` for all that can be wrong but the optimizer."""
     import torch
 
-    from ffn_bench import data as data_sets
-    from ffn_bench import network, optim
-    from ffn_bench.device import check_memory, describe, find_device, set_threads
-    from ffn_bench.eager import EagerRun, steps_per_epoch
+    from ffn_bench import data, network
+    from ffn_bench.device import check_memory, find_device, set_threads
+    from ffn_bench.eager import steps_per_epoch
 
     network.check_names(run.model)
     device = find_device(run.device, run.dtype)
-    optim.check_optimizer(run.optimizer)
-    data = data_sets.load(run.data)
-    n = len(data.train.y)
+    loaded = data.load(run.data)
+    n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
     if per_epoch == 0:
         raise UserError(
@@ -93,15 +97,42 @@ def build(run: schema.TrainConfig) -> tuple[EagerRun, str]:
             "use a smaller batch, or drop_last=false",
         )
     dtype = getattr(torch, run.dtype)
-    widths = [data.n_features, *run.model.widths(), len(data.classes)]
+    widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
     set_threads(widths, n if run.batch_size == "full" else min(n, int(run.batch_size)))
-    net = network.FFN(widths, run.model, run.seed, dtype).to(device)
+    return Prepared(loaded.to(device, dtype), device, dtype, widths, per_epoch)
+
+
+def build(run: schema.TrainConfig) -> tuple[EagerRun | Row, str]:
+    """The engine, ready to start, and the name of its device; everything that can be wrong is found here.
+
+    That is the eager engine, or with `compile=true` a batch of one. Raises `UserError`.
+    """
+    if not run.compile:
+        return build_eager(run)
+    from ffn_bench.batched import Tile, why_not
+    from ffn_bench.device import describe
+
+    if reason := why_not(run):
+        raise UserError("compile", f"does not go with this optimizer: {reason}", "use compile=false")
+    made = prepare(run)
+    return Tile([run], made.data).rows[0], describe(made.device)
+
+
+def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, str]:
+    """The eager engine, ready to start, and the name of its device. Raises `UserError`."""
+    from ffn_bench import network, optim
+    from ffn_bench.device import describe
+    from ffn_bench.eager import EagerRun
+
+    made = prepare(run)
+    optim.check_optimizer(run.optimizer)
+    net = network.FFN(made.widths, run.model, run.seed, made.dtype).to(made.device)
     engine = EagerRun(
         net,
-        data.to(device, dtype),
+        made.data,
         optim.build_optimizer(run.optimizer, net.parameters()),
-        optim.build_schedule(run.schedule, run.epochs * per_epoch, per_epoch),
+        optim.build_schedule(run.schedule, run.epochs * made.steps_per_epoch, made.steps_per_epoch),
         lr=run.lr,
         epochs=run.epochs,
         batch_size=run.batch_size,
@@ -111,7 +142,7 @@ def build(run: schema.TrainConfig) -> tuple[EagerRun, str]:
         log_every=run.log_every,
         gradient=run.gradient,
     )
-    return engine, describe(device)
+    return engine, describe(made.device)
 
 
 # --- the command ----------------------------------------------------------------------------------------

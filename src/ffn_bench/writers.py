@@ -1,4 +1,9 @@
-"""Where measurements go in a run folder: metrics.jsonl, which is the truth, and TensorBoard's event file."""
+"""Where measurements go in a run folder: metrics.jsonl, which is the truth, TensorBoard's event file,
+train.log.
+
+Writers gather what they are given and append it to their file when told to. No file stays open, so a sweep
+may have any number of runs in training.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +29,73 @@ FIRST_COLUMNS = ("optimizer.name", "lr", "seed", "batch_size", "l2")
 
 
 class Writer(Protocol):
-    """Takes measurements as they are made; `close` is called once, when the run has ended in any way."""
+    """Takes measurements as they are made."""
 
     def write(self, measurement: Measurement) -> None:
         """Record one measurement."""
 
-    def close(self) -> None:
-        """Put everything on the disk."""
+    def flush(self) -> None:
+        """Append to the file what has been recorded since the last time."""
+
+
+class Appended:
+    """A file that only grows. What `write` takes waits for `flush`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: list[bytes] = []
+
+    def write(self, content: bytes) -> None:
+        """Take some bytes."""
+        self._waiting.append(content)
+
+    def flush(self) -> None:
+        """Append what waits, all of it or, where that fails, nothing: an `OSError` then, and it waits on."""
+        if not self._waiting:
+            return
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            end = os.fstat(file).st_size
+            content = memoryview(b"".join(self._waiting))
+            try:
+                while content:
+                    content = content[os.write(file, content) :]
+            except OSError:
+                os.ftruncate(file, end)
+                raise
+        finally:
+            os.close(file)
+        self._waiting.clear()
+
+
+class TextLog:
+    """train.log: a line for every epoch, warnings, and how the run ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = Appended(folder / "train.log")
+
+    def write(self, measurement: Measurement) -> None:
+        """A line for the end of an epoch."""
+        if measurement.ends_epoch:
+            values = " ".join(f"{tag} {value:.6g}" for tag, value in measurement.values.items())
+            self.note("INFO", f"epoch {measurement.epoch} step {measurement.step} {values}")
+
+    def note(self, level: str, message: str) -> None:
+        """A line of its own, or several."""
+        now = time.time()
+        stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
+        self._file.write(f"{stamp} {level} {message}\n".encode())
+
+    def flush(self) -> None:
+        """Append to the file."""
+        self._file.flush()
 
 
 class JsonLines:
     """metrics.jsonl: `{"step", "epoch", "time" (s since 1970), "train_seconds", tag: value, …}` a line."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._file = Appended(folder / "metrics.jsonl")
 
     def write(self, measurement: Measurement) -> None:
         """Append one line; numbers that are not finite become null."""
@@ -48,11 +106,11 @@ class JsonLines:
             "train_seconds": round(measurement.train_seconds, 6),
             **finite(measurement.values),
         }
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def flush(self) -> None:
+        """Append to the file."""
+        self._file.flush()
 
 
 class TensorBoard:
@@ -61,7 +119,7 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         # Written here and now: tensorboard's own event writer has a thread, where a full disk goes unseen.
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("xb")
+        self._file = Appended(folder / name)
         self._records = RecordWriter(self._file)
         self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
@@ -69,8 +127,6 @@ class TensorBoard:
         """One event with every scalar of the measurement."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in measurement.values.items()]
         self._add(Summary(value=values), measurement.step)
-        if measurement.ends_epoch:
-            self._file.flush()
 
     def write_text(self, tag: str, markdown: str) -> None:
         """A page of TensorBoard's Text tab."""
@@ -128,9 +184,9 @@ class TensorBoard:
         image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
         self._add(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
-    def close(self) -> None:
-        """Flush and close the file."""
-        self._file.close()
+    def flush(self) -> None:
+        """Append to the file."""
+        self._file.flush()
 
     def _add(self, summary: Any, step: int = 0) -> None:
         self._put(Event(wall_time=time.time(), step=step, summary=summary))

@@ -1,35 +1,68 @@
-"""The launcher of `ffn-train -m`. Hydra finds launchers in `hydra_plugins` only; ffn_bench.sweep works."""
+"""The sweeper and launchers of `ffn-train -m`. Hydra finds them in `hydra_plugins` only; ffn_bench works."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="sequential",
-    node={"_target_": "hydra_plugins.ffn_bench_launcher.SequentialLauncher"},
-    provider="ffn_bench",
-)
+HERE = "hydra_plugins.ffn_bench_launcher"
+for group, name, node in (
+    ("sweeper", "checked", {"_target_": f"{HERE}.CheckedSweeper", "max_batch_size": None, "params": None}),
+    ("launcher", "batched", {"_target_": f"{HERE}.BatchedLauncher"}),
+    ("launcher", "sequential", {"_target_": f"{HERE}.SequentialLauncher"}),
+):
+    ConfigStore.instance().store(group=f"hydra/{group}", name=name, node=node, provider="ffn_bench")
 
 
-class SequentialLauncher(Launcher):
-    """Checks every run of a sweep before anything is created, then trains one after the other."""
+class CheckedSweeper(BasicSweeper):
+    """Hydra's basic sweeper, which checks every run before anything is created and composes none twice."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Check every combination, then hand all of them to the launcher."""
+        from ffn_bench import plan, runs
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        runs.check_folder(Path(str(self.config.hydra.sweep.dir)), None)
+        planner = plan.Planner(self.config, self.hydra_context)
+        for job in plan.jobs_of(overrides, int(self.config.max_runs)):
+            planner.plan(job)
+        if isinstance(self.launcher, BatchedLauncher):
+            self.launcher.planner = planner
+        return super().sweep(arguments)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Nothing: `sweep` has composed and checked every run."""
+
+
+class BatchedLauncher(Launcher):
+    """Trains the runs of a sweep side by side in the batched engine; those it cannot take, one by one."""
+
+    batched = True
+    planner: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the sweep's folder exists."""
-        from ffn_bench import sweep
-
         self.config, self.context = config, hydra_context
-        # Other sweepers choose their runs as they go; theirs are checked one by one.
-        basic = config.hydra.sweeper._target_.endswith("BasicSweeper")
-        self.planned = sweep.plan(config, hydra_context) if basic else {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train the runs; one `JobReturn` each."""
-        from ffn_bench import sweep
+        """Train the runs; one `JobReturn` each. Other sweepers than ours choose their runs as they go."""
+        from ffn_bench import plan, sweep
 
-        return sweep.launch(self.config, self.context, job_overrides, initial_job_idx, self.planned)
+        planner = self.planner or plan.Planner(self.config, self.context)
+        return sweep.launch(planner, self.context, job_overrides, initial_job_idx, self.batched)
+
+
+class SequentialLauncher(BatchedLauncher):
+    """Trains one run after the other in the eager engine."""
+
+    batched = False

@@ -1,0 +1,65 @@
+"""Ranks the settings of a sweep, from its runs' summaries."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+
+def varied_keys(settings: Sequence[dict[str, str]]) -> list[str]:
+    """The keys whose value is not the same in every run, in the order they were given."""
+    keys = dict.fromkeys(k for s in settings for k in s)
+    return [k for k in keys if len({s.get(k) for s in settings}) > 1]
+
+
+def leaderboard(
+    settings: Sequence[dict[str, str]], summaries: Sequence[dict[str, Any] | None]
+) -> tuple[list[dict[str, Any]], list[str], bool]:
+    """Rows of runs that differ in their seed only, best mean validation accuracy first, and the swept keys.
+
+    A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
+    accuracy to average, and leaving it out would flatter the setting.
+    """
+    varied = varied_keys(settings)
+    seeds = "seed" in varied
+    keys = [k for k in varied if k != "seed"]
+    groups: dict[tuple[str | None, ...], list[dict[str, Any] | None]] = {}
+    for setting, summary in zip(settings, summaries, strict=True):
+        groups.setdefault(tuple(setting.get(k) for k in keys), []).append(summary)
+
+    rows = []
+    for values, members in groups.items():
+        good = [m for m in members if m and m["status"] == "finished"]
+        bad: dict[str, int] = {}
+        for member in members:
+            status = member["status"] if member else "missing"
+            if status != "finished":
+                bad[status] = bad.get(status, 0) + 1
+        chosen = [m["best"] or {**m["final"], "epoch": m["epochs"]} for m in good]
+        rows.append(
+            {
+                "settings": dict(zip(keys, values, strict=True)),
+                "runs": len(members),
+                "bad": ", ".join(f"{n} {status}" for status, n in bad.items()),
+                "val": _mean_std([c.get("accuracy/val") for c in chosen]),
+                "test": _mean_std([c.get("accuracy/test") for c in chosen]),
+                "epoch": _mean_std([c["epoch"] for c in chosen]),
+                "seconds": _mean_std([m["train_seconds"] for m in good]),
+            }
+        )
+
+    def rank(row: dict[str, Any]) -> tuple[bool, float]:
+        score = row["val"][0] if math.isfinite(row["val"][0]) else row["test"][0]
+        return bool(row["bad"]), -score if math.isfinite(score) else math.inf
+
+    return sorted(rows, key=rank), keys, seeds
+
+
+def _mean_std(values: Sequence[float | None]) -> tuple[float, float]:
+    """Mean and sample standard deviation; NaN where there is nothing to average, or one value only."""
+    numbers = [v for v in values if v is not None]
+    if not numbers:
+        return math.nan, math.nan
+    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else math.nan
