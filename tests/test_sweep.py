@@ -11,34 +11,68 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from conftest import Command
+from cases import write_csv
+from conftest import Command, files_below
 from ffn_bench.leaderboard import leaderboard
+from test_runs import lines_of, scalars_of
 
 
 def folders(tmp_path: Path, name: str) -> list[Path]:
     return sorted(p.parent for p in (tmp_path / "outputs" / "sweeps" / name).glob("*/summary.json"))
 
 
-def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path) -> None:
-    result = ffn("-m", "name=s", "optimizer=sgd,rmsprop,adam", "seed=0,1", "epochs=2")
+@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, launcher: str) -> None:
+    """The same files, the same scalars at the same steps; in the batched engine equal to rounding."""
+    swept = ("optimizer=sgd,rmsprop,lbfgs", "seed=0,1", "epochs=2", "dtype=float64", "batch_size=full")
+    result = ffn("-m", f"hydra/launcher={launcher}", "name=s", *swept)
     assert result.code == 0, result.err
     found = folders(tmp_path, "s")
     assert len(found) == 6
     for number, folder in enumerate(found):
         overrides = [o for o in _overrides(folder) if not o.startswith("name")]
         assert ffn(*overrides, f"name=single{number}").code == 0
-        single, swept = (
-            [
-                {k: v for k, v in json.loads(line).items() if k not in ("time", "train_seconds")}
-                for line in (f / "metrics.jsonl").read_text().splitlines()
-            ]
-            for f in (tmp_path / "outputs" / f"single{number}", folder)
-        )
-        assert single == swept
+        single = tmp_path / "outputs" / f"single{number}"
+        names = [
+            sorted(str(p.relative_to(f)).split(".tfevents")[0] for p in files_below(f))
+            for f in (single, folder)
+        ]
+        assert names[0] == names[1]
+        for mine, other in zip(lines_of(folder), lines_of(single), strict=True):
+            assert mine.keys() == other.keys()
+            assert {
+                k: v for k, v in mine.items() if "/" in k or k in ("step", "epoch", "lr")
+            } == pytest.approx(
+                {k: v for k, v in other.items() if "/" in k or k in ("step", "epoch", "lr")}, rel=1e-9
+            )
+        assert [s[:2] for s in scalars_of(folder)] == [s[:2] for s in scalars_of(single)]
+        own, alone = ((f / ".hydra" / "config.yaml").read_text() for f in (folder, single))
+        assert own == alone.replace(f"name: single{number}", "name: s")
     assert "6 runs" in result.out
+    assert ("2 runs: lbfgs looks at the loss several times a step" in result.out) == (launcher == "batched")
     assert "leaderboard" in result.out
     assert "tensorboard --logdir outputs/sweeps/s" in result.out
+
+
+def test_both_launchers_leave_the_same_hydra_files(ffn: Command, tmp_path: Path) -> None:
+    """Folder for folder, but for where they are and which launcher it was."""
+    swept = ("optimizer=adam,lecture/adam", "optimizer.betas=[0.8,0.99],[0.9,0.999]", "seed=1,2", "epochs=1")
+    table = ("data=csv", "data.path=off.csv", "data.target=label")
+    write_csv(tmp_path / "off.csv", 300)
+    for launcher in ("batched", "sequential"):
+        result = ffn("-m", f"hydra/launcher={launcher}", f"name={launcher}", *swept, *table)
+        assert result.code == 0, result.err
+    pairs = list(zip(folders(tmp_path, "batched"), folders(tmp_path, "sequential"), strict=True))
+    assert len(pairs) == 8
+    for a, b in pairs:
+        assert a.name == b.name
+        for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
+            mine, other = ((f / ".hydra" / name).read_text() for f in (a, b))
+            other = other.replace("SequentialLauncher", "BatchedLauncher").replace("sequential", "batched")
+            # Long texts are wrapped at other places.
+            assert mine == other or OmegaConf.create(mine) == OmegaConf.create(other), name
 
 
 def _overrides(folder: Path) -> list[str]:
@@ -82,7 +116,7 @@ def test_a_failed_run_is_told_at_once_and_again_and_the_others_go_on(tmp_path: P
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
     lines = result.stdout.splitlines()
-    assert [line.split()[2] for line in lines if line.startswith("  [")] == ["finished", "failed", "finished"]
+    assert [line.split()[2] for line in lines if line.startswith("  [")] == ["finished", "finished", "failed"]
     assert any(line.startswith("  failed ") and "epochs=600" in line for line in lines)
     assert "1 failed" in result.stdout
     assert len(folders(tmp_path, "s")) == 3

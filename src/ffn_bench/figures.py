@@ -38,7 +38,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=3)
+    image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -112,18 +112,19 @@ def mistakes(data: Data, rows: Tensor, predicted: Tensor, losses: Tensor) -> byt
     side = 96
     step = max(side, *(_width(label, 13) for label in labels)) + 20
     width = max(columns * step, _width(title, 15)) + 20
-    image = Image.new("RGB", (width, 40 + lines * (side + 34)), PALE)
+    colours = "RGB" if len(data.image_shape) == 3 else "L"
+    image = Image.new(colours, (width, 40 + lines * (side + 34)), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((width // 2, 20), title, fill=INK, font=_font(15), anchor="mm")
+    draw.text((width // 2, 20), title, fill="black", font=_font(15), anchor="mm")
     pixels = (data.test.x[rows].cpu().double() * data.std + data.mean).numpy()
     for k, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
         low, high = picture.min(), picture.max()
         shade = (picture.reshape(data.image_shape) - low) / max(high - low, 1e-9)
         # Digits are dark on white, as on paper; photographs keep their colours.
         grey = shade if shade.ndim == 3 else 1 - shade
-        small = Image.fromarray((grey * 255).round().astype(np.uint8)).convert("RGB")
+        small = Image.fromarray((grey * 255).round().astype(np.uint8))
         middle = 10 + (k % columns) * step + step // 2
         top = 40 + (k // columns) * (side + 34)
-        draw.text((middle, top + 8), label, fill=INK, font=_font(13), anchor="mm")
+        draw.text((middle, top + 8), label, fill="black", font=_font(13), anchor="mm")
         image.paste(small.resize((side, side), Image.Resampling.NEAREST), (middle - side // 2, top + 20))
     return _png(image)

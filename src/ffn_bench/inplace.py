@@ -257,13 +257,27 @@ def _radam(θ: Tensor, g: Tensor, state: State, c: Coefficients, spare: Tensor) 
 def _as_it_is(rule: Rule) -> InPlace:
     """A rule that has no version here, such as another package's: its own update, on columns."""
 
+    def coefficients(h: Mapping[str, Any], t: Any) -> dict[str, Any]:
+        # A hyper-parameter of several numbers travels as several.
+        flat: dict[str, Any] = {"t": t}
+        for key, value in h.items():
+            several = isinstance(value, tuple)
+            flat |= {(key, k): v for k, v in enumerate(value)} if several else {key: value}
+        return flat
+
     def step(θ: Tensor, g: Tensor, state: State, c: Coefficients, spare: Tensor) -> None:
-        updated, new_state = rule.update(g, state, θ, c, c["t"])
+        hyper: dict[str, Any] = {}
+        for key, value in c.items():
+            if isinstance(key, tuple):
+                hyper[key[0]] = (*hyper.get(key[0], ()), value)
+            else:
+                hyper[key] = value
+        updated, new_state = rule.update(g, state, θ, hyper, hyper.pop("t"))
         θ.copy_(updated)
         for name, value in new_state.items():
             state[name].copy_(value)
 
-    return InPlace(lambda h, t: {**h, "t": t}, step)
+    return InPlace(coefficients, step)
 
 
 _IN_PLACE: dict[Update, InPlace] = {

@@ -75,7 +75,9 @@ class Sweep:
         others = [job for job in self.jobs if batched and not job.plan.alone]
         by_key = sorted(others, key=lambda job: repr(group_key(job.plan.run)))
         groups = [list(g) for _, g in itertools.groupby(by_key, key=lambda job: group_key(job.plan.run))]
-        self.view.start([len(group) for group in groups], [job.plan.alone for job in alone])
+        self.view.start(
+            [len(group) for group in groups], [job.plan.alone if batched else None for job in alone]
+        )
         steps = {}
         for job in self.jobs:
             key = group_key(job.plan.run)
