@@ -1,8 +1,14 @@
 """Speed of training, measured side by side in one process.
 
-    python scripts/benchmark.py             steps a second beside the lecture's loop
-    python scripts/benchmark.py --startup   whole commands: --help and a default run against `import torch`
-    python scripts/benchmark.py --json      the same as JSON
+    python scripts/benchmark.py                  steps a second beside other programs
+    python scripts/benchmark.py --only batched   beside the lecture's loop only programs of that name
+    python scripts/benchmark.py --figure x.png   and a picture of steps a second against the number of runs
+    python scripts/benchmark.py --device cuda    on a GPU
+    python scripts/benchmark.py --sweep          a whole sweep of 128 runs, folders included, and one run
+    python scripts/benchmark.py --startup        --help and a default run against `import torch`
+    python scripts/benchmark.py --json           the same as JSON
+
+Lightning and JAX take part where they are installed (`pip install -e ".[bench]"`).
 
 The programs take turns, round after round, and ratios are taken within a round: the machine's speed drifts,
 a ratio of neighbours drifts less. Medians are printed with the least and the greatest.
@@ -12,24 +18,29 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import itertools
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ffn_bench import schema
+from ffn_bench.batched import Tile, tile_sizes
 from ffn_bench.data import Data, Split
-from ffn_bench.device import THREADS, set_threads
+from ffn_bench.device import THREADS, keep_memory, set_threads
 from ffn_bench.eager import EagerRun
 from ffn_bench.network import FFN
 from ffn_bench.optim import build_optimizer, build_schedule
@@ -40,7 +51,7 @@ Epoch = Callable[[], tuple[int, float]]
 SIZES = {
     # name: (widths, rows, batch size)
     "16→10→20→15→26, batch 32": ([16, 10, 20, 15, 26], 9_600, 32),
-    "784→128→64→10, batch 64": ([784, 128, 64, 10], 9_600, 64),
+    "784→128→64→10, batch 64": ([784, 128, 64, 10], 3_200, 64),
 }
 
 
@@ -50,20 +61,28 @@ def random_data(widths: list[int], rows: int) -> tuple[Tensor, Tensor]:
     return x, torch.randint(widths[-1], (rows,), generator=generator)
 
 
+def as_data(widths: list[int], x: Tensor, y: Tensor) -> Data:
+    """Rows to train on, and none to evaluate."""
+    none, one = Split(x[:0], y[:0]), torch.ones(1)
+    classes = tuple(str(k) for k in range(widths[-1]))
+    return Data("bench", Split(x, y), none, none, classes, None, one, one, "")
+
+
 def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
     """The lecture's program: nn.Linear, a shuffling DataLoader, default Adam. Returns an epoch."""
     layers: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-    net = nn.Sequential(*layers[:-1])
-    loader = DataLoader(TensorDataset(x, y), batch_size=batch_size, shuffle=True)
+    device = x.device
+    net = nn.Sequential(*layers[:-1]).to(device)
+    loader = DataLoader(TensorDataset(x.cpu(), y.cpu()), batch_size=batch_size, shuffle=True)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
     loss_function = nn.CrossEntropyLoss()
 
     def epoch() -> tuple[int, float]:
         start = time.perf_counter()
         for inputs, labels in loader:
-            inputs, labels = inputs.to("cpu").float(), labels.to("cpu").long()
+            inputs, labels = inputs.to(device).float(), labels.to(device).long()
             loss = loss_function(net(inputs), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -78,14 +97,10 @@ def eager_engine(
 ) -> Epoch:
     """The eager engine on the same rows, losses and norms logged every ten steps. Returns an epoch."""
     model = schema.HiddenConfig(name="bench", hidden=widths[1:-1])
-    net = FFN(widths, model, seed=0, dtype=torch.float32)
-    none = Split(x[:0], y[:0])
-    classes = tuple(str(k) for k in range(widths[-1]))
-    one = torch.ones(1)
-    data = Data("bench", Split(x, y), none, none, classes, None, one, one, "")
+    net = FFN(widths, model, seed=0, dtype=torch.float32).to(x.device)
     run = EagerRun(
         net,
-        data,
+        as_data(widths, x, y),
         build_optimizer(schema.AdamConfig(name="adam", lr=0.005), net.parameters()),
         build_schedule(schema.ScheduleConfig(name="constant"), 1, 1),
         lr=0.005,
@@ -116,28 +131,220 @@ def eager_engine(
     return epoch
 
 
+def batched(
+    widths: list[int], x: Tensor, y: Tensor, batch_size: int, runs: int, compiled: bool = False
+) -> Epoch:
+    """The batched engine as a sweep runs it: tiles on threads, every run with its seed and learning rate."""
+    configs = [
+        schema.TrainConfig(
+            data=schema.DataConfig(name="bench"),
+            model=schema.HiddenConfig(name="bench", hidden=widths[1:-1]),
+            optimizer=schema.AdamConfig(name="adam", lr=0.001 + 1e-5 * k),
+            schedule=schema.ScheduleConfig(name="constant"),
+            lr=0.001 + 1e-5 * k,
+            seed=k,
+            batch_size=batch_size,
+            epochs=10**6,
+            compile=compiled,
+        )
+        for k in range(runs)
+    ]
+    data = as_data(widths, x, y)
+    sizes = tile_sizes(runs, widths, batch_size, torch.float32, x.device, compiled)
+    at = itertools.accumulate([0, *sizes])
+    tiles = [Tile(configs[k : k + n], data) for k, n in zip(at, sizes, strict=False)]
+    loops = [tile.measurements() for tile in tiles]
+    for loop in loops:
+        next(loop)
+
+    def train(tile: Tile, loop: Iterator[object]) -> None:
+        last = tile.step + tile.steps_per_epoch
+        while tile.step < last:
+            next(loop)
+
+    def epoch() -> tuple[int, float]:
+        side_by_side = len(tiles) > 1 and not compiled and x.device.type == "cpu"
+        torch.set_num_threads(1 if side_by_side else THREADS)
+        if not compiled and not side_by_side:
+            set_threads(widths, batch_size)
+        pool = ThreadPoolExecutor(THREADS, initializer=functools.partial(torch.set_num_threads, 1))
+        with pool:
+            start = time.perf_counter()
+            work: Any = pool.map if side_by_side else map
+            list(work(train, tiles, loops))
+            seconds = time.perf_counter() - start
+        for loop in loops:
+            next(loop)  # the evaluation that ends an epoch
+        torch.set_num_threads(THREADS)
+        return runs * tiles[0].steps_per_epoch, seconds
+
+    return epoch
+
+
+def scikit_learn(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
+    """scikit-learn's MLPClassifier, one pass over the data a call."""
+    from sklearn.neural_network import MLPClassifier
+
+    model = MLPClassifier(tuple(widths[1:-1]), batch_size=batch_size, learning_rate_init=0.005, alpha=0.0)
+    features, labels, classes = x.numpy(), y.numpy(), list(range(widths[-1]))
+
+    def epoch() -> tuple[int, float]:
+        start = time.perf_counter()
+        model.partial_fit(features, labels, classes=classes)
+        return -(-len(x) // batch_size), time.perf_counter() - start
+
+    return epoch
+
+
+def lightning_trainer(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
+    """Lightning's Trainer with logging, checkpoints and the progress bar off; its start-up is not counted."""
+    import logging
+    import warnings
+
+    import lightning
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    layers: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(widths):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+
+    class Module(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(*layers[:-1])
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=0.005)
+
+        def on_train_epoch_start(self) -> None:
+            self.started = time.perf_counter()
+
+        def on_train_epoch_end(self) -> None:
+            self.seconds = time.perf_counter() - self.started
+
+    module = Module()
+    loader = DataLoader(TensorDataset(x, y), batch_size=batch_size, shuffle=True)
+
+    def epoch() -> tuple[int, float]:
+        off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        kind = "gpu" if torch.cuda.is_available() else "cpu"
+        trainer = lightning.Trainer(max_epochs=1, accelerator=kind, devices=1, **dict.fromkeys(off, False))
+        trainer.fit(module, loader)
+        return len(loader), module.seconds
+
+    return epoch
+
+
+def jax_scan(widths: list[int], x: Tensor, y: Tensor, batch_size: int, runs: int = 1) -> Epoch:
+    """JAX: an epoch as `scan` over the steps, with several runs under `vmap`; optax Adam.
+
+    As in the batched engine every run has its data order, learning rate and betas, and losses are kept.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    features, labels = jnp.asarray(x.cpu().numpy()), jnp.asarray(y.cpu().numpy())
+    n, steps = len(x), len(x) // batch_size
+
+    def start(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        layers = []
+        for n_in, n_out in itertools.pairwise(widths):
+            key, own = jax.random.split(key)
+            bound = n_in**-0.5
+            layers.append(
+                (jax.random.uniform(own, (n_in, n_out), minval=-bound, maxval=bound), jnp.zeros(n_out))
+            )
+        return layers
+
+    def loss(layers: Any, rows: Any) -> Any:
+        h = features[rows]
+        for W, b in layers[:-1]:
+            h = jax.nn.relu(h @ W + b)
+        logits = h @ layers[-1][0] + layers[-1][1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
+
+    def train(layers: Any, state: Any, order: Any, lr: Any, beta: Any) -> Any:
+        optimizer = optax.adam(lr, beta)
+
+        def step(carry: Any, rows: Any) -> Any:
+            layers, state = carry
+            value, gradient = jax.value_and_grad(loss)(layers, rows)
+            updates, state = optimizer.update(gradient, state, layers)
+            return (optax.apply_updates(layers, updates), state), value
+
+        (layers, state), losses = jax.lax.scan(step, (layers, state), order)
+        return layers, state, losses
+
+    lr, beta = jnp.linspace(0.001, 0.005, runs), jnp.full(runs, 0.9)
+    layers = jax.vmap(start)(jax.random.split(jax.random.PRNGKey(0), runs))
+    state = jax.vmap(optax.adam(0.001).init)(layers)
+    if runs == 1:
+        layers, state, lr, beta = jax.tree.map(lambda leaf: leaf[0], (layers, state, lr, beta))
+    program = jax.jit(train if runs == 1 else jax.vmap(train))
+    rng = np.random.default_rng(0)
+
+    def epoch() -> tuple[int, float]:
+        nonlocal layers, state
+        begun = time.perf_counter()
+        orders = np.stack([rng.permutation(n)[: steps * batch_size] for _ in range(runs)])
+        order = jnp.asarray(orders.reshape(runs, steps, batch_size)[0 if runs == 1 else slice(None)])
+        layers, state, losses = program(layers, state, order, lr, beta)
+        losses.block_until_ready()
+        return runs * steps, time.perf_counter() - begun
+
+    return epoch
+
+
 PROGRAMS: dict[str, Callable[..., Epoch]] = {
     "lecture's loop": lecture_loop,
+    "scikit-learn": scikit_learn,
+    "Lightning": lightning_trainer,
     "eager": eager_engine,
     "eager, gradient=manual": functools.partial(eager_engine, gradient="manual"),
+    **{f"batched {runs}": functools.partial(batched, runs=runs) for runs in (1, 8, 32, 128, 512)},
+    "batched 128, compiled": functools.partial(batched, runs=128, compiled=True),
+    "JAX scan": jax_scan,
+    "JAX vmap + scan, 128": functools.partial(jax_scan, runs=128),
+}
+NEEDS = {"Lightning": "lightning", "JAX scan": "optax", "JAX vmap + scan, 128": "optax"}
+ON_GPU: dict[str, Callable[..., Epoch]] = {
+    f"batched {runs}": functools.partial(batched, runs=runs) for runs in (1024, 8192)
 }
 
 
-def training_speed(rounds: int) -> list[dict[str, object]]:
+def training_speed(rounds: int, wanted: str, device: str) -> list[dict[str, object]]:
+    programs: dict[str, Callable[..., Epoch]] = {
+        name: make
+        for name, make in {**PROGRAMS, **(ON_GPU if device == "cuda" else {})}.items()
+        if wanted in name and (name not in NEEDS or importlib.util.find_spec(NEEDS[name]))
+    }
+    if device == "cuda":  # scikit-learn knows no GPU
+        programs.pop("scikit-learn", None)
+    programs = {"lecture's loop": lecture_loop, "eager": eager_engine, **programs}
     rows: list[dict[str, object]] = []
     for size, (widths, n, batch_size) in SIZES.items():
-        x, y = random_data(widths, n)
-        epochs = {name: make(widths, x, y, batch_size) for name, make in PROGRAMS.items()}
+        x, y = (tensor.to(device) for tensor in random_data(widths, n))
+        epochs = {name: make(widths, x, y, batch_size) for name, make in programs.items()}
         speeds: dict[str, list[float]] = {name: [] for name in epochs}
         for number in range(rounds + 1):
             for name, epoch in epochs.items():
+                time.sleep(0.05)  # until the threads of the program before have gone to sleep
                 steps, seconds = epoch()
                 if number:  # the first round warms up
                     speeds[name].append(steps / seconds)
-        base = speeds["lecture's loop"]
         for name, values in speeds.items():
-            ratios = [v / b for v, b in zip(values, base, strict=True)]
-            rows.append({"size": size, "program": name, "steps/s": spread(values), "ratio": spread(ratios)})
+            against = {
+                f"x {base}": spread([v / b for v, b in zip(values, speeds[base], strict=True)])
+                for base in ("lecture's loop", "eager", "JAX vmap + scan, 128")
+                if base in speeds
+            }
+            rows.append({"size": size, "program": name, "model-steps/s": spread(values), **against})
     return rows
 
 
@@ -169,8 +376,79 @@ def startup(rounds: int) -> list[dict[str, object]]:
     ]
 
 
+def sweep(rounds: int) -> list[dict[str, object]]:
+    """Seconds of `ffn-train -m seed=range(0,128)` on digits against what they may be."""
+    ffn_train = str(Path(sys.executable).with_name("ffn-train"))
+    seconds, eager, bounds = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            name = f"name=r{number}"
+            subprocess.run([ffn_train, name], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            summary = json.loads((Path(folder) / "outputs" / f"r{number}" / "summary.json").read_text())
+            start = time.perf_counter()
+            command = [ffn_train, "-m", name, "seed=range(0,128)"]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - start)
+            eager.append(summary["train_seconds"])
+            bounds.append(128 * eager[-1] / 15 + 128 * 0.06)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    return [
+        {"command": "ffn-train: training alone, seconds", **spread(eager)},
+        {"command": "ffn-train -m seed=range(0,128): all of it, seconds", **spread(seconds)},
+        {"command": "at most 1/15 of 128 times the first, and 60 ms a run", **spread(bounds)},
+        {"command": "most memory, GB", **spread([peak])},
+    ]
+
+
 def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "greatest": max(values)}
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Model-steps a second against the number of runs, a panel for each network."""
+    from matplotlib.figure import Figure
+
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    figure = Figure(figsize=(5.2 * len(sizes), 4.2), layout="constrained")
+    for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
+        found = {row["program"]: row["model-steps/s"] for row in rows if row["size"] == size}
+        curve = {
+            int(name.split()[1]): v
+            for name, v in found.items()
+            if name.split()[0] == "batched" and "," not in name
+        }
+        counts = list(curve)
+        axes.fill_between(
+            counts,
+            [v["least"] for v in curve.values()],
+            [v["greatest"] for v in curve.values()],
+            color="#0072B2",
+            alpha=0.2,
+            lw=0,
+        )
+        axes.plot(counts, [v["median"] for v in curve.values()], "o-", color="#0072B2", label="batched")
+        others = {
+            "batched 128, compiled": (128, "*", "#009E73"),
+            "JAX vmap + scan, 128": (128, "s", "#D55E00"),
+            "JAX scan": (1, "s", "#E69F00"),
+            "eager": (1, "D", "#56B4E9"),
+            "lecture's loop": (1, "v", "#000000"),
+        }
+        for name, (runs, marker, colour) in others.items():
+            if name in found:
+                axes.plot(runs, found[name]["median"], marker, color=colour, ms=8, ls="none", label=name)
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="runs trained together",
+            ylabel="model-steps a second",
+            title=size,
+        )
+        axes.set_xticks(counts, [str(c) for c in counts])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -178,12 +456,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--startup", action="store_true", help="time whole commands instead of training")
+    parser.add_argument("--sweep", action="store_true", help="time a whole sweep instead of training")
+    parser.add_argument("--only", default="", help="programs whose name has this in it")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--figure", type=Path, help="where to draw steps a second against runs")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    rows = startup(options.rounds) if options.startup else training_speed(options.rounds)
+    keep_memory()
+    if options.startup:
+        rows = startup(options.rounds)
+    elif options.sweep:
+        rows = sweep(options.rounds)
+    else:
+        rows = training_speed(options.rounds, options.only, options.device)
+    if options.figure:
+        draw(rows, options.figure)
     machine = {
         "machine": platform.platform(),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -199,7 +490,7 @@ def main() -> None:
         table.add_column(column)
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
-    Console(width=130 if not sys.stdout.isatty() else None).print(table)
+    Console(width=170 if not sys.stdout.isatty() else None).print(table)
 
 
 def cell(value: object) -> str:

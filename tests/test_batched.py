@@ -97,8 +97,8 @@ def test_a_row_is_its_eager_run(optimizer: str, architecture: str) -> None:
         assert (row.status, row.step, row.epoch) == (engine.status, engine.step, engine.epoch)
         assert engine.step >= 300
         assert worst(expected, measured, {"loss/train", "lr"}) <= 1e-9
-        # With λ, weights of constant pixels feel nothing else and under NAdam soon swing about 0 by their last
-        # bit: in the eager engine, too, η (1 + 4e-16) instead of η then moves the objective by 1e-8.
+        # With λ, weights of constant pixels feel nothing else and, under NAdam, soon swing about 0 by their
+        # last bit: in the eager engine, too, η (1 + 4e-16) instead of η then moves the objective by 1e-8.
         if row.run.l2 == 0:
             assert worst(expected, measured) <= 1e-8
         for tag in ("accuracy/train", "accuracy/val", "accuracy/test"):

@@ -60,6 +60,15 @@ def multiply_adds(widths: Sequence[int], batch_size: int) -> int:
     return batch_size * sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
 
 
+def keep_memory() -> None:
+    """Have the C library keep memory that PyTorch gives back, instead of asking the system for it again.
+
+    Freeing one large block raises the sizes from which glibc returns memory (its dynamic threshold, at most
+    32 MB). Without this a step of 128 runs may spend more time on page faults than on arithmetic.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
 def describe(device: torch.device) -> str:
     """The device in words."""
     if device.type == "cuda":

@@ -20,7 +20,7 @@ from omegaconf._utils import get_omega_conf_dumper
 
 from ffn_bench import console, runs, train
 from ffn_bench.batched import Row, Tile, group_key, tile_sizes
-from ffn_bench.device import THREADS, describe, set_threads
+from ffn_bench.device import THREADS, describe, keep_memory, set_threads
 from ffn_bench.errors import UserError, explain
 from ffn_bench.leaderboard import leaderboard, varied_keys
 from ffn_bench.plan import Planned, Planner
@@ -105,6 +105,7 @@ class Sweep:
         PyTorch's own threads would wait for each other at every operation of a small network; only where
         there is one tile, or the step is compiled into few large operations, they do the work.
         """
+        keep_memory()
         made = train.prepare(group[0].plan.run)
         batch_size = len(made.data.train.y)
         if group[0].plan.run.batch_size != "full":
