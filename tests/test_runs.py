@@ -221,8 +221,8 @@ def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert files_below(tmp_path) == [target]
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def start(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(
         [str(FFN_TRAIN), *arguments],
         cwd=cwd,

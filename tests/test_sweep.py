@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
 from cases import write_csv
 from conftest import Command, files_below
+from ffn_bench.cli import config_folder
 from ffn_bench.leaderboard import leaderboard
-from test_runs import lines_of, scalars_of
+from ffn_bench.plan import Planner
+from test_runs import lines_of, scalars_of, start
 
 
 def folders(tmp_path: Path, name: str) -> list[Path]:
@@ -122,6 +131,68 @@ def test_a_failed_run_is_told_at_once_and_again_and_the_others_go_on(tmp_path: P
     assert len(folders(tmp_path, "s")) == 3
     log = next(f for f in folders(tmp_path, "s") if "600" in f.name) / "train.log"
     assert "File too large" in log.read_text()
+
+
+@pytest.mark.parametrize(("threads", "runs"), [(1, 5), (2, 70)])
+def test_ctrl_c_ends_every_run_in_good_order(tmp_path: Path, threads: int, runs: int) -> None:
+    """A tile in the main thread, and two on threads of their own."""
+    process = start("-m", f"seed=range(0,{runs})", "epochs=100000", "name=s", cwd=tmp_path, threads=threads)
+    sweep = tmp_path / "outputs" / "sweeps" / "s"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = list(sweep.glob("*/metrics.jsonl"))
+        if len(found) == runs and all(f.read_text().count("\n") > 20 for f in found):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 20
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"{runs} interrupted" in out
+    ended = folders(tmp_path, "s")
+    assert len(ended) == runs == len(list(sweep.glob("*/run.json")))
+    for folder in ended:
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == "interrupted"
+        assert lines_of(folder)[-1]["step"] <= summary["steps"]
+        assert scalars_of(folder)[-1][1] == lines_of(folder)[-1]["step"]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_sweep_has_few_files_open(tmp_path: Path) -> None:
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); "
+    code += "sys.argv = ['ffn-train', '-m', 'name=s', 'seed=range(0,120)', 'epochs=1']; "
+    code += "from ffn_bench.train import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(folders(tmp_path, "s")) == 120
+    assert "not trained" not in result.stdout
+
+
+def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every configuration of a sweep over files, groups' keys, plain keys and lists, against Hydra's own."""
+    monkeypatch.chdir(tmp_path)
+    swept = {
+        "optimizer": ["adam", "lecture/adam", "sgd"],
+        "model": ["lecture", "linear"],
+        "seed": ["0", "7"],
+        "lr": ["1e-3", "0.1"],
+        "+hydra.job.env_set.A": ["b"],
+        "data.val_fraction": ["0", "0.2"],
+    }
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["name=s"], run_mode=RunMode.MULTIRUN)
+        planner = Planner(master, HydraContext(loader, Callbacks()))
+        for values in itertools.product(*swept.values()):
+            job = [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
+            expected = loader.load_sweep_config(master, job)
+            expected.hydra.job.num = expected.hydra.job.id = 3
+            assert OmegaConf.to_yaml(planner.compose(job, 3)) == OmegaConf.to_yaml(expected)
 
 
 def test_nothing_trains_before_every_run_is_checked(ffn: Command, tmp_path: Path) -> None:

@@ -105,9 +105,9 @@ class Planner:
             except OmegaConfBaseException:
                 return self.loader.load_sweep_config(self.master, list(job))  # whose error says more
         with flag_override(cfg, ["struct", "readonly"], [False, False]):
-            hydra = cfg.hydra
-            hydra.overrides.task = list(job)
-            hydra.job.override_dirname = get_overrides_dirname(parsed, **hydra.job.config.override_dirname)
+            hydra, task = cfg.hydra, [override for override in parsed if not override.is_hydra_override()]
+            hydra.overrides.task = [override.input_line for override in task]
+            hydra.job.override_dirname = get_overrides_dirname(task, **hydra.job.config.override_dirname)
             hydra.job.id = hydra.job.num = number
         return cfg
 
@@ -116,6 +116,7 @@ class Planner:
         return (
             override.type == OverrideType.CHANGE
             and override.package is None
+            and not override.is_hydra_override()
             and not self._is_group(override.key_or_group)
             and isinstance(override.value(), (bool, int, float, str, type(None), list))
         )

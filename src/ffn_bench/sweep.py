@@ -61,7 +61,8 @@ class Sweep:
         self.jobs = [
             Job(first + k, *fields) for k, fields in enumerate(zip(names, settings, plans, strict=True))
         ]
-        self.view = console.SweepView([(job.name, job.settings) for job in self.jobs], planner.folder)
+        shown = [{k: s[k] for k in self.varied if k in s} for s in settings]
+        self.view = console.SweepView(list(zip(names, shown, strict=True)), planner.folder)
         self._composing = threading.Lock()
         self._stop = threading.Event()
 
