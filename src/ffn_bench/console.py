@@ -178,8 +178,8 @@ class RunView:
 class SweepView:
     """Shows a sweep: what is trained how, a bar and the settings that lead, a line for a run that ended.
 
-    `runs` are their names and swept settings. In large sweeps only runs that went wrong have a line. May be
-    told things from several threads.
+    `runs` are their names and swept settings. In large sweeps only the first that go wrong have a line.
+    May be told things from several threads.
     """
 
     def __init__(self, runs: Sequence[tuple[str, dict[str, str]]], folder: Path) -> None:
@@ -193,7 +193,7 @@ class SweepView:
         self._bar: Progress | None = None
         self._width = min(70, max(len(name) for name, _ in runs))
         self._lines = len(runs) <= LINES
-        self._told = 0
+        self._told = self._bad = 0
 
     def start(self, groups: Sequence[int], alone: Sequence[str | None]) -> None:
         """Print how many runs are trained in which way, and begin the bar.
@@ -240,7 +240,8 @@ class SweepView:
         with self._lock:
             self._ended[run] = summary
             status, total = summary["status"], len(self.runs)
-            if self._lines or status not in ("finished", "interrupted"):
+            if self._lines or (status not in ("finished", "interrupted") and self._bad < LINES):
+                self._bad += status not in ("finished", "interrupted")
                 self._line(run, summary)
             elif not self._live and len(self._ended) * 10 // total > self._told:
                 self._told = len(self._ended) * 10 // total
@@ -252,7 +253,7 @@ class SweepView:
         style = {"finished": "green", "diverged": "yellow"}.get(status, "bold red")
         place = f"[{len(self._ended):>{len(str(total))}}/{total}]"
         text = Text.assemble(f"  {place} {name:<{self._width}}  ", (f"{status:<9}", style))
-        if status != "failed":
+        if status not in ("failed", "diverged"):
             text.append(f" val {percent(best.get('accuracy/val'))}")
             text.append(f"  test {percent((best or final).get('accuracy/test'))}")
             text.append(f"  {duration(summary['train_seconds'])}")
