@@ -21,7 +21,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 from cases import parsed, write_csv
 from conftest import Command, files_below
-from ffn_bench import runs
+from ffn_bench import checkpoints, runs
 from ffn_bench.errors import UserError
 from ffn_bench.metrics import evaluate
 from ffn_bench.train import build_eager
@@ -45,6 +45,13 @@ def scalars_of(folder: Path) -> list[tuple[str, int, float]]:
     return found
 
 
+def latest(folder: Path) -> dict[str, Any]:
+    """The state of the last checkpoint."""
+    file, damaged = checkpoints.find(folder)
+    assert file is not None and not damaged
+    return checkpoints.load(file)
+
+
 def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
     result = ffn("epochs=3", "name=x", "lr=0.01")
     assert result.code == 0, result.err
@@ -58,8 +65,9 @@ def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
         ".hydra/hydra.yaml",
         "run.json",
         "metrics.jsonl",
-        "checkpoint/latest.json",
-        "checkpoint/step-0000000120.safetensors",
+        "checkpoint/step-0000000000",
+        "checkpoint/step-0000000120",
+        ".lock",
         "summary.json",
         "train.log",
     }
@@ -128,8 +136,8 @@ def test_the_same_command_twice_gives_the_same_numbers(ffn: Command, tmp_path: P
         ]
 
     assert without_times(one) == without_times(two)
-    weights = [next((f / "checkpoint").glob("*.safetensors")).read_bytes() for f in (one, two)]
-    assert weights[0] == weights[1]
+    weights = [latest(f)["network"] for f in (one, two)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_two_starts_in_one_second_are_two_folders(ffn: Command, tmp_path: Path) -> None:
@@ -147,7 +155,7 @@ def test_a_diverged_run(ffn: Command, tmp_path: Path) -> None:
     assert summary["final"]["loss/train"] is None
     assert "accuracy/test" not in summary["final"]
     assert summary["best"]["epoch"] == 0
-    state = runs.load_checkpoint(folder)
+    state = latest(folder)
     assert state["step"] == 0
     assert all(torch.isfinite(t).all() for t in state["network"].values())
 
@@ -176,34 +184,38 @@ def test_a_checkpoint_is_the_complete_state(tmp_path: Path, optimizer: str) -> N
     curve = []
     for measurement in unbroken.measurements():
         if measurement.ends_epoch and measurement.epoch == 2:
-            runs.save_checkpoint(tmp_path, unbroken.state())
+            checkpoints.save(tmp_path, unbroken.state())
         curve.append(measurement.values)
-    state = runs.load_checkpoint(tmp_path)
+    state = latest(tmp_path)
     resumed, _ = build_eager(parsed(*overrides))
-    resumed.network.load_state_dict(state["network"])
-    resumed.optimizer.load_state_dict(state["optimizer"])
+    resumed.resume(state)
     assert (state["epoch"], state["step"]) == (2, 2)
-    third, _ = build_eager(parsed(*[o.replace("epochs=3", "epochs=1") for o in overrides]))
-    third.network, third.optimizer = resumed.network, resumed.optimizer
-    third.parameters = list(third.network.parameters())
-    assert [m.values for m in third.measurements()][1:] == curve[-2:]
+    assert [m.values for m in resumed.measurements()] == curve[-2:]
+    assert resumed.status == "finished"
 
 
 def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
+    """Any byte flipped, or cut off: the one before is used, the damaged one named; else an error."""
     engine, _ = build_eager(parsed("epochs=1"))
-    runs.save_checkpoint(tmp_path, engine.state())
-    file = next((tmp_path / "checkpoint").glob("*.safetensors"))
-    whole = file.read_bytes()
+    steps = engine.measurements()
+    for _ in range(4):
+        next(steps)
+        checkpoints.save(tmp_path, engine.state())
+    files = sorted((tmp_path / "checkpoint").iterdir())
+    assert [checkpoints.step_of(f) for f in files] == [20, 30]
+    whole = files[1].read_bytes()
     for position in range(0, len(whole), len(whole) // 40):
-        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        files[1].write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(UserError, match="damaged"):
-            runs.load_checkpoint(tmp_path)
-    file.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match="damaged"):
-        runs.load_checkpoint(tmp_path)
+            checkpoints.load(files[1])
+        assert checkpoints.find(tmp_path) == (files[0], ["step-0000000030….safetensors"])
+    files[1].write_bytes(whole[:-1])
+    assert checkpoints.find(tmp_path)[0] == files[0]
+    files[0].write_bytes(b"")
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        checkpoints.find(tmp_path)
     shutil.rmtree(tmp_path / "checkpoint")
-    with pytest.raises(UserError, match="no checkpoint"):
-        runs.load_checkpoint(tmp_path)
+    assert checkpoints.find(tmp_path) == (None, [])
 
 
 def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,11 +30,13 @@ from ffn_bench.config import FULL_BATCH_ONLY
 from ffn_bench.data import Data, Split, epoch_order
 from ffn_bench.device import SMALL_STEP, THREADS, multiply_adds
 from ffn_bench.eager import steps_per_epoch
+from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.inplace import InPlace, in_place
 from ffn_bench.metrics import Measurement
 from ffn_bench.network import ACTIVATIONS, FFN, forward
 from ffn_bench.rules import RULES, Rule, State
 from ffn_bench.schema import TorchOptimizerConfig, TrainConfig, count_parameters
+from ffn_bench.stop import Stop
 
 ALIGNED = 32
 """Batches are filled up to a multiple of this: two AVX-512 registers of float32, what PyTorch's loops take.
@@ -102,6 +104,8 @@ class Row:
     epoch: int = 0
     train_seconds: float = 0.0
     """This row's share: the tile's seconds of updates over the rows that were in training."""
+    before: float = 0.0
+    """Of those, the seconds before the checkpoint it goes on from."""
 
     @property
     def data(self) -> Data:
@@ -112,10 +116,29 @@ class Row:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
         return self.tile.logits(self.place, x)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of its tile."""
+        return self.tile.steps_per_epoch
+
+    @property
+    def stop(self) -> Stop:
+        """Its tile's."""
+        return self.tile.stop
+
+    @stop.setter
+    def stop(self, stop: Stop) -> None:
+        self.tile.stop = stop
+
     def state(self) -> dict[str, Any]:
         """A complete state: the place in the run, the network's tensors, the optimizer's."""
+        self.step, self.train_seconds = self.tile.step, self.before + self.tile.share
         place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
         return {"engine": "batched", **place, **self.tile.tensors(self.place)}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave, where it has the tile for itself."""
+        self.tile.resume([state])
 
     def measurements(self) -> Iterator[Measurement]:
         """Train it, where it has the tile for itself."""
@@ -205,7 +228,9 @@ class Tile:
         self.batch_size = n if first.batch_size == "full" else min(n, int(first.batch_size))
         self.steps_per_epoch = steps_per_epoch(n, first.batch_size, first.drop_last)
         self.step = self.epoch = 0
-        self._share = 0.0  # seconds of updates, divided by the rows in training
+        self.stop = Stop()
+        self._resumed = False
+        self.share = 0.0  # seconds of updates, divided by the rows in training
 
         # Runs of one rule must lie side by side.
         order = sorted(range(len(runs)), key=lambda k: _segment_key(runs[k]))
@@ -217,6 +242,35 @@ class Tile:
         self._compiled = first.compile
         self._plain = self.device.type == "cpu" and not first.compile
         self._set_up(θ.to(self.device, self.dtype), None)
+
+    def resume(self, states: Sequence[dict[str, Any]]) -> None:
+        """Let every row of `rows` go on from what its `state` gave, all of them taken at the same step.
+
+        Raises `UserError` for a state of another network or engine.
+        """
+        self._resumed = True
+        self.step, self.epoch = states[0]["step"], states[0]["epoch"]
+        window = self._window.clone()
+        of_place: list[dict[str, Tensor]] = [{} for _ in states]
+        try:
+            for row, state in zip(self.rows, states, strict=True):
+                if state["engine"] != "batched" or state["step"] != self.step:
+                    raise ValueError(f"it is of the {state['engine']} engine, step {state['step']}")
+                row.step, row.epoch, row.before = state["step"], state["epoch"], state["train_seconds"]
+                row.train_seconds = row.before
+                for k, (W, b) in enumerate(self._layers):
+                    W[row.place].copy_(state["network"][f"weights.{k}"])
+                    b[row.place, :, 0].copy_(state["network"][f"biases.{k}"])
+                of_place[row.place] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
+                window[: len(state["window"]), :, row.place] = state["window"]
+                if row.step == row.steps:
+                    row.status = "finished"
+        except (RuntimeError, ValueError, KeyError) as e:
+            raise UserError(
+                "checkpoint", f"does not fit this run: {str(e).splitlines()[0]}", "", RUN_FOLDER
+            ) from e
+        self._set_up(self.θ, of_place)
+        self._window.copy_(window)
 
     def _row(self, run: TrainConfig, place: int) -> Row:
         steps = run.epochs * self.steps_per_epoch
@@ -354,34 +408,41 @@ class Tile:
     # --- the loop ---------------------------------------------------------------------------------------
 
     def measurements(self) -> Iterator[list[tuple[Row, Measurement]]]:
-        """Train, and yield after every step what is measured of which row: before the first update, at log
-        points, after each epoch. A row that has ended, or whose status is changed, is measured no more."""
-        yield self._evaluate()
-        while self._going():
-            self.epoch += 1
+        """Train, and yield what is measured of which row: before the first update, at log points, after each
+        epoch. A row that has ended, or whose status is changed, is measured no more. Ends early, between two
+        steps, where `stop` is asked to.
+        """
+        if not self._resumed:
+            yield self._evaluate()
+        done = self.step % self.steps_per_epoch  # steps of an epoch that a checkpoint was taken in
+        while self._going() and not self.stop.asked:
+            self.epoch = self.step // self.steps_per_epoch + 1
             for row in self._going():
                 row.epoch = self.epoch
             self._start_clock()
-            for batch in self._batches():
+            for batch in self._batches(done):
                 measured = self._take(batch)
-                if not measured:
+                if measured:
+                    self._stop_clock()
                     yield measured
-                    continue
-                self._stop_clock()
-                yield measured
-                if not self._going():
+                    if not self._going():
+                        return
+                    self._start_clock()
+                if self.stop.asked and self.step % self.steps_per_epoch:
+                    self._stop_clock()
                     return
-                self._start_clock()
             self._stop_clock()
+            done = 0
             yield self._evaluate()
             self._drop_ended_rows()
 
     def _going(self) -> list[Row]:
         return [row for row in self._places if row.status == "running"]
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, int] | None]:
-        """This epoch's mini-batches: rows `[runs × b]` of the training set, labels `[runs, 1, b]`, and how
-        many columns count. None stands for the full batch, which is there already.
+    def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor, int] | None]:
+        """This epoch's mini-batches from the one after `done` on: rows `[runs × b]` of the training set,
+        labels `[runs, 1, b]`, and how many columns count. None stands for the full batch, which is there
+        already.
         """
         n, b = len(self.data.train.y), self.batch_size
         if b == n:
@@ -389,7 +450,7 @@ class Tile:
             return
         order = torch.stack([epoch_order(n, row.run.seed, self.epoch) for row in self._places])
         used = self.steps_per_epoch * b
-        for first in range(0, used, FETCHED * b):
+        for first in range(done * b, used, FETCHED * b):
             part = order[:, first : min(first + FETCHED * b, used)]
             for size, rows in _in_batches(part, b, _aligned(b)):
                 rows = rows.to(self.device)
@@ -441,7 +502,7 @@ class Tile:
         measured = []
         for row in self._going():
             k = row.place
-            row.step, row.train_seconds = self.step, self._share
+            row.step, row.train_seconds = self.step, row.before + self.share
             bad = next((i for i in range(length) if not finite[i][k]), None)
             if bad is not None:
                 at = self.step - length + bad + 1
@@ -477,7 +538,7 @@ class Tile:
         measured = []
         for row in self._going():
             values = {tag: column[row.place] for tag, column in found.items()}
-            row.step, row.train_seconds = self.step, self._share
+            row.step, row.train_seconds = self.step, row.before + self.share
             for tag, value in values.items():
                 if not math.isfinite(value):
                     row.diverge(f"{tag} is {value} after step {self.step}")
@@ -551,12 +612,14 @@ class Tile:
         segment = next(s for s in self._segments if place <= s.rows[-1].place)
         return {key: value[place - segment.rows[0].place] for key, value in segment.state.items()}
 
-    def tensors(self, place: int) -> dict[str, dict[str, Tensor]]:
-        """A row's network, by the names of an `FFN`'s state_dict, and its optimizer's state."""
+    def tensors(self, place: int) -> dict[str, Any]:
+        """A row's network, by the names of an `FFN`'s state_dict, its optimizer's state, and its losses and
+        objectives since the last log point, `[steps, 2]`."""
         network = {}
         for k, (W, b) in enumerate(self._layers):
             network[f"weights.{k}"], network[f"biases.{k}"] = W[place], b[place, :, 0]
-        return {"network": network, "optimizer": self._state(place)}
+        window = self._window[: self.step % self.log_every, :, place]
+        return {"network": network, "optimizer": self._state(place), "window": window}
 
     def logits(self, place: int, x: Tensor) -> Tensor:
         """A row's logits `[b, n_classes]` of `x [b, n_features]`."""
@@ -571,7 +634,7 @@ class Tile:
     def _stop_clock(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self._share += (time.perf_counter() - self._started) / max(1, len(self._going()))
+        self.share += (time.perf_counter() - self._started) / max(1, len(self._going()))
 
 
 def _into(out: Tensor, function: Callable[..., Tensor], *arguments: Any, **keywords: Any) -> None:

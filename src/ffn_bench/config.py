@@ -128,6 +128,9 @@ def check(config: TrainConfig) -> None:
         one_of(config.batch_size, ("full",), "batch_size", also="a whole number")
     else:
         at_least(config.batch_size, 1, "batch_size")
+    at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
+    if config.retry is not None:
+        one_of(config.retry, ("failed",), "retry")
     one_of(config.gradient, GRADIENTS, "gradient")
     one_of(config.dtype, DTYPES, "dtype")
     one_of(config.device.split(":")[0], DEVICES, "device")
@@ -306,8 +309,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-NOT_RESULTS = ("name", "max_runs", "optimizer.lr")
-"""Keys that say where a run is kept or repeat another one; no result depends on them."""
+NOT_RESULTS = ("name", "max_runs", "force", "retry", "status", "checkpoint_seconds", "optimizer.lr")
+"""Keys that say where a run is kept, what is done about it, or repeat another; no result depends on them."""
 
 
 def result_keys(config: TrainConfig) -> dict[str, Any]:

@@ -35,6 +35,9 @@ PLAIN_LINES = 10
 LINES = 40
 """Runs of a sweep, at most, that each get a line when they end."""
 
+STATUS_ROWS = 200
+"""Runs of a sweep, at most, that are listed one by one when its status is asked for."""
+
 LIVE_RUNS = 2000
 """Runs of a sweep, at most, whose settings are compared live."""
 
@@ -99,14 +102,22 @@ class RunView:
         self._progress: Progress | None = None
         self._shown: dict[str, float] = {}
 
-    def start(self, facts: dict[str, str], training: Training, epochs: int) -> None:
-        """Print the facts, a line each, and begin the bar."""
+    def start(
+        self, facts: dict[str, str], training: Training, epochs: int, damaged: Sequence[str] = ()
+    ) -> None:
+        """Print the facts, a line each, and begin the bar; `damaged` names checkpoints of no use."""
         self._epochs, steps = epochs, training.steps
+        for name in damaged:
+            self.console.print(
+                Text(f"  warning    checkpoint {name} is damaged; an earlier one is used", style="yellow")
+            )
         self.console.print(Text("ffn-train", style="bold"))
         for key, value in facts.items():
             self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
         for warning in training.data.warnings:
             self.console.print(Text(f"  warning    {warning}", style="yellow"), soft_wrap=True)
+        if training.step:
+            self.console.print(f"  goes on at step {count(training.step)} of {count(steps)}")
         self.console.print()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._progress = _bar(self.console)
@@ -189,6 +200,7 @@ class SweepView:
         self._latest: dict[int, Measurement] = {}
         self._ended: dict[int, dict[str, Any]] = {}
         self._steps = [0] * len(runs)
+        self._before: dict[str, int] = {}
         self._live: Live | None = None
         self._bar: Progress | None = None
         self._width = min(70, max(len(name) for name, _ in runs))
@@ -205,6 +217,13 @@ class SweepView:
         together = sum(groups)
         ways = [f"{count(together)} side by side" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
         self._fact("sweep", f"{count(len(self.runs))} runs" + (f", {ways[0]}" if together else ""))
+        told = {
+            "done": "had ended before, and are not trained again",
+            "left": "are left as they are",
+            "resumed": "had begun, and go on",
+        }
+        for what, number in self._before.items():
+            self._fact(what, f"{count(number)} runs {told[what]}")
         for reason, number in Counter(alone).items():
             self._fact(
                 "alone", f"{count(number)} runs" + (f": {reason}" if reason else ", one after the other")
@@ -220,6 +239,14 @@ class SweepView:
                 get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True
             )
             self._live.start()
+
+    def before(self, counts: dict[str, int]) -> None:
+        """Take how many runs were done, left alone or resumed, to be printed by `start`."""
+        self._before = counts
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self.console.print(Text(f"  warning    {text}", style="yellow"), soft_wrap=True)
 
     def expect(self, steps: int) -> None:
         """Say how many steps all runs have together."""
@@ -326,7 +353,9 @@ class RunOfSweep(RunView):
         super().__init__()
         self._sweep, self._run = sweep, run
 
-    def start(self, facts: dict[str, str], training: Training, epochs: int) -> None:
+    def start(
+        self, facts: dict[str, str], training: Training, epochs: int, damaged: Sequence[str] = ()
+    ) -> None:
         """Nothing: the sweep has said it."""
 
     def write(self, measurement: Measurement) -> None:
@@ -335,6 +364,27 @@ class RunOfSweep(RunView):
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """Nothing: the sweep prints the line of a run that ended."""
+
+
+def show_status(
+    rows: Sequence[tuple[str, str, dict[str, Any] | None]], folder: Path, holder: str | None
+) -> None:
+    """How a run, or every run of a sweep, stands: (name, status, summary) each; `holder` writes there now."""
+    console = make_console()
+    console.print(Text(f"ffn-train: {folder}" + (f", in use by {holder}" if holder else ""), style="bold"))
+    if len(rows) <= STATUS_ROWS:
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("run", "status", "steps", "validation", ""):
+            table.add_column(column, justify="right" if column in ("steps", "validation") else "left")
+        for name, status, summary in rows:
+            found = summary or {}
+            shown = "running" if holder and status in ("begun", "interrupted") else status
+            best = (found.get("best") or {}).get("accuracy/val")
+            steps = count(found["steps"]) if "steps" in found else "–"
+            table.add_row(Text(name), shown, steps, percent(best), Text(str(found.get("reason") or "")))
+        console.print(table)
+    tally = Counter(status for _, status, _ in rows)
+    console.print("  " + ", ".join(f"{count(n)} {status}" for status, n in tally.items()))
 
 
 def show_leaderboard(

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from ffn_bench.backprop import by_hand, penalty
 from ffn_bench.curvature import Newton
 from ffn_bench.data import Data, epoch_order
+from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.metrics import Measurement, evaluate_all
 from ffn_bench.network import FFN
 from ffn_bench.optim import Schedule
+from ffn_bench.stop import Stop
 
 FETCH = 2**18
 """Features fetched at once from the training set: 1 MB in float32."""
@@ -65,6 +67,8 @@ class EagerRun:
         self.step = self.epoch = 0
         self.train_seconds = 0.0
         self.status, self.reason = "running", ""
+        self.stop = Stop()
+        self._resumed = False
         self.parameters: list[Tensor] = list(network.parameters())
         self._on_cpu = data.train.x.device.type == "cpu"
         self._one = torch.ones((), device=data.train.x.device, dtype=data.train.x.dtype)  # ∂J/∂J
@@ -74,12 +78,19 @@ class EagerRun:
         self._objectives: list[Tensor] = []
 
     def measurements(self) -> Iterator[Measurement]:
-        """Train, and yield what is measured: before the first update, at log points, after each epoch."""
-        yield self._evaluate()
-        for epoch in range(1, self.epochs + 1):
+        """Train, and yield what is measured: before the first update, at log points, after each epoch.
+
+        Ends early, between two steps, where `stop` is asked to.
+        """
+        if not self._resumed:
+            yield self._evaluate()
+        done = self.step % self.steps_per_epoch  # steps of an epoch that a checkpoint was taken in
+        for epoch in range(self.step // self.steps_per_epoch + 1, self.epochs + 1):
+            if self.stop.asked or self.status == "diverged":
+                return
             self.epoch = epoch
             self._start_clock()
-            for x, y in self._batches():
+            for x, y in self._batches(done):
                 log_point = (self.step + 1) % self.log_every == 0 or self.step + 1 == self.steps
                 before = [p.detach().clone() for p in self.parameters] if log_point else None
                 self._update(x, y)
@@ -91,7 +102,11 @@ class EagerRun:
                     if self.status == "diverged":
                         return
                     self._start_clock()
+                if self.stop.asked and self.step % self.steps_per_epoch:
+                    self._stop_clock()
+                    return
             self._stop_clock()
+            done = 0
             yield self._evaluate()
             if self.status == "diverged":
                 return
@@ -101,17 +116,34 @@ class EagerRun:
         """A complete state: the place in the run, the network's tensors, the optimizer's."""
         place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
         parts = {"network": dict(self.network.state_dict()), "optimizer": self.optimizer.state_dict()}
-        return {"engine": "eager", **place, **parts}
+        window = [torch.stack(losses) for losses in (self._losses, self._objectives) if losses]
+        return {"engine": "eager", **place, **parts, "window": window}
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This epoch's mini-batches: slices of the permuted training rows, which stay on their device."""
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave. Raises `UserError` for a state of another network or engine."""
+        try:
+            if state["engine"] != "eager":
+                raise ValueError(f"it is of the {state['engine']} engine")
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as e:
+            raise UserError(
+                "checkpoint", f"does not fit this run: {str(e).splitlines()[0]}", "", RUN_FOLDER
+            ) from e
+        self._resumed = True
+        self.step, self.epoch, self.train_seconds = state["step"], state["epoch"], state["train_seconds"]
+        losses, objectives = state["window"] or [torch.empty(0)] * 2
+        device = self.data.train.x.device
+        self._losses, self._objectives = list(losses.to(device)), list(objectives.to(device))
+
+    def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This epoch's mini-batches from the one after `done` on: slices of the permuted training rows."""
         train, b = self.data.train, self.batch_size
         if b == len(train.y):
             yield train.x, train.y
             return
-        order = epoch_order(len(train.y), self.seed, self.epoch)[: self.steps_per_epoch * b].to(
-            train.y.device
-        )
+        order = epoch_order(len(train.y), self.seed, self.epoch)[done * b : self.steps_per_epoch * b]
+        order = order.to(train.y.device)
         # Rows are fetched for several batches at once, but no more than a cache holds.
         fetched = b * max(1, FETCH // (b * train.x.shape[1]))
         for rows in order.split(fetched):

@@ -22,7 +22,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from ffn_bench import config, runs, train
+from ffn_bench import config, console, runs, train
 from ffn_bench.batched import why_not
 from ffn_bench.errors import UserError
 from ffn_bench.optim import check_optimizer
@@ -62,7 +62,7 @@ class Planner:
             return self._planned[overrides]
         cfg = self.compose(overrides)
         run = config.parse(cfg)
-        folder = self.folder / str(cfg.hydra.sweep.subdir)
+        folder = self._folder_of(run, str(cfg.hydra.sweep.subdir))
         runs.check_folder(folder, run)
         if folder in self._names:
             first = " ".join(self._names[folder])
@@ -72,6 +72,21 @@ class Planner:
         self._check(planned)
         self._planned[overrides] = planned
         return planned
+
+    def _folder_of(self, run: TrainConfig, subdir: str) -> Path:
+        """A run's folder: the one it has already, if it was written in another way then."""
+        tail = config.fingerprint(run)[:8]
+        if subdir.endswith(tail):
+            subdir = self._there.get(tail, subdir)
+        return self.folder / subdir
+
+    @functools.cached_property
+    def _there(self) -> dict[str, str]:
+        """Folders of the sweep by the hash their names end with."""
+        found = {}
+        for file in self.folder.glob("*/run.json"):
+            found[file.parent.name[-8:]] = file.parent.name
+        return found
 
     def _check(self, planned: Planned) -> None:
         """Data, network and device once for all runs that share them, the optimizer's settings likewise."""
@@ -109,6 +124,8 @@ class Planner:
             hydra.overrides.task = [override.input_line for override in task]
             hydra.job.override_dirname = get_overrides_dirname(task, **hydra.job.config.override_dirname)
             hydra.job.id = hydra.job.num = number
+            if str(hydra.sweep.dir) != str(self.folder):
+                hydra.sweep.dir = str(self.folder)
         return cfg
 
     def _is_plain(self, override: Override) -> bool:
@@ -120,6 +137,15 @@ class Planner:
             and not self._is_group(override.key_or_group)
             and isinstance(override.value(), (bool, int, float, str, type(None), list))
         )
+
+
+def show_status(folder: Path, plans: Sequence[Planned]) -> None:
+    """Print how every run of a sweep stands. Trains and creates nothing."""
+    rows = []
+    for planned in plans:
+        name = " ".join(o for o in planned.overrides if not o.startswith(("name=", "status=")))
+        rows.append((name, runs.status_of(planned.folder), runs.read_summary(planned.folder)))
+    console.show_status(rows, folder, runs.holder(folder))
 
 
 def jobs_of(overrides: Sequence[Override], limit: int) -> list[list[str]]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from ffn_bench import config, errors, figures, metrics, runs, schema, writers
+from ffn_bench import checkpoints, config, errors, figures, metrics, runs, schema, writers
 from ffn_bench.data import Data
+from ffn_bench.errors import UserError
 from ffn_bench.metrics import Measurement
 
 FLUSH_SECONDS = 1.0
 """Time after which what has been measured is on the disk."""
-
-CHECKPOINT_SECONDS = 5.0
-"""Least time between two checkpoints of a run that goes on."""
 
 CHECKPOINT_SHARE = 0.02
 """Share of the time that may go into checkpoints."""
@@ -34,6 +36,10 @@ class Training(Protocol):
     train_seconds: float
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the training part."""
+
+    @property
     def data(self) -> Data:
         """What it trains on."""
 
@@ -48,41 +54,103 @@ class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
     `device` says in words what it trains on, and `company` how many runs share that device's time with it.
+    Where the folder holds a run that has begun, that run goes on: from `state`, its checkpoint, or without
+    one from the start. What was written after the checkpoint is taken back then. The caller holds the
+    folder's lock. Raises `UserError` (status 4) where data, versions or device are no longer those it began
+    with.
     """
 
     def __init__(
-        self, folder: Path, run: schema.TrainConfig, training: Training, device: str, company: int = 1
+        self,
+        folder: Path,
+        run: schema.TrainConfig,
+        training: Training,
+        device: str,
+        company: int = 1,
+        state: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.training = folder, training
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
-        self._company = company
-        self._checkpoint_due = self._flush_due = float("-inf")
+        self._company, self._pause = company, run.checkpoint_seconds
+        self._flush_due = time.monotonic() + FLUSH_SECONDS
+        # The first weights can be had from the seed again, but a run that diverges at once keeps them, too.
+        self._checkpoint_due = float("-inf") if state is None else time.monotonic() + self._pause
         identity = runs.identity(run, device, training.data.sha256)
-        runs.write_json(folder / "run.json", {**identity, "trained_beside": company - 1})
-        self._tensorboard, self._log = writers.TensorBoard(folder), writers.TextLog(folder)
-        settings = config.flatten(run).items()
-        self._tensorboard.write_text("config", "".join(f"    {key}: {value}\n" for key, value in settings))
-        self._tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
-        self._writers: list[writers.Writer] = [writers.JsonLines(folder), self._tensorboard, self._log]
-        for warning in training.data.warnings:
-            self._log.note("WARNING", warning)
+        if (folder / "run.json").exists():
+            runs.check_surroundings(folder, identity)
+            runs.remove_remains(folder)
+            (folder / "summary.json").unlink(missing_ok=True)
+            self._take_back({} if state is None else state["files"])
+        else:
+            runs.write_json(folder / "run.json", {**identity, "trained_beside": company - 1})
+        events = next((name for name in state["files"] if "tfevents" in name), None) if state else None
+        self._tensorboard = writers.TensorBoard(folder, events)
+        self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
+        self._writers: list[writers.Writer] = [lines, self._tensorboard, self._log]
+        if state is None:
+            settings = config.flatten(run).items()
+            text = "".join(f"    {key}: {value}\n" for key, value in settings)
+            self._tensorboard.write_text("config", text)
+            self._tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
+            for warning in training.data.warnings:
+                self._log.note("WARNING", warning)
+        else:
+            self._read_back()
+            self._log.note("INFO", f"goes on at step {training.step}")
         self._flush()
 
+    def _take_back(self, sizes: dict[str, int]) -> None:
+        """Cut every file that only grows to its size in `sizes`, and remove those that are not there."""
+        for pattern in ("metrics.jsonl", "events.out.tfevents.*", "train.log"):
+            for file in self.folder.glob(pattern):
+                if file.name not in sizes:
+                    file.unlink()
+                    continue
+                if file.stat().st_size < sizes[file.name]:
+                    raise UserError(
+                        str(file),
+                        "is shorter than at the last checkpoint",
+                        "force=true trains anew in another folder",
+                        errors.RUN_FOLDER,
+                    )
+                os.truncate(file, sizes[file.name])
+
+    def _read_back(self) -> None:
+        """Take what has been measured so far from metrics.jsonl."""
+        for text in (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            place = (line.pop("step"), line.pop("epoch"), line.pop("time") and line.pop("train_seconds"))
+            values = {tag: math.nan if value is None else value for tag, value in line.items()}
+            measurement = Measurement(*place, values, "accuracy/train" in values)
+            self._last |= values
+            if measurement.ends_epoch:
+                self._epochs.append(measurement)
+
     def write(self, measurement: Measurement) -> None:
-        """Give a measurement to every writer; keep a checkpoint where an epoch ended."""
+        """Give a measurement to every writer; keep a checkpoint now and then."""
         for writer in self._writers:
             writer.write(measurement)
         # What a run measured before it diverged is not how it ended.
         diverged = self.training.status == "diverged"
         self._last = measurement.values if diverged else self._last | measurement.values
+        if measurement.ends_epoch:
+            self._epochs.append(measurement)
         now = time.monotonic()
         if now >= self._flush_due:
             self._flush()
-        if measurement.ends_epoch:
-            self._epochs.append(measurement)
-            if now >= self._checkpoint_due and self.training.status == "running":
-                self._save_checkpoint()
+        # Between an epoch's last step and its evaluation there is no place to go on from.
+        settled = measurement.ends_epoch or self.training.step % self.training.steps_per_epoch
+        if settled and now >= self._checkpoint_due and self.training.status == "running":
+            self._save_checkpoint()
+
+    def interrupt(self) -> dict[str, Any]:
+        """Save a checkpoint at this step and close as interrupted."""
+        try:
+            self._save_checkpoint()
+        except OSError as e:
+            self._log.note("ERROR", f"no checkpoint could be written: {e}")
+        return self.close("interrupted", f"stopped at step {self.training.step}")
 
     def close(self, status: str, reason: str) -> dict[str, Any]:
         """Write what ends a run, summary.json last, and return the summary.
@@ -99,10 +167,12 @@ class Record:
             "final": self._last,
             "best": metrics.best_of(self._epochs),
         }
-        self._log.note("INFO", f"{status} {reason}".rstrip())
-        self._tensorboard.write_end(finished=status == "finished")
-        acts = [writer.flush for writer in self._writers]
-        acts.append(lambda: runs.write_json(self.folder / "summary.json", summary))
+        acts: list[Callable[[], object]] = [
+            lambda: self._log.note("INFO", f"{status} {reason}".rstrip()),
+            lambda: self._tensorboard.write_end(finished=status == "finished"),
+            *(writer.file.flush for writer in self._writers),
+            lambda: runs.write_json(self.folder / "summary.json", summary),
+        ]
         if status == "finished":
             acts = [self._save_checkpoint, self._write_pictures, *acts]
         for act in acts:
@@ -119,18 +189,23 @@ class Record:
         self._log.note("ERROR", "the run failed\n" + "".join(traceback.format_exception(error)).rstrip())
         return self.close("failed", str(mistake) if mistake else f"{type(error).__name__}: {error}")
 
-    def _flush(self) -> None:
+    def _flush(self, sync: bool = False) -> None:
         for writer in self._writers:
-            writer.flush()
+            writer.file.flush(sync)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
 
     def _save_checkpoint(self) -> None:
-        """Save a complete state. What it costs decides when the next one is due."""
+        """Save a complete state and the sizes of the files that grow with it.
+
+        What it costs decides when the next one is due.
+        """
         start = time.monotonic()
-        runs.save_checkpoint(self.folder, self.training.state())
+        self._flush(sync=True)
+        files = {writer.file.path.name: writer.file.size for writer in self._writers}
+        checkpoints.save(self.folder, {**self.training.state(), "files": files})
         now = time.monotonic()
-        wait = (now - start) * self._company / CHECKPOINT_SHARE
-        self._checkpoint_due = now + max(CHECKPOINT_SECONDS, wait)
+        wait = (now - start) * self._company / CHECKPOINT_SHARE if self._pause else 0.0
+        self._checkpoint_due = now + max(self._pause, wait)
 
     def _write_pictures(self) -> None:
         """The confusion matrix, on the test part where there is one; of pictures also the worst mistakes."""

@@ -1,8 +1,9 @@
-"""The run folder: where runs live, their identity, their checkpoint, and reading them back.
+"""The run folder: where runs live, who may write there, their identity, and reading them back.
 
     <folder>/run.json          who this run is: config fingerprint, versions, device, data hash
     <folder>/metrics.jsonl     a line a measurement
-    <folder>/checkpoint/       the last complete state: safetensors, and JSON with its checksum
+    <folder>/checkpoint/       the last two complete states, see `checkpoints`
+    <folder>/.lock             held (flock) by the process that writes here
     <folder>/summary.json      how it ended, written last
 
 Every file but the append-only logs is written whole: to a temporary name, flushed, renamed.
@@ -11,23 +12,21 @@ Every file but the append-only logs is written whole: to a temporary name, flush
 from __future__ import annotations
 
 import datetime
-import hashlib
+import fcntl
+import itertools
 import json
 import math
 import os
 import secrets
+import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench import config, errors, schema
 from ffn_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 # --- names ----------------------------------------------------------------------------------------------
 
@@ -81,12 +80,76 @@ def check_folder(folder: Path, run: schema.TrainConfig | None) -> None:
     if inside := next((p for p in below_here if (p / "run.json").exists()), None):
         raise UserError(str(folder), f"is inside the run {inside}", "use another name", errors.RUN_FOLDER)
     if run is not None and (folder / "run.json").exists():
-        raise UserError(
-            str(folder),
-            "already holds a run, which is never overwritten",
-            "use another name",
-            errors.RUN_FOLDER,
-        )
+        noted = (read_json(folder / "run.json") or {}).get("config")
+        if not isinstance(noted, dict):
+            raise UserError(
+                str(folder / "run.json"), "is damaged", "use another name, or force=true", errors.RUN_FOLDER
+            )
+        then = {key: value for key, value in noted.items() if key not in config.NOT_RESULTS}
+        check_same(folder, config.result_keys(run), then)
+
+
+# --- who may write --------------------------------------------------------------------------------------
+
+
+class Lock:
+    """The right to write into a folder, held by one process at a time and lost with it, however it ends.
+
+    Raises `UserError` (status 4) at once where another process has it, and where the file system has no
+    locks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            held = isinstance(e, BlockingIOError)
+            what = (
+                f"is in use by {holder(folder) or 'another process'}"
+                if held
+                else f"cannot be locked ({e.strerror})"
+            )
+            todo = "wait for it, or use another name" if held else "use a folder on another file system"
+            os.close(self._file)
+            raise UserError(str(folder), what, todo, errors.RUN_FOLDER) from e
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    def release(self) -> None:
+        """Let others write."""
+        os.ftruncate(self._file, 0)
+        os.close(self._file)
+
+
+def holder(folder: Path) -> str | None:
+    """Which process is writing into a folder now, in words; None where none is."""
+    try:
+        file = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = os.pread(file, 200, 0).decode(errors="replace")
+        return "".join(c for c in said if c.isprintable()) or "another process"
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return None
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for part in (*folder.glob("*.tmp"), *folder.glob("checkpoint/*.tmp")):
+        part.unlink(missing_ok=True)
+
+
+def another_folder(folder: Path) -> Path:
+    """The first of `<folder>-2`, `<folder>-3`, … that is not there."""
+    return next(p for k in itertools.count(2) if not (p := folder.with_name(f"{folder.name}-{k}")).exists())
 
 
 # --- whole files ----------------------------------------------------------------------------------------
@@ -96,10 +159,12 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, even across a power cut."""
     part = path.with_name(path.name + ".tmp")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            write_all(file, content)
+            os.fsync(file)
+        finally:
+            os.close(file)
         part.rename(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -109,6 +174,13 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_all(file: int, content: bytes) -> None:
+    """Write all of it: the system may take a part at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(file, rest) :]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -127,6 +199,18 @@ def finite(content: Any) -> Any:
 
 
 # --- identity -------------------------------------------------------------------------------------------
+
+
+def check_surroundings(folder: Path, identity: dict[str, Any]) -> None:
+    """Raise `UserError` (status 4) where data, versions or the device are not those a run began with."""
+
+    def essence(found: dict[str, Any]) -> dict[str, Any]:
+        versions = found.get("versions", {})
+        device = str(found.get("device")).partition(" ")[0]  # what follows are words about it
+        same = {"data": found.get("data_sha256"), "device": device}
+        return {**same, **{key: versions.get(key) for key in ("ffn_bench", "torch")}}
+
+    check_same(folder, essence(identity), essence(read_json(folder / "run.json") or {}))
 
 
 def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str, Any]:
@@ -156,92 +240,44 @@ def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str
     }
 
 
-# --- checkpoints ----------------------------------------------------------------------------------------
+def check_same(folder: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Raise `UserError` (status 4), naming what differs, unless a run may go on in `folder`.
 
-
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state`, nested dicts and lists of tensors and plain values with its `step`, as the checkpoint.
-
-    `folder/checkpoint/latest.json` names the tensors' file and its SHA-256; it is replaced last, so at
-    any instant it points to a whole checkpoint. The one before is dropped then.
+    `now` is compared with what was noted `then`; keys that only one of them has count, too.
     """
-    from safetensors.torch import save
-
-    target = folder / "checkpoint"
-    target.mkdir(exist_ok=True)
-    tensors: dict[str, Tensor] = {}
-    packed = pack(state, tensors, "")
-    content = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-    name = f"step-{state['step']:010d}.safetensors"
-    write_whole(target / name, content)
-    digest = hashlib.sha256(content).hexdigest()
-    write_json(target / "latest.json", {"format": 1, "tensors": name, "sha256": digest, "state": packed})
-    for old in target.glob("step-*.safetensors"):
-        if old.name != name:
-            old.unlink()
-
-
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` was given, tensors on the CPU.
-
-    Raises `UserError` (status 4) where there is none or a byte of it is not what was written.
-    """
-    from safetensors.torch import load
-
-    source = folder / "checkpoint"
-    try:
-        latest = json.loads((source / "latest.json").read_bytes())
-        content = (source / Path(latest["tensors"]).name).read_bytes()
-        whole = hashlib.sha256(content).hexdigest() == latest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(str(source), f"holds no checkpoint ({e})", "train the run", errors.RUN_FOLDER) from e
-    if not whole:
-        raise UserError(str(source), "is damaged: its checksum differs", "train again", errors.RUN_FOLDER)
-    state: dict[str, Any] = unpack(latest["state"], load(content))
-    return state
-
-
-def pack(state: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    """A nested state as JSON-able values, its tensors moved into `tensors` below `path`.
-
-    Dicts become lists of pairs, since their keys may be numbers.
-    """
-    import torch
-
-    if isinstance(state, torch.Tensor):
-        tensors[path] = state
-        return {"tensor": path}
-    if isinstance(state, dict):
-        below = f"{path}/" if path else ""
-        return {"dict": [[key, pack(value, tensors, f"{below}{key}")] for key, value in state.items()]}
-    if isinstance(state, (list, tuple)):
-        kind = "list" if isinstance(state, list) else "tuple"
-        return {kind: [pack(value, tensors, f"{path}/{k}") for k, value in enumerate(state)]}
-    if state is None or isinstance(state, (bool, int, float, str)):
-        return {"value": state}
-    raise TypeError(f"cannot keep a {type(state).__name__} in a checkpoint ({path})")
-
-
-def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
-    """The state that `pack` took apart."""
-    ((kind, content),) = packed.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dict":
-        return {key: unpack(value, tensors) for key, value in content}
-    if kind in ("list", "tuple"):
-        values = [unpack(value, tensors) for value in content]
-        return values if kind == "list" else tuple(values)
-    return content
+    now = json.loads(json.dumps(now))  # tuples are lists in a file
+    if different := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
+        key = different[0]
+        more = f" (and {', '.join(different[1:4])})" if different[1:] else ""
+        what = f"holds another run: {key} was {then.get(key)}, now {now.get(key)}{more}"
+        todo = "it is never overwritten: use another name, or force=true, which trains anew beside it"
+        raise UserError(str(folder), what, todo, errors.RUN_FOLDER)
 
 
 # --- reading back ---------------------------------------------------------------------------------------
 
 
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """What summary.json says, or None where the run has not ended."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object a JSON file holds, or None where there is no such thing."""
     try:
-        content = json.loads((folder / "summary.json").read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """What summary.json says, or None where the run has not ended."""
+    return read_json(folder / "summary.json")
+
+
+ENDED = ("finished", "diverged")
+"""Statuses of runs that are never trained again."""
+
+
+def status_of(folder: Path) -> str:
+    """`missing`, `begun`, or how the run ended: `finished`, `diverged`, `interrupted`, `failed`."""
+    summary = read_summary(folder)
+    if summary is not None:
+        return str(summary.get("status"))
+    return "begun" if (folder / "run.json").exists() else "missing"

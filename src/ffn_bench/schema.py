@@ -326,6 +326,10 @@ class TrainConfig:
     device: str = "auto"
     dtype: str = "float32"
     name: str | None = None
+    force: bool = False
+    retry: str | None = None
+    status: bool = False
+    checkpoint_seconds: float = 5.0
     log_every: int = 10
     max_runs: int = 10_000
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +20,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf._utils import get_omega_conf_dumper
 
-from ffn_bench import console, runs, train
+from ffn_bench import checkpoints, console, runs, train
 from ffn_bench.batched import Row, Tile, group_key, tile_sizes
 from ffn_bench.device import THREADS, describe, keep_memory, set_threads
 from ffn_bench.errors import UserError, explain
 from ffn_bench.leaderboard import leaderboard, varied_keys
 from ffn_bench.plan import Planned, Planner
 from ffn_bench.record import Record
+from ffn_bench.stop import Stop
 
 
 class RunFailed(UserError):
@@ -42,6 +45,10 @@ class Job:
     name: str
     settings: dict[str, str]
     plan: Planned
+    status: str
+    """What the folder said before."""
+    checkpoint: Path | None = None
+    """What it goes on from."""
     summary: dict[str, Any] | None = None
 
     @property
@@ -59,12 +66,13 @@ class Sweep:
         self.varied = varied_keys(settings)
         names = [" ".join(f"{k}={s[k]}" for k in self.varied if k in s) or "run" for s in settings]
         self.jobs = [
-            Job(first + k, *fields) for k, fields in enumerate(zip(names, settings, plans, strict=True))
+            Job(first + k, name, own, plan, runs.status_of(plan.folder))
+            for k, (name, own, plan) in enumerate(zip(names, settings, plans, strict=True))
         ]
         shown = [{k: s[k] for k in self.varied if k in s} for s in settings]
         self.view = console.SweepView(list(zip(names, shown, strict=True)), planner.folder)
         self._composing = threading.Lock()
-        self._stop = threading.Event()
+        self.stop = Stop()
 
     def run(self, batched: bool) -> None:
         """Train every run, going on past those that fail; then show the leaderboard.
@@ -72,24 +80,45 @@ class Sweep:
         Batches come first, each group of runs that can share tiles after the other; then the runs that must
         be alone. Without `batched` all are alone.
         """
-        alone = [job for job in self.jobs if not batched or job.plan.alone]
-        others = [job for job in self.jobs if batched and not job.plan.alone]
-        by_key = sorted(others, key=lambda job: repr(group_key(job.plan.run)))
-        groups = [list(g) for _, g in itertools.groupby(by_key, key=lambda job: group_key(job.plan.run))]
+        waiting = []
+        for job in self.jobs:
+            left = job.plan.run.retry is not None and job.status != job.plan.run.retry
+            if job.status in runs.ENDED or (left and job.status != "missing"):
+                job.summary = runs.read_summary(job.plan.folder)
+            elif not left:
+                waiting.append(job)
+        for job in waiting:
+            job.checkpoint, damaged = checkpoints.find(job.plan.folder)
+            for name in damaged:
+                self.view.warn(f"{job.name}: checkpoint {name} is damaged; an earlier one is used")
+
+        def key(job: Job) -> tuple[Any, ...]:
+            step = checkpoints.step_of(job.checkpoint) if job.checkpoint else 0
+            return *group_key(job.plan.run), step
+
+        alone = [job for job in waiting if not batched or job.plan.alone]
+        others = [job for job in waiting if batched and not job.plan.alone]
+        by_key = sorted(others, key=lambda job: repr(key(job)))
+        groups = [list(g) for _, g in itertools.groupby(by_key, key=key)]
+        before = Counter("done" if job.status in runs.ENDED else "left" for job in self.jobs if job.summary)
+        before["resumed"] = sum(job.status != "missing" for job in waiting)
+        self.view.before({name: n for name, n in before.items() if n})
         self.view.start(
             [len(group) for group in groups], [job.plan.alone if batched else None for job in alone]
         )
         steps = {}
-        for job in self.jobs:
-            key = group_key(job.plan.run)
-            if key not in steps:
-                steps[key] = train.prepare(job.plan.run).steps_per_epoch
-        self.view.expect(sum(job.plan.run.epochs * steps[group_key(job.plan.run)] for job in self.jobs))
+        for job in waiting:
+            shared = group_key(job.plan.run)
+            if shared not in steps:
+                steps[shared] = train.prepare(job.plan.run).steps_per_epoch
+        self.view.expect(sum(job.plan.run.epochs * steps[group_key(job.plan.run)] for job in waiting))
         try:
-            for group in groups:
-                self._train_group(group)
-            for job in alone:
-                self._train_alone(job)
+            with self.stop:
+                for group in groups:
+                    self._train_group(group)
+                for job in alone:
+                    if not self.stop.asked:
+                        self._train_alone(job)
         finally:
             self.view.finish()
             begun = [job for job in self.jobs if job.summary]
@@ -97,6 +126,7 @@ class Sweep:
                 found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
                 console.show_leaderboard(self.view.console, *found)
                 self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
+        self.stop.leave()
 
     # --- in batches -------------------------------------------------------------------------------------
 
@@ -124,36 +154,41 @@ class Sweep:
                 work(tile)
             return
         torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1))
-        try:
+        with ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1)) as pool:
             futures = [pool.submit(work, tile) for tile in tiles]
             wait(futures, return_when=FIRST_EXCEPTION)
-            for future in futures:
-                if future.done():
-                    future.result()
-        finally:  # after Ctrl-C or SIGTERM, too: the tiles end their runs as interrupted
-            self._stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._stop.clear()
-            set_threads(made.widths, batch_size)
+            broken = next((f for f in futures if f.done() and f.exception()), None)
+            if broken:
+                self.stop.asked = True  # the other tiles end their runs in good order
+        set_threads(made.widths, batch_size)
+        if broken:
+            broken.result()
 
     def _train_tile(self, jobs: list[Job], made: train.Prepared) -> None:
         """Train the runs of one tile and write their folders."""
-        if self._stop.is_set():
+        if self.stop.asked:
             return
         records: dict[int, Record] = {}
-        tile: Tile | None = None
-        of_row: dict[int, Job] = {}
+        rows: list[Row | None] = [None] * len(jobs)
         try:
             tile = Tile([job.plan.run for job in jobs], made.data)
+            tile.stop = self.stop
+            rows = [*tile.rows]
+            states = [checkpoints.load(job.checkpoint) if job.checkpoint else None for job in jobs]
+            if states[0]:
+                tile.resume([state for state in states if state])
             of_row = {id(row): job for row, job in zip(tile.rows, jobs, strict=True)}
-            for row, job in zip(tile.rows, jobs, strict=True):
+            for row, job, state in zip(tile.rows, jobs, states, strict=True):
                 try:
                     self._write_hydra_files(job)
                     device = describe(made.device)
-                    records[id(row)] = Record(job.plan.folder, job.plan.run, row, device, len(jobs))
-                except OSError as e:
+                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state)
+                    records[id(row)] = record
+                    if row.status != "running":  # killed after its last step
+                        self._end(job, record.close(row.status, row.reason))
+                except (OSError, UserError) as e:
                     self._fail(job, row, None, e)
+            del states
             for measured in tile.measurements():
                 for row, measurement in measured:
                     job, record = of_row[id(row)], records[id(row)]
@@ -164,15 +199,10 @@ class Sweep:
                             self._end(job, record.close(row.status, row.reason))
                     except OSError as e:
                         self._fail(job, row, record, e)
-                if self._stop.is_set():
-                    self._interrupt(tile, of_row, records)
-                    return
-        except (KeyboardInterrupt, SystemExit):
-            if tile is not None:
-                self._interrupt(tile, of_row, records)
-            raise
+            for row in tile.rows:
+                if row.status == "running":
+                    self._end(of_row[id(row)], records[id(row)].interrupt())
         except Exception as e:
-            rows: list[Row | None] = [*tile.rows] if tile is not None else [None] * len(jobs)
             for one, job in zip(rows, jobs, strict=True):
                 if one is None or one.status == "running":
                     self._fail(job, one, records.get(id(one)), e)
@@ -198,12 +228,6 @@ class Sweep:
                     part, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False
                 )
                 (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-
-    def _interrupt(self, tile: Tile, jobs: dict[int, Job], records: dict[int, Record]) -> None:
-        for row in tile.rows:
-            if row.status == "running" and id(row) in records:
-                row.status = "interrupted"
-                self._end(jobs[id(row)], records[id(row)].close("interrupted", f"stopped at step {row.step}"))
 
     def _fail(self, job: Job, row: Row | None, record: Record | None, error: Exception) -> None:
         """End one run for an error; its neighbours go on."""

@@ -34,35 +34,48 @@ if TYPE_CHECKING:
 def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
     """Train the run that `cfg` describes into Hydra's output folder; return its best validation accuracy.
 
-    `view` shows it to a person (by default a `RunView` of its own). Raises `UserError` for mistakes; a run
-    that diverges is not an exception but a summary whose status says so.
+    A run that has begun there goes on from its checkpoint. `view` shows it to a person (by default a
+    `RunView` of its own). Raises `UserError` for mistakes; a run that diverges is not an exception but a
+    summary whose status says so. The caller holds the folder's lock.
     """
-    from ffn_bench import console
+    from ffn_bench import checkpoints, console
     from ffn_bench.record import Record
+    from ffn_bench.stop import Stop
 
     run = config.parse(cfg)
-    training, device = build(run)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    ended = runs.read_summary(folder)
+    if ended and ended["status"] in runs.ENDED:
+        return ended["best"]["accuracy/val"] if ended["best"] else None
+    training, device = build(run)
     shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     view = view or console.RunView()
-    record = Record(folder, run, training, device)
+    begun, damaged = checkpoints.find(folder)
+    state = checkpoints.load(begun) if begun else None
+    if state is not None:
+        training.resume(state)
     gc.freeze()  # what was imported stays; the collector need not walk through it again and again
     gc.enable()
-    try:
-        view.start(console.facts_of(run, training.data, device, shown), training, run.epochs)
-        for measurement in training.measurements():
-            record.write(measurement)
-            view.write(measurement)
-    except (KeyboardInterrupt, SystemExit):
-        record.close("interrupted", f"stopped at step {training.step}")
-        raise
-    except Exception as e:
-        record.fail(e)
-        raise
-    finally:
-        view.close()
-    summary = record.close(training.status, training.reason)
-    view.end(summary, shown)
+    with Stop() as stop:
+        training.stop = stop
+        record = Record(folder, run, training, device, state=state)
+        try:
+            facts = console.facts_of(run, training.data, device, shown)
+            view.start(facts, training, run.epochs, damaged)
+            for measurement in training.measurements():
+                record.write(measurement)
+                view.write(measurement)
+        except Exception as e:
+            record.fail(e)
+            raise
+        finally:
+            view.close()
+        if training.status == "running":
+            record.interrupt()
+            stop.leave()
+        summary = record.close(training.status, training.reason)
+        view.end(summary, shown)
+    stop.leave()
     return summary["best"]["accuracy/val"] if summary["best"] else None
 
 
@@ -148,34 +161,76 @@ def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, str]:
 # --- the command ----------------------------------------------------------------------------------------
 
 
+_locks: list[runs.Lock] = []
+"""The folder of the run that is being trained, from its check to its end."""
+
+
 class CheckFirst(Callback):
-    """Finds what is wrong with a single run before Hydra creates its folder."""
+    """Finds what is wrong with a single run, and whether there is anything to do, before Hydra acts."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra makes a warning of a callback's exception, so both kinds of fault end the process here."""
         try:
             with cli.one_line_errors(cli.command_name()):
-                check_run(config, Path(config.hydra.run.dir))
+                _locks.append(begin(config))
         except Exception:
             traceback.print_exc()
             sys.exit(1)
 
 
-def check_run(cfg: DictConfig, folder: Path) -> None:
-    """Raise `UserError` for a run that could not be trained into `folder`. Creates nothing."""
+def begin(cfg: DictConfig) -> runs.Lock:
+    """Check a run and take its folder; exit where it has ended before or only its status is asked for.
+
+    Raises `UserError` for a run that could not be trained. Creates nothing but the folder and its lock, and
+    nothing at all if there is an error.
+    """
+    from ffn_bench import console
+
     if not cfg.hydra.run.dir:
         raise UserError("hydra.run.dir", "is empty", "name a folder")
-    run = config.parse(cfg)
+    run, folder = config.parse(cfg), Path(cfg.hydra.run.dir)
+    if run.force and (folder / "run.json").exists() and not run.status:
+        folder = runs.another_folder(folder)
+        cfg.hydra.run.dir = str(folder)
     runs.check_folder(folder, run)
+    if run.status:
+        console.show_status(
+            [("run", runs.status_of(folder), runs.read_summary(folder))], folder, runs.holder(folder)
+        )
+        sys.exit(0)
+    if show_if_ended(folder):
+        sys.exit(0)
     build(run)
+    lock = runs.Lock(folder)
+    runs.check_folder(folder, run)  # once more: another process may have been there meanwhile
+    if show_if_ended(folder):
+        sys.exit(0)
+    return lock
+
+
+def show_if_ended(folder: Path) -> bool:
+    """Whether a run has ended before, which is shown then."""
+    from ffn_bench import console
+
+    summary = runs.read_summary(folder)
+    if summary is None or summary["status"] not in runs.ENDED:
+        return False
+    view = console.RunView()
+    view.console.print("ffn-train: this run has ended before; nothing is trained\n")
+    view.end(summary, folder)
+    return True
 
 
 def _task(cfg: DictConfig) -> float | None:
     """What Hydra runs. A failing run of a sweep must be an exception, so that the others go on."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(cfg)
-    with cli.one_line_errors(cli.command_name()):
-        return train(cfg)
+    try:
+        with cli.one_line_errors(cli.command_name()):
+            return train(cfg)
+    finally:
+        while _locks:
+            _locks.pop().release()
     return None
 
 

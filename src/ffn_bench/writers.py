@@ -20,7 +20,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
 from ffn_bench.metrics import Measurement
-from ffn_bench.runs import finite
+from ffn_bench.runs import finite, write_all
 
 METRICS = ("accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train")
 """The tags that TensorBoard's HParams table shows beside the settings; the value is the tag's last one."""
@@ -35,8 +35,7 @@ class Writer(Protocol):
     def write(self, measurement: Measurement) -> None:
         """Record one measurement."""
 
-    def flush(self) -> None:
-        """Append to the file what has been recorded since the last time."""
+    file: Appended
 
 
 class Appended:
@@ -44,36 +43,40 @@ class Appended:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.size = path.stat().st_size if path.exists() else 0
         self._waiting: list[bytes] = []
 
     def write(self, content: bytes) -> None:
         """Take some bytes."""
         self._waiting.append(content)
 
-    def flush(self) -> None:
-        """Append what waits, all of it or, where that fails, nothing: an `OSError` then, and it waits on."""
-        if not self._waiting:
+    def flush(self, sync: bool = False) -> None:
+        """Append what waits, all of it or, where that fails, nothing: an `OSError` then, and it waits on.
+
+        With `sync` it is on the disk afterwards.
+        """
+        if not self._waiting and not sync:
             return
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            end = os.fstat(file).st_size
-            content = memoryview(b"".join(self._waiting))
             try:
-                while content:
-                    content = content[os.write(file, content) :]
+                write_all(file, b"".join(self._waiting))
             except OSError:
-                os.ftruncate(file, end)
+                os.ftruncate(file, self.size)
                 raise
+            self.size += sum(map(len, self._waiting))
+            self._waiting.clear()
+            if sync:
+                os.fsync(file)
         finally:
             os.close(file)
-        self._waiting.clear()
 
 
 class TextLog:
     """train.log: a line for every epoch, warnings, and how the run ended."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = Appended(folder / "train.log")
+        self.file = Appended(folder / "train.log")
 
     def write(self, measurement: Measurement) -> None:
         """A line for the end of an epoch."""
@@ -85,18 +88,14 @@ class TextLog:
         """A line of its own, or several."""
         now = time.time()
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
-        self._file.write(f"{stamp} {level} {message}\n".encode())
-
-    def flush(self) -> None:
-        """Append to the file."""
-        self._file.flush()
+        self.file.write(f"{stamp} {level} {message}\n".encode())
 
 
 class JsonLines:
     """metrics.jsonl: `{"step", "epoch", "time" (s since 1970), "train_seconds", tag: value, …}` a line."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = Appended(folder / "metrics.jsonl")
+        self.file = Appended(folder / "metrics.jsonl")
 
     def write(self, measurement: Measurement) -> None:
         """Append one line; numbers that are not finite become null."""
@@ -107,20 +106,20 @@ class JsonLines:
             "train_seconds": round(measurement.train_seconds, 6),
             **finite(measurement.values),
         }
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-
-    def flush(self) -> None:
-        """Append to the file."""
-        self._file.flush()
+        self.file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
 
 class TensorBoard:
     """The event file: scalars, the configuration as text, HParams and pictures, all in the run's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        """Begin an event file, or go on with the one called `name`."""
         # Written here and now: tensorboard's own event writer has a thread, where a full disk goes unseen.
+        if name is not None:
+            self.file = Appended(folder / name)
+            return
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = Appended(folder / name)
+        self.file = Appended(folder / name)
         self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, measurement: Measurement) -> None:
@@ -184,15 +183,11 @@ class TensorBoard:
         image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
         self._add(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
-    def flush(self) -> None:
-        """Append to the file."""
-        self._file.flush()
-
     def _add(self, summary: Any, step: int = 0) -> None:
         self._put(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _put(self, event: Any) -> None:
-        self._file.write(_framed(event.SerializeToString()))
+        self.file.write(_framed(event.SerializeToString()))
 
 
 def _framed(data: bytes) -> bytes:

@@ -32,13 +32,23 @@ class CheckedSweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        runs.check_folder(Path(str(self.config.hydra.sweep.dir)), None)
+        folder = Path(str(self.config.hydra.sweep.dir))
+        if self.config.force and not self.config.status and any(folder.glob("*/run.json")):
+            folder = runs.another_folder(folder)
+            self.config.hydra.sweep.dir = str(folder)
+        runs.check_folder(folder, None)
         planner = plan.Planner(self.config, self.hydra_context)
-        for job in plan.jobs_of(overrides, int(self.config.max_runs)):
-            planner.plan(job)
-        if isinstance(self.launcher, BatchedLauncher):
-            self.launcher.planner = planner
-        return super().sweep(arguments)
+        plans = [planner.plan(job) for job in plan.jobs_of(overrides, int(self.config.max_runs))]
+        if self.config.status:
+            plan.show_status(folder, plans)
+            return []
+        lock = runs.Lock(folder)
+        try:
+            if isinstance(self.launcher, BatchedLauncher):
+                self.launcher.planner = planner
+            return super().sweep(arguments)
+        finally:
+            lock.release()
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing: `sweep` has composed and checked every run."""

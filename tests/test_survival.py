@@ -1,0 +1,515 @@
+"""Runs and sweeps that are killed, locked, starved of disk or damaged: what they promise in spite of it."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ffn_bench
+from cases import OPTIMIZER_NEEDS, options, parsed
+from conftest import Command, files_below
+from ffn_bench import checkpoints, runs
+from ffn_bench.errors import UserError
+from ffn_bench.metrics import Measurement
+from ffn_bench.train import build_eager
+from test_batched import bits, tile
+from test_runs import latest, lines_of, scalars_of, start
+
+TIMES = ("time", "train_seconds")
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run leaves and time has no part in: losses and norms to the bit, events, final weights."""
+    lines = [{k: v for k, v in line.items() if k not in TIMES} for line in lines_of(folder)]
+    hexed = [{k: v.hex() if isinstance(v, float) else v for k, v in line.items()} for line in lines]
+    events = scalars_of(folder)
+    assert max(Counter((tag, step) for tag, step, _ in events).values()) == 1
+    state = latest(folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    return {
+        "lines": hexed,
+        "events": events,
+        "weights": {k: v.numpy().tobytes() for k, v in state["network"].items()},
+        "step": state["step"],
+        "summary": {k: v for k, v in summary.items() if k != "train_seconds"},
+    }
+
+
+def finish(*arguments: str, cwd: Path) -> None:
+    out, err = (process := start(*arguments, cwd=cwd)).communicate(timeout=120)
+    assert process.returncode == 0, err + out
+
+
+def kill_at_random(seed: int, kills: int, longest: float, *arguments: str, cwd: Path) -> int:
+    """Start the command, kill it at a random instant, and again; then let it end. Returns kills that hit."""
+    rng = random.Random(seed)
+    hit = 0
+    for _ in range(kills):
+        process = start(*arguments, cwd=cwd)
+        try:
+            process.wait(rng.uniform(0, longest))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            hit += 1
+        _, err = process.communicate(timeout=30)
+        assert "Traceback" not in err and "error" not in err, err
+    finish(*arguments, cwd=cwd)
+    return hit
+
+
+RUN = ("optimizer=nadam", "epochs=150", "log_every=7", "checkpoint_seconds=0.02")
+SWEEP = ("-m", "optimizer=sgd,nadam,lecture/adam", "seed=range(0,4)", "epochs=60", "log_every=7",
+         "checkpoint_seconds=0.02")  # fmt: skip
+
+
+def one_run_killed(tmp_path: Path, seed: int, kills: int) -> None:
+    finish(*RUN, "name=whole", cwd=tmp_path)
+    hit, number = 0, 0
+    while hit < kills:
+        name = f"name=r{number}"
+        hit += kill_at_random(seed + number, min(7, kills - hit), 4.0, *RUN, name, cwd=tmp_path)
+        folder = tmp_path / "outputs" / f"r{number}"
+        assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
+        assert not list(tmp_path.rglob("*.tmp"))
+        number += 1
+
+
+def one_sweep_killed(tmp_path: Path, seed: int, kills: int) -> None:
+    finish(*SWEEP, "name=whole", cwd=tmp_path)
+    whole = tmp_path / "outputs" / "sweeps" / "whole"
+    names = sorted(f.name for f in whole.glob("*/"))
+    hit, number = 0, 0
+    while hit < kills:
+        sweep = tmp_path / "outputs" / "sweeps" / f"s{number}"
+        ended: set[str] = set()
+        rng = random.Random(seed + number)
+        while not all((sweep / name / "summary.json").exists() for name in names) and hit < kills:
+            process = start(*SWEEP, f"name=s{number}", cwd=tmp_path)
+            try:
+                process.wait(rng.uniform(1.5, 5.0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                hit += 1
+            process.communicate(timeout=30)
+            # What had ended stays as it was, to the byte.
+            now = {f.parent.name: f.read_bytes() for f in sweep.glob("*/summary.json")}
+            assert ended <= now.keys()
+            ended = set(now)
+        finish(*SWEEP, f"name=s{number}", cwd=tmp_path)
+        assert sorted(f.name for f in sweep.glob("*/")) == names
+        for name in names:
+            assert outcome(sweep / name) == outcome(whole / name), name
+            assert (sweep / name / "train.log").read_text().count(" INFO finished") == 1
+        assert not list(tmp_path.rglob("*.tmp"))
+        number += 1
+
+
+@pytest.mark.parametrize("seed", [100, 200])
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> None:
+    """Twenty SIGKILLs in all, start-up, checkpoints and the end included; chains of them, too."""
+    one_run_killed(tmp_path, seed, 10)
+
+
+@pytest.mark.parametrize("seed", [300, 400])
+def test_a_killed_sweep_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> None:
+    """Twelve runs, killed at twenty instants in all: the same folders, none lost, none trained twice."""
+    one_sweep_killed(tmp_path, seed, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_kills(tmp_path: Path) -> None:
+    one_run_killed(tmp_path, 1000, 150)
+    one_sweep_killed(tmp_path, 2000, 50)
+
+
+# --- exact resume, in process ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 7, 40, 53, 80])
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_an_eager_run_goes_on_exactly(tmp_path: Path, optimizer: str, at: int) -> None:
+    """From a checkpoint at any step: mid-epoch, mid-window, at the end of an epoch, at the start."""
+    full = ["batch_size=full", "epochs=100"] if parsed_needs_full(optimizer) else ["epochs=3"]
+    small = ["data=moons", "data.n_samples=200", "model.hidden=[5]"] if optimizer == "newton" else []
+    overrides = (f"optimizer={optimizer}", *OPTIMIZER_NEEDS.get(optimizer, []), *full, *small, "log_every=9")
+    whole = bits(list(build_eager(parsed(*overrides))[0].measurements()))
+    engine, _ = build_eager(parsed(*overrides))
+    found: list[Measurement] = []
+    for measurement in engine.measurements():
+        found.append(measurement)
+        stop_at(engine, at)
+        if engine.stop.asked and (measurement.ends_epoch or engine.step % engine.steps_per_epoch):
+            break
+    checkpoints.save(tmp_path, engine.state())
+    resumed, _ = build_eager(parsed(*overrides))
+    resumed.resume(latest(tmp_path))
+    assert bits([*found, *resumed.measurements()]) == whole
+    assert resumed.status == "finished"
+
+
+def parsed_needs_full(optimizer: str) -> bool:
+    return optimizer in ("gd", "lbfgs", "newton")
+
+
+def stop_at(engine: Any, step: int) -> None:
+    engine.stop.asked = engine.step >= step
+
+
+@pytest.mark.parametrize("at", [3, 40, 53, 97])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_batched_run_goes_on_exactly_in_other_company(tmp_path: Path, dtype: str, at: int) -> None:
+    optimizers = ("adam", "sgd", "nadam", "radam", "momentum", "lecture/rmsprop")
+    specs = [
+        [f"optimizer={o}", f"seed={k}", "lr=0.003", f"epochs={3 + k % 2}"] for k, o in enumerate(optimizers)
+    ]
+    common = [f"dtype={dtype}", "log_every=9"]
+    whole = tile(*specs, common=common)
+    expected = collect(whole.measurements(), whole.rows)
+    broken = tile(*specs, common=common)
+    found: list[list[Measurement]] = [[] for _ in specs]
+    place = {id(row): k for k, row in enumerate(broken.rows)}
+    backward, update = broken._step_functions
+
+    def stop_after() -> None:
+        update()
+        broken.stop.asked = broken.step + 1 >= at
+
+    broken._step_functions = [backward, stop_after]
+    for measured in broken.measurements():
+        for row, measurement in measured:
+            found[place[id(row)]].append(measurement)
+    assert broken.step == at
+    for k, row in enumerate(broken.rows):
+        (tmp_path / str(k)).mkdir()
+        checkpoints.save(tmp_path / str(k), row.state())
+    for company in ([0, 2, 4], [5, 3], [1]):
+        resumed = tile(*[specs[k] for k in company], common=common)
+        resumed.resume([latest(tmp_path / str(k)) for k in company])
+        rest = collect(resumed.measurements(), resumed.rows)
+        for k, measurements in zip(company, rest, strict=True):
+            assert bits([*found[k], *measurements]) == bits(expected[k])
+
+
+def collect(stream: Iterator[Any], rows: Any) -> list[list[Measurement]]:
+    place = {id(row): k for k, row in enumerate(rows)}
+    found: list[list[Measurement]] = [[] for _ in rows]
+    for measured in stream:
+        for row, measurement in measured:
+            found[place[id(row)]].append(measurement)
+    return found
+
+
+# --- who may write, and what is another run --------------------------------------------------------------
+
+
+def pairs(tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        both = [start("epochs=100000", f"name=p{number}", cwd=tmp_path) for _ in range(2)]
+        deadline = time.monotonic() + 60
+        while all(p.poll() is None for p in both) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        loser, winner = sorted(both, key=lambda p: p.poll() is None)
+        folder = tmp_path / "outputs" / f"p{number}"
+        assert runs.holder(folder) == f"process {winner.pid} on {os.uname().nodename}"
+        out, err = loser.communicate(timeout=30)
+        assert (loser.returncode, out) == (4, "")
+        assert err.count("\n") == 1 and f"in use by process {winner.pid}" in err
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        winner.send_signal(signal.SIGTERM)
+        winner.communicate(timeout=30)
+        assert winner.returncode == 143
+        assert len(list(folder.glob("events.*"))) == 1
+        assert str(loser.pid) not in {f.name.split(".")[-1] for f in folder.glob("events.*")}
+        assert runs.holder(folder) is None
+
+
+def test_of_two_processes_on_one_folder_one_wins(tmp_path: Path) -> None:
+    pairs(tmp_path, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_of_twenty_pairs_one_wins_each(tmp_path: Path) -> None:
+    pairs(tmp_path, 20)
+
+
+def test_a_finished_run_is_shown_and_not_touched(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("epochs=2", "name=x").code == 0
+    before = {f: f.stat().st_mtime_ns for f in files_below(tmp_path)}
+    result = ffn("epochs=2", "name=x")
+    assert result.code == 0, result.err
+    assert "ended before" in result.out
+    assert {f: f.stat().st_mtime_ns for f in files_below(tmp_path)} == before
+
+
+def test_force_trains_anew_beside(ffn: Command, tmp_path: Path) -> None:
+    for _ in range(3):
+        assert ffn("epochs=1", "name=x", "force=true").code == 0
+    assert ffn("-m", "seed=0,1", "epochs=1", "name=s", "optimizer=sgd,lbfgs", "batch_size=full").code == 0
+    again = ffn(
+        "-m", "seed=0,1", "epochs=2", "name=s", "optimizer=sgd,lbfgs", "batch_size=full", "force=true"
+    )
+    assert again.code == 0, again.err
+    assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == ["sweeps", "x", "x-2", "x-3"]
+    sweeps = {
+        p.name: len(list(p.glob("*/summary.json"))) for p in (tmp_path / "outputs" / "sweeps").iterdir()
+    }
+    assert sweeps == {"s": 4, "s-2": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: run["versions"].update(torch="1.0"), ["torch was 1.0"]),
+        (lambda run: run.update(data_sha256="0" * 64), ["data was 000"]),
+        (lambda run: run.update(device="cuda:0 (some GPU)"), ["device was cuda:0, now cpu"]),
+        (lambda run: run["config"].update(lr=0.5, seed=3), ["lr was 0.5, now 0.005", "seed"]),
+    ],
+)
+def test_another_run_is_refused_with_the_difference(
+    ffn: Command, tmp_path: Path, change: Callable[[Any], object], words: list[str]
+) -> None:
+    assert ffn("epochs=2", "name=x").code == 0
+    folder = tmp_path / "outputs" / "x"
+    (folder / "summary.json").unlink()  # as if it had been killed at the end
+    run = json.loads((folder / "run.json").read_text())
+    change(run)
+    (folder / "run.json").write_text(json.dumps(run))
+    names = ("metrics.jsonl", "train.log", "run.json")
+    before = [(folder / name).read_bytes() for name in names]
+    result = ffn("epochs=2", "name=x")
+    assert result.code == 4
+    assert result.err.count("\n") == 1
+    assert all(word in result.err for word in (*words, "force=true"))
+    assert [(folder / name).read_bytes() for name in names] == before
+
+
+def test_a_sweep_is_extended_and_its_status_shown(ffn: Command, tmp_path: Path) -> None:
+    first = ("-m", "name=s", "epochs=1", "seed=range(0,3)")
+    assert ffn(*first, "lr=0.1,0.01").code == 0
+    sweep = tmp_path / "outputs" / "sweeps" / "s"
+    before = {f: f.stat().st_mtime_ns for f in sweep.glob("*/*.json*")}
+    (next(sweep.glob("*lr=0.1,*seed=2*")) / "summary.json").unlink()
+    wider = (*first, "lr=0.1,0.01,0.001")
+    status = ffn(*wider, "status=true")
+    assert status.code == 0, status.err
+    assert all(words in status.out for words in ("5 finished", "1 begun", "3 missing"))
+    result = ffn(*wider)
+    assert result.code == 0, result.err
+    assert "5 runs had ended before" in result.out and "1 runs had begun" in result.out
+    assert len(list(sweep.glob("*/summary.json"))) == 9
+    unchanged = [f for f, at in before.items() if f.exists() and f.stat().st_mtime_ns == at]
+    assert len(unchanged) >= 5 * 3
+    # The same runs, asked for in another way, are the same folders.
+    assert ffn("-m", "epochs=1", "name=s", "optimizer=adam", "lr=0.1,0.01", "seed=0,1").code == 0
+    assert len(list(sweep.glob("*/summary.json"))) == 9
+
+
+def test_retry_trains_only_what_failed(ffn: Command, tmp_path: Path) -> None:
+    command = ("-m", "name=s", "epochs=1", "seed=range(0,4)")
+    assert ffn(*command).code == 0
+    folders = sorted((tmp_path / "outputs" / "sweeps" / "s").glob("*/"))
+    for folder, status in zip(folders[:2], ("failed", "interrupted"), strict=True):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "status": status}))
+    result = ffn(*command, "retry=failed")
+    assert result.code == 0, result.err
+    statuses = [json.loads((f / "summary.json").read_text())["status"] for f in folders]
+    assert statuses == ["finished", "interrupted", "finished", "finished"]
+    assert ffn(*command).code == 0
+    assert runs.status_of(folders[1]) == "finished"
+
+
+def test_a_second_ctrl_c_stops_at_once_and_loses_little(tmp_path: Path) -> None:
+    arguments = ("epochs=400", "name=x", "checkpoint_seconds=0.05")
+    process = start(*arguments, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "outputs" / "x" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    finish(*arguments, cwd=tmp_path)
+    finish("epochs=400", "name=y", cwd=tmp_path)
+    assert outcome(tmp_path / "outputs" / "x") == outcome(tmp_path / "outputs" / "y")
+
+
+# --- disks -----------------------------------------------------------------------------------------------
+
+
+class FailingDisk:
+    """Lets the n-th write, fsync or rename below a folder fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.folder, self.calls, self.fails_at, self.number = str(folder), 0, -1, errno.ENOSPC
+        self._write, self._fsync, self._rename = os.write, os.fsync, Path.rename
+        monkeypatch.setattr(os, "write", lambda fd, data: self._write(self._count(fd), data))
+        monkeypatch.setattr(os, "fsync", lambda fd: self._fsync(self._count(fd)))
+        monkeypatch.setattr(Path, "rename", lambda a, b: self._rename(self._count(a), b))
+
+    def _count(self, what: Any) -> Any:
+        path = str(Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else what)
+        if path.startswith(self.folder) and not path.endswith(".lock"):
+            self.calls += 1
+            if self.calls == self.fails_at:
+                raise OSError(self.number, os.strerror(self.number), path)
+        return what
+
+
+def walk(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, numbers: list[int]
+) -> int:
+    arguments = ("data=moons", "epochs=2", "log_every=7", "checkpoint_seconds=0")
+    assert ffn(*arguments, "name=whole").code == 0
+    disk = FailingDisk(monkeypatch, tmp_path / "outputs")
+    assert ffn(*arguments, "name=counted").code == 0
+    total = disk.calls
+    for number in numbers:
+        for fails_at in range(1, total + 1, every):
+            disk.calls, disk.fails_at, disk.number = 0, fails_at, number
+            result = ffn(*arguments, f"name=f{number}-{fails_at}")
+            folder = tmp_path / "outputs" / f"f{number}-{fails_at}"
+            assert result.code == 5, (fails_at, result.err)
+            assert result.err.count("\n") == 1
+            assert not list(folder.rglob("*.tmp"))
+            disk.fails_at = -1
+            again = ffn(*arguments, f"name=f{number}-{fails_at}")
+            assert again.code == 0, (fails_at, again.err)
+            assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
+    return total
+
+
+def test_any_write_may_fail(ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, nothing torn, and the same command afterwards ends as if nothing had been."""
+    assert walk(ffn, tmp_path, monkeypatch, 7, [errno.ENOSPC]) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_write_may_fail(ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk(ffn, tmp_path, monkeypatch, 1, [errno.ENOSPC, errno.EIO])
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_that_is_given_room_again(tiny_disk: Path, tmp_path: Path) -> None:
+    arguments = ("epochs=30", "log_every=5", "checkpoint_seconds=0.05")
+    ballast = tiny_disk / "ballast"
+    ballast.write_bytes(b"x" * 920_000)
+    process = start(*arguments, "hydra.run.dir=x", cwd=tiny_disk)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5, err
+    assert err.count("\n") == 1 and "no space left" in err
+    ballast.unlink()
+    finish(*arguments, "hydra.run.dir=x", cwd=tiny_disk)
+    finish(*arguments, "name=whole", cwd=tmp_path)
+    assert outcome(tiny_disk / "x") == outcome(tmp_path / "outputs" / "whole")
+
+
+def test_a_read_only_disk_is_one_line(tiny_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    for arguments in (("epochs=1",), ("-m", "seed=0,1", "epochs=1")):
+        process = start(*arguments, cwd=tiny_disk)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 4, err
+        assert err.count("\n") == 1 and "read-only" in err
+
+
+# --- foreign folders -------------------------------------------------------------------------------------
+
+
+class Canary:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_nothing_of_a_foreign_folder_is_executed(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("epochs=2", "name=x").code == 0
+    folder = tmp_path / "outputs" / "x"
+    (folder / "summary.json").unlink()
+    canary = tmp_path / "canary"
+    payload = pickle.dumps(Canary(canary))
+    import hashlib
+
+    good = next(iter(sorted((folder / "checkpoint").glob("*"))[-1:]))
+    for name in (good.name, f"step-0000000080-{hashlib.sha256(payload).hexdigest()}.safetensors"):
+        shutil.rmtree(folder / "checkpoint")
+        (folder / "checkpoint").mkdir()
+        (folder / "checkpoint" / name).write_bytes(payload)
+        result = ffn("epochs=2", "name=x")
+        assert result.code == 4, result.err
+        assert result.err.count("\n") == 1
+    (folder / "summary.json").write_text(json.dumps({"status": "[red]\x1b[31m", "reason": "${oc.env:HOME}"}))
+    (folder / ".hydra" / "config.yaml").write_text("!!python/object/apply:os.system ['touch canary']")
+    assert ffn("epochs=2", "name=x", "status=true").code == 0
+    assert not canary.exists()
+
+
+FORBIDDEN = {"pickle", "eval", "exec", "instantiate", "dill", "marshal", "shelve", "joblib"}
+
+
+def test_nothing_in_the_package_could_execute_what_it_reads() -> None:
+    """No pickle, eval or exec, no yaml.load, no torch.load, no weights_only=False, no instantiate."""
+    for file in Path(ffn_bench.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [part for a in node.names for part in a.name.split(".")]
+                names += (getattr(node, "module", None) or "").split(".")
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                names = [node.func.id]
+            elif isinstance(node, ast.Attribute):
+                names = [node.attr]
+                owner = node.value.id if isinstance(node.value, ast.Name) else ""
+                assert (owner, node.attr) not in {("yaml", "load"), ("torch", "load")}, file
+            elif isinstance(node, ast.keyword):
+                assert node.arg != "weights_only", file
+            # `compile`d regular expressions and `module.eval()` of networks are attributes of other things.
+            found = FORBIDDEN & set(names)
+            assert not found, f"{file}, line {getattr(node, 'lineno', '?')}: {found}"
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
+    engine, _ = build_eager(parsed("epochs=1"))
+    checkpoints.save(tmp_path, engine.state())
+    other, _ = build_eager(parsed("epochs=1", "model.hidden=[3]"))
+    with pytest.raises(UserError, match="does not fit"):
+        other.resume(latest(tmp_path))
+    batch = tile([], common=["epochs=1"])
+    with pytest.raises(UserError, match="eager engine"):
+        batch.resume([latest(tmp_path)])
+    assert torch.equal(batch.tensors(0)["network"]["weights.0"], engine.network.weights[0])
