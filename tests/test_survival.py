@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,9 +22,9 @@ import pytest
 import torch
 
 import ffn_bench
-from cases import OPTIMIZER_NEEDS, options, parsed
+from cases import OPTIMIZER_NEEDS, options, parsed, write_csv
 from conftest import Command, files_below
-from ffn_bench import checkpoints, runs
+from ffn_bench import checkpoints, data, runs
 from ffn_bench.errors import UserError
 from ffn_bench.metrics import Measurement
 from ffn_bench.train import build_eager
@@ -351,6 +352,102 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_little(tmp_path: Path) -> None:
     finish(*arguments, cwd=tmp_path)
     finish("epochs=400", "name=y", cwd=tmp_path)
     assert outcome(tmp_path / "outputs" / "x") == outcome(tmp_path / "outputs" / "y")
+
+
+def test_a_table_that_has_changed_is_another_run(ffn: Command, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "my.csv", 300)
+    command = ("data=csv", "data.path=my.csv", "data.target=label", "epochs=2", "name=x")
+    assert ffn(*command).code == 0
+    (tmp_path / "outputs" / "x" / "summary.json").unlink()
+    text = table.read_text()
+    table.write_text(text.replace("0.997", "0.998", 1) if "0.997" in text else text.replace("1,", "1.5,", 1))
+    data._loaded.clear()
+    result = ffn(*command)
+    assert result.code == 4, result.err
+    assert "data was" in result.err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events"])
+def test_a_log_that_is_too_short_is_refused(ffn: Command, tmp_path: Path, name: str) -> None:
+    """What a checkpoint has seen written cannot be made up."""
+    assert ffn("epochs=2", "name=x").code == 0
+    folder = tmp_path / "outputs" / "x"
+    (folder / "summary.json").unlink()
+    file = next(folder.glob(f"{name}*"))
+    os.truncate(file, 100)
+    result = ffn("epochs=2", "name=x")
+    assert result.code == 4
+    assert result.err.count("\n") == 1 and file.name in result.err and "shorter" in result.err
+
+
+def test_what_a_kill_tore_is_cut_off(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("epochs=2", "name=whole").code == 0
+    assert ffn("epochs=2", "name=x").code == 0
+    folder = tmp_path / "outputs" / "x"
+    (folder / "summary.json").unlink()
+    for pattern in ("metrics.jsonl", "events.*", "train.log"):
+        with next(folder.glob(pattern)).open("ab") as file:
+            file.write(b'{"step": 81, "epo')
+    (folder / "checkpoint" / "step-0000000099.safetensors.tmp").write_bytes(b"half")
+    assert ffn("epochs=2", "name=x").code == 0
+    assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_stopped_and_continued_it_is_the_same(tmp_path: Path) -> None:
+    process = start("epochs=300", "name=x", cwd=tmp_path)
+    while not (tmp_path / "outputs" / "x" / "metrics.jsonl").exists():
+        time.sleep(0.02)
+    for _ in range(3):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+    assert process.communicate(timeout=60)[1] == ""
+    finish("epochs=300", "name=y", cwd=tmp_path)
+    assert outcome(tmp_path / "outputs" / "x") == outcome(tmp_path / "outputs" / "y")
+
+
+def test_a_clock_that_is_set_back_harms_nothing(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ffn("epochs=3", "name=x").code == 0
+    now = time.time()
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: now - next(ticks) * 3600)
+    assert ffn("epochs=3", "name=y").code == 0
+    assert outcome(tmp_path / "outputs" / "x") == outcome(tmp_path / "outputs" / "y")
+
+
+def limited_memory(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, which may have 1.5 GB beyond what it has once everything is imported."""
+    code = f"""
+import resource, sys
+sys.argv = ['ffn-train', *{list(arguments)!r}]
+import ffn_bench.sweep, ffn_bench.record, ffn_bench.train
+size = next(int(l.split()[1]) * 1024 for l in open('/proc/self/status') if l.startswith('VmSize'))
+resource.setrlimit(resource.RLIMIT_AS, (size + 1_500_000_000,) * 2)
+ffn_bench.train.main()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    result = limited_memory(tmp_path, "model.hidden=[12000,12000]", "epochs=1", "name=x")
+    assert result.returncode == 5, result.stderr
+    assert result.stderr.count("\n") == 1 and "memory" in result.stderr
+
+
+def test_too_little_memory_for_some_runs_of_a_sweep(tmp_path: Path) -> None:
+    sizes = "model.hidden=[10],[12000,12000]"
+    result = limited_memory(tmp_path, "-m", sizes, "seed=0,1", "epochs=1", "name=s")
+    assert result.returncode == 1, result.stderr
+    summaries = [json.loads(f.read_text()) for f in tmp_path.glob("outputs/sweeps/s/*/summary.json")]
+    assert sorted(s["status"] for s in summaries if s["status"] != "failed") == ["finished"] * 2
+    assert "2 failed" in result.stdout
+    assert "memory" in result.stdout
 
 
 # --- disks -----------------------------------------------------------------------------------------------

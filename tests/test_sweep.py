@@ -164,13 +164,13 @@ def test_ctrl_c_ends_every_run_in_good_order(tmp_path: Path, threads: int, runs:
 
 def test_a_sweep_has_few_files_open(tmp_path: Path) -> None:
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); "
-    code += "sys.argv = ['ffn-train', '-m', 'name=s', 'seed=range(0,120)', 'epochs=1']; "
+    code += "sys.argv = ['ffn-train', '-m', 'name=s', 'seed=range(0,300)', 'epochs=1', 'data=moons']; "
     code += "from ffn_bench.train import main; main()"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
-    assert len(folders(tmp_path, "s")) == 120
+    assert len(folders(tmp_path, "s")) == 300
     assert "not trained" not in result.stdout
 
 

@@ -62,10 +62,12 @@ def explain(error: BaseException) -> UserError | None:
         if isinstance(cause, (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
             return explain(cause)
         return _composition(str(error))
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_memory_error(error):
         return UserError(
             "memory",
-            _first_line(str(error) or "there is not enough"),
+            _first_line(
+                str(error).partition("DefaultCPUAllocator: ")[2] or str(error) or "there is not enough"
+            ),
             "use a smaller network or less data",
             RESOURCE,
         )
@@ -73,6 +75,12 @@ def explain(error: BaseException) -> UserError | None:
         todo = "make room and run again"
         return UserError(str(error.filename or "disk"), str(error.strerror).lower(), todo, RESOURCE)
     return None
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether memory, the CPU's or a GPU's, was too small. PyTorch tells of the CPU's by a RuntimeError."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
 def _missing_option(path: str, options: Iterable[str], message: str) -> UserError:

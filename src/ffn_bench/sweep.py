@@ -23,7 +23,7 @@ from omegaconf._utils import get_omega_conf_dumper
 from ffn_bench import checkpoints, console, runs, train
 from ffn_bench.batched import Row, Tile, group_key, tile_sizes
 from ffn_bench.device import THREADS, describe, keep_memory, set_threads
-from ffn_bench.errors import UserError, explain
+from ffn_bench.errors import UserError, explain, is_memory_error
 from ffn_bench.leaderboard import leaderboard, varied_keys
 from ffn_bench.plan import Planned, Planner
 from ffn_bench.record import Record
@@ -203,6 +203,11 @@ class Sweep:
                 if row.status == "running":
                     self._end(of_row[id(row)], records[id(row)].interrupt())
         except Exception as e:
+            if is_memory_error(e) and len(jobs) > 1 and not records:  # too many at once, perhaps
+                half = len(jobs) // 2
+                self._train_tile(jobs[:half], made)
+                self._train_tile(jobs[half:], made)
+                return
             for one, job in zip(rows, jobs, strict=True):
                 if one is None or one.status == "running":
                     self._fail(job, one, records.get(id(one)), e)
