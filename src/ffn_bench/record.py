@@ -74,8 +74,7 @@ class Record:
         self._last: dict[str, float] = {}
         self._company, self._pause = company, run.checkpoint_seconds
         self._flush_due = time.monotonic() + FLUSH_SECONDS
-        # The first weights can be had from the seed again, but a run that diverges at once keeps them, too.
-        self._checkpoint_due = float("-inf") if state is None else time.monotonic() + self._pause
+        self._checkpoint_due = time.monotonic() + self._pause
         identity = runs.identity(run, device, training.data.sha256)
         if (folder / "run.json").exists():
             runs.check_surroundings(folder, identity)
