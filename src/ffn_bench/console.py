@@ -279,7 +279,7 @@ class SweepView:
         name, total = self.runs[run][0], len(self.runs)
         style = {"finished": "green", "diverged": "yellow"}.get(status, "bold red")
         place = f"[{len(self._ended):>{len(str(total))}}/{total}]"
-        text = Text.assemble(f"  {place} {name:<{self._width}}  ", (f"{status:<9}", style))
+        text = Text.assemble(f"  {place} {name:<{self._width}}  ", (f"{status:<11}", style))
         if status not in ("failed", "diverged"):
             text.append(f" val {percent(best.get('accuracy/val'))}")
             text.append(f"  test {percent((best or final).get('accuracy/test'))}")
@@ -402,7 +402,8 @@ def show_leaderboard(
     for key in keys:
         table.add_column(key)
     ranked = any(math.isfinite(row["val"][0]) for row in rows)
-    table.add_column("validation" if ranked else "validation (none)", justify="right")
+    scored = ranked or any(math.isfinite(row["test"][0]) for row in rows)
+    table.add_column("validation" if ranked or not scored else "validation (none)", justify="right")
     table.add_column("test", justify="right")
     table.add_column("epoch", justify="right")
     table.add_column("seconds", justify="right")
@@ -425,6 +426,8 @@ def show_leaderboard(
         "validation accuracy at the best epoch" if ranked else "test accuracy at the end (no validation part)"
     )
     note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
+    if not scored:
+        note = "  no run has finished yet"
     console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"))
 
 
