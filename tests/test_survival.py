@@ -132,6 +132,28 @@ def test_a_killed_sweep_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> N
     one_sweep_killed(tmp_path, seed, 10)
 
 
+def test_runs_that_begin_and_runs_that_go_on_at_step_0(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("-m", "seed=0,1,2", "epochs=1", "checkpoint_seconds=0")
+    assert ffn(*command, "name=whole").code == 0
+    save = checkpoints.save
+
+    def fail_after(folder: Path, state: Any) -> None:
+        save(folder, state)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", fail_after)
+        assert ffn(*command, "name=s").code == 1
+    folders = sorted((tmp_path / "outputs" / "sweeps" / "s").glob("*/"))
+    assert [latest(f)["step"] for f in folders] == [0, 0, 0]
+    shutil.rmtree(folders[0])
+    assert ffn(*command, "name=s").code == 0
+    for folder in folders:
+        assert outcome(folder) == outcome(tmp_path / "outputs" / "sweeps" / "whole" / folder.name)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_hundred_kills(tmp_path: Path) -> None:

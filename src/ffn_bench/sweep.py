@@ -93,7 +93,8 @@ class Sweep:
                 self.view.warn(f"{job.name}: checkpoint {name} is damaged; an earlier one is used")
 
         def key(job: Job) -> tuple[Any, ...]:
-            step = checkpoints.step_of(job.checkpoint) if job.checkpoint else 0
+            # A run that begins measures its start; one with a checkpoint at step 0 has done so.
+            step = checkpoints.step_of(job.checkpoint) if job.checkpoint else -1
             return *group_key(job.plan.run), step
 
         alone = [job for job in waiting if not batched or job.plan.alone]
