@@ -21,8 +21,8 @@ from ffn_bench.metrics import Measurement
 FLUSH_SECONDS = 1.0
 """Time after which what has been measured is on the disk."""
 
-CHECKPOINT_SHARE = 0.02
-"""Share of the time that may go into checkpoints."""
+CHECKPOINT_SHARE = 0.01
+"""Share of the time that may go into checkpoints, the last one apart."""
 
 
 class Training(Protocol):

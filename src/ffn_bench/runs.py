@@ -141,6 +141,13 @@ def holder(folder: Path) -> str | None:
     return None
 
 
+def check_free(folder: Path) -> None:
+    """Raise `UserError` (status 4) where another process writes now. `Lock` decides; this tells early."""
+    if by := holder(folder):
+        todo = "wait for it, or use another name"
+        raise UserError(str(folder), f"is in use by {by}", todo, errors.RUN_FOLDER)
+
+
 def remove_remains(folder: Path) -> None:
     """Remove what a killed process left half written."""
     for part in (*folder.glob("*.tmp"), *folder.glob("checkpoint/*.tmp")):

@@ -200,6 +200,7 @@ def begin(cfg: DictConfig) -> runs.Lock:
         sys.exit(0)
     if show_if_ended(folder):
         sys.exit(0)
+    runs.check_free(folder)
     build(run)
     lock = runs.Lock(folder)
     runs.check_folder(folder, run)  # once more: another process may have been there meanwhile

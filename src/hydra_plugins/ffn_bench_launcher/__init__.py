@@ -26,7 +26,7 @@ class CheckedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check every combination, then hand all of them to the launcher."""
-        from ffn_bench import plan, runs
+        from ffn_bench import runs
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -37,6 +37,10 @@ class CheckedSweeper(BasicSweeper):
             folder = runs.another_folder(folder)
             self.config.hydra.sweep.dir = str(folder)
         runs.check_folder(folder, None)
+        if not self.config.status:
+            runs.check_free(folder)
+        from ffn_bench import plan  # which needs PyTorch
+
         planner = plan.Planner(self.config, self.hydra_context)
         plans = [planner.plan(job) for job in plan.jobs_of(overrides, int(self.config.max_runs))]
         if self.config.status:
