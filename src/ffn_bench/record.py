@@ -50,6 +50,27 @@ class Training(Protocol):
         """A complete state: nested dicts and lists of tensors and plain values, with its `step`."""
 
 
+class Pace:
+    """When checkpoints are due: one clock for runs that advance together, so that they can go on together."""
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._due = time.monotonic() + pause
+        self._step, self._granted, self._cost = -1, False, 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Whether runs save a checkpoint at this step: all that ask, or none."""
+        if step != self._step:
+            self._step, self._granted, self._cost = step, time.monotonic() >= self._due, 0.0
+        return self._granted
+
+    def took(self, seconds: float) -> None:
+        """Note what a checkpoint cost, which decides when the next is due."""
+        self._cost += seconds
+        wait = self._cost / CHECKPOINT_SHARE if self._pause else 0.0
+        self._due = time.monotonic() + max(self._pause, wait)
+
+
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
@@ -68,13 +89,13 @@ class Record:
         device: str,
         company: int = 1,
         state: dict[str, Any] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.folder, self.training = folder, training
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
-        self._company, self._pause = company, run.checkpoint_seconds
+        self._pace = pace or Pace(run.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
-        self._checkpoint_due = time.monotonic() + self._pause
         identity = runs.identity(run, device, training.data.sha256)
         if (folder / "run.json").exists():
             runs.check_surroundings(folder, identity)
@@ -135,12 +156,11 @@ class Record:
         self._last = measurement.values if diverged else self._last | measurement.values
         if measurement.ends_epoch:
             self._epochs.append(measurement)
-        now = time.monotonic()
-        if now >= self._flush_due:
+        if time.monotonic() >= self._flush_due:
             self._flush()
         # Between an epoch's last step and its evaluation there is no place to go on from.
         settled = measurement.ends_epoch or self.training.step % self.training.steps_per_epoch
-        if settled and now >= self._checkpoint_due and self.training.status == "running":
+        if settled and self.training.status == "running" and self._pace.is_due(measurement.step):
             self._save_checkpoint()
 
     def interrupt(self) -> dict[str, Any]:
@@ -194,17 +214,12 @@ class Record:
         self._flush_due = time.monotonic() + FLUSH_SECONDS
 
     def _save_checkpoint(self) -> None:
-        """Save a complete state and the sizes of the files that grow with it.
-
-        What it costs decides when the next one is due.
-        """
+        """Save a complete state and the sizes of the files that grow with it."""
         start = time.monotonic()
         self._flush(sync=True)
         files = {writer.file.path.name: writer.file.size for writer in self._writers}
         checkpoints.save(self.folder, {**self.training.state(), "files": files})
-        now = time.monotonic()
-        wait = (now - start) * self._company / CHECKPOINT_SHARE if self._pause else 0.0
-        self._checkpoint_due = now + max(self._pause, wait)
+        self._pace.took(time.monotonic() - start)
 
     def _write_pictures(self) -> None:
         """The confusion matrix, on the test part where there is one; of pictures also the worst mistakes."""

@@ -26,7 +26,7 @@ from ffn_bench.device import THREADS, describe, keep_memory, set_threads
 from ffn_bench.errors import UserError, explain, is_memory_error
 from ffn_bench.leaderboard import leaderboard, varied_keys
 from ffn_bench.plan import Planned, Planner
-from ffn_bench.record import Record
+from ffn_bench.record import Pace, Record
 from ffn_bench.stop import Stop
 
 
@@ -170,6 +170,7 @@ class Sweep:
         if self.stop.asked:
             return
         records: dict[int, Record] = {}
+        pace = Pace(jobs[0].plan.run.checkpoint_seconds)
         rows: list[Row | None] = [None] * len(jobs)
         try:
             tile = Tile([job.plan.run for job in jobs], made.data)
@@ -183,7 +184,7 @@ class Sweep:
                 try:
                     self._write_hydra_files(job)
                     device = describe(made.device)
-                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state)
+                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, pace)
                     records[id(row)] = record
                     if row.status != "running":  # killed after its last step
                         self._end(job, record.close(row.status, row.reason))
