@@ -38,6 +38,8 @@ from ffn_bench.schema import (
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64")
 GRADIENTS = ("autograd", "manual")
+STAGES = ("tune", "default", "final")
+"""What a run is for in a comparison: choosing a setting, the setting as shipped, or the setting chosen."""
 
 FULL_BATCH_ONLY = {
     "lbfgs": "L-BFGS compares losses of successive steps, which must be of the same batch",
@@ -131,6 +133,8 @@ def check(config: TrainConfig) -> None:
     at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
     if config.retry is not None:
         one_of(config.retry, ("failed",), "retry")
+    if config.stage is not None:
+        one_of(config.stage, STAGES, "stage")
     one_of(config.gradient, GRADIENTS, "gradient")
     one_of(config.dtype, DTYPES, "dtype")
     one_of(config.device.split(":")[0], DEVICES, "device")
@@ -309,7 +313,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-NOT_RESULTS = ("name", "max_runs", "force", "retry", "status", "checkpoint_seconds", "optimizer.lr")
+NOT_RESULTS = ("name", "max_runs", "force", "retry", "status", "checkpoint_seconds", "stage", "optimizer.lr")
 """Keys that say where a run is kept, what is done about it, or repeat another; no result depends on them."""
 
 

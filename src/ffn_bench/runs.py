@@ -28,6 +28,12 @@ from omegaconf import DictConfig, OmegaConf
 from ffn_bench import config, errors, schema
 from ffn_bench.errors import UserError
 
+FORMAT = 1
+"""Of the run folder."""
+
+PROTOCOL = 1
+"""Of how runs are measured and compared; results of different versions are never put side by side."""
+
 # --- names ----------------------------------------------------------------------------------------------
 
 
@@ -230,7 +236,8 @@ def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str
     from ffn_bench import __version__
 
     return {
-        "format": 1,
+        "format": FORMAT,
+        "protocol": PROTOCOL,
         "fingerprint": config.fingerprint(run),
         "config": config.flatten(run),
         "data_sha256": data_sha256,

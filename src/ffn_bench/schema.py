@@ -330,6 +330,7 @@ class TrainConfig:
     retry: str | None = None
     status: bool = False
     checkpoint_seconds: float = 5.0
+    stage: str | None = None
     log_every: int = 10
     max_runs: int = 10_000
 
