@@ -36,7 +36,7 @@ def prepare(argv: Sequence[str]) -> list[str]:
         if re.search(r"(^|[.{,+\s])_target_\s*[:=]", argument):
             raise UserError(argument, "'_target_' is not taken from a configuration", "choose by name")
         null = re.fullmatch(r"[+]*([\w/]+)=null", argument)
-        if null and null[1].partition("/")[0] in (*GROUPS, "experiment", "hydra"):
+        if null and null[1].partition("/")[0] in (*GROUPS, "experiment", "tune", "hydra"):
             raise UserError(null[1], "cannot be null", "choose an option, or leave it out")
     torch_by_name = any(re.match(r"optimizer=.*\btorch\b", o) for o in known.overrides)
     for override in known.overrides:

@@ -73,7 +73,7 @@ def config_folder() -> Path:
 def config_groups() -> str:
     """The groups and their options, a line each, for --help."""
     lines = []
-    for group in ("data", "model", "optimizer", "schedule", "experiment"):
+    for group in ("data", "model", "optimizer", "schedule", "experiment", "tune"):
         folder = config_folder() / group
         options = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
         lines += textwrap.wrap(

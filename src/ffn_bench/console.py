@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import statistics
 import threading
 import time
 from collections import Counter
@@ -189,13 +190,20 @@ class RunView:
 class SweepView:
     """Shows a sweep: what is trained how, a bar and the settings that lead, a line for a run that ended.
 
-    `runs` are their names and swept settings. In large sweeps only the first that go wrong have a line.
-    May be told things from several threads.
+    `runs` are their names and swept settings. In large sweeps only the first that go wrong have a line, in a
+    `search`, where rates that diverge are to be expected, those that failed. May be told things from several
+    threads.
     """
 
-    def __init__(self, runs: Sequence[tuple[str, dict[str, str]]], folder: Path) -> None:
+    def __init__(
+        self,
+        runs: Sequence[tuple[str, dict[str, str]]],
+        folder: Path,
+        heading: str = "ffn-train",
+        search: bool = False,
+    ) -> None:
         self.console = make_console()
-        self.runs, self.folder = runs, folder
+        self.runs, self.folder, self.heading = runs, folder, heading
         self._lock = threading.Lock()
         self._latest: dict[int, Measurement] = {}
         self._ended: dict[int, dict[str, Any]] = {}
@@ -204,7 +212,8 @@ class SweepView:
         self._live: Live | None = None
         self._bar: Progress | None = None
         self._width = min(70, max(len(name) for name, _ in runs))
-        self._lines = len(runs) <= LINES
+        self._lines = len(runs) <= LINES and not search
+        self._told_of = ("failed",) if search else ("failed", "diverged")
         self._told = self._bad = 0
 
     def start(self, groups: Sequence[int], alone: Sequence[str | None]) -> None:
@@ -213,7 +222,7 @@ class SweepView:
         `groups` are sizes of groups that are trained side by side; `alone` has, for every run that is trained
         by itself, the reason.
         """
-        self.console.print(Text("ffn-train", style="bold"))
+        self.console.print(Text(self.heading, style="bold"))
         together = sum(groups)
         ways = [f"{count(together)} side by side" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
         self._fact("sweep", f"{count(len(self.runs))} runs" + (f", {ways[0]}" if together else ""))
@@ -267,8 +276,8 @@ class SweepView:
         with self._lock:
             self._ended[run] = summary
             status, total = summary["status"], len(self.runs)
-            if self._lines or (status not in ("finished", "interrupted") and self._bad < LINES):
-                self._bad += status not in ("finished", "interrupted")
+            if self._lines or (status in self._told_of and self._bad < LINES):
+                self._bad += status in self._told_of
                 self._line(run, summary)
             elif not self._live and len(self._ended) * 10 // total > self._told:
                 self._told = len(self._ended) * 10 // total
@@ -429,6 +438,51 @@ def show_leaderboard(
     if not scored:
         note = "  no run has finished yet"
     console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"))
+
+
+def show_choices(console: Console, rows: Sequence[tuple[str, str, float, str]], notes: Sequence[str]) -> None:
+    """What a search chose: name, setting, mean validation accuracy and what went wrong, a row each."""
+    table = Table(
+        title="chosen settings", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0)
+    )
+    for column in ("", "setting", "validation", "of its trials"):
+        table.add_column(column, justify="right" if column == "validation" else "left")
+    for name, setting, accuracy, bad in rows:
+        table.add_row(Text(name), Text(setting, style="bold"), percent(accuracy), Text(bad, style="yellow"))
+    console.print()
+    console.print(table)
+    for note in notes:
+        console.print(Text(f"  {note}", style="yellow"), soft_wrap=True)
+    console.print()
+
+
+def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]]]], seeds: int) -> None:
+    """Tuned less shipped: by name, the differences of accuracy on `val` and `test`, a number a seed."""
+    table = Table(
+        title="tuned against shipped",
+        title_justify="left",
+        box=None,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
+    )
+    for column in ("", "validation", "test"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, differences in rows:
+        cells = []
+        for part in ("val", "test"):
+            values = differences[part]
+            if len(values) < seeds:
+                cells.append("–")
+                continue
+            deviation = statistics.stdev(values) if seeds > 1 else math.nan
+            spread = f" ± {deviation * 100:.2f}" if math.isfinite(deviation) else ""
+            mean = round(statistics.fmean(values) * 100, 2) + 0.0  # no negative zero
+            cells.append(f"{mean:+.2f}{spread}")
+        table.add_row(Text(name), *cells)
+    console.print()
+    console.print(table)
+    note = "  accuracy in percentage points, mean ± standard deviation of the differences of the same seed"
+    console.print(Text(note + "; diverged counts as 0", style="dim"), soft_wrap=True)
 
 
 def _spread(value: tuple[float, float], form: Any) -> str:

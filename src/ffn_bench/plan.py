@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ class Planner:
         self._check(planned)
         self._planned[overrides] = planned
         return planned
+
+    def restage(self, planned: Planned, stage: str) -> Planned:
+        """The same run, for another stage of a tuning. A run is the same whatever it is for."""
+        overrides = (*(o for o in planned.overrides if not o.startswith("stage=")), f"stage={stage}")
+        again = replace(planned, overrides=overrides, run=replace(planned.run, stage=stage))
+        self._planned[overrides], self._names[planned.folder] = again, overrides
+        return again
 
     def _folder_of(self, run: TrainConfig, subdir: str) -> Path:
         """A run's folder: the one it has already, if it was written in another way then."""
@@ -143,7 +150,7 @@ def show_status(folder: Path, plans: Sequence[Planned]) -> None:
     """Print how every run of a sweep stands. Trains and creates nothing."""
     rows = []
     for planned in plans:
-        name = " ".join(o for o in planned.overrides if not o.startswith(("name=", "status=")))
+        name = " ".join(o for o in planned.overrides if not o.startswith(("name=", "status=", "+tune=")))
         rows.append((name, runs.status_of(planned.folder), runs.read_summary(planned.folder)))
     console.show_status(rows, folder, runs.holder(folder))
 

@@ -37,6 +37,17 @@ class RunFailed(UserError):
         super().__init__("sweep", f"run {name} failed", "its train.log tells more", status=1)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How a launch is shown: its first line, what names its runs (by default what was overridden and is not
+    the same in all), and whether it is a search, whose runs have neither lines of their own nor a
+    leaderboard."""
+
+    heading: str = "ffn-train"
+    settings: Sequence[dict[str, str]] | None = None
+    search: bool = False
+
+
 @dataclass
 class Job:
     """A run of the sweep and what has become of it."""
@@ -60,17 +71,23 @@ class Job:
 class Sweep:
     """The runs of one launch. `run` trains them; what becomes of them is shown as it happens."""
 
-    def __init__(self, planner: Planner, context: HydraContext, plans: Sequence[Planned], first: int) -> None:
-        self.planner, self.context = planner, context
-        settings = [dict(o.split("=", 1) for o in filter_overrides(p.overrides) if "=" in o) for p in plans]
+    def __init__(
+        self, planner: Planner, context: HydraContext, plans: Sequence[Planned], first: int, shown: Shown
+    ) -> None:
+        self.planner, self.context, self.search = planner, context, shown.search
+        settings = shown.settings or [
+            dict(o.split("=", 1) for o in filter_overrides(p.overrides) if "=" in o) for p in plans
+        ]
         self.varied = varied_keys(settings)
         names = [" ".join(f"{k}={s[k]}" for k in self.varied if k in s) or "run" for s in settings]
         self.jobs = [
-            Job(first + k, name, own, plan, runs.status_of(plan.folder))
-            for k, (name, own, plan) in enumerate(zip(names, settings, plans, strict=True))
+            Job(first + k, name, setting, plan, runs.status_of(plan.folder))
+            for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
         ]
-        shown = [{k: s[k] for k in self.varied if k in s} for s in settings]
-        self.view = console.SweepView(list(zip(names, shown, strict=True)), planner.folder)
+        own = [{k: s[k] for k in self.varied if k in s} for s in settings]
+        self.view = console.SweepView(
+            list(zip(names, own, strict=True)), planner.folder, shown.heading, shown.search
+        )
         self._composing = threading.Lock()
         self.stop = Stop()
 
@@ -123,7 +140,7 @@ class Sweep:
         finally:
             self.view.finish()
             begun = [job for job in self.jobs if job.summary]
-            if begun:
+            if begun and not self.search:
                 found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
                 console.show_leaderboard(self.view.console, *found)
                 self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
@@ -287,13 +304,18 @@ _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
 def launch(
-    planner: Planner, context: HydraContext, overrides: Sequence[Sequence[str]], first: int, batched: bool
+    planner: Planner,
+    context: HydraContext,
+    overrides: Sequence[Sequence[str]],
+    first: int,
+    batched: bool,
+    shown: Shown,
 ) -> list[JobReturn]:
     """Check all runs, train them, and tell Hydra how each one went."""
     setup_globals()
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
-    sweep = Sweep(planner, context, plans, first)
+    sweep = Sweep(planner, context, plans, first, shown)
     sweep.run(batched)
     returns = []
     for job in sweep.jobs:

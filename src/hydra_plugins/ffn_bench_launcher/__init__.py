@@ -7,14 +7,28 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 HERE = "hydra_plugins.ffn_bench_launcher"
+TUNING = {
+    "search": None,  # grid, random or none: conf/tune says which
+    "trials": 25,
+    "space": None,  # instead of the files of conf/search_space
+    "search_seed": 0,
+    "tuning_seeds": [0],
+    "final_seeds": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+}
+"""What the sweeper can be told of a tuning, see `ffn_bench.tuning.Rules`."""
 for group, name, node in (
-    ("sweeper", "checked", {"_target_": f"{HERE}.CheckedSweeper", "max_batch_size": None, "params": None}),
+    (
+        "sweeper",
+        "checked",
+        {"_target_": f"{HERE}.CheckedSweeper", "max_batch_size": None, "params": None, **TUNING},
+    ),
     ("launcher", "batched", {"_target_": f"{HERE}.BatchedLauncher"}),
     ("launcher", "sequential", {"_target_": f"{HERE}.SequentialLauncher"}),
 ):
@@ -22,11 +36,30 @@ for group, name, node in (
 
 
 class CheckedSweeper(BasicSweeper):
-    """Hydra's basic sweeper, which checks every run before anything is created and composes none twice."""
+    """Hydra's basic sweeper, which checks every run before anything is created and composes none twice.
+
+    Where a search is asked for (+tune=…), it tunes.
+    """
+
+    def __init__(
+        self, max_batch_size: int | None = None, params: dict[str, str] | None = None, **tuning: Any
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.tuning = tuning
+        self._given: list[str] = []
+
+    def _parse_config(self) -> list[str]:
+        """The sweep that a configuration file asks for, but for keys of the command line, which wins."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = {override.get_key_element() for override in parser.parse_overrides(self._given)}
+        return [line for line in super()._parse_config() if line.partition("=")[0] not in given]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check every combination, then hand all of them to the launcher."""
         from ffn_bench import runs
+
+        self._given = arguments
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -42,6 +75,8 @@ class CheckedSweeper(BasicSweeper):
         from ffn_bench import plan  # which needs PyTorch
 
         planner = plan.Planner(self.config, self.hydra_context)
+        if self.tuning.get("search"):
+            return self._tune(planner, overrides)
         plans = [planner.plan(job) for job in plan.jobs_of(overrides, int(self.config.max_runs))]
         if self.config.status:
             plan.show_status(folder, plans)
@@ -54,6 +89,32 @@ class CheckedSweeper(BasicSweeper):
         finally:
             lock.release()
 
+    def _tune(self, planner: Any, overrides: list[Override]) -> Any:
+        """Search, choose, and train what was chosen and what is shipped."""
+        from ffn_bench import runs, tuning
+
+        assert self.config is not None
+        found = tuning.Tuning(planner, overrides, tuning.Rules(**self.tuning), int(self.config.max_runs))
+        if self.config.status:
+            found.show_status()
+            return []
+        lock = runs.Lock(planner.folder)
+
+        def launch(plans: Sequence[Any], first: int, shown: Any) -> Sequence[JobReturn]:
+            assert self.launcher is not None
+            if isinstance(self.launcher, BatchedLauncher):
+                self.launcher.planner, self.launcher.shown = planner, shown
+            return self.launcher.launch([planned.overrides for planned in plans], first)
+
+        try:
+            OmegaConf.save(self.config, planner.folder / "multirun.yaml")
+            returns = found.run(launch)
+            for result in (result for stage in returns for result in stage):
+                _ = result.return_value  # raises what a run that failed has raised
+            return returns
+        finally:
+            lock.release()
+
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing: `sweep` has composed and checked every run."""
 
@@ -63,6 +124,7 @@ class BatchedLauncher(Launcher):
 
     batched = True
     planner: Any = None
+    shown: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the sweep's folder exists."""
@@ -73,7 +135,8 @@ class BatchedLauncher(Launcher):
         from ffn_bench import plan, sweep
 
         planner = self.planner or plan.Planner(self.config, self.context)
-        return sweep.launch(planner, self.context, job_overrides, initial_job_idx, self.batched)
+        shown = self.shown or sweep.Shown()
+        return sweep.launch(planner, self.context, job_overrides, initial_job_idx, self.batched, shown)
 
 
 class SequentialLauncher(BatchedLauncher):
