@@ -279,7 +279,7 @@ class SweepView:
             if self._lines or (status in self._told_of and self._bad < LINES):
                 self._bad += status in self._told_of
                 self._line(run, summary)
-            elif not self._live and len(self._ended) * 10 // total > self._told:
+            elif not self._live and total > LINES and len(self._ended) * 10 // total > self._told:
                 self._told = len(self._ended) * 10 // total
                 self.console.print(f"  {count(len(self._ended))} of {count(total)} runs have ended")
 
@@ -309,12 +309,14 @@ class SweepView:
             return Group(self._bar)
         settings: dict[str, list[Measurement]] = {}
         for run, measurement in latest.items():
-            own = " ".join(f"{k}={v}" for k, v in self.runs[run][1].items() if k != "seed")
+            named = {k: v for k, v in self.runs[run][1].items() if k != "seed"}
+            own = " ".join(v if k == "optimizer" else f"{k}={v}" for k, v in named.items())
             settings.setdefault(own or "all seeds", []).append(measurement)
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-        table.add_column("leading now", no_wrap=True, max_width=60)
-        for column in ("runs", "epoch", "loss", "validation"):
-            table.add_column(column, justify="right", no_wrap=True)
+        width = max(24, min(60, self.console.width - 45))
+        table.add_column("leading now", no_wrap=True, max_width=width)
+        for column, width in (("runs", 4), ("epoch", 5), ("loss", 8), ("validation", 10)):
+            table.add_column(column, justify="right", no_wrap=True, min_width=width)
         rows = []
         for own, members in settings.items():
             accuracy = _mean(m.values.get("accuracy/val", math.nan) for m in members)

@@ -303,6 +303,14 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
+def _objective(summary: dict[str, Any]) -> float | None:
+    """What a sweeper that searches is told of a run: its best validation accuracy, 0 if it diverged."""
+    if summary.get("status") == "diverged":
+        return 0.0
+    best = summary.get("best")
+    return best and best["accuracy/val"]
+
+
 def launch(
     planner: Planner,
     context: HydraContext,
@@ -320,8 +328,7 @@ def launch(
     returns = []
     for job in sweep.jobs:
         result = JobReturn(overrides=job.plan.overrides, task_name="train")
-        best = (job.summary or {}).get("best")
-        result.return_value = RunFailed(job.name) if job.failed else best and best["accuracy/val"]
+        result.return_value = RunFailed(job.name) if job.failed else _objective(job.summary or {})
         result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
         returns.append(result)
     return returns

@@ -8,10 +8,12 @@ and from nothing else, so that the same command goes on after a kill and chooses
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 import random
 import statistics
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from ffn_bench.arguments import check_yaml
 from ffn_bench.errors import UserError
 from ffn_bench.plan import Planned, Planner
 
-SEARCHES = ("grid", "random", "none")
+SEARCHES = ("grid", "random", "optuna", "none")
 REPEATS = 1000
 """Draws in a row that may bring nothing new before a space is taken as used up."""
 
@@ -48,15 +50,18 @@ class Rules:
     tuning_seeds: Any
     final_seeds: Any
     space: Mapping[str, Any] | None = None
+    side_by_side: int = 5
+    """Trials that Optuna gives at a time, not knowing how the others of them end."""
 
     def __post_init__(self) -> None:
         config.one_of(str(self.search), SEARCHES, "hydra.sweeper.search")
-        for key in ("trials", "search_seed"):
+        for key in ("trials", "search_seed", "side_by_side"):
             if type(getattr(self, key)) is not int:
                 raise UserError(
                     f"hydra.sweeper.{key}", f"{getattr(self, key)!r} is no whole number", "give one"
                 )
-        config.at_least(self.trials, 1, "hydra.sweeper.trials")
+        for key in ("trials", "side_by_side"):
+            config.at_least(getattr(self, key), 1, f"hydra.sweeper.{key}")
         for key in ("tuning_seeds", "final_seeds"):
             object.__setattr__(self, key, _seeds(key, getattr(self, key)))
         if self.search != "none" and (both := set(self.tuning_seeds) & set(self.final_seeds)):
@@ -128,7 +133,18 @@ class Axis:
             value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + share * (self.high - self.low)
+        return self._text(value)
+
+    def _text(self, value: float) -> str:
         return f"{min(max(float(f'{value:.4g}'), self.low), self.high):.10g}"
+
+    def suggested(self, trial: Any) -> str:
+        """What an Optuna trial suggests."""
+        if self.choices:
+            return str(trial.suggest_categorical(self.key, list(self.choices)))
+        if self.whole:
+            return str(trial.suggest_int(self.key, int(self.low), int(self.high)))
+        return self._text(trial.suggest_float(self.key, self.low, self.high, log=self.log))
 
     def grid(self, n: int) -> list[str]:
         """`n` values evenly from end to end; all there are, where they are counted."""
@@ -173,6 +189,18 @@ def read_space(planner: Planner, option: str) -> dict[str, Any]:
             raise UserError(f"search_space/{name}", "holds no key: values lines", "write lr: interval(…)")
         return {str(key): value for key, value in content.items()}
     raise UserError("search_space/default", "is not there", "install ffn-bench again")
+
+
+def _study(name: str, search_seed: int) -> Any:
+    """A study of Optuna's in memory. Raises `UserError` where Optuna is missing."""
+    try:
+        optuna = importlib.import_module("optuna")
+    except ImportError as e:
+        todo = "pip install 'ffn-bench[optuna]'"
+        raise UserError("hydra.sweeper.search", "Optuna is not installed", todo) from e
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"{search_seed} {name}".encode()))
+    return optuna.create_study(direction="maximize", sampler=sampler)
 
 
 # --- one combination ------------------------------------------------------------------------------------
@@ -229,6 +257,8 @@ class Combination:
     """Keys that a search may set, this one's or another's."""
     trials: list[Trial]
     default: list[Planned]
+    study: Any = None
+    """Optuna's, where it searches."""
     final: list[Planned] = dataclasses.field(default_factory=list)
 
     @property
@@ -281,7 +311,9 @@ class Tuning:
         settings = {one: self._settings(one, space) for one, space in spaces.items()}
         of_files = {one: read_space(planner, one).keys() for one in spaces}
         a_trial, a_final = len(rules.tuning_seeds), len(rules.final_seeds)
-        total = sum(len(settings[one]) * a_trial + (1 + bool(settings[one])) * a_final for one in options)
+        searched = rules.search != "none"
+        count = {one: rules.trials if rules.search == "optuna" else len(settings[one]) for one in spaces}
+        total = sum(count[one] * a_trial + (1 + searched) * a_final for one in options)
         if total > limit:
             what = f"the tuning has {total:,} runs, the limit is {limit:,}"
             raise UserError("max_runs", what, "raise max_runs")
@@ -306,9 +338,13 @@ class Tuning:
                         Trial(setting, self._plans(base, setting, rules.tuning_seeds, "tune"))
                         for setting in settings[option]
                     ],
-                    self._plans(base, (), rules.final_seeds, "default" if settings[option] else "final"),
+                    self._plans(base, (), rules.final_seeds, "default" if searched else "final"),
+                    _study(option, rules.search_seed) if rules.search == "optuna" else None,
                 )
             )
+        self._spaces = spaces
+        self._rounds = self._ask() if rules.search == "optuna" else iter([self.search] if searched else [])
+        self._next = next(self._rounds, [])
         self._check_validation()
 
     @staticmethod
@@ -350,7 +386,7 @@ class Tuning:
 
     def _settings(self, option: str, space: Sequence[Axis]) -> list[Setting]:
         """What is tried for an optimizer, the same for every data set."""
-        if not space:
+        if not space or self.rules.search == "optuna":
             return []
         if self.rules.search == "grid":
             return [(f"{space[0].key}={value}",) for value in space[0].grid(self.rules.trials)]
@@ -376,6 +412,38 @@ class Tuning:
         """The runs of stage one."""
         return [planned for one in self.combinations for t in one.trials for planned in t.plans]
 
+    def _ask(self) -> Iterator[list[Planned]]:
+        """Runs of Optuna's trials, round after round; those of a round must have ended before the next.
+
+        Optuna is told the scores of earlier rounds as the summaries say them, also where they were trained by
+        an earlier command: its next trials are the same then, and no database is needed.
+        """
+        asked = 0
+        while asked < self.rules.trials:
+            told: list[tuple[Combination, Any, Trial]] = []
+            plans = []
+            size = min(self.rules.side_by_side, self.rules.trials - asked)
+            for one in self.combinations:
+                there = {t.setting: t for t in one.trials}
+                for _ in range(size):
+                    trial = one.study.ask()
+                    setting = tuple(f"{a.key}={a.suggested(trial)}" for a in self._spaces[one.optimizer])
+                    if setting not in there:
+                        planned = self._plans(one.base, setting, self.rules.tuning_seeds, "tune")
+                        there[setting] = Trial(setting, planned)
+                        one.trials.append(there[setting])
+                        plans += planned
+                    told.append((one, trial, there[setting]))
+            asked += size
+            if plans:
+                yield plans
+            state = importlib.import_module("optuna").trial.TrialState
+            for one, trial, planned_trial in told:
+                if (score := planned_trial.score()) is None:
+                    one.study.tell(trial, state=state.FAIL)
+                else:
+                    one.study.tell(trial, score[0])
+
     def unfinished(self) -> int:
         """How many runs of the search have neither ended nor failed."""
         return sum(runs.status_of(p.folder) not in (*runs.ENDED, "failed") for p in self.search)
@@ -384,7 +452,7 @@ class Tuning:
         """Choose for every combination and plan stage two; to be called once, when the search has ended."""
         choices = []
         for one in self.combinations:
-            if not one.trials:
+            if self.rules.search == "none":
                 one.final, one.default = one.default, []
                 choices.append(Choice(()))
                 continue
@@ -437,17 +505,22 @@ class Tuning:
         """
         view = console.make_console()
         returns: list[Sequence[JobReturn]] = []
-        if self.search:
+        optuna, number = self.rules.search == "optuna", 0
+        while self._next:
             heading = f"ffn-train: stage 1 of 2, the search: {self._words()}"
-            returns.append(launch(self.search, 0, sweep.Shown(heading, search=True)))
+            if not (optuna and all(runs.status_of(p.folder) in runs.ENDED for p in self._next)):
+                shown = sweep.Shown(heading, self._shown(self._next), search=True)
+                returns.append(launch(self._next, number, shown))
             if left := self.unfinished():
                 view.print(f"\n  {left:,} runs of the search have not ended, and nothing is chosen before")
                 return returns
+            number += len(self._next)
+            self._next = next(self._rounds, [])
         choices = self.choose()
         self.relabel()
         if self.search:
             console.show_choices(view, self._rows(choices), self._notes(choices))
-        heading = "ffn-train: stage 2 of 2, the chosen settings and the shipped ones with the final seeds"
+        heading = "ffn-train: stage 2 of 2, chosen and shipped settings with the final seeds"
         if not self.search:
             heading = "ffn-train: the shipped settings with the final seeds"
         finals = self.finals
@@ -462,6 +535,8 @@ class Tuning:
 
     def show_status(self) -> None:
         """Print how every run stands, those of stage two as far as they are known. Trains nothing."""
+        while self._next and not self.unfinished():
+            self._next = next(self._rounds, [])
         known = not self.unfinished()
         choices = self.choose() if known else []
         plan.show_status(self.folder, [*self.search, *(planned for planned, _ in self.finals)])
@@ -471,10 +546,22 @@ class Tuning:
         elif self.search:
             console.show_choices(view, self._rows(choices), self._notes(choices))
 
+    def _shown(self, plans: Sequence[Planned]) -> list[dict[str, str]]:
+        """What names each of these runs of the search."""
+        names = {}
+        for one in self.combinations:
+            for t in one.trials:
+                setting = dict(part.removeprefix("optimizer.").split("=", 1) for part in t.setting)
+                for p in t.plans:
+                    names[p.folder] = {**one.shown, **setting, "seed": str(p.run.seed)}
+        return [names[p.folder] for p in plans]
+
     def _words(self) -> str:
         counts = Counter(len(one.trials) for one in self.combinations)
         trials = " or ".join(f"{n:,}" for n in counts)
-        kinds = {"grid": "rates", "random": "random settings"}[self.rules.search]
+        if self.rules.search == "optuna":
+            trials = f"{trials} of {self.rules.trials}"
+        kinds = {"grid": "rates", "random": "random settings"}.get(self.rules.search, "settings of Optuna's")
         seeds = len(self.rules.tuning_seeds)
         each = f" for each of {len(self.combinations):,}" if len(self.combinations) > 1 else ""
         return f"{trials} {kinds}{each}" + (f", {seeds} seeds" if seeds > 1 else "")
@@ -500,7 +587,7 @@ class Tuning:
                 notes.append(f"{one.name}: {what}" + ("; nothing was chosen" * (choice.setting is None)))
             if choice.setting is not None and not one.default:
                 notes.append(f"{one.name}: the shipped setting was best, and its runs stand for both")
-            if one.trials and len(one.trials) < self.rules.trials:
+            if one.trials and len(one.trials) < self.rules.trials and self.rules.search != "optuna":
                 notes.append(f"{one.name}: the space has {len(one.trials)} settings, all of which were tried")
         return notes
 

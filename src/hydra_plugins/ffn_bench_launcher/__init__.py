@@ -13,10 +13,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ffn_bench.errors import UserError
+
 HERE = "hydra_plugins.ffn_bench_launcher"
 TUNING = {
-    "search": None,  # grid, random or none: conf/tune says which
+    "search": None,  # grid, random, optuna or none: conf/tune says which
     "trials": 25,
+    "side_by_side": 5,  # that Optuna gives at a time
     "space": None,  # instead of the files of conf/search_space
     "search_seed": 0,
     "tuning_seeds": [0],
@@ -124,6 +127,7 @@ class BatchedLauncher(Launcher):
 
     batched = True
     planner: Any = None
+    lock: Any = None
     shown: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -132,8 +136,16 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the runs; one `JobReturn` each. Other sweepers than ours choose their runs as they go."""
-        from ffn_bench import plan, sweep
+        from ffn_bench import plan, runs, sweep
 
+        if self.planner is None and self.lock is None:
+            for key in ("status", "force"):
+                if self.config[key]:
+                    what = "does not go with this sweeper, which chooses its runs as it goes"
+                    raise UserError(key, what, "leave it out, or use +tune=optuna")
+            folder = Path(str(self.config.hydra.sweep.dir))
+            runs.check_folder(folder, None)
+            self.lock = runs.Lock(folder)  # let go when the process ends
         planner = self.planner or plan.Planner(self.config, self.context)
         shown = self.shown or sweep.Shown()
         return sweep.launch(planner, self.context, job_overrides, initial_job_idx, self.batched, shown)
