@@ -346,6 +346,22 @@ class LectureConfig:
     seed: int = 0
 
 
+@dataclass
+class CompareConfig:
+    """What `ffn-compare` can be told."""
+
+    runs: Any = None
+    by: Any = None
+    tune: Any = None
+    workloads: Any = None
+    metric: str = "accuracy/test"
+    aggregate: str = "iqm"
+    reference: str | None = None
+    target: float | None = None
+    tensorboard: bool = False
+    save: str | None = None
+
+
 SCHEMA: dict[str, dict[str, type]] = {
     "data": {
         "digits": SplitDataConfig,

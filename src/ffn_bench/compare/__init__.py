@@ -1,0 +1,1 @@
+"""`ffn-compare`: from the run folders of sweeps to statistics, figures and one report."""

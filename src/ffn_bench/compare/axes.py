@@ -1,0 +1,196 @@
+"""What a set of runs varies, and what that is for: to be compared, to be tuned, a workload, or a seed."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffn_bench.compare.read import Run, clean
+from ffn_bench.config import NOT_RESULTS
+from ffn_bench.errors import UserError, nearest
+from ffn_bench.schema import GROUPS
+
+SEEDS = ("seed", "data.split_seed")
+NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "compile", "gradient")
+"""Keys that no comparison is about: results do not depend on them, or only by rounding."""
+
+MANY = 60
+"""Things to compare at most; more is a sign that most of them should be tuned."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Keys of the runs' configurations, by what they are for."""
+
+    compared: tuple[str, ...]
+    tuned: tuple[str, ...]
+    workloads: tuple[str, ...]
+
+    def competitor(self, run: Run) -> str:
+        """What a run is one of: `adam`, `adam · tanh`."""
+        return label(run, self.compared) or "all runs"
+
+    def workload(self, run: Run) -> str:
+        """What it was trained on: `digits`, `moons · lecture`."""
+        return label(run, self.workloads or ("data.name",))
+
+    def setting(self, run: Run) -> tuple[tuple[str, Any], ...]:
+        """The values of what is tuned, of those keys that the run has; hashable."""
+        return tuple((key, _plain(run.config[key])) for key in self.tuned if key in run.config)
+
+
+def find(
+    found: Sequence[Run], by: Sequence[str] = (), tune: Sequence[str] = (), workloads: Sequence[str] = ()
+) -> Axes:
+    """Give every key that varies its part.
+
+    What a person names in `by`, `tune` and `workloads` is that. Of the rest, numbers of the training (rate,
+    hyper-parameters, batch size, λ) are tuned and everything else is compared; where nothing else
+    varies, they are compared. Keys may be a group (`optimizer` is its name; as a workload all that varies in
+    it). Raises `UserError` for unknown keys, and where data sets or protocols are mixed that are not said to
+    be workloads.
+    """
+    protocols = sorted({str(run.protocol) for run in found})
+    if len(protocols) > 1:
+        raise UserError(
+            "runs",
+            f"are of different protocol versions ({clean(', '.join(protocols))})",
+            "compare them apart",
+        )
+    varied = _varied(found)
+    every = {key for run in found for key in run.config}
+    lists = {}
+    for name, keys in (("by", by), ("tune", tune), ("workloads", workloads)):
+        lists[name] = tuple(dict.fromkeys(key for k in keys for key in _expand(name, k, varied, every)))
+    for key in lists["by"]:
+        if key in lists["tune"] or key in lists["workloads"]:
+            raise UserError("by", f"{key} cannot be compared and {_other(key, lists)} too", "name it once")
+    rest = [k for k in varied if not any(k in named for named in lists.values())]
+    if strays := [k for k in rest if k.startswith("data.")]:
+        values = ", ".join(sorted({str(run.config.get(strays[0])) for run in found}))
+        raise UserError(
+            "runs",
+            f"are of different data ({strays[0]}: {clean(values)})",
+            "compare them apart, or say workloads=data to sum up over several data sets",
+        )
+    tunable = [k for k in rest if _is_tunable(k)]
+    others = [k for k in rest if k not in tunable]
+    if not by:
+        compared, tuned = (others, [*tunable, *lists["tune"]]) if others else (tunable, [*lists["tune"]])
+    elif not tune:
+        compared, tuned = [*lists["by"]], rest
+    else:
+        compared, tuned = [*lists["by"], *rest], [*lists["tune"]]
+    axes = Axes(tuple(compared), tuple(tuned), lists["workloads"])
+    names = {axes.competitor(run) for run in found}
+    if len(names) > MANY:
+        raise UserError(
+            "by",
+            f"there are {len(names)} things to compare ({', '.join(axes.compared)})",
+            "name what is compared; the rest is tuned: by=optimizer",
+        )
+    _check_data(found, axes)
+    return axes
+
+
+def _other(key: str, lists: dict[str, tuple[str, ...]]) -> str:
+    return "tuned" if key in lists["tune"] else "a workload"
+
+
+def _is_tunable(key: str) -> bool:
+    """Whether a key is a number of the training."""
+    group, _, rest = key.partition(".")
+    if rest:
+        return group in ("optimizer", "schedule") and rest != "name"
+    return key in ("lr", "l2", "batch_size", "epochs")
+
+
+def _expand(name: str, key: str, varied: Sequence[str], every: set[str]) -> list[str]:
+    """The keys that a person means by one word."""
+    if key in GROUPS:
+        if name == "workloads":
+            return [k for k in varied if k.startswith(f"{key}.")] or [f"{key}.name"]
+        return [f"{key}.name"]
+    if key == "optimizer.lr":
+        key = "lr"
+    if key in SEEDS:
+        raise UserError(name, f"{key} is what repeats a run", "name another key")
+    if key not in every:
+        known = sorted({*every, *GROUPS})
+        raise UserError(name, f"the runs have no key {key!r}{nearest(key, known)}", "name keys of ffn-train")
+    return [key]
+
+
+def _varied(found: Sequence[Run]) -> list[str]:
+    """Keys whose value is not settled by the choice of options: names first, then in the order of the runs.
+
+    A key inside a group counts where runs of one option differ in it: that adam has `betas` and sgd has none
+    is no axis, and neither is a batch size or a rate that goes with the optimizer.
+    """
+    names = [f"{group}.name" for group in ("optimizer", "schedule", "model", "data")]
+    values: dict[str, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for run in found:
+        chosen = {key: run.config.get(key) for key in names}
+        for key, value in run.config.items():
+            if key in NO_AXES:
+                continue
+            group = f"{key.partition('.')[0]}.name"
+            if key in names:
+                context: Any = None
+            else:
+                context = chosen[group] if group in chosen else tuple(map(str, chosen.values()))
+            values[key][context].add(json.dumps(value, sort_keys=True))
+    varied = [key for key, contexts in values.items() if any(len(seen) > 1 for seen in contexts.values())]
+    return sorted(varied, key=lambda key: names.index(key) if key in names else len(names))
+
+
+def _check_data(found: Sequence[Run], axes: Axes) -> None:
+    """One workload with one split must be one data set, whatever its name says."""
+    hashes: dict[tuple[str, Any], Run] = {}
+    for run in found:
+        key = (axes.workload(run), run.config.get("data.split_seed"))
+        first = hashes.setdefault(key, run)
+        if first.data != run.data:
+            raise UserError(
+                "runs",
+                f"{clean(first.folder.name)} and {clean(run.folder.name)} were trained on different data "
+                f"under the same name ({key[0]})",
+                "compare them apart",
+            )
+
+
+def label(run: Run, keys: Sequence[str]) -> str:
+    """The values of keys in words. A name stands for itself, other values have their key before them."""
+    parts = []
+    for key in keys:
+        if key not in run.config:
+            continue
+        text = shown(run.config[key])
+        parts.append(
+            text if key.endswith(".name") or isinstance(run.config[key], str) else f"{short(key)} {text}"
+        )
+    return clean(" · ".join(parts))
+
+
+def short(key: str) -> str:
+    """A key without its group: `optimizer.betas` is betas, and `optimizer.name` is optimizer."""
+    return key.removesuffix(".name").rpartition(".")[2]
+
+
+def shown(value: Any) -> str:
+    """A value of a configuration for people: numbers with four significant digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """The same value, hashable."""
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value

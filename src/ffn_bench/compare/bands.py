@@ -1,0 +1,48 @@
+"""Mean and band over seeds as TensorBoard runs, beside the runs that they sum up."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ffn_bench.compare.figures import slug
+from ffn_bench.compare.study import Study, band_of
+from ffn_bench.metrics import Measurement
+from ffn_bench.writers import TensorBoard
+
+
+def write(study: Study, folder: Path) -> int:
+    """Write runs `<competitor>/mean`, `/lower` and `/upper`, with the tags of the runs themselves.
+
+    The mean is over the runs of the chosen setting that were measured at a step, the band its 95 % interval;
+    from where a run diverged it counts as accuracy 0, and a loss has no mean there. Earlier ones in `folder`
+    are replaced. Returns how many runs were written. Raises `OSError`.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    count = 0
+    for competitor in study.competitors:
+        for workload, cell in competitor.cells.items():
+            runs = [*cell.runs, *cell.unended]
+            tags = sorted({tag for run in runs for tag in run.curves})
+            found = {tag: band_of(runs, tag, "mean", points=10_000) for tag in tags}
+            name = slug(competitor.name) + (f"/{slug(workload)}" if len(study.workloads) > 1 else "")
+            for part in ("mean", "lower", "upper"):
+                points: dict[int, dict[str, float]] = {}
+                for tag, band in found.items():
+                    if band is None:
+                        continue
+                    y = {"mean": band.center, "lower": band.low, "upper": band.high}[part]
+                    for k in np.flatnonzero(np.isfinite(y)):
+                        points.setdefault(int(band.x["steps"][k]), {})[tag] = float(y[k])
+                if not points:  # two seeds have no band
+                    continue
+                (folder / name / part).mkdir(parents=True)
+                writer = TensorBoard(folder / name / part)
+                for step in sorted(points):
+                    writer.write(Measurement(step, 0, 0.0, points[step]))
+                writer.file.flush()
+                count += 1
+    return count

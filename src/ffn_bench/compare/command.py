@@ -1,0 +1,223 @@
+"""`ffn-compare`: read run folders, compare, print the answer, write the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, ListConfig
+
+from ffn_bench import cli, runs, schema
+from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ffn_bench.compare.study import Study
+
+
+def compare(cfg: DictConfig) -> None:
+    """Hydra's task function."""
+    with cli.one_line_errors(cli.command_name()):
+        report(cfg)
+
+
+def report(cfg: DictConfig) -> Path:
+    """Compare the runs that `cfg` names and write everything; the folder it was written to.
+
+    Raises `UserError` for runs that cannot be read or compared, and for a folder that cannot be written.
+    """
+    known = [f.name for f in dataclasses.fields(schema.CompareConfig)]
+    for key in cfg:
+        if key not in known:
+            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
+    patterns = words(cfg.runs)
+    if not patterns:
+        raise UserError("runs", "has no value", "name folders of runs or sweeps: runs=outputs/sweeps/study")
+    folder = folder_of(cfg.save, patterns)
+
+    from ffn_bench.compare import axes, read, study
+    from ffn_bench.console import count, make_console
+
+    console, start = make_console(), time.perf_counter()
+    folders = read.find(patterns)
+    with progress(console, "reading", len(folders)) as told:
+        found, problems = read.read_all(folders, told)
+    by, tune, workloads = words(cfg.by), words(cfg.tune), words(cfg.workloads)
+    roles = axes.find(found, by, tune, workloads)
+    result = study.analyse(found, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target)
+    if problems:
+        more = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""
+        result.notes.append(f"Left out: {'. '.join(problems[:3])}{more}.")
+    show(console, result)
+    try:
+        write(result, folder, console, cfg.tensorboard)
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        status = RESOURCE if e.errno == 28 else RUN_FOLDER
+        raise UserError(
+            str(folder), f"cannot be written ({reason})", "name another with save=…", status
+        ) from e
+    console.print(f"\n  {count(len(found))} runs in {time.perf_counter() - start:.1f} s", style="dim")
+    for what, path in (
+        ("report", folder / "report.html"),
+        ("figures", folder / "figures"),
+        ("tables", folder / "tables"),
+    ):
+        console.print(f"  {what:<12} {path}", soft_wrap=True)
+    if cfg.tensorboard:
+        logdir = shlex.quote(str(folder.parent if cfg.save is None else folder))
+        console.print(f"  {'bands':<12} tensorboard --logdir {logdir}", soft_wrap=True)
+    return folder
+
+
+def words(value: Any) -> list[str]:
+    """A word or a list of words, as a list."""
+    if value is None:
+        return []
+    return [str(v) for v in value] if isinstance(value, ListConfig) else [str(value)]
+
+
+def folder_of(save: str | None, patterns: Sequence[str]) -> Path:
+    """Where the report goes: into `save`, else into `compare/` in the sweep's folder, or in outputs/."""
+    if save is not None:
+        if not save.strip():
+            raise UserError("save", "is empty", "name a folder")
+        folder = Path(save)
+    else:
+        one = (
+            len(patterns) == 1
+            and Path(patterns[0]).is_dir()
+            and not (Path(patterns[0]) / "run.json").exists()
+        )
+        folder = Path(patterns[0]) / "compare" if one else Path("outputs/compare")
+    if any(p.is_file() for p in (folder, *folder.parents)):
+        raise UserError(str(folder), "is below a file, or is one", "name another with save=…", RUN_FOLDER)
+    return folder
+
+
+class progress:  # noqa: N801  # used like a function
+    """A bar while folders are read, on a terminal only: `with progress(…) as told: told(17)`."""
+
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> Any:
+        self._bar.start()
+        return lambda n: self._bar.update(self._task, completed=n)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+
+def show(console: Console, study: Study) -> None:
+    """The verdict, the ranking and the notes."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ffn_bench.compare import tables, wording
+
+    width = min(console.width, 118)
+    console.print(Text(wording.title(study), style="bold"))
+    for number, line in enumerate(wording.verdict(study)):
+        console.print(Text(line, style="bold green" if number == 0 else ""), width=width)
+    console.print()
+    full = tables.summary(study)
+    wide = console.width >= 110
+    spare = (
+        () if wide else ("at the end", "shown", "as shipped", "runs", "val. accuracy", "seconds to target")
+    )
+    keep = [i for i, name in enumerate(full.header) if name not in spare]
+    cells = full.cells()
+    keep = [i for i in keep if i < 2 or any(row[i] not in ("", wording.NOTHING) for row in cells)]
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for i in keep:
+        table.add_column(full.header[i], no_wrap=i in (0, 1))
+    for number, row in enumerate(cells[:40]):
+        table.add_row(*(Text(row[i]) for i in keep), style="bold" if number == 0 else None)
+    console.print(table)
+    if len(cells) > 40:
+        console.print(f"  … and {len(cells) - 40} more, in tables/summary.csv")
+    console.print()
+    for key, text in wording.facts(study).items():
+        console.print(Text.assemble("  ", (f"{key:<10} ", "dim"), text), soft_wrap=not console.is_terminal)
+    for note in study.notes:
+        console.print(Text(f"  note       {note}", style="yellow"), soft_wrap=not console.is_terminal)
+
+
+def write(study: Study, folder: Path, console: Console, tensorboard: bool) -> None:
+    """The report, figures, tables, numbers and, if asked for, TensorBoard's bands. Raises `OSError`."""
+    from ffn_bench.compare import bands, figures, report, tables
+
+    command = shlex.join([cli.command_name(), *sys.argv[1:]])
+    for part in ("figures", "tables"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for old in (folder / part).iterdir():  # of an earlier report, which may have had others
+            if old.suffix in (".png", ".svg", ".csv", ".md", ".tex"):
+                old.unlink()
+    found = tables.all_tables(study)
+    for name, table in found.items():
+        runs.write_whole(folder / "tables" / f"{name}.csv", table.csv().encode())
+        if name != "runs":
+            runs.write_whole(folder / "tables" / f"{name}.md", table.markdown().encode())
+            runs.write_whole(folder / "tables" / f"{name}.tex", table.latex().encode())
+    drawings = {}
+    drawn = figures.draw_all(study)
+    with progress(console, "drawing", len(drawn)) as told:
+        for number, (name, figure) in enumerate(drawn.items(), 1):
+            png, svg = figures.save(figure, command)
+            runs.write_whole(folder / "figures" / f"{name}.png", png)
+            runs.write_whole(folder / "figures" / f"{name}.svg", svg)
+            drawings[name] = svg
+            told(number)
+    made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    page = report.html(study, drawings, found, command, made)
+    runs.write_json(folder / "comparison.json", tables.as_dict(study))
+    runs.write_whole(folder / "report.html", page.encode())
+    if tensorboard:
+        bands.write(study, folder / "tensorboard")
+
+
+def quote(argument: str) -> str:
+    """Quote a path in `runs=…` or `save=…`: it may hold what Hydra reads otherwise. A list stays as it is."""
+    from ffn_bench.compare.read import matching
+
+    match = re.fullmatch(r"(runs|save)=([^\['\"].*)", argument)
+    if not match or match[2] == "null":
+        return argument
+    key, text = match[1], match[2]
+    parts = text.split(",")
+    several = key == "runs" and len(parts) > 1 and not matching(text)
+    quoted = ["'" + part.replace("'", "\\'") + "'" for part in (parts if several else [text])]
+    return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
+
+
+def main() -> None:
+    """The console script `ffn-compare`."""
+    ConfigStore.instance().store(
+        group="_schema", name="compare", node=schema.CompareConfig, package="_global_"
+    )
+    with cli.one_line_errors(cli.command_name()):
+        if {"-m", "--multirun"} & set(sys.argv):
+            raise UserError("-m", "there is nothing to sweep", "write runs=[one,two] for several folders")
+    sys.argv[1:] = [quote(a) for a in sys.argv[1:]]
+    sys.argv[1:] = [
+        re.sub(r"^(by|tune|workloads)=([\w./]+(?:,[\w./]+)+)$", r"\1=[\2]", a) for a in sys.argv[1:]
+    ]
+    cli.run("compare", compare)
+
+
+if __name__ == "__main__":
+    main()

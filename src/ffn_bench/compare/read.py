@@ -1,0 +1,207 @@
+"""Run folders read back for a comparison: their JSON only, so that nothing in a foreign folder is executed.
+
+What cannot be read is left out and named. Runs may be live: what they have written so far is read.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn_bench import runs
+from ffn_bench.errors import RUN_FOLDER, UserError
+
+COMPARED = ("loss/", "accuracy/")
+"""Beginnings of the tags that are read."""
+
+STATUSES = ("finished", "diverged", "interrupted", "failed")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Measurements of one tag: arrays of one length, in the order of training."""
+
+    steps: NDArray[np.float64]
+    epochs: NDArray[np.float64]
+    """The epoch that a measurement was made in, whole."""
+    seconds: NDArray[np.float64]
+    """Of training; evaluation and logging are not in it."""
+    values: NDArray[np.float64]
+    """NaN where the number was not finite."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one folder says."""
+
+    folder: Path
+    config: dict[str, Any]
+    """Flat keys, as in `run.json`."""
+    status: str
+    """`finished`, `diverged`, `interrupted`, `failed`, `running` (a process holds it) or `killed`."""
+    reason: str
+    data: str
+    """The hash of its data."""
+    protocol: int | None
+    machine: str
+    """Operating system, device and threads: seconds are compared within one of them only."""
+    company: int
+    """Runs that shared the device's time."""
+    curves: dict[str, Curve] = field(repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has a result: it finished, or diverged, which is one."""
+        return self.status in runs.ENDED
+
+    @property
+    def seed(self) -> tuple[Any, Any]:
+        """What two runs must share to be a pair."""
+        return self.config.get("seed"), self.config.get("data.split_seed")
+
+
+def find(patterns: Sequence[str]) -> list[Path]:
+    """Run folders at or below the folders that paths and globs name, each once, sorted.
+
+    Raises `UserError` (status 4) where a pattern matches nothing, or no run is below.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if not pattern.strip():
+            raise UserError("runs", "is empty", "name folders of runs or sweeps")
+        paths = matching(pattern)
+        if not paths:
+            raise UserError(pattern, "there is no such folder", "name folders of runs or sweeps", RUN_FOLDER)
+        folders = [p for path in paths if path.is_dir() for p in _below(path)]
+        if not folders:
+            what = (
+                "is a file"
+                if all(p.is_file() for p in paths)
+                else "holds no run (no run.json in it or below)"
+            )
+            raise UserError(pattern, what, "name folders of runs or sweeps", RUN_FOLDER)
+        for folder in folders:
+            found.setdefault(folder.resolve(), None)
+    return sorted(found)
+
+
+def matching(pattern: str) -> list[Path]:
+    """The paths that a path or a glob names."""
+    if os.path.lexists(pattern):
+        return [Path(pattern)]
+    return [Path(p) for p in sorted(glob.glob(pattern))]  # noqa: PTH207  # may be absolute
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The folder if it is a run, else the runs in its folders; links to folders are not followed."""
+    try:
+        if (folder / "run.json").exists():
+            yield folder
+            return
+        inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink())
+    except OSError as e:
+        raise UserError(str(folder), (e.strerror or str(e)).lower(), "check permissions", RUN_FOLDER) from e
+    for path in inner:
+        yield from _below(path)
+
+
+def read_all(
+    folders: Sequence[Path], told: Callable[[int], object] = lambda n: None
+) -> tuple[list[Run], list[str]]:
+    """The runs, and a line for each folder that had to be left out. `told` hears how many are read.
+
+    Raises `UserError` (status 4) where none is left.
+    """
+    found, problems, live = [], [], {}
+    for number, folder in enumerate(folders, 1):
+        if folder.parent not in live:
+            live[folder.parent] = runs.holder(folder.parent) is not None
+        try:
+            found.append(read(folder, live[folder.parent]))
+        except UserError as e:
+            problems.append(clean(str(e)))
+        told(number)
+    if not found:
+        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+        raise UserError("runs", f"none can be read: {problems[0]}{more}", "name other folders", RUN_FOLDER)
+    return found, problems
+
+
+def read(folder: Path, live: bool = False) -> Run:
+    """One run. `live` says that a process holds its sweep. Raises `UserError` (status 4)."""
+    for name in ("run.json", "summary.json", "metrics.jsonl"):
+        if (folder / name).is_symlink():
+            raise UserError(str(folder / name), "is a link", "name the folder it leads to", RUN_FOLDER)
+    identity = runs.read_json(folder / "run.json")
+    if identity is None:
+        raise UserError(str(folder / "run.json"), "is damaged", "leave this run out", RUN_FOLDER)
+    if identity.get("format") != runs.FORMAT:
+        what = f"has format {clean(str(identity.get('format')))}, known is {runs.FORMAT}"
+        raise UserError(str(folder / "run.json"), what, "use the version that wrote it", RUN_FOLDER)
+    config = identity.get("config")
+    if not isinstance(config, dict) or not isinstance(identity.get("data_sha256"), str):
+        raise UserError(str(folder / "run.json"), "is damaged", "leave this run out", RUN_FOLDER)
+    curves = _read_curves(folder / "metrics.jsonl")
+    summary, reason = runs.read_summary(folder), ""
+    if summary is None:
+        status = "running" if live or runs.holder(folder) else "killed"
+    else:
+        status, reason = str(summary.get("status")), clean(str(summary.get("reason", "")))
+        if status not in STATUSES:
+            raise UserError(str(folder / "summary.json"), "is damaged", "leave this run out", RUN_FOLDER)
+    device = f"{identity.get('device')}, {identity.get('threads')} threads"
+    return Run(
+        folder,
+        config,
+        status,
+        reason,
+        str(identity["data_sha256"]),
+        identity.get("protocol"),
+        clean(f"{identity.get('machine')}, {device}"),
+        int(identity.get("trained_beside") or 0),
+        curves,
+    )
+
+
+def _read_curves(path: Path) -> dict[str, Curve]:
+    """metrics.jsonl by tag. A torn last line is not there yet; a faulty line before it is damage."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise UserError(str(path), (e.strerror or str(e)).lower(), "leave this run out", RUN_FOLDER) from e
+    found: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
+    for number, text in enumerate(lines, 1):
+        if not text:
+            continue
+        try:
+            line = json.loads(text)
+            step, epoch, seconds = float(line["step"]), float(line["epoch"]), float(line["train_seconds"])
+            for tag, value in line.items():
+                if not tag.startswith(COMPARED):
+                    continue
+                columns = found.get(tag)
+                if columns is None:
+                    columns = found[tag] = ([], [], [], [])
+                for column, entry in zip(columns, (step, epoch, seconds, value), strict=True):
+                    column.append(math.nan if entry is None else float(entry))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+            if number == len(lines):
+                break
+            raise UserError(str(path), f"line {number} is damaged", "leave this run out", RUN_FOLDER) from e
+    return {tag: Curve(*(np.asarray(column) for column in columns)) for tag, columns in found.items()}
+
+
+def clean(text: str) -> str:
+    """Text of a foreign file, fit for one line: control characters become �."""
+    return "".join(c if c.isprintable() else "�" for c in text)

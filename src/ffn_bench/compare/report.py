@@ -1,0 +1,150 @@
+"""The report: one HTML file that needs no other, readable offline, light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from ffn_bench import __version__
+from ffn_bench.compare import figures, wording
+from ffn_bench.compare.study import Study
+from ffn_bench.compare.tables import Table
+
+SECTIONS = (
+    (
+        "Curves",
+        ("curves",),
+        "Bands are 95 % intervals of the {aggregate} over seeds (bootstrap, 2,000 resamples).",
+    ),
+    ("How good, how sure", ("finals", "improvement"), ""),
+    ("How fast", ("time-to-target", "profile"), ""),
+    ("Over workloads", ("critical-difference",), ""),
+    ("Tuning", ("sensitivity", "budget", "parallel"), ""),
+    ("Failures", ("failures",), ""),
+)
+"""Headings, the beginnings of the names of their figures, and what is to be said above them."""
+
+CAPTIONS = {
+    "finals": (
+        "Each small dot is a run, at the epoch chosen on validation. What lies off the scale is counted at the "
+        "border, and is in every number."
+    ),
+    "improvement": (
+        "Left, the chance that a run of the best is better than a run of another (½: no difference); right, by "
+        "how much. Intervals draw paired seeds again. One interval in twenty misses; the table of pairs "
+        "corrects for their number."
+    ),
+    "time-to-target": "A curve that ends below 100 % says that the other runs never met the target.",
+    "profile": (
+        "Further up and left is better. The score is the area under a curve from τ = 1 to 4; it depends on who "
+        "else is compared."
+    ),
+    "sensitivity": "A broad hill is easy to tune. A cross below the axis: every run at that rate diverged.",
+    "budget": "What tuning would have found had it stopped after so many trials, in any order.",
+    "parallel": "A line a setting; the better its score, the stronger it is drawn.",
+    "failures": "A diverged run counts as accuracy 0 or loss ∞, and is never left out.",
+    "critical-difference": "Ranks of the medians on each workload.",
+}
+
+
+def html(
+    study: Study, drawings: Mapping[str, bytes], tables: Mapping[str, Table], command: str, made: str
+) -> str:
+    """The page. `drawings` are SVG by the name of the figure; `made` is when."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("ffn_bench.compare").joinpath("report.html").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    sections = []
+    for heading, beginnings, above in SECTIONS:
+        found = [
+            {
+                "name": name,
+                "svg": inline(drawings[name]),
+                "caption": CAPTIONS.get(_kind(name), ""),
+                **_tab(name),
+            }
+            for beginning in beginnings
+            for name in drawings
+            if _kind(name) == beginning
+        ]
+        if found:
+            aggregate = figures.AGGREGATES[study.aggregate]
+            sections.append(
+                {"heading": heading, "above": above.format(aggregate=aggregate), "figures": found}
+            )
+    return template.render(
+        title=wording.title(study),
+        verdict=wording.verdict(study),
+        facts=wording.facts(study),
+        notes=study.notes,
+        summary=tables["summary"],
+        details={name: table for name, table in tables.items() if name not in ("summary", "runs")},
+        series=[
+            {"name": c.name, "light": figures.colour(k), "k": k}
+            for k, c in enumerate(study.competitors[: figures.MANY])
+        ],
+        hidden=max(0, len(study.competitors) - figures.MANY),
+        sections=sections,
+        command=command,
+        version=__version__,
+        made=made,
+        variables=variables(),
+    )
+
+
+def _kind(name: str) -> str:
+    """The figure that a file's name is of."""
+    known = sorted((b for _, beginnings, _ in SECTIONS for b in beginnings), key=len, reverse=True)
+    return next(b for b in known if name.startswith(b))
+
+
+def _tab(name: str) -> dict[str, str]:
+    """Curves stand behind one another, a tab for each axis of time."""
+    match = re.fullmatch(r"curves-(epochs|steps|seconds)(?:-(.*))?", name)
+    return {"tab": match[1], "group": match[2] or "all"} if match else {"tab": "", "group": ""}
+
+
+def inline(svg: bytes) -> Any:
+    """An SVG fit to stand in a page: without its header, in the page's colours and at the page's width."""
+    from markupsafe import Markup
+
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"',
+        r"\1",
+        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
+        count=1,
+    )
+    for number, hexadecimal in enumerate(figures.COLOURS):
+        text = text.replace(hexadecimal, f"var(--c{number})")
+    return Markup(text)  # matplotlib has escaped every text in it
+
+
+DARK = (
+    "#e8eaed",
+    "#a3abb5",
+    "#353b44",
+    "#16191d",
+    "#5aa9e6",
+    "#f28e4b",
+    "#35c49a",
+    "#e79ac0",
+    "#dcb43c",
+    "#8fd0f5",
+    "#b59ae0",
+    "#b0b0b0",
+)
+"""For a dark page, in the order of `figures.COLOURS`."""
+
+
+def variables() -> dict[str, list[str]]:
+    """The colours of both kinds of page, as declarations of CSS."""
+    return {
+        kind: [f"--c{number}: {value};" for number, value in enumerate(values)]
+        for kind, values in (("light", figures.COLOURS), ("dark", DARK))
+    }

@@ -1,0 +1,333 @@
+"""The tables of a comparison: CSV with plain numbers, Markdown and LaTeX with intervals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from ffn_bench.compare import wording
+from ffn_bench.compare.axes import shown
+from ffn_bench.compare.figures import AGGREGATES, name_of
+from ffn_bench.compare.statistics import Interval
+from ffn_bench.compare.study import Study, is_ahead, result_of
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns, each with a way to show its values, and rows of plain values and intervals."""
+
+    title: str
+    columns: list[tuple[str, Callable[[Any], str]]]
+    rows: list[list[Any]]
+
+    def cells(self) -> list[list[str]]:
+        """Every value as people read it."""
+        return [
+            [form(value) for (_, form), value in zip(self.columns, row, strict=True)] for row in self.rows
+        ]
+
+    def csv(self) -> str:
+        """Plain numbers; an interval is three columns."""
+        spread = [any(isinstance(row[i], Interval) for row in self.rows) for i in range(len(self.columns))]
+        header: list[str] = []
+        for (name, _), wide in zip(self.columns, spread, strict=True):
+            header += [name, f"{name} low", f"{name} high"] if wide else [name]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for row in self.rows:
+            flat: list[Any] = []
+            for value, wide in zip(row, spread, strict=True):
+                if isinstance(value, Interval):
+                    flat += [_number(value.estimate), _number(value.low), _number(value.high)]
+                else:
+                    flat += [_number(value), "", ""] if wide else [_number(value)]
+            writer.writerow(flat)
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        """For a page or an issue."""
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
+        return str(tabulate(cells, self.header, "github", disable_numparse=True)) + "\n"
+
+    def latex(self) -> str:
+        """For a paper; needs the package booktabs."""
+        cells = [[_tex(cell) for cell in row] for row in self.cells()]
+        table = tabulate(cells, [_tex(h) for h in self.header], "latex_raw", disable_numparse=True)
+        for rule in ("toprule", "midrule", "bottomrule"):
+            table = table.replace("\\hline", f"\\{rule}", 1)
+        return str(table) + "\n"
+
+    @property
+    def header(self) -> list[str]:
+        """Names of the columns."""
+        return [name for name, _ in self.columns]
+
+
+TEX = {
+    "\\": r"\textbackslash{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "∞": r"$\infty$",
+    "−": r"$-$",
+    "–": "--",
+    "·": r"$\cdot$",
+    "<": r"$<$",
+    ">": r"$>$",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(c, c) for c in text)
+
+
+def _number(value: Any) -> Any:
+    """For CSV: NaN is empty."""
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def all_tables(study: Study) -> dict[str, Table]:
+    """Every table, by the name of its file."""
+    found = {"summary": summary(study), "aggregates": aggregates(study)}
+    if study.pairs:
+        found["pairs"] = pairs(study)
+    if any(len(cell.trials) > 1 for c in study.competitors for cell in c.cells.values()):
+        found["trials"] = trials(study)
+    found["runs"] = runs(study)
+    return found
+
+
+def summary(study: Study) -> Table:
+    """The ranking: a row a competitor."""
+    metric = name_of(study.metric)
+    columns: list[tuple[str, Callable[[Any], str]]] = [
+        ("", str),
+        (_heads(study), str),
+    ]
+    if study.axes.tuned:
+        columns.append(("chosen", str))
+    columns.append((metric, lambda v: wording.between(study.metric, v)))
+    columns.append(("at the end", lambda v: wording.value(study.metric, v)))
+    separate = study.selecting != study.metric
+    if separate:
+        columns.append(
+            (
+                name_of(study.selecting).replace("validation", "val."),
+                lambda v: wording.value(study.selecting, v),
+            )
+        )
+    if study.pairs:
+        columns.append(("behind the best", lambda v: wording.apart(study.metric, v) if v else ""))
+        columns.append(("shown", str))
+    defaults = any(not math.isnan(c.default.estimate) for c in study.competitors)
+    if defaults:
+        columns.append(("as shipped", lambda v: wording.value(study.metric, v)))
+    if study.targets:
+        columns.append(("epochs to target", wording.amount))
+    columns.append(("diverged", str))
+    columns.append(("runs", str))
+    rows = []
+    for rank, c in enumerate(study.competitors, 1):
+        row: list[Any] = [rank if c.n else "", c.name]
+        if study.axes.tuned:
+            row.append(wording.settings_of(c))
+        row += [c.test, c.end.estimate]
+        if separate:
+            row.append(c.validation.estimate)
+        if study.pairs:
+            pair = study.pair(study.competitors[0].name, c.name) if rank > 1 else None
+            row += [pair.difference if pair else "", _shown(pair) if pair else ""]
+        if defaults:
+            row.append(c.default.estimate)
+        if study.targets:
+            row.append(c.times["epochs"].estimate)
+        row += [f"{c.failed[0]} of {c.failed[1]}" if c.failed[0] else "", c.n]
+        rows.append(row)
+    return Table("Ranking", columns, rows)
+
+
+def _heads(study: Study) -> str:
+    return " · ".join(key.removesuffix(".name") for key in study.axes.compared)
+
+
+def _shown(pair: Any) -> str:
+    if math.isnan(pair.adjusted):
+        return ""
+    return "yes" if is_ahead(pair) else "no"
+
+
+def aggregates(study: Study) -> Table:
+    """Mean, median and interquartile mean, and the optimality gap to the target."""
+
+    def metric(found: Interval) -> str:
+        return wording.between(study.metric, found)
+
+    columns: list[tuple[str, Callable[[Any], str]]] = [(_heads(study), str)]
+    columns += [(name, metric) for name in (AGGREGATES[by] for by in study.competitors[0].aggregates)]
+    columns.append(("at the end", metric))
+    if study.targets:
+        gap = "points" if study.higher else ""
+        columns.append((f"optimality gap {gap}".strip(), lambda v: _gap(study, v)))
+        columns += [(f"{axis} to target", wording.amount_between) for axis in study.competitors[0].times]
+    if study.scores is not None:
+        from ffn_bench.compare.statistics import profile_score
+
+        scores = [float(s) for s in profile_score(study.scores)]
+        columns.append(("profile score", lambda v: wording.probability(v)))
+    rows = []
+    for k, c in enumerate(study.competitors):
+        row: list[Any] = [c.name, *c.aggregates.values(), c.end]
+        if study.targets:
+            row += [c.gap, *c.times.values()]
+        if study.scores is not None:
+            row.append(scores[k] if k < len(scores) else math.nan)
+        rows.append(row)
+    return Table("Aggregates over seeds", columns, rows)
+
+
+def _gap(study: Study, gap: float) -> str:
+    if math.isnan(gap):
+        return wording.NOTHING
+    return f"{100 * gap:.3f}" if study.higher else f"{gap:.4g}"
+
+
+def pairs(study: Study) -> Table:
+    """Every two competitors, paired by seed."""
+    columns: list[tuple[str, Callable[[Any], str]]] = [
+        ("better", str),
+        ("than", str),
+        ("difference", lambda v: wording.apart(study.metric, v)),
+        ("P(better run)", lambda v: _chance(v)),
+        ("p (Wilcoxon)", wording.probability),
+        ("p (Holm)", wording.probability),
+        ("pairs", str),
+    ]
+    rows = [[p.first, p.second, p.difference, p.probability, p.p_value, p.adjusted, p.n] for p in study.pairs]
+    return Table("Pairs", columns, rows)
+
+
+def _chance(found: Interval) -> str:
+    ends = f" [{found.low:.2f}, {found.high:.2f}]" if found.known else ""
+    return wording.NOTHING if math.isnan(found.estimate) else f"{found.estimate:.2f}{ends}"
+
+
+def trials(study: Study) -> Table:
+    """Every setting that was tried, best first within a competitor."""
+    keys = study.axes.tuned
+    several = len(study.workloads) > 1
+    columns: list[tuple[str, Callable[[Any], str]]] = [(_heads(study), str)]
+    columns += [("workload", str)] if several else []
+    columns += [(key, shown) for key in keys]
+    columns += [
+        (f"best {name_of(study.selecting)}", lambda v: wording.value(study.selecting, v)),
+        ("runs", str),
+        ("diverged", lambda v: str(v or "")),
+        ("", str),
+    ]
+    rows = []
+    for c in study.competitors:
+        for workload, cell in c.cells.items():
+            sign = 1 if study.higher else -1
+            for trial in sorted(
+                cell.trials, key=lambda t: -sign * t.score if not math.isnan(t.score) else math.inf
+            ):
+                values = dict(trial.setting)
+                diverged = sum(run.status == "diverged" for run in trial.runs)
+                row = [c.name, *([workload] if several else []), *(values.get(key, "") for key in keys)]
+                chosen = "chosen" if trial.setting == cell.setting else ""
+                rows.append([*row, trial.score, len(trial.runs), diverged, chosen])
+    return Table("Settings that were tried", columns, rows)
+
+
+def runs(study: Study) -> Table:
+    """Every run."""
+    keys = [*study.axes.tuned]
+    columns: list[tuple[str, Callable[[Any], str]]] = [
+        ("folder", str),
+        (_heads(study), str),
+        ("workload", str),
+        *((key, shown) for key in keys),
+        ("seed", str),
+        ("stage", str),
+        ("status", str),
+        (name_of(study.selecting), lambda v: wording.value(study.selecting, v)),
+        (name_of(study.metric), lambda v: wording.value(study.metric, v)),
+        ("at the end", lambda v: wording.value(study.metric, v)),
+        ("epoch", wording.amount),
+        ("reason", str),
+    ]
+    rows: list[list[Any]] = []
+    for run in study.runs:
+        found = result_of(run, study.metric, study.selecting)
+        rows.append(
+            [
+                run.folder.name,
+                study.axes.competitor(run),
+                study.axes.workload(run),
+                *(run.config.get(key, "") for key in keys),
+                run.config.get("seed"),
+                run.config.get("stage") or "",
+                run.status,
+                found.selected,
+                found.best,
+                found.end,
+                found.epoch,
+                run.reason,
+            ]
+        )
+    return Table("Runs", columns, rows)
+
+
+def as_dict(study: Study) -> dict[str, Any]:
+    """All that was found, for a program: what `comparison.json` holds."""
+
+    def plain(found: Interval) -> dict[str, float]:
+        return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+    return {
+        "protocol": study.protocol,
+        "metric": study.metric,
+        "selecting": study.selecting,
+        "aggregate": study.aggregate,
+        "axes": {"by": study.axes.compared, "tune": study.axes.tuned, "workloads": study.axes.workloads},
+        "targets": study.targets,
+        "target_of": study.target_of,
+        "competitors": [
+            {
+                "name": c.name,
+                "runs": c.n,
+                "settings": {w: dict(cell.setting) for w, cell in c.cells.items()},
+                "edges": {w: cell.edges for w, cell in c.cells.items() if cell.edges},
+                "validation": plain(c.validation),
+                "at_best_epoch": {by: plain(found) for by, found in c.aggregates.items()},
+                "at_end": plain(c.end),
+                "as_shipped": plain(c.default),
+                "against_shipped": plain(c.against_default),
+                "to_target": {axis: plain(found) for axis, found in c.times.items()},
+                "optimality_gap": c.gap,
+                "diverged": {"runs": c.failed[0], "of": c.failed[1], "share": plain(c.failures)},
+            }
+            for c in study.competitors
+        ],
+        "pairs": [
+            {
+                "better": p.first,
+                "than": p.second,
+                "pairs": p.n,
+                "difference": plain(p.difference),
+                "probability": plain(p.probability),
+                "p": p.p_value,
+                "p_holm": p.adjusted,
+            }
+            for p in study.pairs
+        ],
+        "notes": study.notes,
+        "folders": [str(run.folder) for run in study.runs],
+    }
