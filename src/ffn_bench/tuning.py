@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ffn_bench import config, console, plan, runs, sweep
@@ -91,7 +92,7 @@ def _seeds(name: str, given: Any) -> tuple[int, ...]:
 def _parse(key: str, text: object, where: str) -> Override:
     try:
         return OverridesParser.create().parse_override(f"{key}={text}")
-    except OverrideParseException as e:
+    except HydraException as e:
         todo = "write interval(1e-4,1), tag(log,interval(1e-4,1)) or choice(0.5,0.9)"
         raise UserError(where, f"{key}: {text!r} cannot be read", todo) from e
 
@@ -171,12 +172,12 @@ def draws(space: Sequence[Axis], name: str, search_seed: int) -> Iterator[Settin
             yield setting
 
 
-def read_space(planner: Planner, option: str) -> dict[str, Any]:
+def read_space(loader: ConfigLoader, option: str) -> dict[str, Any]:
     """The search space of `optimizer=<option>`: conf/search_space/<option>.yaml, else default.yaml.
 
     A person's own `--config-dir` may hold one. Raises `UserError` for a faulty file.
     """
-    repository = planner.loader.repository  # type: ignore[attr-defined]  # of Hydra's one implementation
+    repository = loader.repository  # type: ignore[attr-defined]  # of Hydra's one implementation
     for name in (option, "default"):
         found = repository.load_config(f"search_space/{name}")
         if found is None:
@@ -309,7 +310,7 @@ class Tuning:
         options = [self._option_of(base) for base in bases]
         spaces = {one: self._space_of(one, ranges) for one in dict.fromkeys(options)}
         settings = {one: self._settings(one, space) for one, space in spaces.items()}
-        of_files = {one: read_space(planner, one).keys() for one in spaces}
+        of_files = {one: read_space(planner.loader, one).keys() for one in spaces}
         a_trial, a_final = len(rules.tuning_seeds), len(rules.final_seeds)
         searched = rules.search != "none"
         count = {one: rules.trials if rules.search == "optuna" else len(settings[one]) for one in spaces}
@@ -373,7 +374,7 @@ class Tuning:
         where = "hydra.sweeper.space"
         texts = self.rules.space
         if texts is None:
-            where, texts = f"search_space/{option}", read_space(self.planner, option)
+            where, texts = f"search_space/{option}", read_space(self.planner.loader, option)
         space = {key: Axis.read(key, text, where) for key, text in texts.items()}
         space |= {key: Axis.read(key, text, key) for key, text in ranges.items()}
         for key in ("seed", "stage", "optimizer", "optimizer.lr"):

@@ -127,7 +127,6 @@ class BatchedLauncher(Launcher):
 
     batched = True
     planner: Any = None
-    lock: Any = None
     shown: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -138,17 +137,22 @@ class BatchedLauncher(Launcher):
         """Train the runs; one `JobReturn` each. Other sweepers than ours choose their runs as they go."""
         from ffn_bench import plan, runs, sweep
 
-        if self.planner is None and self.lock is None:
-            for key in ("status", "force"):
-                if self.config[key]:
-                    what = "does not go with this sweeper, which chooses its runs as it goes"
-                    raise UserError(key, what, "leave it out, or use +tune=optuna")
-            folder = Path(str(self.config.hydra.sweep.dir))
-            runs.check_folder(folder, None)
-            self.lock = runs.Lock(folder)  # let go when the process ends
-        planner = self.planner or plan.Planner(self.config, self.context)
         shown = self.shown or sweep.Shown()
-        return sweep.launch(planner, self.context, job_overrides, initial_job_idx, self.batched, shown)
+        if self.planner is not None:
+            return sweep.launch(
+                self.planner, self.context, job_overrides, initial_job_idx, self.batched, shown
+            )
+        for key in ("status", "force"):
+            if self.config[key]:
+                what = "does not go with this sweeper, which chooses its runs as it goes"
+                raise UserError(key, what, "leave it out, or use +tune=optuna")
+        planner = plan.Planner(self.config, self.context)
+        runs.check_folder(planner.folder, None)
+        lock = runs.Lock(planner.folder)
+        try:
+            return sweep.launch(planner, self.context, job_overrides, initial_job_idx, self.batched, shown)
+        finally:
+            lock.release()
 
 
 class SequentialLauncher(BatchedLauncher):

@@ -1,0 +1,471 @@
+"""Tuning: what is tried, what is chosen, what is trained then, and that a kill changes none of it."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import itertools
+import json
+import math
+import random
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from cases import OPTIMIZER_NEEDS, options, parsed
+from conftest import Command, Result
+from ffn_bench import runs
+from ffn_bench.cli import config_folder
+from ffn_bench.errors import UserError
+from ffn_bench.plan import Planned
+from ffn_bench.record import Record
+from ffn_bench.tuning import Axis, Combination, Rules, Trial, draws, read_space
+from test_runs import start
+from test_survival import outcome
+
+needs_optuna = pytest.mark.skipif(
+    importlib.util.find_spec("optuna") is None, reason="the extra `optuna` is not installed"
+)
+SMALL = ("data=moons", "epochs=2")
+
+
+def space_of(option: str) -> list[Axis]:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        texts = read_space(GlobalHydra.instance().config_loader(), option)
+    return [Axis.read(key, text, option) for key, text in texts.items()]
+
+
+def configs(tmp_path: Path, name: str) -> dict[str, dict[str, Any]]:
+    """By folder, what run.json says of the configuration."""
+    found = (tmp_path / "outputs" / "sweeps" / name).glob("*/run.json")
+    return {f.parent.name: json.loads(f.read_text())["config"] for f in found}
+
+
+def tally(tmp_path: Path, name: str) -> Counter[tuple[str, str | None]]:
+    return Counter((c["optimizer.name"], c["stage"]) for c in configs(tmp_path, name).values())
+
+
+def sweep_folder(tmp_path: Path, name: str) -> Path:
+    return tmp_path / "outputs" / "sweeps" / name
+
+
+# --- what is tried --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", options("optimizer"))
+def test_every_space_draws_valid_settings_within_its_bounds(option: str) -> None:
+    space = space_of(option)
+    assert space[0].key == "lr"
+    found = list(itertools.islice(draws(space, option, 0), 40))
+    assert len(set(found)) == 40
+    parser = OverridesParser.create()
+    for setting in found:
+        for axis, override in zip(space, parser.parse_overrides(list(setting)), strict=True):
+            if axis.choices:
+                assert override.get_value_element_as_str() in axis.choices
+            else:
+                value = override.value()
+                assert isinstance(value, (int, float))
+                assert axis.low <= value <= axis.high
+    for setting in found[:2]:  # composed with the optimizer as it is shipped
+        run = parsed(f"optimizer={option}", *OPTIMIZER_NEEDS.get(option, []), *setting)
+        assert f"lr={run.lr:.10g}" == setting[0]
+
+
+def test_spaces_go_with_an_optimizer() -> None:
+    assert set(options("search_space")) - {"default"} <= set(options("optimizer"))
+    assert space_of("torch") == space_of("default") == space_of("my/own")
+
+
+def test_draws_of_a_budget_are_the_first_of_a_larger_one() -> None:
+    space = space_of("adam")
+    small, large = (list(itertools.islice(draws(space, "adam", 0), n)) for n in (25, 75))
+    assert large[:25] == small
+    assert list(itertools.islice(draws(space, "adam", 1), 25)) != small
+    assert list(itertools.islice(draws(space, "nadam", 0), 25)) != small
+    # A range of a person's own moves the rates and leaves the other draws where they were.
+    narrow = [Axis.read("lr", "interval(0.1,0.2)", "lr"), *space[1:]]
+    assert [s[1] for s in itertools.islice(draws(narrow, "adam", 0), 25)] == [s[1] for s in small]
+
+
+def test_draws_end_where_a_space_is_used_up() -> None:
+    axis = Axis.read("optimizer.momentum", "choice(0.5,0.9,0.99)", "x")
+    assert sorted(draws([axis], "sgd", 0)) == [(f"optimizer.momentum={m}",) for m in (0.5, 0.9, 0.99)]
+
+
+def test_axes() -> None:
+    rates = Axis.read("lr", "tag(log, interval(1e-5, 1e2))", "x").grid(36)
+    assert (len(rates), rates[0], rates[9], rates[-1]) == (36, "1e-05", "0.000631", "100")
+    steps = [math.log10(float(b) / float(a)) for a, b in itertools.pairwise(rates)]
+    assert steps == pytest.approx([0.2] * 35, abs=1e-3)
+    assert Axis.read("x", "int(interval(0,1))", "x").grid(3) == ["0", "1"]
+    assert Axis.read("x", "interval(0.0,1.0)", "x").grid(3) == ["0", "0.5", "1"]
+    assert {Axis.read("x", "int(interval(1,3))", "x").at(k / 99) for k in range(100)} == {"1", "2", "3"}
+    assert Axis.read("b", "choice([0.9,0.99],[0.5,0.9])", "x").choices == ("[0.9,0.99]", "[0.5,0.9]")
+    for text in ("interval(1,0)", "tag(log,interval(0,1))", "interval(1", "interval(0,inf)"):
+        with pytest.raises(UserError):
+            Axis.read("lr", text, "x")
+
+
+# --- what is chosen -------------------------------------------------------------------------------------
+
+
+def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, float]]]) -> Combination:
+    """A search of adam's rates whose runs ended so: (status, best validation accuracy, loss), a seed each."""
+    shipped = parsed("stage=default", "seed=9")
+    trials = []
+    for rate, of_seeds in outcomes.items():
+        plans = []
+        for seed, (status, accuracy, loss) in enumerate(of_seeds):
+            folder = tmp_path / f"{rate:g}-{seed}"
+            folder.mkdir()
+            best = {"epoch": 1, "accuracy/val": accuracy, "loss/val": loss}
+            summary = {"status": status, "best": None if status == "failed" else best}
+            runs.write_json(folder / "summary.json", summary)
+            run = replace(shipped, lr=rate, seed=seed, stage="tune")
+            plans.append(Planned((f"lr={rate:g}",), run, folder, None))
+        trials.append(Trial((f"lr={rate:g}",), plans))
+    default = [Planned((), shipped, tmp_path / "default", None)]
+    return Combination((), "adam", {"optimizer": "adam"}, frozenset({"lr"}), trials, default)
+
+
+def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path: Path) -> None:
+    outcomes = {
+        0.1: [("finished", 0.99, 0.1), ("finished", 0.5, 0.1)],
+        0.2: [("finished", 0.8, 0.1), ("finished", 0.8, 0.1)],
+        0.3: [("finished", 0.99, 0.1), ("diverged", 0.99, 0.1)],
+        0.4: [("finished", 0.99, 0.1), ("failed", 0.99, 0.1)],
+    }
+    found = combination(tmp_path, outcomes)
+    assert [t.score() for t in found.trials[1:]] == [(0.8, 0.1), (0.495, math.inf), None]
+    choice = found.choose()
+    assert (choice.setting, choice.accuracy, choice.edge) == (("lr=0.2",), 0.8, None)
+    assert choice.tally == {"finished": 6, "diverged": 1, "failed": 1}
+
+
+def test_ties_go_to_the_lower_loss_then_to_the_first(tmp_path: Path) -> None:
+    tied = {0.1: 0.5, 0.2: 0.3, 0.3: 0.3, 0.4: 0.9}
+    choice = combination(tmp_path, {r: [("finished", 0.9, loss)] for r, loss in tied.items()}).choose()
+    assert choice.setting == ("lr=0.2",)
+
+
+@pytest.mark.parametrize(("best", "edge"), [(0.01, True), (0.1, False), (1.0, True)])
+def test_the_edge_of_what_was_tried_is_told(tmp_path: Path, best: float, edge: bool) -> None:
+    outcomes = {r: [("finished", 0.9 if r == best else 0.5, 0.1)] for r in (0.01, 0.1, 1.0)}
+    choice = combination(tmp_path, outcomes).choose()
+    assert choice.edge == ((f"{best:g}", "0.01", "1") if edge else None)
+
+
+def test_a_diverged_search_chooses_and_a_failed_one_does_not(tmp_path: Path) -> None:
+    for status, setting in (("diverged", ("lr=0.1",)), ("failed", None)):
+        (folder := tmp_path / status).mkdir()
+        assert combination(folder, {0.1: [(status, 0.9, 0.1)]}).choose().setting == setting
+
+
+def test_tuning_and_final_seeds_are_disjoint() -> None:
+    rules = Rules("grid", 3, 0, "range(0,3)", [7, 8])
+    assert (rules.tuning_seeds, rules.final_seeds) == ((0, 1, 2), (7, 8))
+    assert Rules("none", 3, 0, [0], [0, 1]).final_seeds == (0, 1)  # nothing is searched
+    for tuning, final in (([0], [0, 1]), ("range(0,3)", [2]), ([0, 0], [1]), ([], [1]), (["a"], [1])):
+        with pytest.raises(UserError):
+            Rules("grid", 3, 0, tuning, final)
+
+
+# --- the command ----------------------------------------------------------------------------------------
+
+TUNE = ("+tune=grid_deepobs", "hydra.sweeper.trials=5", "hydra.sweeper.final_seeds=[5,6]", *SMALL)
+
+
+def test_a_tuning_from_the_command_line(ffn: Command, tmp_path: Path) -> None:
+    """Both stages of two optimizers on two data sets; the summaries say the same as what was chosen."""
+    command = (*TUNE, "data=moons,digits", "optimizer=adam,momentum", "name=t")
+    result = ffn(*(argument for argument in command if argument != "data=moons"))
+    assert result.code == 0, result.err
+    every = configs(tmp_path, "t")
+    assert tally(tmp_path, "t") == {
+        (name, stage): n
+        for name in ("adam", "momentum")
+        for stage, n in (("tune", 10), ("final", 4), ("default", 4))
+    }
+    for name, data in itertools.product(("adam", "momentum"), ("moons", "digits")):
+        own = {f: c for f, c in every.items() if (c["optimizer.name"], c["data.name"]) == (name, data)}
+        tried = {c["lr"]: f for f, c in own.items() if c["stage"] == "tune"}
+        assert sorted(tried) == pytest.approx([1e-5, 10**-3.25, 10**-1.5, 10**0.25, 100], rel=1e-3)
+        scores = {}
+        for rate, folder in tried.items():
+            summary = json.loads((sweep_folder(tmp_path, "t") / folder / "summary.json").read_text())
+            accuracy = summary["best"]["accuracy/val"] if summary["status"] == "finished" else 0.0
+            scores[rate] = (-accuracy, summary["best"]["loss/val"] or math.inf)
+        best = min(scores, key=lambda rate: scores[rate])
+        assert {c["lr"] for c in own.values() if c["stage"] == "final"} == {best}
+        assert {c["lr"] for c in own.values() if c["stage"] == "default"} == {0.005}
+        for stage, seeds in (("tune", [0]), ("final", [5, 6]), ("default", [5, 6])):
+            assert sorted({c["seed"] for c in own.values() if c["stage"] == stage}) == seeds
+        assert re.search(rf"{name} +data={data} +lr={best:g}|{name} data={data} +lr={best:g}", result.out)
+    assert "stage 1 of 2" in result.out
+    board = result.out[result.out.index("leaderboard") : result.out.index("tuned against shipped")]
+    rows = [line.split()[1:4] for line in board.splitlines() if re.match(r" *\d", line)]
+    assert sorted(map(tuple, rows)) == sorted(
+        itertools.product(("adam", "momentum"), ("moons", "digits"), ("tuned", "shipped"))
+    )
+    # The same command again trains nothing, and says the same.
+    again = ffn(*(argument for argument in command if argument != "data=moons"))
+    assert again.out[again.out.index("leaderboard") :] == result.out[result.out.index("leaderboard") :]
+    assert "20 runs had ended before" in again.out and "16 runs had ended before" in again.out
+
+
+def test_the_shipped_setting_where_it_is_best_is_trained_once(ffn: Command, tmp_path: Path) -> None:
+    """A space whose only choice is what is shipped; then, in the same folder, one with a better choice."""
+    choices = "+hydra.sweeper.space={lr: 'choice(0.005)'}"
+    command = ("+tune=random_25", "hydra.sweeper.final_seeds=[5,6]", "optimizer=sgd", *SMALL, "name=t")
+    result = ffn(*command, choices.removeprefix("+"))
+    assert result.code == 0, result.err
+    assert "sgd: the shipped setting was best" in result.out
+    assert "sgd: the space has 1 settings, all of which were tried" in result.out
+    assert tally(tmp_path, "t") == {("sgd", "tune"): 1, ("sgd", "final"): 2}
+    result = ffn(*command, choices.removeprefix("+").replace("0.005", "0.005,0.3"))
+    assert result.code == 0, result.err
+    assert "sgd: the best rate 0.3 lies on the edge of what was tried (0.005 to 0.3)" in result.out
+    stages = Counter((c["lr"], c["stage"]) for c in configs(tmp_path, "t").values())
+    assert stages == {(0.005, "tune"): 1, (0.3, "tune"): 1, (0.005, "default"): 2, (0.3, "final"): 2}
+
+
+def test_a_longer_search_uses_a_shorter_one(ffn: Command, tmp_path: Path) -> None:
+    """In one folder: what was measured stays, and every run has the stage of the last command."""
+    command = ("+tune=random_25", "hydra.sweeper.final_seeds=[5]", "optimizer=adam", *SMALL, "name=t")
+    assert ffn("+tune=defaults", *command[1:]).code == 0
+    assert tally(tmp_path, "t") == {("adam", "final"): 1}
+    assert ffn(*command, "hydra.sweeper.trials=3").code == 0
+    assert tally(tmp_path, "t") == {("adam", "tune"): 3, ("adam", "final"): 1, ("adam", "default"): 1}
+    chosen_of_3 = {c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final"}
+    result = ffn(*command, "hydra.sweeper.trials=12")
+    assert "3 runs had ended before" in result.out
+    found = tally(tmp_path, "t")
+    no_longer = found.pop(("adam", None), 0)  # the run of the setting that was chosen of three
+    chosen_of_12 = {c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final"}
+    assert no_longer == (chosen_of_12 != chosen_of_3)
+    assert found == {("adam", "tune"): 12, ("adam", "final"): 1, ("adam", "default"): 1}
+
+
+def test_a_status_trains_nothing(ffn: Command, tmp_path: Path) -> None:
+    result = ffn(*TUNE, "optimizer=sgd", "name=t", "status=true")
+    assert (result.code, list(tmp_path.iterdir())) == (0, [])
+    assert "7 missing" in result.out
+    assert ffn(*TUNE, "optimizer=sgd", "name=t").code == 0
+    result = ffn(*TUNE, "optimizer=sgd", "name=t", "status=true")
+    assert "9 finished" in result.out or "diverged" in result.out
+    assert "chosen settings" in result.out
+    forced = ffn(*TUNE, "optimizer=sgd", "name=t", "force=true")
+    assert forced.code == 0
+    assert configs(tmp_path, "t-2").keys() == configs(tmp_path, "t").keys()
+
+
+@pytest.mark.parametrize(("arguments", "optimizers"), [((), 12), (("-m", "optimizer=adam,sgd"), 2)])
+def test_the_lectures_optimizers(ffn: Command, arguments: tuple[str, ...], optimizers: int) -> None:
+    """The experiment's list, and the command line's in its place; 36 rates and ten seeds each."""
+    result = ffn("+experiment=lecture_optimizers", "name=t", "status=true", *arguments)
+    assert result.code == 0, result.err
+    assert f"{optimizers * (36 + 10)} missing" in result.out
+
+
+def test_runs_of_a_search_that_fail(ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of adam's is not measured; all of sgd's: nothing is chosen for it, and the others go on."""
+    write = Record.write
+
+    def failing(self: Record, measurement: Any) -> None:
+        tried = json.loads((self.folder / "run.json").read_text())["config"]
+        if tried["stage"] == "tune" and (tried["optimizer.name"] == "sgd" or tried["lr"] < 1e-4):
+            raise OSError(errno.EIO, "Input/output error")
+        write(self, measurement)
+
+    monkeypatch.setattr(Record, "write", failing)
+    result = ffn(*TUNE, "optimizer=sgd,adam", "name=t")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert result.err.startswith("ffn-train: error: sgd: every run of the search failed")
+    assert "sgd: 5 runs of the search failed and count as not measured; nothing was chosen" in result.out
+    assert "adam: 1 runs of the search failed and count as not measured" in result.out
+    assert tally(tmp_path, "t") == {
+        ("adam", "tune"): 5,
+        ("adam", "final"): 2,
+        ("adam", "default"): 2,
+        ("sgd", "tune"): 5,
+        ("sgd", "default"): 2,
+    }
+    # With the fault gone, only what failed is trained, and stage two follows.
+    monkeypatch.setattr(Record, "write", write)
+    result = ffn(*TUNE, "optimizer=sgd,adam", "name=t")
+    assert result.code == 0, result.err
+    assert tally(tmp_path, "t")["sgd", "final"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["seed=1"], "seed: is what +tune itself gives every run; set hydra.sweeper.tuning_seeds and"),
+        (["stage=final"], "stage: is what +tune itself gives every run"),
+        (["lr=0.1"], "lr: is what +tune tries values for; leave it out, or give a range"),
+        (["lr=0.1,0.2"], "lr: is what +tune tries values for"),
+        (["hydra.sweeper.tuning_seeds=[5]"], "hydra.sweeper.final_seeds: seed 5 is also one of"),
+        (["hydra.sweeper.search=gird"], "hydra.sweeper.search: 'gird' is not known (did you mean 'grid'?)"),
+        (["hydra.sweeper.trials=0"], "hydra.sweeper.trials: 0 is too small"),
+        (["hydra.sweeper.trials=x"], "hydra.sweeper.trials: 'x' is no whole number"),
+        (["data.val_fraction=0"], "data.val_fraction: leaves no validation part"),
+        (["optimizer=gd,lbfgs", "batch_size=32"], "batch_size: 32 does not go with optimizer=gd"),
+        (["max_runs=8"], "max_runs: the tuning has 9 runs, the limit is 8"),
+        (["optimizer.weight_decay=interval(0,1)"], "optimizer.weight_decay: a grid is of lr only"),
+        (["lr=interval(1,0.1)"], "lr: lr: interval(1,0.1) is no interval"),
+        (["optimizer=adam,adma"], "optimizer: 'adma' is not known"),
+    ],
+)
+def test_mistakes_are_one_line_and_create_nothing(
+    ffn: Command, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    result = ffn(*TUNE, *arguments)
+    assert result.code == 2
+    assert result.err.startswith(f"ffn-train: error: {told}")
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_space_of_a_persons_own(ffn: Command, tmp_path: Path) -> None:
+    own = tmp_path / "mine"
+    (own / "search_space").mkdir(parents=True)
+    (own / "optimizer").mkdir()
+    text = (config_folder() / "optimizer" / "momentum.yaml").read_text().replace("0.9", "0.8")
+    (own / "optimizer" / "heavy.yaml").write_text(text)
+    file = own / "search_space" / "heavy.yaml"
+    file.write_text("lr: interval(0.1, 0.2)\noptimizer.momentum: choice(0.3, 0.4)\n")
+    short = ("hydra.sweeper.trials=3", "hydra.sweeper.final_seeds=[5]")
+    command = (f"--config-dir={own}", "+tune=random_25", *short, *SMALL, "optimizer=heavy", "name=t")
+    assert ffn(*command).code == 0
+    tried = [c for c in configs(tmp_path, "t").values() if c["stage"] == "tune"]
+    assert all(0.1 <= c["lr"] <= 0.2 and c["optimizer.momentum"] in (0.3, 0.4) for c in tried)
+    file.write_text("lr: intervall(0.1, 0.2)\n")
+    assert "search_space/heavy: lr: 'intervall" in ffn(*command).err
+    file.write_text("lr: interval(0.1, 0.2)\nlr: 3\n")
+    assert "heavy.yaml, line 2, column 1: found duplicate key lr" in ffn(*command).err
+
+
+# --- that a kill changes nothing ------------------------------------------------------------------------
+
+KILLED = ("+tune=random_25", "hydra.sweeper.trials=6", "hydra.sweeper.final_seeds=[5,6]", "data=moons",
+          "epochs=60", "optimizer=momentum,adam", "checkpoint_seconds=0.02")  # fmt: skip
+
+
+def test_a_killed_tuning_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """Killed at six instants, in both stages: the same choice and runs; what had ended stays as it was."""
+    process = start(*KILLED, "name=whole", cwd=tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    whole = sweep_folder(tmp_path, "whole")
+    sweep = sweep_folder(tmp_path, "t")
+    rng, hit, ended = random.Random(1), 0, dict[str, bytes]()
+    begun = {"tune": False, "final": False}
+    for stage in ("tune", "tune", "tune", "final", "final", "final"):
+        process = start(*KILLED, "name=t", cwd=tmp_path)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            there = [json.loads(f.read_text())["config"]["stage"] for f in sweep.glob("*/run.json")]
+            if stage in there:
+                begun[stage] = True
+                break
+            time.sleep(0.02)
+        try:
+            process.wait(rng.uniform(0.0, 0.3))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            hit += 1
+        process.communicate(timeout=30)
+        now = {f.parent.name: f.read_bytes() for f in sweep.glob("*/summary.json")}
+        assert ended.items() <= now.items()
+        ended = now
+    assert hit >= 3 and all(begun.values())
+    process = start(*KILLED, "name=t", cwd=tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    folders = sorted(f.parent.name for f in whole.glob("*/summary.json"))
+    assert sorted(f.parent.name for f in sweep.glob("*/summary.json")) == folders
+    assert len(folders) == 12 + 8
+    stages = [{f: c["stage"] for f, c in configs(tmp_path, name).items()} for name in ("whole", "t")]
+    assert stages[0] == stages[1]
+    for folder in folders:
+        assert outcome(sweep / folder) == outcome(whole / folder), folder
+
+
+def test_ctrl_c_in_the_search_ends_it_all(tmp_path: Path) -> None:
+    long = [argument for argument in KILLED if not argument.startswith("epochs")]
+    process = start(*long, "epochs=100000", "name=t", cwd=tmp_path)
+    sweep = sweep_folder(tmp_path, "t")
+    deadline = time.monotonic() + 60
+    while len(list(sweep.glob("*/run.json"))) < 12 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert {c["stage"] for c in configs(tmp_path, "t").values()} == {"tune"}
+    assert "chosen settings" not in out and "stage 2" not in out
+
+
+# --- Optuna ---------------------------------------------------------------------------------------------
+
+
+@needs_optuna
+@pytest.mark.filterwarnings("ignore")  # of Optuna 2 and SQLAlchemy 1
+def test_optuna_goes_on_from_what_the_folders_say(ffn: Command, tmp_path: Path) -> None:
+    """Cut off after its first round and gone on with: the same settings as in one go, none trained twice."""
+    rules = ("hydra.sweeper.trials=12", "hydra.sweeper.side_by_side=4", "hydra.sweeper.final_seeds=[5]")
+    command = ("+tune=optuna", *rules, "optimizer=adam,sgd", *SMALL)
+    assert ffn(*command, "name=whole").code == 0
+    assert tally(tmp_path, "whole") == {
+        (name, stage): n
+        for name in ("adam", "sgd")
+        for stage, n in (("tune", 12), ("final", 1), ("default", 1))
+    }
+    first = ffn(*command, "hydra.sweeper.trials=4", "name=t")
+    assert first.code == 0
+    ended = {f: f.read_bytes() for f in sweep_folder(tmp_path, "t").glob("*/summary.json")}
+    assert ffn(*command, "name=t").code == 0
+    assert all(f.read_bytes() == content for f, content in ended.items())
+
+    def searched(name: str) -> dict[str, str]:
+        return {f: c["stage"] for f, c in configs(tmp_path, name).items() if c["stage"] is not None}
+
+    assert searched("t") == searched("whole")
+
+
+@needs_optuna
+@pytest.mark.filterwarnings("ignore")  # of Optuna 2 and SQLAlchemy 1
+@pytest.mark.skipif(
+    importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="no hydra-optuna-sweeper"
+)
+def test_hydras_own_optuna_sweeper(ffn: Command, tmp_path: Path) -> None:
+    """With its sampler's seed the same command goes on without training anything twice; locks hold."""
+
+    def optuna(*arguments: str) -> Result:
+        keys = {"n_trials": 6, "n_jobs": 3, "direction": "maximize", "sampler.seed": 1}
+        mine = [f"hydra.sweeper.{key}={value}" for key, value in keys.items()]
+        return ffn("-m", "hydra/sweeper=optuna", *mine, *SMALL, "lr=tag(log,interval(1e-4,1))", *arguments)
+
+    assert optuna("name=t").code == 0
+    folder = sweep_folder(tmp_path, "t")
+    assert len(configs(tmp_path, "t")) == 6
+    ended = {f: f.read_bytes() for f in folder.glob("*/summary.json")}
+    again = optuna("name=t")
+    assert again.out.count("3 runs had ended before") == 2
+    assert {f: f.read_bytes() for f in folder.glob("*/summary.json")} == ended
+    lock = runs.Lock(folder)
+    assert "outputs/sweeps/t: is in use by" in optuna("name=t").err
+    lock.release()
+    assert "status: does not go with this sweeper" in optuna("name=t", "status=true").err
