@@ -48,10 +48,10 @@ def find(
     """Give every key that varies its part.
 
     What a person names in `by`, `tune` and `workloads` is that. Of the rest, numbers of the training (rate,
-    hyper-parameters, batch size, λ) are tuned and everything else is compared; where nothing else
-    varies, they are compared. Keys may be a group (`optimizer` is its name; as a workload all that varies in
-    it). Raises `UserError` for unknown keys, and where data sets or protocols are mixed that are not said to
-    be workloads.
+    hyper-parameters, batch size, λ) are tuned and everything else is compared; where nothing else varies,
+    they are compared, unless runs say that they were for tuning. Keys may be a group (`optimizer` is its
+    name; as a workload all that varies in it). Raises `UserError` for unknown keys, and where data sets or
+    protocols are mixed that are not said to be workloads.
     """
     protocols = sorted({str(run.protocol) for run in found})
     if len(protocols) > 1:
@@ -79,7 +79,8 @@ def find(
     tunable = [k for k in rest if _is_tunable(k)]
     others = [k for k in rest if k not in tunable]
     if not by:
-        compared, tuned = (others, [*tunable, *lists["tune"]]) if others else (tunable, [*lists["tune"]])
+        searched = others or any(run.config.get("stage") == "tune" for run in found)
+        compared, tuned = (others, [*tunable, *lists["tune"]]) if searched else (tunable, [*lists["tune"]])
     elif not tune:
         compared, tuned = [*lists["by"]], rest
     else:

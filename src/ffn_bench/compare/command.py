@@ -159,7 +159,7 @@ def show(console: Console, study: Study) -> None:
 
 def write(study: Study, folder: Path, console: Console, tensorboard: bool) -> None:
     """The report, figures, tables, numbers and, if asked for, TensorBoard's bands. Raises `OSError`."""
-    from ffn_bench.compare import bands, figures, report, tables
+    from ffn_bench.compare import figures, report, tables
 
     command = shlex.join([cli.command_name(), *sys.argv[1:]])
     for part in ("figures", "tables"):
@@ -187,6 +187,8 @@ def write(study: Study, folder: Path, console: Console, tensorboard: bool) -> No
     runs.write_json(folder / "comparison.json", tables.as_dict(study))
     runs.write_whole(folder / "report.html", page.encode())
     if tensorboard:
+        from ffn_bench.compare import bands  # which needs PyTorch
+
         bands.write(study, folder / "tensorboard")
 
 

@@ -550,8 +550,8 @@ def critical_difference(study: Study) -> Figure | None:
     _rows(plot, [study.competitors[int(i)].name for i in order])
     plot.set_xlabel(
         f"mean rank over {len(study.workloads)} workloads (1 is best); a bar reaches as far as is not "
-        f"shown to be worse.\nFriedman p = {ranks.p_value:.3g}, critical difference {ranks.critical_difference:.2f} "
-        "(Nemenyi)"
+        f"shown to be worse.\nFriedman p = {ranks.p_value:.3g}, critical difference "
+        f"{ranks.critical_difference:.2f} (Nemenyi)"
     )
     return figure
 

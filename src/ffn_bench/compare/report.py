@@ -28,18 +28,18 @@ SECTIONS = (
 
 CAPTIONS = {
     "finals": (
-        "Each small dot is a run, at the epoch chosen on validation. What lies off the scale is counted at the "
-        "border, and is in every number."
+        "Each small dot is a run, at the epoch chosen on validation. What lies off the scale is counted at "
+        "the border, and is in every number."
     ),
     "improvement": (
-        "Left, the chance that a run of the best is better than a run of another (½: no difference); right, by "
-        "how much. Intervals draw paired seeds again. One interval in twenty misses; the table of pairs "
+        "Left, the chance that a run of the best is better than a run of another (½: no difference); right, "
+        "by how much. Intervals draw paired seeds again. One interval in twenty misses; the table of pairs "
         "corrects for their number."
     ),
     "time-to-target": "A curve that ends below 100 % says that the other runs never met the target.",
     "profile": (
-        "Further up and left is better. The score is the area under a curve from τ = 1 to 4; it depends on who "
-        "else is compared."
+        "Further up and left is better. The score is the area under a curve from τ = 1 to 4; it depends on "
+        "who else is compared."
     ),
     "sensitivity": "A broad hill is easy to tune. A cross below the axis: every run at that rate diverged.",
     "budget": "What tuning would have found had it stopped after so many trials, in any order.",

@@ -564,6 +564,7 @@ def band_of(
         found = statistics.interval(
             [values],
             lambda parts: _along(parts[0], aggregate),
+            aggregate,
             resamples or statistics.CURVE_RESAMPLES,
         )
         center[at], low[at], high[at] = found

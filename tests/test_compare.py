@@ -1,0 +1,595 @@
+"""`ffn-compare`: what it makes of run folders, against numbers known beforehand; and what a person sees."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import Command, Result, files_below
+from ffn_bench.compare import axes, command, figures, read, study, tables, wording
+from ffn_bench.compare.study import Study
+from ffn_bench.errors import UserError
+from run_folders import write_run
+
+RESAMPLES = 400
+
+
+def analysed(folder: Path, **keys: Any) -> Study:
+    """The comparison of all runs below a folder."""
+    found, _ = read.read_all(read.find([str(folder)]))
+    roles = axes.find(found, *(keys.pop(name, ()) for name in ("by", "tune", "workloads")))
+    return study.analyse(found, roles, resamples=RESAMPLES, **keys)
+
+
+def sweep(folder: Path, scores: dict[str, list[float]], **settings: Any) -> Path:
+    """Runs of several optimizers, one a seed, whose best validation and test accuracy is the given number."""
+    for optimizer, values in scores.items():
+        for seed, value in enumerate(values):
+            name = f"{optimizer}-{seed}-{'-'.join(map(str, settings.values()))}"
+            write_run(folder / name, f"optimizer={optimizer}", val=(0.1, value), seed=seed, **settings)
+    return folder
+
+
+ADAM = [0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97]
+SGD = [0.80, 0.91, 0.85, 0.93, 0.84, 0.85, 0.86, 0.87]
+
+
+def test_every_number_of_a_synthetic_sweep(tmp_path: Path) -> None:
+    found = analysed(sweep(tmp_path, {"adam": ADAM, "sgd": SGD}))
+    adam, sgd = found.competitors
+    assert (adam.name, sgd.name, adam.n, sgd.n) == ("adam", "sgd", 8, 8)
+    assert adam.aggregates["mean"].estimate == pytest.approx(np.mean(ADAM))
+    assert adam.aggregates["median"].estimate == pytest.approx(0.935)
+    assert adam.aggregates["iqm"].estimate == pytest.approx((0.92 + 0.93 + 0.94 + 0.95) / 4)
+    assert sgd.aggregates["iqm"].estimate == pytest.approx((0.85 + 0.85 + 0.86 + 0.87) / 4)
+    assert adam.test.low < adam.test.estimate < adam.test.high
+    (pair,) = found.pairs
+    wins = np.mean([[(a > s) + 0.5 * (a == s) for s in SGD] for a in ADAM])
+    assert pair.probability.estimate == pytest.approx(wins)
+    assert pair.difference.estimate == pytest.approx(0.935 - 0.8575)
+    # Six positive differences and two ties, which Pratt's method ranks first and then drops.
+    assert pair.p_value == pytest.approx(2 / 2**6)
+    assert pair.adjusted == pair.p_value
+    # The target is adam's lower median, 0.93; it is met in epoch 1 (step 10, second 1) or never.
+    assert found.targets == {"digits": 0.93}
+    assert {axis: t.estimate for axis, t in adam.times.items()} == {"epochs": 1, "steps": 10, "seconds": 1}
+    assert sgd.times["steps"].estimate == math.inf
+    assert adam.gap == pytest.approx((0.03 + 0.02 + 0.01) / 8)
+    assert wording.verdict(found)[0].startswith("adam comes first: 93.50 % [")
+    assert "It is ahead of sgd (difference +7.75 points" in wording.verdict(found)[1]
+
+
+def test_the_chosen_epoch_is_that_of_validation(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(
+            tmp_path / str(seed), val=(0.1, 0.8, 0.9, 0.9, 0.7), test=(0.2, 0.99, 0.6, 0.5, 0.4), seed=seed
+        )
+    (only,) = analysed(tmp_path).competitors
+    assert only.test.estimate == pytest.approx(0.6)  # the first of equals
+    assert only.end.estimate == pytest.approx(0.4)
+    assert only.validation.estimate == pytest.approx(0.9)
+
+
+def test_settings_are_chosen_on_validation_and_diverged_runs_count(tmp_path: Path) -> None:
+    """lr 0.1 would win among the runs that lived."""
+    for seed in range(4):
+        write_run(tmp_path / f"low-{seed}", val=(0.1, 0.8), test=(0.1, 0.7), seed=seed, lr=0.01)
+        status = "diverged" if seed == 0 else "finished"
+        val = (0.1, None) if seed == 0 else (0.1, 0.99)
+        write_run(tmp_path / f"high-{seed}", val=val, seed=seed, lr=0.1, status=status)
+    found = analysed(tmp_path, by=["optimizer"])
+    (only,) = found.competitors
+    cell = only.cells["digits"]
+    assert dict(cell.setting) == {"lr": 0.01}
+    assert {dict(t.setting)["lr"]: t.score for t in cell.trials} == pytest.approx(
+        {0.01: 0.8, 0.1: 0.99 * 3 / 4}
+    )
+    assert only.failed == (1, 8)
+    assert only.failures.estimate == 1 / 8
+    assert only.test.estimate == pytest.approx(0.7)
+
+
+def test_a_run_that_diverged_is_the_worst_even_after_a_good_epoch(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"a{seed}", val=(0.1, 0.9, None), seed=seed, status="diverged")
+        write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.2, 0.2), seed=seed)
+    first, last = analysed(tmp_path).competitors
+    assert (first.name, last.name, last.test.estimate) == ("sgd", "adam", 0.0)
+    losses = analysed(tmp_path, metric="accuracy/val")
+    assert losses.competitors[-1].test.estimate == 0.0
+
+
+def test_losses_are_better_when_lower_and_infinite_when_diverged(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"a{seed}", loss=(1.0, 0.5), seed=seed)
+        write_run(tmp_path / f"s{seed}", "optimizer=sgd", loss=(1.0, 0.2), seed=seed)
+        write_run(tmp_path / f"m{seed}", "optimizer=momentum", loss=(1.0, None), seed=seed, status="diverged")
+    found = analysed(tmp_path, metric="loss/train")
+    assert [c.name for c in found.competitors] == ["sgd", "adam", "momentum"]
+    assert [c.test.estimate for c in found.competitors] == pytest.approx([0.2, 0.5, math.inf])
+    assert found.pairs[0].difference.estimate == pytest.approx(0.3)
+
+
+def test_ties_and_one_seed(tmp_path: Path) -> None:
+    found = analysed(sweep(tmp_path / "ties", {"adam": [0.9] * 5, "sgd": [0.9] * 5}))
+    (pair,) = found.pairs
+    assert (pair.probability.estimate, pair.difference.estimate, pair.p_value) == (0.5, 0.0, 1.0)
+    one = analysed(sweep(tmp_path / "one", {"adam": [0.9], "sgd": [0.8]}))
+    assert not one.competitors[0].test.known
+    assert math.isnan(one.pairs[0].p_value)
+    assert any("Fewer than 3 seeds (1)" in note for note in one.notes)
+    assert "cannot be said from 1 run each" in wording.verdict(one)[1]
+
+
+def test_missing_seeds_are_paired_on_what_both_have(tmp_path: Path) -> None:
+    sweep(tmp_path, {"adam": ADAM, "sgd": SGD})
+    for seed in (0, 1):
+        shutil.rmtree(tmp_path / f"sgd-{seed}-")
+    found = analysed(tmp_path)
+    (pair,) = found.pairs
+    assert pair.n == 6
+    better = np.asarray(ADAM[2:]), np.asarray(SGD[2:])
+    assert pair.probability.estimate == pytest.approx(np.mean(better[0][:, None] > better[1]) + 0.5 / 36)
+    assert any("Seeds are not the same" in note for note in found.notes)
+
+
+def test_curves_of_unequal_length(tmp_path: Path) -> None:
+    """A diverged run counts on; one that is live or was cut short does not, past its end."""
+    write_run(tmp_path / "full", val=(0.1, 0.5, 0.7), seed=0)
+    write_run(tmp_path / "live", val=(0.2, 0.6), seed=1, status=None)
+    write_run(tmp_path / "dead", val=(0.3, None), seed=2, status="diverged")
+    found = analysed(tmp_path, aggregate="mean")
+    band = found.bands["digits"]["accuracy/val"]["all runs"]
+    assert band.x["steps"].tolist() == [0, 10, 20]
+    assert band.x["epochs"].tolist() == [0, 1, 2]
+    assert band.center == pytest.approx([0.2, (0.5 + 0.6 + 0) / 3, 0.7 / 2])
+    assert np.isfinite(band.low).tolist() == [True, True, False]  # two runs have no interval
+    assert found.competitors[0].n == 2
+    assert any("1 runs have no result (1 killed)" in note for note in found.notes)
+
+
+def test_long_curves_are_means_of_neighbours(tmp_path: Path) -> None:
+    values = [float(v) for v in np.linspace(0, 0.9, 400)]
+    write_run(tmp_path / "one", val=values)
+    band = analysed(tmp_path).bands["digits"]["accuracy/val"]["all runs"]
+    assert len(band.center) == study.CURVE_POINTS
+    assert band.center.mean() == pytest.approx(np.mean(values), abs=1e-3)
+    assert band.x["steps"][-1] == 3990
+
+
+def test_tuned_against_shipped_with_seeds_of_their_own(tmp_path: Path) -> None:
+    for lr, score in ((0.001, 0.5), (0.01, 0.9), (0.1, 0.7)):
+        write_run(tmp_path / f"tune-{lr}", val=(0.1, score), seed=1000, lr=lr, stage="tune")
+    for seed in range(5):
+        write_run(tmp_path / f"final-{seed}", val=(0.1, 0.85 + seed / 100), seed=seed, lr=0.01, stage="final")
+        write_run(tmp_path / f"default-{seed}", val=(0.1, 0.80 + seed / 100), seed=seed, stage="default")
+    (only,) = analysed(tmp_path).competitors
+    assert only.n == 5
+    assert only.test.estimate == pytest.approx(0.87)
+    assert only.default.estimate == pytest.approx(0.82)
+    assert only.against_default.estimate == pytest.approx(0.05)
+    assert only.against_default.low == pytest.approx(0.05)
+    assert len(only.cells["digits"].trials) == 3
+    assert not only.cells["digits"].edges
+    assert not only.cells["digits"].reused
+
+
+def test_a_rate_on_the_edge_is_told(tmp_path: Path) -> None:
+    for lr, score in ((0.001, 0.9), (0.01, 0.8), (0.1, 0.7)):
+        write_run(tmp_path / f"{lr}", val=(0.1, score), lr=lr)
+    found = analysed(tmp_path, by=["optimizer"])
+    assert found.competitors[0].cells["digits"].edges == ["lr 0.001 is the smallest of 3 tried"]
+    assert "Its setting lies at the edge of what was tried." in wording.verdict(found)
+
+
+def test_several_workloads_have_profiles_and_ranks(tmp_path: Path) -> None:
+    names = ("digits", "moons", "spirals", "synthetic", "digits2")
+    for k, name in enumerate(names):
+        for optimizer, epoch in (("adam", 1), ("sgd", 2), ("momentum", 4 if k else 3)):
+            for seed in range(3):
+                val = [0.1] * epoch + [0.9] * (6 - epoch)
+                best = {"adam": 0.9, "sgd": 0.8, "momentum": 0.7}[optimizer]
+                val[5] = 0.9 + best / 100
+                write_run(
+                    tmp_path / f"{name}-{optimizer}-{seed}",
+                    f"optimizer={optimizer}",
+                    val=val,
+                    seed=seed,
+                    data__name=name,
+                    changes={"data_sha256": name},
+                )
+    with pytest.raises(UserError, match=r"of different data \(data.name: digits, digits2, moons"):
+        analysed(tmp_path)
+    found = analysed(tmp_path, workloads=["data"], target=0.9)
+    assert found.workloads == sorted(names)
+    assert found.scores is not None
+    assert [c.name for c in found.competitors] == ["adam", "sgd", "momentum"]
+    assert found.scores.tolist() == [[1, 2, 3]] + [[1, 2, 4]] * 4
+    assert found.ranks is not None
+    assert found.ranks.mean == [1.0, 2.0, 3.0]
+    drawn = figures.draw_all(found)
+    assert {"profile", "critical-difference", "curves-epochs-moons"} <= set(drawn)
+    scores = [row[-1] for row in tables.aggregates(found).rows]
+    assert scores == pytest.approx([1.0, 2 / 3, (1 / 3) / 5])
+
+
+# --- what varies ----------------------------------------------------------------------------------------
+
+
+def roles_of(tmp_path: Path, runs: list[tuple[str, dict[str, Any]]], **keys: Any) -> tuple[Any, Any]:
+    for k, (optimizer, settings) in enumerate(runs):
+        write_run(tmp_path / str(k), f"optimizer={optimizer}", seed=k, **settings)
+    found, _ = read.read_all(read.find([str(tmp_path)]))
+    roles = axes.find(found, **keys)
+    return roles.compared, roles.tuned
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys", "expected"),
+    [
+        ([("adam", {}), ("sgd", {})], {}, (("optimizer.name",), ())),
+        ([("adam", {"lr": 0.1}), ("sgd", {})], {}, (("optimizer.name",), ())),  # the rate goes with the name
+        ([("adam", {"lr": 0.1}), ("sgd", {}), ("sgd", {"lr": 0.2})], {}, (("optimizer.name",), ("lr",))),
+        ([("adam", {"lr": 0.1}), ("adam", {"lr": 0.2})], {}, (("lr",), ())),
+        (
+            [("adam", {"lr": 0.1}), ("adam", {"lr": 0.2})],
+            {"by": ["optimizer"]},
+            (("optimizer.name",), ("lr",)),
+        ),
+        (
+            [("adam", {"model__activation": "tanh", "lr": 0.1}), ("adam", {})],
+            {},
+            (("model.activation",), ("lr",)),
+        ),
+        (
+            [("adam", {"model__activation": "tanh", "lr": 0.1}), ("adam", {})],
+            {"tune": ["model.activation"]},
+            (("lr",), ("model.activation",)),
+        ),
+        ([("momentum", {"optimizer__momentum": 0.5}), ("momentum", {})], {}, (("optimizer.momentum",), ())),
+        ([("adam", {"device": "cuda"}), ("adam", {"name": "x"})], {}, ((), ())),
+    ],
+)
+def test_axes_are_found_from_the_configurations(
+    tmp_path: Path, settings: Any, keys: Any, expected: tuple[Any, Any]
+) -> None:
+    assert roles_of(tmp_path, settings, **keys) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"by": ["optimiser"]}, r"by: the runs have no key 'optimiser' \(did you mean 'optimizer'\?\)"),
+        ({"by": ["lr"], "tune": ["lr"]}, "by: lr cannot be compared and tuned too"),
+        ({"tune": ["seed"]}, "tune: seed is what repeats a run"),
+    ],
+)
+def test_wrong_axes_are_one_line(tmp_path: Path, keys: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        roles_of(tmp_path, [("adam", {"lr": 0.1}), ("sgd", {"lr": 0.2})], **keys)
+
+
+# --- run folders ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compare(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """`compare("runs=…")` runs `ffn-compare` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ffn_bench.compare.statistics.RESAMPLES", RESAMPLES)
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["ffn-compare", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            command.main()
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+        finally:
+            gc.enable()
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+def newer(folder: Path) -> None:
+    write_run(folder, changes={"format": 99})
+
+
+def damaged(folder: Path) -> None:
+    write_run(folder)
+    (folder / "run.json").write_text('{"format": 1, "config": ')
+
+
+def damaged_metrics(folder: Path) -> None:
+    write_run(folder)
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text("[red]\n" + lines)
+
+
+def linked(folder: Path) -> None:
+    write_run(folder)
+    (folder / "metrics.jsonl").rename(folder.parent / "elsewhere")
+    (folder / "metrics.jsonl").symlink_to(folder.parent / "elsewhere")
+
+
+def odd_summary(folder: Path) -> None:
+    write_run(folder)
+    (folder / "summary.json").write_text('{"status": "[bold]won"}')
+
+
+BAD_RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "newer": (newer, "has format 99, known is 1"),
+    "damaged": (damaged, "run.json: is damaged"),
+    "damaged metrics": (damaged_metrics, "metrics.jsonl: line 1 is damaged"),
+    "link": (linked, "metrics.jsonl: is a link"),
+    "odd summary": (odd_summary, "summary.json: is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_RUNS)
+def test_a_bad_run_is_one_line_alone_and_a_note_beside_others(
+    compare: Callable[..., Result], tmp_path: Path, kind: str
+) -> None:
+    make, message = BAD_RUNS[kind]
+    make(tmp_path / "sweep" / "bad")
+    before = files_below(tmp_path)
+    result = compare("runs=sweep")
+    assert result.code == 4
+    assert result.err.startswith("ffn-compare: error: runs: none can be read: ")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert files_below(tmp_path) == before
+    write_run(tmp_path / "sweep" / "good")
+    result = compare("runs=sweep")
+    assert result.code == 0, result.err
+    assert "Left out: " in result.out
+    assert message in result.out
+
+
+@pytest.mark.parametrize(
+    ("argument", "message", "code"),
+    [
+        ("runs=nowhere", "nowhere: there is no such folder", 4),
+        ("runs=empty", "empty: holds no run", 4),
+        ("runs=file", "file: is a file", 4),
+        ("runs=", "runs: is empty", 2),
+        ("runs=null", "runs: has no value", 2),
+        ("run=sweep", "run: no such key (did you mean 'runs'?)", 2),
+        ("by=optimizer", "runs: has no value", 2),
+    ],
+)
+def test_wrong_paths_are_one_line(
+    compare: Callable[..., Result], tmp_path: Path, argument: str, message: str, code: int
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    result = compare(argument)
+    assert (result.code, result.err.count("\n")) == (code, 1), result.err
+    assert message in result.err
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "metric=accuracy/tests",
+            "metric: 'accuracy/tests' was not measured (did you mean 'accuracy/test'?)",
+        ),
+        ("aggregate=average", "aggregate: 'average' is not known"),
+        ("reference=adamw", "reference: 'adamw' is not compared (did you mean 'adam'?)"),
+        ("target=high", "target"),
+        ("save=sweep/adam-0-/run.json", "is below a file, or is one"),
+        ("-m", "-m: there is nothing to sweep"),
+    ],
+)
+def test_wrong_keys_are_one_line(
+    compare: Callable[..., Result], tmp_path: Path, argument: str, message: str
+) -> None:
+    sweep(tmp_path / "sweep", {"adam": ADAM[:3], "sgd": SGD[:3]})
+    result = compare("runs=sweep", argument)
+    assert result.code in (2, 4), result.err
+    assert result.err.count("\n") == 1
+    assert message in result.err
+
+
+def test_mixed_runs_are_refused(compare: Callable[..., Result], tmp_path: Path) -> None:
+    sweep(tmp_path / "a", {"adam": ADAM[:3]})
+    write_run(tmp_path / "b" / "other", seed=9, changes={"data_sha256": "e" * 64})
+    result = compare("runs=[a,b]")
+    assert "were trained on different data under the same name (digits)" in result.err
+    write_run(tmp_path / "c" / "old", seed=9, changes={"protocol": 0})
+    result = compare("runs=a,c")
+    assert "are of different protocol versions (0, 1)" in result.err
+
+
+def test_names_are_no_markup_and_no_controls(compare: Callable[..., Result], tmp_path: Path) -> None:
+    for seed in range(3):
+        evil = "[red]<script>alert(1)</script>\x1b[2J|$x_1$"
+        write_run(tmp_path / "sweep" / f"a{seed}", seed=seed, optimizer__name=evil)
+        write_run(tmp_path / "sweep" / f"b{seed}", seed=seed)
+    result = compare("runs=sweep")
+    assert result.code == 0, result.err
+    assert "\x1b" not in result.out
+    assert "[red]<script>" in result.out
+    page = (tmp_path / "sweep" / "compare" / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "\\$x\\_1\\$" in (tmp_path / "sweep/compare/tables/summary.tex").read_text()
+
+
+def test_a_run_without_measurements_and_a_torn_line(tmp_path: Path) -> None:
+    begun = write_run(tmp_path / "begun", val=(), status=None, seed=1)
+    (begun / "metrics.jsonl").unlink()
+    torn = write_run(tmp_path / "torn", val=(0.1, 0.2), status=None, seed=2)
+    with (torn / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "epo')
+    write_run(tmp_path / "done", seed=3)
+    runs, problems = read.read_all(read.find([str(tmp_path)]))
+    assert problems == []
+    assert [(run.folder.name, run.status) for run in runs] == [
+        ("begun", "killed"),
+        ("done", "finished"),
+        ("torn", "killed"),
+    ]
+    assert runs[2].curves["accuracy/val"].values.tolist() == [0.1, 0.2]
+    assert analysed(tmp_path).competitors[0].n == 1
+
+
+def test_nothing_has_been_measured_yet(compare: Callable[..., Result], tmp_path: Path) -> None:
+    write_run(tmp_path / "sweep" / "one", val=(), status=None)
+    assert "runs: have measured nothing yet; wait for them" in compare("runs=sweep").err
+
+
+# --- what is written ------------------------------------------------------------------------------------
+
+
+def test_a_real_sweep_from_training_to_the_report(
+    ffn: Command, compare: Callable[..., Result], tmp_path: Path
+) -> None:
+    trained = ffn(
+        "-m", "data=moons", "optimizer=sgd,adam", "lr=0.01,0.1,1e30", "seed=range(0,3)", "epochs=3", "name=s"
+    )
+    assert trained.code == 0, trained.err
+    result = compare("runs=outputs/sweeps/s", "tensorboard=true")
+    assert result.code == 0, result.err
+    assert "Which optimizer, on moons?" in result.out
+    folder = tmp_path / "outputs/sweeps/s/compare"
+    found = json.loads((folder / "comparison.json").read_text())
+    assert found["axes"] == {"by": ["optimizer.name"], "tune": ["lr"], "workloads": []}
+    assert {c["name"]: c["diverged"]["runs"] for c in found["competitors"]}["sgd"] == 3
+    board = {c["name"]: c for c in found["competitors"]}
+    for name, entry in board.items():
+        lr = entry["settings"]["moons"]["lr"]
+        bests = []
+        for path in (tmp_path / "outputs/sweeps/s").glob("*/summary.json"):
+            config = json.loads((path.parent / "run.json").read_text())["config"]
+            if (config["optimizer.name"], config["lr"]) == (name, lr):
+                bests.append(json.loads(path.read_text())["best"]["accuracy/test"])
+        assert len(bests) == 3
+        assert entry["at_best_epoch"]["mean"]["estimate"] == pytest.approx(np.mean(bests))
+    names = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert names == {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert {
+        "curves-epochs",
+        "curves-steps",
+        "curves-seconds",
+        "sensitivity",
+        "finals",
+        "improvement",
+    } <= names
+    assert {"time-to-target", "failures", "parallel", "budget"} <= names
+    assert (folder / "tables/summary.csv").read_text().startswith(",optimizer,chosen,test accuracy,")
+    assert "| adam" in (folder / "tables/summary.md").read_text()
+    latex = (folder / "tables/summary.tex").read_text()
+    assert latex.count("\\toprule") == latex.count("\\midrule") == latex.count("\\bottomrule") == 1
+    rows = (folder / "tables/runs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 18
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read_back = {}
+    for part in ("mean", "lower", "upper"):
+        events = EventAccumulator(str(folder / "tensorboard" / "adam" / part))
+        events.Reload()
+        read_back[part] = {e.step: e.value for e in events.Scalars("accuracy/val")}
+    assert read_back["lower"].keys() == read_back["mean"].keys() == read_back["upper"].keys()
+    assert all(read_back["lower"][s] <= m <= read_back["upper"][s] for s, m in read_back["mean"].items())
+
+    again = compare("runs=outputs/sweeps/s")  # its own folder is no run
+    assert "18 runs in" in again.out
+
+
+def test_paths_with_signs_of_hydras_grammar(compare: Callable[..., Result], tmp_path: Path) -> None:
+    for name in ("a=1,b=2-x", "with space"):
+        write_run(tmp_path / "sw=eep" / name, seed=len(name))
+    assert "2 runs in" in compare("runs=sw=eep", "save=a=b").out
+    assert (tmp_path / "a=b" / "report.html").exists()
+    assert "1 runs in" in compare("runs=sw=eep/a=1,b=2-x").out
+    assert "2 runs in" in compare("runs=sw=eep/*").out
+    assert "2 runs in" in compare("runs=sw=eep/a=1*,sw=eep/with space").out
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_figures_of_few_and_many_competitors(tmp_path: Path, count: int) -> None:
+    for k in range(count):
+        for lr in (0.01, 0.1, 1.0):
+            for seed in range(3):
+                status, val = (
+                    ("diverged", (0.1, None)) if lr == 1.0 else ("finished", (0.1, 0.5 + k / 100 + lr))
+                )
+                write_run(
+                    tmp_path / f"{k}-{lr}-{seed}",
+                    optimizer__name=f"o{k}",
+                    lr=lr,
+                    seed=seed,
+                    val=val,
+                    status=status,
+                )
+    found = analysed(tmp_path, by=["optimizer"])
+    drawn = figures.draw_all(found)
+    assert {"curves-epochs", "finals", "sensitivity", "failures", "time-to-target"} <= set(drawn)
+    assert ("improvement" in drawn) == (count > 1)
+    png, svg = figures.save(drawn["finals"], "ffn-compare runs=x")
+    assert png.startswith(b"\x89PNG")
+    assert b"ffn-compare runs=x" in png
+    assert b"ffn-compare runs=x" in svg
+    in_style = set(re.findall(rb"(?:fill|stroke): (#[0-9a-f]{6})", svg))
+    assert in_style <= {c.encode() for c in (*figures.COLOURS, "#ffffff", "#000000")}
+
+
+def test_the_page_in_a_browser(compare: Callable[..., Result], tmp_path: Path) -> None:
+    """No error, no request, light and dark, wide and narrow; its buttons do what they say."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not shutil.which("chromium"):
+        pytest.skip("there is no Chromium here")
+    for lr in (0.01, 0.1, 1.0):
+        sweep(tmp_path / "sweep", {"adam": [a * (1 - lr / 9) for a in ADAM], "sgd": SGD}, lr=lr)
+    assert compare("runs=sweep").code == 0
+    page_file = tmp_path / "sweep/compare/report.html"
+    told: list[str] = []
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        backgrounds = set()
+        for scheme, width in (("light", 1200), ("dark", 390)):
+            context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+            page = context.new_page()
+            page.on("console", lambda message: told.append(message.text))
+            page.on("pageerror", lambda error: told.append(str(error)))
+            page.on(
+                "request", lambda r: told.append(r.url) if not r.url.startswith(("file:", "data:")) else None
+            )
+            page.goto(page_file.as_uri())
+            assert "Which optimizer, on digits?" in page.inner_text("h1")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            assert page.locator("figure svg").count() == 9
+            assert page.locator("figure:visible").count() == 7
+            page.click("[data-tab=seconds]")
+            assert page.locator("figure[data-of=seconds]").is_visible()
+            assert not page.locator("figure[data-of=epochs]").is_visible()
+            lines = page.locator('figure:visible [id="series-1"]')
+            shown = lines.count()
+            page.click("[data-series='1']")
+            assert shown > 3
+            assert all(not lines.nth(i).is_visible() for i in range(lines.count()))
+            page.click("#theme")
+            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            context.close()
+        browser.close()
+    assert told == []
+    assert len(backgrounds) == 2
