@@ -22,7 +22,8 @@ MAX_NODES = 20_000
 
 
 def prepare(argv: Sequence[str]) -> list[str]:
-    """The command line for Hydra: `optimizer.lr` becomes `lr`, which is the same setting.
+    """The command line for Hydra: `optimizer.lr` becomes `lr`, which is the same setting, and
+    `+tune=…` needs no `-m`.
 
     Raises `UserError` for an unknown flag, for `_target_`, and for faults in the YAML files of the person's
     own `--config-dir` or `--config-path` that this command line chooses.
@@ -53,6 +54,9 @@ def prepare(argv: Sequence[str]) -> list[str]:
         if folder and Path(folder).is_dir():
             for file in _chosen_files(Path(folder), known.overrides, known.config_name):
                 check_yaml(file)
+    other = known.cfg or known.info or known.shell_completion or known.help or known.hydra_help or known.run
+    if not (known.multirun or other) and any(o.startswith("+tune=") for o in known.overrides):
+        argv = ["-m", *argv]  # conf/tune says so too, which Hydra does not hear where another key is wrong
     return [re.sub(r"^(\+*)optimizer\.lr=", "lr=", argument) for argument in argv]
 
 
