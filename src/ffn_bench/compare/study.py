@@ -655,13 +655,6 @@ def _notes(study: Study) -> list[str]:
             "Runs were trained side by side: seconds are a run's share of the time of all, so they tell "
             "steps apart, not the cost of one optimizer's step."
         )
-    n = min((pair.n for pair in study.pairs), default=0)
-    if n >= statistics.ENOUGH and statistics.smallest_p_value(n) * len(study.pairs) > SIGNIFICANT:
-        enough = next(k for k in itertools.count(n) if 2.0 ** (1 - k) * len(study.pairs) <= SIGNIFICANT)
-        notes.append(
-            f"With {n} seeds and {len(study.pairs)} pairs no difference can be significant after Holm's "
-            f"correction; {enough} seeds could show one."
-        )
     return notes
 
 

@@ -205,7 +205,7 @@ def pairs(study: Study) -> Table:
         ("than", str),
         ("difference", lambda v: wording.apart(study.metric, v)),
         ("P(better run)", lambda v: _chance(v)),
-        ("p (Wilcoxon)", wording.probability),
+        ("p (paired t)", wording.probability),
         ("p (Holm)", wording.probability),
         ("pairs", str),
     ]
