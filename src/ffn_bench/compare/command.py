@@ -24,14 +24,8 @@ if TYPE_CHECKING:
     from ffn_bench.compare.study import Study
 
 
-def compare(cfg: DictConfig) -> None:
-    """Hydra's task function."""
-    with cli.one_line_errors(cli.command_name()):
-        report(cfg)
-
-
-def report(cfg: DictConfig) -> Path:
-    """Compare the runs that `cfg` names and write everything; the folder it was written to.
+def report(cfg: DictConfig, typed: str) -> None:
+    """Compare the runs that `cfg` names and write everything; `typed` is the command, for the record.
 
     Raises `UserError` for runs that cannot be read or compared, and for a folder that cannot be written.
     """
@@ -59,7 +53,7 @@ def report(cfg: DictConfig) -> Path:
         result.notes.append(f"Left out: {'. '.join(problems[:3])}{more}.")
     show(console, result)
     try:
-        write(result, folder, console, cfg.tensorboard)
+        write(result, folder, console, typed, cfg.tensorboard)
     except OSError as e:
         reason = (e.strerror or str(e)).lower()
         status = RESOURCE if e.errno == 28 else RUN_FOLDER
@@ -76,7 +70,6 @@ def report(cfg: DictConfig) -> Path:
     if cfg.tensorboard:
         logdir = shlex.quote(str(folder.parent if cfg.save is None else folder))
         console.print(f"  {'bands':<12} tensorboard --logdir {logdir}", soft_wrap=True)
-    return folder
 
 
 def words(value: Any) -> list[str]:
@@ -157,11 +150,10 @@ def show(console: Console, study: Study) -> None:
         console.print(Text(f"  note       {note}", style="yellow"), soft_wrap=not console.is_terminal)
 
 
-def write(study: Study, folder: Path, console: Console, tensorboard: bool) -> None:
+def write(study: Study, folder: Path, console: Console, typed: str, tensorboard: bool) -> None:
     """The report, figures, tables, numbers and, if asked for, TensorBoard's bands. Raises `OSError`."""
     from ffn_bench.compare import figures, report, tables
 
-    command = shlex.join([cli.command_name(), *sys.argv[1:]])
     for part in ("figures", "tables"):
         (folder / part).mkdir(parents=True, exist_ok=True)
         for old in (folder / part).iterdir():  # of an earlier report, which may have had others
@@ -177,13 +169,13 @@ def write(study: Study, folder: Path, console: Console, tensorboard: bool) -> No
     drawn = figures.draw_all(study)
     with progress(console, "drawing", len(drawn)) as told:
         for number, (name, figure) in enumerate(drawn.items(), 1):
-            png, svg = figures.save(figure, command)
+            png, svg = figures.save(figure, typed)
             runs.write_whole(folder / "figures" / f"{name}.png", png)
             runs.write_whole(folder / "figures" / f"{name}.svg", svg)
             drawings[name] = svg
             told(number)
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    page = report.html(study, drawings, found, command, made)
+    page = report.html(study, drawings, found, typed, made)
     runs.write_json(folder / "comparison.json", tables.as_dict(study))
     runs.write_whole(folder / "report.html", page.encode())
     if tensorboard:
@@ -211,6 +203,12 @@ def main() -> None:
     ConfigStore.instance().store(
         group="_schema", name="compare", node=schema.CompareConfig, package="_global_"
     )
+    typed = shlex.join([cli.command_name(), *sys.argv[1:]])
+
+    def compare(cfg: DictConfig) -> None:
+        with cli.one_line_errors(cli.command_name()):
+            report(cfg, typed)
+
     with cli.one_line_errors(cli.command_name()):
         if {"-m", "--multirun"} & set(sys.argv):
             raise UserError("-m", "there is nothing to sweep", "write runs=[one,two] for several folders")

@@ -193,7 +193,7 @@ def _zoom(values: Sequence[float], share: float = 0.06) -> tuple[float, float] |
     spread = max(q3 - q1, 1e-9)
     inside = finite[(finite >= q1 - 6 * spread) & (finite <= q3 + 6 * spread)]
     low, high = float(inside.min()), float(inside.max())
-    pad = share * (high - low) or 0.01 * abs(high) or 0.01
+    pad = share * (high - low) if high > low else 0.01 * abs(high) or 0.01
     return low - pad, high + pad
 
 
@@ -209,6 +209,7 @@ def curves(study: Study, workload: str, axis: str = "epochs") -> Figure | None:
     if not tags:
         return None
     figure, plots = _figure(3.5, len(tags))
+    alpha = 0.15 if len(study.competitors) <= 4 else 0.1 if len(study.competitors) <= 8 else 0.05
     for plot, tag in zip(plots, tags, strict=True):
         ends = []
         for k, competitor in _shown(study):
@@ -220,7 +221,7 @@ def curves(study: Study, workload: str, axis: str = "epochs") -> Figure | None:
             line.set_gid(f"series-{k}")
             if not np.isnan(band.low).all():
                 top = np.where(np.isposinf(band.high), np.nan, band.high)
-                fill = plot.fill_between(x, band.low, top, color=colour(k), alpha=0.13, lw=0, zorder=2)
+                fill = plot.fill_between(x, band.low, top, color=colour(k), alpha=alpha, lw=0, zorder=2)
                 fill.set_gid(f"series-{k}")
             finite = band.center[np.isfinite(band.center)]
             ends += [*finite[len(finite) // 10 :], *finite[-1:]]
@@ -352,12 +353,12 @@ def sensitivity(study: Study, workload: str) -> Figure | None:
     if not keys:
         return None
     key = "lr" if "lr" in keys else keys[0]
-    figure, (plot,) = _figure(3.5)
+    figure, (plot,) = _figure(3.8)
     higher = statistics.higher_is_better(study.selecting)
     everything: list[float] = []
     positive = True
     tried: set[float] = set()
-    lowest: list[tuple[int, list[float]]] = []
+    crossed = False
     for k, competitor in _shown(study):
         cell = competitor.cells.get(workload)
         if cell is None:
@@ -393,29 +394,22 @@ def sensitivity(study: Study, workload: str) -> Figure | None:
             )
             star.set_gid(f"series-{k}")
         lost = [v for v in x if _all_diverged(cell.trials, key, v)]
-        lowest.append((k, lost))
+        crossed = crossed or bool(lost)
+        if lost:
+            border = plot.get_xaxis_transform()  # a loss of ∞ has no place but the upper border
+            height = [best[v] for v in lost] if higher else [0.985] * len(lost)
+            place = plot.transData if higher else border
+            (crosses,) = plot.plot(
+                lost, height, "x", ms=6, mew=1.6, color=colour(k), transform=place, zorder=4
+            )
+            crosses.set_gid(f"series-{k}")
     if len(tried) < 2:
         return None
     if positive and len(tried) > 2:
         plot.set_xscale("log")
     if not higher and everything and min(everything) > 0:
         plot.set_yscale("log")
-    for height, (k, lost) in enumerate(lowest):
-        if lost:
-            (crosses,) = plot.plot(
-                lost,
-                [-0.02 - 0.022 * height] * len(lost),
-                "x",
-                ms=3.5,
-                color=colour(k),
-                transform=plot.get_xaxis_transform(),
-                clip_on=False,
-                zorder=4,
-            )
-            crosses.set_gid(f"series-{k}")
-    if any(lost for _, lost in lowest):
-        plot.tick_params(axis="x", pad=4 + 5.2 * len(lowest))
-    plot.set_xlabel(f"{_long(key)} (○ chosen" + (", × diverged)" if any(lost for _, lost in lowest) else ")"))
+    plot.set_xlabel(f"{_long(key)} (○ chosen{', × every run diverged' if crossed else ''})")
     plot.set_title(f"best {name_of(study.selecting)}" + (", mean over seeds" if _seeds(study) > 1 else ""))
     _percent(plot, "y", study.selecting)
     _legend(figure, study)
@@ -452,7 +446,7 @@ def budget(study: Study, workload: str) -> Figure | None:
     """The best score among the first k trials: median and quartiles over all orders of the trials."""
     figure, (plot,) = _figure(3.3)
     higher = statistics.higher_is_better(study.selecting)
-    longest, ends = 0, []
+    longest, ends, few = 0, [], len(study.competitors) <= 4
     for k, competitor in _shown(study):
         cell = competitor.cells.get(workload)
         scores = (
@@ -465,9 +459,10 @@ def budget(study: Study, workload: str) -> Figure | None:
         longest = max(longest, len(scores))
         ends += [*median[len(median) // 8 :]]
         (line,) = plot.plot(x, median, color=colour(k), linestyle=dashes(k), zorder=3)
-        fill = plot.fill_between(x, low, high, color=colour(k), alpha=0.15, lw=0, zorder=2)
         line.set_gid(f"series-{k}")
-        fill.set_gid(f"series-{k}")
+        if few:
+            fill = plot.fill_between(x, low, high, color=colour(k), alpha=0.13, lw=0, zorder=2)
+            fill.set_gid(f"series-{k}")
     if longest < 3:
         return None
     if limits := _zoom(ends):
@@ -475,7 +470,7 @@ def budget(study: Study, workload: str) -> Figure | None:
     plot.set_xlim(1, longest)
     plot.set_xlabel("trials of tuning")
     plot.set_title(
-        f"best {name_of(study.selecting)} found so far: median and quartiles over orders of trials"
+        f"best {name_of(study.selecting)} so far: median {'and quartiles ' * few}over orders of trials"
     )
     _percent(plot, "y", study.selecting)
     _legend(figure, study)

@@ -82,10 +82,7 @@ def html(
         notes=study.notes,
         summary=tables["summary"],
         details={name: table for name, table in tables.items() if name not in ("summary", "runs")},
-        series=[
-            {"name": c.name, "light": figures.colour(k), "k": k}
-            for k, c in enumerate(study.competitors[: figures.MANY])
-        ],
+        series=[{"name": c.name, "k": k} for k, c in enumerate(study.competitors[: figures.MANY])],
         hidden=max(0, len(study.competitors) - figures.MANY),
         sections=sections,
         command=command,

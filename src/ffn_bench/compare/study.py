@@ -641,6 +641,12 @@ def _notes(study: Study) -> list[str]:
         )
     for name, workload, cell in cells:
         notes += [f"{where(name, workload)}: {edge}; the best may lie beyond." for edge in cell.edges]
+    worse = [c.name for c in study.competitors if c.against_default.high < 0]
+    if worse:
+        notes.append(
+            f"Tuning made {', '.join(worse)} worse than as shipped: with one tuning seed, or a small "
+            "validation part, chance chooses."
+        )
     missing = [where(c.name, w) for c in study.competitors for w in study.workloads if w not in c.cells]
     if missing:
         notes.append(f"No runs of {', '.join(missing)}: ranked last, and in no test.")

@@ -124,7 +124,8 @@ def summary(study: Study) -> Table:
             )
         )
     if study.pairs:
-        columns.append(("behind the best", lambda v: wording.apart(study.metric, v) if v else ""))
+        behind = "behind the best" + ", points" * study.higher
+        columns.append((behind, lambda v: wording.apart(study.metric, v).replace(" points", "") if v else ""))
         columns.append(("shown", str))
     defaults = any(not math.isnan(c.default.estimate) for c in study.competitors)
     if defaults:

@@ -131,7 +131,7 @@ def facts(study: Study) -> dict[str, str]:
 
 def _ranges(numbers: Sequence[object]) -> str:
     """`0–9, 100`."""
-    whole = [n for n in numbers if isinstance(n, int)]
+    whole = sorted(n for n in numbers if isinstance(n, int))
     parts: list[list[int]] = []
     for n in whole:
         if parts and parts[-1][-1] == n - 1:
@@ -167,7 +167,7 @@ def verdict(study: Study) -> list[str]:
             found.append(f"{but} is not shown to differ from {_told(study, level)}.")
         if ahead:
             rest = "all others" if not level and len(ahead) > 3 else _told(study, ahead)
-            found.append(f"It is ahead of {rest} (paired by seed, p < 0.05 after Holm's correction).")
+            found.append(f"It is ahead of {rest}; paired by seed, p < 0.05 after Holm's correction.")
         if not level and ahead:
             nearest = ahead[0]
             if len(ahead) > 3:
