@@ -497,7 +497,8 @@ class Tile:
         length = (self.step - 1) % self.log_every + 1
         window = self._window[:length].double()
         finite = window[:, 1].isfinite().tolist()
-        means = window.mean(0).tolist()
+        # Step after step: `mean` sums in blocks, in an order that depends on how many rows there are.
+        means = (window.cumsum(0)[-1] / length).tolist()
         columns = torch.stack(norms).tolist() if norms else None
         measured = []
         for row in self._going():
