@@ -365,7 +365,7 @@ KILLED = ("+tune=random_25", "hydra.sweeper.trials=6", "hydra.sweeper.final_seed
 
 
 def test_a_killed_tuning_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    """Killed at six instants, in both stages: the same choice and runs; what had ended stays as it was."""
+    """Killed at four instants, in both stages: the same choice and runs; what had ended stays as it was."""
     process = start(*KILLED, "name=whole", cwd=tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -373,7 +373,7 @@ def test_a_killed_tuning_ends_as_one_that_was_not(tmp_path: Path) -> None:
     sweep = sweep_folder(tmp_path, "t")
     rng, hit, ended = random.Random(1), 0, dict[str, bytes]()
     begun = {"tune": False, "final": False}
-    for stage in ("tune", "tune", "tune", "final", "final", "final"):
+    for stage in ("tune", "tune", "final", "final"):
         process = start(*KILLED, "name=t", cwd=tmp_path)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
@@ -391,7 +391,7 @@ def test_a_killed_tuning_ends_as_one_that_was_not(tmp_path: Path) -> None:
         now = {f.parent.name: f.read_bytes() for f in sweep.glob("*/summary.json")}
         assert ended.items() <= now.items()
         ended = now
-    assert hit >= 3 and all(begun.values())
+    assert hit >= 2 and all(begun.values())
     process = start(*KILLED, "name=t", cwd=tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

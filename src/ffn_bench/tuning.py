@@ -364,7 +364,9 @@ class Tuning:
 
     def _option_of(self, base: Sequence[str]) -> str:
         """The option of the group `optimizer` that a combination uses."""
-        return str(self.planner.compose(base).hydra.runtime.choices.optimizer)
+        # With the keys of the runs as shipped, for which Hydra need not be asked again then.
+        job = [*base, f"seed={self.rules.final_seeds[0]}", "stage=default"]
+        return str(self.planner.compose(job).hydra.runtime.choices.optimizer)
 
     def _space_of(self, option: str, ranges: Mapping[str, str]) -> list[Axis]:
         if self.rules.search == "none":
