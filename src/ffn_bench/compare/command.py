@@ -121,6 +121,7 @@ def show(console: Console, study: Study) -> None:
     from rich.text import Text
 
     from ffn_bench.compare import tables, wording
+    from ffn_bench.compare.wording import NOTHING
 
     width = min(console.width, 118)
     console.print(Text(wording.title(study), style="bold"))
@@ -128,26 +129,27 @@ def show(console: Console, study: Study) -> None:
         console.print(Text(line, style="bold green" if number == 0 else ""), width=width)
     console.print()
     full = tables.summary(study)
-    wide = console.width >= 110
-    spare = (
-        () if wide else ("at the end", "shown", "as shipped", "runs", "val. accuracy", "seconds to target")
-    )
-    keep = [i for i, name in enumerate(full.header) if name not in spare]
     cells = full.cells()
-    keep = [i for i in keep if i < 2 or any(row[i] not in ("", wording.NOTHING) for row in cells)]
+    keep = [i for i in range(len(full.header)) if i < 2 or any(row[i] not in ("", NOTHING) for row in cells)]
+    widths = [max(map(len, (name, *(row[i] for row in cells)))) + 2 for i, name in enumerate(full.header)]
+    for name in ("runs", "at the end", "as shipped", "epochs to target", "val. accuracy", "shown", "behind"):
+        if sum(min(widths[i], 42) if i == 2 else widths[i] for i in keep) > console.width:
+            keep = [i for i in keep if not full.header[i].startswith(name)]
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for i in keep:
-        table.add_column(full.header[i], no_wrap=i in (0, 1))
+        table.add_column(full.header[i], no_wrap=i != 2, max_width=40 if i == 2 else None)
     for number, row in enumerate(cells[:40]):
         table.add_row(*(Text(row[i]) for i in keep), style="bold" if number == 0 else None)
     console.print(table)
     if len(cells) > 40:
         console.print(f"  … and {len(cells) - 40} more, in tables/summary.csv")
     console.print()
+    around = Table.grid(padding=(0, 2, 0, 0))
     for key, text in wording.facts(study).items():
-        console.print(Text.assemble("  ", (f"{key:<10} ", "dim"), text), soft_wrap=not console.is_terminal)
+        around.add_row(Text(f"  {key}", style="dim"), Text(text))
     for note in study.notes:
-        console.print(Text(f"  note       {note}", style="yellow"), soft_wrap=not console.is_terminal)
+        around.add_row(Text("  note", style="yellow"), Text(note, style="yellow"))
+    console.print(around)
 
 
 def write(study: Study, folder: Path, console: Console, typed: str, tensorboard: bool) -> None:

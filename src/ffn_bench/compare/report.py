@@ -41,7 +41,7 @@ CAPTIONS = {
         "Further up and left is better. The score is the area under a curve from τ = 1 to 4; it depends on "
         "who else is compared."
     ),
-    "sensitivity": "A broad hill is easy to tune. A cross below the axis: every run at that rate diverged.",
+    "sensitivity": "A broad hill is easy to tune. A cross: every run at that rate diverged.",
     "budget": "What tuning would have found had it stopped after so many trials, in any order.",
     "parallel": "A line a setting; the better its score, the stronger it is drawn.",
     "failures": "A diverged run counts as accuracy 0 or loss ∞, and is never left out.",
