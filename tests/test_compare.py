@@ -17,6 +17,7 @@ import pytest
 import scipy.stats
 
 from conftest import Command, Result, files_below
+from ffn_bench import style
 from ffn_bench.compare import axes, command, figures, read, study, tables, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError
@@ -544,12 +545,12 @@ def test_figures_of_few_and_many_competitors(tmp_path: Path, count: int) -> None
     drawn = figures.draw_all(found)
     assert {"curves-epochs", "finals", "sensitivity", "failures", "time-to-target"} <= set(drawn)
     assert ("improvement" in drawn) == (count > 1)
-    png, svg = figures.save(drawn["finals"], "ffn-compare runs=x")
+    png, svg = style.save(drawn["finals"], "ffn-compare runs=x")
     assert png.startswith(b"\x89PNG")
     assert b"ffn-compare runs=x" in png
     assert b"ffn-compare runs=x" in svg
     in_style = set(re.findall(rb"(?:fill|stroke): (#[0-9a-f]{6})", svg))
-    assert in_style <= {c.encode() for c in (*figures.COLOURS, "#ffffff", "#000000")}
+    assert in_style <= {c.encode() for c in (*style.COLOURS, "#ffffff", "#000000")}
 
 
 def test_the_page_in_a_browser(compare: Callable[..., Result], tmp_path: Path) -> None:

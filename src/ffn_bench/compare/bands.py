@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ffn_bench.compare.figures import slug
 from ffn_bench.compare.study import Study, band_of
 from ffn_bench.metrics import Measurement
+from ffn_bench.style import slug
 from ffn_bench.writers import TensorBoard
 
 

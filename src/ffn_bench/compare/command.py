@@ -154,6 +154,7 @@ def show(console: Console, study: Study) -> None:
 
 def write(study: Study, folder: Path, console: Console, typed: str, tensorboard: bool) -> None:
     """The report, figures, tables, numbers and, if asked for, TensorBoard's bands. Raises `OSError`."""
+    from ffn_bench import style
     from ffn_bench.compare import figures, report, tables
 
     for part in ("figures", "tables"):
@@ -171,7 +172,7 @@ def write(study: Study, folder: Path, console: Console, typed: str, tensorboard:
     drawn = figures.draw_all(study)
     with progress(console, "drawing", len(drawn)) as told:
         for number, (name, figure) in enumerate(drawn.items(), 1):
-            png, svg = figures.save(figure, typed)
+            png, svg = style.save(figure, typed)
             runs.write_whole(folder / "figures" / f"{name}.png", png)
             runs.write_whole(folder / "figures" / f"{name}.svg", svg)
             drawings[name] = svg

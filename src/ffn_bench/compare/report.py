@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from ffn_bench import __version__
+from ffn_bench import __version__, style
 from ffn_bench.compare import figures, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.tables import Table
@@ -117,7 +117,7 @@ def inline(svg: bytes) -> Any:
         re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
         count=1,
     )
-    for number, hexadecimal in enumerate(figures.COLOURS):
+    for number, hexadecimal in enumerate(style.COLOURS):
         text = text.replace(hexadecimal, f"var(--c{number})")
     return Markup(text)  # matplotlib has escaped every text in it
 
@@ -136,12 +136,12 @@ DARK = (
     "#b59ae0",
     "#b0b0b0",
 )
-"""For a dark page, in the order of `figures.COLOURS`."""
+"""For a dark page, in the order of `style.COLOURS`."""
 
 
 def variables() -> dict[str, list[str]]:
     """The colours of both kinds of page, as declarations of CSS."""
     return {
         kind: [f"--c{number}: {value};" for number, value in enumerate(values)]
-        for kind, values in (("light", figures.COLOURS), ("dark", DARK))
+        for kind, values in (("light", style.COLOURS), ("dark", DARK))
     }
