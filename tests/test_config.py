@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cases import DATA_NEEDS, OPTIMIZER_NEEDS, options, parsed
 from conftest import Command
 from ffn_bench import config, schema
+from ffn_bench.errors import UserError
 
 GROUPS = [(g, o) for g in ("data", "model", "optimizer", "schedule") for o in options(g)]
 
@@ -115,3 +118,55 @@ heavy = {"torch", "numpy", "matplotlib", "tensorboard", "sklearn", "rich"} & set
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_a_configuration_survives_run_json(group: str, option: str) -> None:
+    needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
+    run = parsed(f"{group}={option}", *needs)
+    read = config.from_flat(json.loads(json.dumps(config.flatten(run))))
+    assert type(getattr(read, group)) is type(getattr(run, group))
+    assert config.flatten(read) == config.flatten(run)
+    assert config.fingerprint(read) == config.fingerprint(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"epochs": "fifty"}, "epochs: 'fifty' is of the wrong type"),
+        ({"epochs": True}, "epochs"),
+        ({"epochs": 0}, "epochs: 0 is too small"),
+        ({"lr": None}, "lr"),
+        ({"lr": "${oc.env:HOME}"}, "lr"),
+        ({"typo": 1}, "typo: no such key"),
+        ({"optimizer.typo": 1}, "optimizer.name"),
+        ({"optimizer.betas": [0.9]}, "optimizer.betas"),
+        ({"optimizer.betas": {"a": 1}}, "optimizer.betas"),
+        ({"model.hidden": [10, "x"]}, "model.hidden"),
+        ({"model": "lecture"}, "model"),
+        ({"data.name": ["digits"]}, "data.name"),
+        ({"data.name": None}, "data.name"),
+        ({"schedule.name": "cosine"}, "schedule.name"),
+    ],
+)
+def test_a_damaged_configuration_is_one_line(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(UserError) as e:
+        config.from_flat({**config.flatten(parsed()), **change})
+    assert str(e.value).startswith(where)
+    assert e.value.status == 4
+
+
+def test_a_run_older_than_a_key_has_its_default() -> None:
+    flat = config.flatten(parsed("epochs=3"))
+    del flat["checkpoint_seconds"]
+    assert config.from_flat(flat) == config.from_flat(config.flatten(parsed("epochs=3")))
+
+
+def test_a_plugin_keeps_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(schema.SCHEMA, "optimizer", dict(schema.SCHEMA["optimizer"]))
+    config.register_optimizer("mine", {})
+    flat = {k: v for k, v in config.flatten(parsed()).items() if not k.startswith("optimizer.")}
+    mine = {"optimizer.name": "mine", "optimizer.lr": 0.005, "optimizer.beta": [0.5, 1]}
+    assert config.flatten(config.from_flat(flat | mine)) == flat | mine
+    with pytest.raises(UserError, match="'theirs'"):
+        config.from_flat(flat | mine | {"optimizer.name": "theirs"})

@@ -6,6 +6,7 @@ Hydra composes YAML and overrides against the dataclasses of `schema`; `parse` t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -13,12 +14,13 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench.errors import UserError, nearest
+from ffn_bench.errors import RUN_FOLDER, UserError, nearest
 from ffn_bench.schema import (
     GROUPS,
     OURS,
@@ -62,6 +64,13 @@ def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
     """Make `optimizer=<name>` known, with hyper-parameters typed by their defaults; ours keep their names."""
     if name in SCHEMA["optimizer"]:
         return
+    node = _plugin_config(defaults)
+    ConfigStore.instance().store(group="optimizer", name=name, node=node(name=name))
+    SCHEMA["optimizer"][name] = node
+
+
+def _plugin_config(defaults: dict[str, Any]) -> type:
+    """A dataclass of an optimizer that another package offers."""
     fields: list[tuple[str, Any, Any]] = []
     for key, default in defaults.items():
         if isinstance(default, (list, tuple)):
@@ -69,9 +78,7 @@ def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
         else:
             plain = type(default) if isinstance(default, (bool, int, float, str)) else Any
             fields.append((key, plain, field(default=default)))
-    node = dataclasses.make_dataclass("PluginConfig", fields, bases=(OptimizerConfig,))
-    ConfigStore.instance().store(group="optimizer", name=name, node=node(name=name))
-    SCHEMA["optimizer"][name] = node
+    return dataclasses.make_dataclass("PluginConfig", fields, bases=(OptimizerConfig,))
 
 
 def parse(cfg: DictConfig) -> TrainConfig:
@@ -131,6 +138,7 @@ def check(config: TrainConfig) -> None:
     else:
         at_least(config.batch_size, 1, "batch_size")
     at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
+    at_least(config.log_curvature, 0, "log_curvature")
     if config.retry is not None:
         one_of(config.retry, ("failed",), "retry")
     if config.stage is not None:
@@ -311,6 +319,82 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         value, path = getattr(config, spec.name), f"{prefix}{spec.name}"
         flat.update(flatten(value, f"{path}.") if dataclasses.is_dataclass(value) else {path: value})
     return flat
+
+
+def from_flat(flat: dict[str, Any]) -> TrainConfig:
+    """`flatten` undone: the checked configuration that flat keys, such as those of a run.json, describe.
+
+    The values are taken as they are: no interpolation is resolved, nothing is looked up or imported. A key
+    that is missing at the top (the run is older than the key) takes its default.
+
+    Raises `UserError` (status 4) for keys, types or values that are no run's.
+    """
+
+    def bad(key: str, what: str) -> UserError:
+        return UserError(key, what, "use a run folder that this version wrote", RUN_FOLDER)
+
+    def build(node: Any, values: dict[str, Any], prefix: str) -> Any:
+        hints = get_type_hints(node)
+        given = {}
+        for key, value in values.items():
+            try:
+                given[key] = value if dataclasses.is_dataclass(value) else _as(value, hints[key])
+            except KeyError:
+                raise bad(f"{prefix}{key}", "no such key") from None
+            except TypeError:
+                raise bad(f"{prefix}{key}", f"{value!r} is of the wrong type") from None
+        return node(**given)
+
+    top: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    for key, value in flat.items():
+        group, _, rest = key.partition(".")
+        if (rest != "") != (group in parts):
+            raise bad(key, "no such key")
+        (parts[group] if rest else top)[rest or key] = value
+    for group, keys in parts.items():
+        name = keys.get("name")
+        if not isinstance(name, str):
+            raise bad(f"{group}.name", "is missing, or no text")
+        kinds = list(SCHEMA[group].values())
+        own = SCHEMA[group].get(name)  # of several kinds with the same keys, the name chooses
+        if group == "optimizer" and own is not None and own not in OURS:
+            try:
+                kinds = [_plugin_config({key: None for key in keys if key not in ("name", "lr")})]
+            except (TypeError, ValueError) as e:
+                raise bad("optimizer", str(e)) from None
+        fitting = [kind for kind in kinds if {f.name for f in dataclasses.fields(kind)} == keys.keys()]
+        if not fitting:
+            raise bad(f"{group}.name", f"{name!r} does not have the keys {', '.join(sorted(keys))}")
+        top[group] = build(own if own in fitting else fitting[0], keys, f"{group}.")
+    try:
+        config: TrainConfig = build(TrainConfig, top, "")
+        check(config)
+    except UserError as e:
+        raise UserError(e.where, e.what, e.todo, RUN_FOLDER) from e
+    return config
+
+
+def _as(value: Any, hint: Any) -> Any:
+    """A value of JSON as a field's type has it. Raises `TypeError` where it does not fit."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        for kind in inner:
+            with contextlib.suppress(TypeError):
+                return _as(value, kind)
+        raise TypeError
+    if origin in (list, tuple) and isinstance(value, (list, tuple)):
+        if origin is tuple and len(value) != len(inner):
+            raise TypeError
+        kinds = inner if origin is tuple else inner * len(value)
+        return [_as(v, kind) for v, kind in zip(value, kinds, strict=True)]
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is (origin or hint):
+        return value
+    raise TypeError
 
 
 NOT_RESULTS = ("name", "max_runs", "force", "retry", "status", "checkpoint_seconds", "stage", "optimizer.lr")
