@@ -116,6 +116,10 @@ class Row:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
         return self.tile.logits(self.place, x)
 
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
+        return self.tile.layers(self.place)
+
     @property
     def steps_per_epoch(self) -> int:
         """Of its tile."""
@@ -624,8 +628,11 @@ class Tile:
 
     def logits(self, place: int, x: Tensor) -> Tensor:
         """A row's logits `[b, n_classes]` of `x [b, n_features]`."""
-        layers = [(W[place], b[place, :, 0]) for W, b in self._layers]
-        return forward(layers, x, self.activation)
+        return forward(self.layers(place), x, self.activation)
+
+    def layers(self, place: int) -> list[tuple[Tensor, Tensor]]:
+        """A row's (W `[n_in, n_out]`, b `[n_out]`): views that the next step changes."""
+        return [(W[place], b[place, :, 0]) for W, b in self._layers]
 
     # --- time -------------------------------------------------------------------------------------------
 

@@ -1,14 +1,21 @@
-"""Second derivatives of a scalar: the exact Hessian, and Newton's method with it (L6, L16)."""
+"""Second derivatives of a scalar (L6, L16): the exact Hessian, and Newton's method with it; for networks too
+large for a matrix its products, and its extreme eigenvalues from those."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ffn_bench.backprop import loss_of, penalty
+from ffn_bench.data import Split
 from ffn_bench.errors import UserError
+from ffn_bench.network import ACTIVATIONS
+from ffn_bench.schema import TrainConfig
 
 
 def gradient_and_hessian(
@@ -31,6 +38,96 @@ def gradient_and_hessian(
             rows.append(torch.zeros_like(units))
     H = torch.cat(rows)
     return g.detach(), (H + H.T) / 2
+
+
+class HessianProduct:
+    """v ↦ H v, `[P]` each, of a 0-d objective that still has its graph, and its gradient `g`; never H."""
+
+    def __init__(self, objective: Tensor, parameters: Sequence[Tensor]) -> None:
+        self.parameters = list(parameters)
+        parts = torch.autograd.grad(objective, self.parameters, create_graph=True)
+        self._g = torch.cat([part.reshape(-1) for part in parts])
+        self.g = self._g.detach()
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """The product, by one more pass back through the graph of the gradient."""
+        parts = torch.autograd.grad(self._g, self.parameters, v, retain_graph=True, materialize_grads=True)
+        return torch.cat([part.reshape(-1) for part in parts])
+
+
+@dataclass(frozen=True)
+class Eigenpair:
+    """An eigenvalue λ, its unit vector v `[P]`, and ‖H v − λ v‖: some eigenvalue is within that of λ."""
+
+    value: float
+    vector: Tensor
+    residual: float
+
+
+def extreme_eigenpairs(
+    product: Callable[[Tensor], Tensor], like: Tensor, tolerance: float = 1e-5, seed: int = 0
+) -> tuple[Eigenpair, Eigenpair]:
+    """The lowest and the highest eigenvalue of a symmetric H by Lanczos (SciPy's ARPACK), from products.
+
+    `like` is a vector `[P]` of the dtype and device that the product takes, P ≥ 3. Residuals are about
+    `tolerance` times the largest |λ|, for the lowest too, which near 0 would else hardly converge: it is
+    found as the highest of cI − H. Where Lanczos gives up, the best it has is returned, with its residual.
+    """
+    import numpy as np
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    start = np.random.default_rng(seed).standard_normal(len(like))
+
+    def top(sign: float, shift: float) -> tuple[float, Tensor]:
+        def multiply(v: Any) -> Any:
+            vector = torch.from_numpy(np.ascontiguousarray(v).reshape(-1)).to(like)
+            return shift * v.reshape(-1) + sign * product(vector).double().cpu().numpy()
+
+        operator = LinearOperator((len(like), len(like)), matvec=multiply, dtype=np.float64)
+        try:
+            values, vectors = eigsh(operator, k=1, which="LM" if not shift else "LA", tol=tolerance, v0=start)
+        except ArpackNoConvergence as e:
+            if not len(e.eigenvalues):
+                return math.nan, torch.full_like(like, math.nan)
+            values, vectors = e.eigenvalues, e.eigenvectors
+        return float(values[-1]), torch.from_numpy(vectors[:, -1].copy()).to(like)
+
+    def pair(vector: Tensor) -> Eigenpair:
+        image = product(vector)
+        value = float(vector.double() @ image.double())  # Rayleigh's quotient
+        return Eigenpair(value, vector, float((image.double() - value * vector.double()).norm()))
+
+    largest, vector = top(1.0, 0.0)
+    first = pair(vector)
+    bound = 1.05 * abs(largest) or 1.0
+    # The largest |λ| is one end; the other is the far end of the spectrum, seen from there.
+    other = pair(top(-1.0 if largest >= 0 else 1.0, bound)[1])
+    return (other, first) if largest >= 0 else (first, other)
+
+
+ROWS = 10_000
+"""Training rows that curvature is measured on while a run trains, at most: the first ones."""
+
+
+def extremes(layers: Sequence[tuple[Tensor, Tensor]], train: Split, run: TrainConfig) -> dict[str, float]:
+    """‖g‖ and the extreme eigenvalues of the objective's Hessian at these weights, by their tags."""
+    product = HessianProduct(*objective_at(layers, train.x[:ROWS], train.y[:ROWS], run))
+    low, high = extreme_eigenpairs(product, product.g, 1e-4)
+    return {
+        "curvature/lambda_min": low.value,
+        "curvature/lambda_max": high.value,
+        "curvature/grad_norm": float(product.g.norm()),
+    }
+
+
+def objective_at(
+    layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, y: Tensor, run: TrainConfig
+) -> tuple[Tensor, list[Tensor]]:
+    """The objective of a run's network on these rows, with its graph, and the leaves it is of."""
+    leaves = [t.detach().clone().requires_grad_() for layer in layers for t in layer]
+    pairs = list(zip(leaves[::2], leaves[1::2], strict=True))
+    loss = loss_of(pairs, x, y, ACTIVATIONS[run.model.activation])
+    return (loss + run.l2 * penalty(pairs) if run.l2 else loss), leaves
 
 
 def damped_newton_step(g: Tensor, H: Tensor, damping: float) -> Tensor:

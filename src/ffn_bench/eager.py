@@ -112,6 +112,10 @@ class EagerRun:
                 return
         self.status = "finished"
 
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer, detached."""
+        return [(W.detach(), b.detach()) for W, b in self.network.layers]
+
     def state(self) -> dict[str, Any]:
         """A complete state: the place in the run, the network's tensors, the optimizer's."""
         place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}

@@ -8,12 +8,13 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from ffn_bench import checkpoints, config, errors, figures, metrics, runs, schema, writers
+from ffn_bench import checkpoints, config, curvature, errors, figures, metrics, runs, schema, writers
 from ffn_bench.data import Data
 from ffn_bench.errors import UserError
 from ffn_bench.metrics import Measurement
@@ -45,6 +46,9 @@ class Training(Protocol):
 
     def network(self, x: Tensor, /) -> Tensor:
         """Logits of a mini-batch."""
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights now, (W `[n_in, n_out]`, b `[n_out]`) of every layer; the next step may change them."""
 
     def state(self) -> dict[str, Any]:
         """A complete state: nested dicts and lists of tensors and plain values, with its `step`."""
@@ -91,7 +95,7 @@ class Record:
         state: dict[str, Any] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        self.folder, self.training = folder, training
+        self.folder, self.training, self._run = folder, training, run
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
         self._pace = pace or Pace(run.checkpoint_seconds)
@@ -108,6 +112,7 @@ class Record:
         self._tensorboard = writers.TensorBoard(folder, events)
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
         self._writers: list[writers.Writer] = [lines, self._tensorboard, self._log]
+        self._trajectory = writers.Trajectory(folder) if run.trajectory else None
         if state is None:
             settings = config.flatten(run).items()
             text = "".join(f"    {key}: {value}\n" for key, value in settings)
@@ -122,7 +127,7 @@ class Record:
 
     def _take_back(self, sizes: dict[str, int]) -> None:
         """Cut every file that only grows to its size in `sizes`, and remove those that are not there."""
-        for pattern in ("metrics.jsonl", "events.out.tfevents.*", "train.log"):
+        for pattern in ("metrics.jsonl", "events.out.tfevents.*", "train.log", writers.Trajectory.NAME):
             for file in self.folder.glob(pattern):
                 if file.name not in sizes:
                     file.unlink()
@@ -149,6 +154,8 @@ class Record:
 
     def write(self, measurement: Measurement) -> None:
         """Give a measurement to every writer; keep a checkpoint now and then."""
+        if measurement.ends_epoch and self.training.status != "diverged":
+            measurement = self._looked_at(measurement)
         for writer in self._writers:
             writer.write(measurement)
         # What a run measured before it diverged is not how it ended.
@@ -162,6 +169,16 @@ class Record:
         settled = measurement.ends_epoch or self.training.step % self.training.steps_per_epoch
         if settled and self.training.status == "running" and self._pace.is_due(measurement.step):
             self._save_checkpoint()
+
+    def _looked_at(self, measurement: Measurement) -> Measurement:
+        """Keep the weights at an epoch's end and measure the curvature there, where that is asked for."""
+        if self._trajectory:
+            self._trajectory.keep(measurement.step, self.training.layers())
+        every = self._run.log_curvature
+        if not every or measurement.epoch % every:
+            return measurement
+        found = curvature.extremes(self.training.layers(), self.training.data.train, self._run)
+        return replace(measurement, values={**measurement.values, **found})
 
     def interrupt(self) -> dict[str, Any]:
         """Save a checkpoint at this step and close as interrupted."""
@@ -189,7 +206,7 @@ class Record:
         acts: list[Callable[[], object]] = [
             lambda: self._log.note("INFO", f"{status} {reason}".rstrip()),
             lambda: self._tensorboard.write_end(finished=status == "finished"),
-            *(writer.file.flush for writer in self._writers),
+            *(file.flush for file in self._files()),
             lambda: runs.write_json(self.folder / "summary.json", summary),
         ]
         if status == "finished":
@@ -208,16 +225,21 @@ class Record:
         self._log.note("ERROR", "the run failed\n" + "".join(traceback.format_exception(error)).rstrip())
         return self.close("failed", str(mistake) if mistake else f"{type(error).__name__}: {error}")
 
+    def _files(self) -> list[writers.Appended]:
+        """The files that grow with the run."""
+        kept = [self._trajectory.file] if self._trajectory else []
+        return [*(writer.file for writer in self._writers), *kept]
+
     def _flush(self, sync: bool = False) -> None:
-        for writer in self._writers:
-            writer.file.flush(sync)
+        for file in self._files():
+            file.flush(sync)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
 
     def _save_checkpoint(self) -> None:
         """Save a complete state and the sizes of the files that grow with it."""
         start = time.monotonic()
         self._flush(sync=True)
-        files = {writer.file.path.name: writer.file.size for writer in self._writers}
+        files = {file.path.name: file.size for file in self._files()}
         checkpoints.save(self.folder, {**self.training.state(), "files": files})
         self._pace.took(time.monotonic() - start)
 

@@ -332,6 +332,8 @@ class TrainConfig:
     checkpoint_seconds: float = 5.0
     stage: str | None = None
     log_every: int = 10
+    log_curvature: int = 0
+    trajectory: bool = False
     max_runs: int = 10_000
 
 
@@ -358,6 +360,40 @@ class CompareConfig:
     aggregate: str = "iqm"
     reference: str | None = None
     target: float | None = None
+    tensorboard: bool = False
+    save: str | None = None
+
+
+@dataclass
+class LandscapeConfig:
+    """What `ffn-landscape` can be told."""
+
+    run: Any = None
+    curvature: bool = False
+    part: str = "train"
+    samples: int | None = None
+    directions: int = 5
+    points: int | None = None
+    extent: float = 1.0
+    seed: int = 0
+    tensorboard: bool = False
+    save: str | None = None
+
+
+@dataclass
+class RaceConfig:
+    """What `ffn-race` can be told."""
+
+    surface: str = "saddle"
+    run: str | None = None
+    optimizers: Any = None
+    steps: int = 200
+    lr: Any = None
+    tune: int = 25
+    rates: list[float] = field(default_factory=lambda: [1e-4, 1e2])
+    start: list[float] | None = None
+    seed: int = 0
+    animation: bool = True
     tensorboard: bool = False
     save: str | None = None
 

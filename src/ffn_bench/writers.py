@@ -12,12 +12,14 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from google_crc32c import value as crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from torch import Tensor
 
 from ffn_bench.metrics import Measurement
 from ffn_bench.runs import finite, write_all
@@ -107,6 +109,25 @@ class JsonLines:
             **finite(measurement.values),
         }
         self.file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+
+
+class Trajectory:
+    """trajectory.bin: the weights at every epoch's end.
+
+    A record is the step (int64) and the parameters, layer by layer W `[n_in, n_out]` and b, in the run's
+    dtype; all little-endian. run.json tells dtype and widths.
+    """
+
+    NAME = "trajectory.bin"
+
+    def __init__(self, folder: Path) -> None:
+        self.file = Appended(folder / self.NAME)
+
+    def keep(self, step: int, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Append one record."""
+        flat = [t.detach().reshape(-1).cpu().numpy() for layer in layers for t in layer]
+        content = b"".join(part.astype(part.dtype.newbyteorder("<")).tobytes() for part in flat)
+        self.file.write(struct.pack("<q", step) + content)
 
 
 class TensorBoard:

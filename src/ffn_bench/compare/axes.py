@@ -14,7 +14,7 @@ from ffn_bench.errors import UserError, nearest
 from ffn_bench.schema import GROUPS
 
 SEEDS = ("seed", "data.split_seed")
-NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "compile", "gradient")
+NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "compile", "gradient", "trajectory", "log_curvature")
 """Keys that no comparison is about: results do not depend on them, or only by rounding."""
 
 MANY = 60

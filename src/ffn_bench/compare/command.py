@@ -188,15 +188,15 @@ def write(study: Study, folder: Path, console: Console, typed: str, tensorboard:
 
 
 def quote(argument: str) -> str:
-    """Quote a path in `runs=…` or `save=…`: it may hold what Hydra reads otherwise. A list stays as it is."""
+    """Quote a path in `runs=…`, `run=…` or `save=…`: it may hold what Hydra reads otherwise. Not a list."""
     from ffn_bench.compare.read import matching
 
-    match = re.fullmatch(r"(runs|save)=([^\['\"].*)", argument)
+    match = re.fullmatch(r"(runs?|save)=([^\['\"].*)", argument)
     if not match or match[2] == "null":
         return argument
     key, text = match[1], match[2]
     parts = text.split(",")
-    several = key == "runs" and len(parts) > 1 and not matching(text)
+    several = key != "save" and len(parts) > 1 and not matching(text)
     quoted = ["'" + part.replace("'", "\\'") + "'" for part in (parts if several else [text])]
     return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
 

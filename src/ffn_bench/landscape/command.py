@@ -1,0 +1,382 @@
+"""`ffn-landscape`: surfaces around trained runs, their trajectories, and whether they ended in a minimum."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from ffn_bench import cli, config, runs, schema
+from ffn_bench.compare.command import quote, words
+from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+    from ffn_bench.data import Split
+    from ffn_bench.landscape.page import Page
+    from ffn_bench.landscape.trained import Trained
+
+LARGE = 2e11
+"""Multiply-adds of a 51 × 51 surface on all rows beyond which the defaults are 25 × 25 and 10,000 rows."""
+
+
+def landscape(cfg: DictConfig, typed: str) -> None:
+    """Draw what `cfg` asks for; `typed` is the command, for the record. Raises `UserError`."""
+    check(cfg)
+    folders = [Path(name) for name in words(cfg.run)]
+    folder = Path(cfg.save) if cfg.save else _beside(folders)
+    if any(p.is_file() for p in (folder, *folder.parents)):
+        raise UserError(str(folder), "is below a file, or is one", "name another with save=…", RUN_FOLDER)
+
+    import torch
+
+    from ffn_bench.console import make_console
+    from ffn_bench.device import THREADS
+    from ffn_bench.landscape import trained
+
+    console, start = make_console(), time.perf_counter()
+    found = [trained.load(path) for path in folders]
+    trained.together(found)
+    torch.set_num_threads(THREADS)
+    drawn = Drawings(folder, typed, console)
+    try:
+        if cfg.curvature:
+            _curvature(cfg, found, drawn)
+        else:
+            _surfaces(cfg, found, drawn)
+        drawn.write(cfg.tensorboard, found[0].step)
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        status = RESOURCE if e.errno == 28 else RUN_FOLDER
+        raise UserError(
+            str(folder), f"cannot be written ({reason})", "name another with save=…", status
+        ) from e
+    console.print(f"\n  {time.perf_counter() - start:.1f} s; figures in {folder}", soft_wrap=True)
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise `UserError` for keys and values that cannot be."""
+    known = [f.name for f in dataclasses.fields(schema.LandscapeConfig)]
+    for key in cfg:
+        if key not in known:
+            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
+    if not words(cfg.run):
+        raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
+    if len(set(words(cfg.run))) < len(words(cfg.run)):
+        raise UserError("run", "names a folder twice", "give each once")
+    config.one_of(cfg.part, ("train", "val", "test"), "part")
+    config.at_least(cfg.directions, 1, "directions")
+    config.at_most(cfg.directions, 32, "directions")
+    config.at_least(cfg.extent, 0.0, "extent", open_bound=True)
+    config.check_seed(cfg.seed, "seed")
+    if not math.isfinite(cfg.extent):
+        raise UserError("extent", f"{cfg.extent} is not a finite number", "give a finite one")
+    if cfg.points is not None:
+        config.at_least(cfg.points, 5, "points")
+        config.at_most(cfg.points, 501, "points")
+    if cfg.samples is not None:
+        config.at_least(cfg.samples, 1, "samples")
+    if cfg.save is not None and not cfg.save.strip():
+        raise UserError("save", "is empty", "name a folder")
+
+
+def _beside(folders: Sequence[Path]) -> Path:
+    """`landscape/` in the run's folder, or in the one that several share."""
+    if len(folders) == 1:
+        return folders[0] / "landscape"
+    return Path(os.path.commonpath([str(f.absolute().parent) for f in folders])) / "landscape"
+
+
+class Drawings:
+    """The figures and the page of one command, and where they go."""
+
+    def __init__(self, folder: Path, typed: str, console: Console) -> None:
+        self.folder, self.typed, self.console = folder, typed, console
+        self._figures: dict[str, Figure] = {}
+        self._page: Page | None = None
+
+    def add(self, name: str, figure: Figure) -> None:
+        """Take a figure."""
+        self._figures[name] = figure
+
+    def page(self, title: str) -> Page:
+        """The interactive page, begun where it was not."""
+        from ffn_bench.landscape.page import Page
+
+        self._page = self._page or Page(title)
+        return self._page
+
+    def write(self, tensorboard: bool, step: int) -> None:
+        """Write everything. Raises `OSError`."""
+        from ffn_bench import style
+        from ffn_bench.writers import TensorBoard
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        board = TensorBoard(self.folder) if tensorboard else None
+        with self.progress("drawing", len(self._figures)) as told:
+            for number, (name, figure) in enumerate(self._figures.items(), 1):
+                png, svg = style.save(figure, self.typed)
+                runs.write_whole(self.folder / f"{name}.png", png)
+                runs.write_whole(self.folder / f"{name}.svg", svg)
+                if board:
+                    board.write_image(name, png, step)
+                told(number)
+        if board:
+            board.file.flush()
+        if self._page:
+            runs.write_whole(self.folder / "landscape.html", self._page.render(self.typed).encode())
+
+    @contextmanager
+    def progress(self, what: str, total: int | None) -> Iterator[Callable[[Any], None]]:
+        """A bar on a terminal; told a number it moves, told a word it says that."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        task = bar.add_task(what, total=total)
+        with bar:
+            yield (
+                lambda n: (
+                    bar.update(task, description=f"{what}: {n}")
+                    if isinstance(n, str)
+                    else bar.update(task, completed=n)
+                )
+            )
+
+
+# --- surfaces -------------------------------------------------------------------------------------------
+
+
+def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
+    """Random directions around each run, and the plane of all trajectories."""
+    import torch
+
+    from ffn_bench.console import number, percent
+    from ffn_bench.landscape import figures, surface
+    from ffn_bench.landscape.trained import flat, trajectory
+    from ffn_bench.network import ACTIVATIONS
+
+    first = found[0]
+    split: Split = getattr(first.data, cfg.part)
+    if len(split.y) == 0:
+        raise UserError("part", f"the runs have no {cfg.part} part", "use part=train")
+    cost = 51 * 51 * len(split.y) * sum(W.numel() for W, _ in first.layers)
+    points = (cfg.points or (51 if cost < LARGE else 25)) | 1  # odd, so that the centre is one of them
+    rows = min(len(split.y), cfg.samples or (len(split.y) if cost < LARGE else 10_000))
+    x, y = split.x[:rows], split.y[:rows]
+    activation = ACTIVATIONS[first.run.model.activation]
+    of = "all" if rows == len(split.y) else "the first"
+    on = f"{cfg.part} loss on {of} {rows:,} of {len(split.y):,} rows"
+    console = drawn.console
+
+    def values(
+        origin: torch.Tensor, directions: torch.Tensor, steps: torch.Tensor, what: str
+    ) -> dict[str, torch.Tensor]:
+        with drawn.progress(what, len(steps)) as told:
+            loss, accuracy = surface.evaluate(origin, directions, steps, first.widths, activation, x, y, told)
+        return {"loss": loss, "accuracy": accuracy}
+
+    common = {
+        "format": 1,
+        "part": cfg.part,
+        "rows": rows,
+        "data": first.data.sha256,
+        "split": first.run.data.split_seed,
+    }
+    steps = torch.linspace(-cfg.extent, cfg.extent, points, dtype=torch.float64)
+    corner = torch.full((2,), float(cfg.extent))
+    axes, places = surface.grid(-corner, corner, points)
+    for k, run in enumerate(found):
+        θ = flat(run.layers)
+        generator = torch.Generator().manual_seed(cfg.seed)
+        directions = torch.stack(
+            [flat(surface.filter_normalised(run.layers, generator)) for _ in range(max(2, cfg.directions))]
+        )
+        key = {
+            **common,
+            "checkpoint": run.checkpoint,
+            "seed": cfg.seed,
+            "extent": cfg.extent,
+            "points": points,
+        }
+
+        def around(
+            θ: torch.Tensor = θ, directions: torch.Tensor = directions, name: str = run.name
+        ) -> dict[str, torch.Tensor]:
+            along = [
+                values(θ, d[None], steps[:, None], f"line {j + 1}")
+                for j, d in enumerate(directions[: cfg.directions])
+            ]
+            plane = values(θ, directions[:2], places, f"surface of {name}")
+            return {
+                "losses": torch.stack([a["loss"] for a in along]),
+                "accuracies": torch.stack([a["accuracy"] for a in along]),
+                "plane": plane["loss"].reshape(len(axes[0]), -1),
+                "plane_accuracy": plane["accuracy"].reshape(len(axes[0]), -1),
+            }
+
+        result, old = surface.cached(drawn.folder, {**key, "directions": cfg.directions}, around)
+        centre = float(result["plane"][points // 2, points // 2])
+        logged = run.logged.get(f"loss/{cfg.part}") if cfg.part != "train" and rows == len(split.y) else None
+        told = f"; the run logged {number(logged)}" if logged is not None else ""
+        accuracy = percent(float(result["plane_accuracy"][points // 2, points // 2]))
+        console.print(
+            f"{run.name}: {cfg.part} loss {number(centre)}, accuracy {accuracy} at step {run.step:,}{told}"
+            + (" (surface from the cache)" if old else ""),
+            soft_wrap=True,
+        )
+        note = (
+            f"{run.name}, step {run.step:,}: {on}; random filter-normalised directions (seed {cfg.seed}), "
+            "biases fixed: a slice, not the landscape"
+        )
+        tail = f"-{k + 1}" if len(found) > 1 else ""
+        drawn.add(f"lines{tail}", figures.lines(steps, result["losses"], result["accuracies"], note))
+        drawn.add(f"surface{tail}", figures.surface(axes, result["plane"], note))
+        drawn.page("Loss landscape").surface(f"Around {run.name}", axes, result["plane"], note)
+
+    ways = [(run, trajectory(run)) for run in found]
+    kept = [(run, way) for run, way in ways if way is not None]
+    if len(kept) < len(found):
+        console.print(
+            "no trajectory was kept by every run: train with trajectory=true to see the way", style="yellow"
+        )
+    if len(kept) == len(found) and sum(len(θ) for _, (_, θ) in kept) >= 3:
+        _plane(cfg, kept, drawn, values, common, points, on)
+
+
+def _plane(
+    cfg: DictConfig,
+    kept: list[tuple[Trained, tuple[torch.Tensor, torch.Tensor]]],
+    drawn: Drawings,
+    values: Callable[..., dict[str, torch.Tensor]],
+    common: dict[str, Any],
+    points: int,
+    on: str,
+) -> None:
+    """The trajectories of all runs on their principal plane."""
+    import torch
+
+    from ffn_bench.landscape import figures, surface
+
+    everything = torch.cat([θ for _, (_, θ) in kept])
+    plane = surface.principal_plane(everything)
+    coordinates = plane.project(everything)
+    low, high = coordinates.min(0).values, coordinates.max(0).values
+    margin = 0.18 * (high - low).max()
+    axes, places = surface.grid(low - margin, high + margin, points)
+    key = {**common, "plane": [run.checkpoint for run, _ in kept]}
+    nothing = torch.zeros(1, 1)
+
+    def compute() -> dict[str, torch.Tensor]:
+        grid = values(plane.origin, plane.directions, places, "plane of the paths")["loss"]
+        on_plane = values(plane.origin, plane.directions, coordinates, "paths on the plane")["loss"]
+        true = [values(θ, torch.zeros_like(θ[None]), nothing, "paths")["loss"] for θ in everything]
+        return {"grid": grid.reshape(len(axes[0]), -1), "on_plane": on_plane, "true": torch.cat(true)}
+
+    result, _ = surface.cached(drawn.folder, key, compute)
+    paths, at = [], 0
+    for run, (steps, _) in kept:
+        part = slice(at, at + len(steps))
+        at += len(steps)
+        paths.append(
+            figures.Path(
+                run.name,
+                steps / run.steps_per_epoch,
+                coordinates[part],
+                result["true"][part],
+                result["on_plane"][part],
+            )
+        )
+    seeds = {run.run.seed for run, _ in kept}
+    start = "one start" if len(seeds) == 1 and len(kept) > 1 else f"seed {', '.join(map(str, sorted(seeds)))}"
+    note = f"{on}; principal components of all weights at epoch ends, {start}; it ranks nothing"
+    drawn.add("paths", figures.plane(axes, result["grid"], paths, plane.variance, note))
+    title = f"The way of training, on the plane that holds {100 * sum(plane.variance):.1f} % of its variance"
+    drawn.page("Loss landscape").plane(title, axes, result["grid"], paths, note)
+    drawn.console.print(f"paths: the plane holds {100 * sum(plane.variance):.1f} % of their variance")
+
+
+# --- minimum or saddle ----------------------------------------------------------------------------------
+
+
+def _curvature(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
+    """The verdict on each run, its evidence, its figure, and the numbers as JSON."""
+    from rich.text import Text
+
+    from ffn_bench.landscape import figures, verdict
+
+    everything = {}
+    for k, run in enumerate(found):
+        n = len(run.data.train.y)
+        rows = min(n, cfg.samples or (n if n * sum(W.numel() for W, _ in run.layers) < 2e8 else 10_000))
+        with drawn.progress(run.name, None) as told:
+            seen = verdict.look(run, rows, told)
+        style = {"minimum": "bold green", "saddle": "bold red"}.get(seen.verdict, "bold yellow")
+        drawn.console.print(Text.assemble((f"{run.name}: ", "bold"), (seen.verdict, style)))
+        for sentence in seen.evidence():
+            drawn.console.print(Text(f"  {sentence}"), soft_wrap=not drawn.console.is_terminal)
+        error = f" ± {seen.trace_error:.2g}" if seen.trace_error else ""
+        drawn.console.print(
+            Text(f"  trace {seen.trace:.4g}{error}; {seen.parameters:,} parameters, {rows:,} rows")
+        )
+        of = "all" if rows == n else f"the first {rows:,} of"
+        note = f"the objective at step {run.step:,} on {of} {n:,} training rows, float64"
+        tail = f"-{k + 1}" if len(found) > 1 else ""
+        drawn.add(f"curvature{tail}", figures.curvature(seen, run.name, note))
+        everything[str(run.folder)] = {
+            "verdict": seen.verdict,
+            "evidence": seen.evidence(),
+            "objective": seen.objective,
+            "gradient": seen.gradient,
+            "gradient_at_start": seen.gradient_at_start,
+            "lambda_min": seen.low,
+            "lambda_max": seen.high,
+            "residuals": seen.residuals,
+            "trace": seen.trace,
+            "trace_error": seen.trace_error,
+            "negative": seen.negative if seen.exact else None,
+            "tolerance": seen.tolerance,
+            "drop": seen.drop,
+            "exact": seen.exact,
+            "parameters": seen.parameters,
+            "rows": rows,
+            "step": run.step,
+            "eigenvalues": seen.eigenvalues.tolist(),
+        }
+    drawn.folder.mkdir(parents=True, exist_ok=True)
+    runs.write_json(drawn.folder / "curvature.json", everything)
+
+
+def main() -> None:
+    """The console script `ffn-landscape`."""
+    ConfigStore.instance().store(
+        group="_schema", name="landscape", node=schema.LandscapeConfig, package="_global_"
+    )
+    typed = shlex.join([cli.command_name(), *sys.argv[1:]])
+
+    def task(cfg: DictConfig) -> None:
+        with cli.one_line_errors(cli.command_name()):
+            landscape(cfg, typed)
+
+    with cli.one_line_errors(cli.command_name()):
+        if {"-m", "--multirun"} & set(sys.argv):
+            raise UserError("-m", "there is nothing to sweep", "write run=[one,two] for several runs")
+    sys.argv[1:] = [quote(a) for a in sys.argv[1:]]
+    cli.run("landscape", task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The figures of `ffn-landscape`, each with what it leaves out written on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes as Plot
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from torch import Tensor
+
+from ffn_bench.landscape.verdict import Curvature
+from ffn_bench.style import INK, MUTED, PAPER, SERIES, STYLE, colour, dashes
+
+COLOURS = "viridis"
+"""Even in lightness, and told apart by people with any colour vision."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """A run's way through the plane of all runs."""
+
+    name: str
+    epochs: Tensor
+    places: Tensor
+    """`[T, 2]`."""
+    true: Tensor
+    """The loss at each point, `[T]`."""
+    on_plane: Tensor
+    """The loss where the point's projection lies."""
+
+
+def lines(steps: Tensor, losses: Tensor, accuracies: Tensor, note: str) -> Figure:
+    """Loss and accuracy `[directions, points]` along random directions."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 3.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for k, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True)):
+            left.plot(steps, loss, color=colour(k), linestyle=dashes(k), label=f"direction {k + 1}")
+            right.plot(steps, accuracy, color=colour(k), linestyle=dashes(k))
+        if float(losses.max()) > 30 * max(float(losses.min()), 1e-12) > 0:
+            left.set_yscale("log")
+        for plot in (left, right):
+            plot.axvline(0, color=MUTED, lw=0.8, zorder=1)
+            plot.set_xlabel("step; 1 is as long as the network's own filters")
+        left.set_title("loss (nats)")
+        right.set_title("accuracy")
+        right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+        figure.legend(loc="outside upper left", ncols=min(5, len(losses)))
+        _note(figure, note)
+    return figure
+
+
+def surface(axes: Sequence[Tensor], losses: Tensor, note: str) -> Figure:
+    """Loss `[n, n]` on a plane of two random directions: contour and surface."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 4.1), layout="constrained")
+        left = figure.add_subplot(1, 2, 1)
+        _contour(figure, left, axes, losses)
+        left.plot(0, 0, "P", color="white", mec=INK, ms=9, mew=1.1)
+        left.set(xlabel="direction 1", ylabel="direction 2", title="✚ is the trained network")
+        left.set_aspect("equal")
+        right: Any = figure.add_subplot(1, 2, 2, projection="3d")
+        a, b = np.meshgrid(axes[0].numpy(), axes[1].numpy(), indexing="ij")
+        right.plot_surface(a, b, losses.numpy(), cmap=COLOURS, rcount=60, ccount=60, lw=0, antialiased=True)
+        right.set(xlabel="direction 1", ylabel="direction 2")
+        right.set_title("loss (nats)", loc="left")
+        right.view_init(elev=32, azim=-60)
+        right.set_facecolor(PAPER)
+        _note(figure, note)
+    return figure
+
+
+def plane(
+    axes: Sequence[Tensor], losses: Tensor, paths: Sequence[Path], variance: Sequence[float], note: str
+) -> Figure:
+    """Trajectories on their principal plane, and the loss on the plane against the true one along each."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.8, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        _contour(figure, left, axes, losses)
+        for k, path in enumerate(paths):
+            x, y = path.places.T
+            left.plot(x, y, "-", color=PAPER, lw=3.4, zorder=3)
+            left.plot(x, y, color=colour(k), lw=1.8, marker="o", ms=2.6, zorder=4, label=path.name)
+            left.plot(x[-1:], y[-1:], "o", color=colour(k), ms=8, mec=PAPER, mew=1.2, zorder=5)
+            right.plot(path.epochs, path.true, color=colour(k), lw=1.8)
+            right.plot(path.epochs, path.on_plane, color=colour(k), lw=1.3, linestyle=(0, (1.5, 1.5)))
+        for x, y in {(round(float(p.places[0, 0]), 6), round(float(p.places[0, 1]), 6)) for p in paths}:
+            left.plot(x, y, "*", color="white", mec=INK, ms=13, zorder=6)
+        total = 100 * sum(variance)
+        left.set_title(f"this plane holds {total:.1f} % of the paths' variance")
+        left.set_xlabel(f"component 1 ({100 * variance[0]:.1f} %)")
+        left.set_ylabel(f"component 2 ({100 * variance[1]:.1f} %)")
+        lowest = min(float(v.min()) for p in paths for v in (p.true, p.on_plane))
+        if lowest > 0:
+            right.set_yscale("log")
+        right.set_title("loss: ── truly, ┄┄ on the plane")
+        right.set_xlabel("epochs")
+        figure.legend(loc="outside upper left", ncols=max(1, min(len(paths), 4)))
+        _note(figure, f"{note}; ★ start, ● end, a dot an epoch")
+    return figure
+
+
+def curvature(found: Curvature, name: str, note: str) -> Figure:
+    """The spectrum, the line searches, and the verdict with its evidence."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        if found.exact:
+            values = found.eigenvalues.numpy()
+            ranks = np.arange(1, len(values) + 1)
+            negative = values < -found.tolerance
+            left.scatter(ranks[~negative], values[~negative], s=9, color=SERIES[0], lw=0, label="λ")
+            left.scatter(
+                ranks[negative], values[negative], s=9, color=SERIES[1], lw=0, label="λ < −tolerance"
+            )
+            left.set_yscale("symlog", linthresh=max(found.tolerance, 1e-12))
+            low, high = values[0], values[-1]
+            ticks = [s * 10.0**e for s in (-1, 1) for e in range(-12, 7, 2) if found.tolerance <= 10.0**e]
+            left.set_yticks([0.0, *(t for t in ticks if 3 * low <= t <= 3 * high)])
+            left.minorticks_off()
+            left.set_xlabel("rank")
+            left.set_title(f"eigenvalues of the Hessian, all {len(values):,}")
+            if negative.any():
+                left.legend(loc="upper left")
+        else:
+            assert found.density is not None
+            where, density = (t.numpy() for t in found.density)
+            left.semilogy(where, np.maximum(density, 1e-8 * density.max()), color=SERIES[0])
+            left.axvline(found.low, color=SERIES[1], lw=1.2, label=f"λ_min {found.low:.3g}")
+            left.axvline(found.high, color=SERIES[2], lw=1.2, label=f"λ_max {found.high:.3g}")
+            left.set_xlabel("eigenvalue λ")
+            left.set_title("spectral density of the Hessian (Lanczos)")
+            left.legend(loc="upper right")
+        for k, (which, label) in enumerate((("lowest", "λ_min"), ("highest", "λ_max"))):
+            steps, along = found.line[which]
+            right.plot(
+                steps, along - found.objective, color=SERIES[1 - k], label=f"along the eigenvector of {label}"
+            )
+        drops = [float(v.sub(found.objective).abs().max()) for _, v in found.line.values()]
+        right.set_xscale("symlog", linthresh=1e-4)
+        right.set_xticks([-1, -1e-2, -1e-4, 1e-4, 1e-2, 1])
+        right.set_yscale("symlog", linthresh=max(1e-10, min(found.drop / 3 or math.inf, 1e-6 * max(drops))))
+        right.axhline(0, color=MUTED, lw=0.8)
+        right.set_xlabel("step along a unit vector")
+        right.set_title("change of the objective")
+        right.legend(loc="upper center")
+        figure.suptitle(f"{name}: {found.verdict}", x=0.01, ha="left", weight="bold", fontsize=12)
+        evidence = found.evidence()
+        half = (len(evidence) + 1) // 2
+        _note(figure, "; ".join(evidence[:half]) + "\n" + "; ".join(evidence[half:]) + f"\n{note}")
+    return figure
+
+
+def _contour(figure: Figure, plot: Plot, axes: Sequence[Tensor], losses: Tensor) -> None:
+    """Filled contours, spaced evenly in the logarithm where the loss spans more than a factor of ten."""
+    values = losses.numpy()
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min()), float(finite.max())
+    norm: Normalize
+    if low > 0 and high > 10 * low:
+        levels = np.geomspace(low, high, 26)
+        norm = LogNorm(low, high)
+    else:
+        levels = np.linspace(low, high if high > low else low + 1, 26)
+        norm = Normalize(low, levels[-1])
+    shown = np.clip(np.where(np.isfinite(values), values, high), low, high).T
+    a, b = axes[0].numpy(), axes[1].numpy()
+    image = plot.contourf(a, b, shown, levels=levels, cmap=COLOURS, norm=norm, extend="neither")
+    plot.contour(a, b, shown, levels=levels[::3], colors="white", linewidths=0.35, alpha=0.6)
+    plot.grid(False)
+    bar = figure.colorbar(image, ax=plot, pad=0.02, shrink=0.9)
+    bar.ax.set_title("loss", fontsize=8.5, loc="left")
+    ticks = levels[:: max(1, len(levels) // 6)]
+    bar.set_ticks([float(t) for t in ticks], labels=[f"{t:.2g}" for t in ticks])
+    bar.minorticks_off()
+
+
+def _note(figure: Figure, text: str) -> None:
+    """What a reader must know, below the plots."""
+    figure.supxlabel(text, fontsize=7.5, color=MUTED, x=0.01, ha="left")

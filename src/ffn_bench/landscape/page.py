@@ -1,0 +1,118 @@
+"""One HTML file with surfaces that turn and contours that zoom; it needs no other file and no network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ffn_bench.landscape.figures import Path
+from ffn_bench.style import INK, MUTED, PAPER, colour
+
+
+class Page:
+    """Collects plots; `render` gives the page."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._parts: list[str] = []
+
+    def surface(self, heading: str, axes: Sequence[Tensor], losses: Tensor, note: str) -> None:
+        """A loss surface `[n, n]`."""
+        import plotly.graph_objects as go
+
+        figure = go.Figure(self._surface(axes, losses))
+        self._add(heading, figure, note)
+
+    def plane(
+        self, heading: str, axes: Sequence[Tensor], losses: Tensor, paths: Sequence[Path], note: str
+    ) -> None:
+        """Trajectories over the surface of their plane, at the height of the loss on the plane."""
+        import plotly.graph_objects as go
+
+        figure = go.Figure(self._surface(axes, losses))
+        for k, path in enumerate(paths):
+            x, y = path.places.T.numpy()
+            text = [f"epoch {e:g}: loss {v:.4g}" for e, v in zip(path.epochs, path.true, strict=True)]
+            line = {"color": colour(k), "width": 6}
+            figure.add_trace(
+                go.Scatter3d(
+                    x=x,
+                    y=y,
+                    z=_height(path.on_plane, losses),
+                    mode="lines+markers",
+                    name=html.escape(path.name),
+                    text=text,
+                    hoverinfo="text+name",
+                    line=line,
+                    marker={"size": 3, "color": colour(k)},
+                )
+            )
+        self._add(heading, figure, note)
+
+    def _surface(self, axes: Sequence[Tensor], losses: Tensor) -> Any:
+        import plotly.graph_objects as go
+
+        values = losses.T.numpy()
+        return go.Surface(
+            x=axes[0].numpy(),
+            y=axes[1].numpy(),
+            z=_height(losses, losses).T,
+            surfacecolor=_height(losses, losses).T,
+            customdata=values,
+            hovertemplate="%{x:.3g}, %{y:.3g}: loss %{customdata:.4g}<extra></extra>",
+            colorscale="Viridis",
+            opacity=0.92,
+            colorbar={"title": _scale_name(losses), "thickness": 14, "len": 0.7},
+            contours={"z": {"show": True, "color": "white", "width": 1, "project_z": True}},
+        )
+
+    def _add(self, heading: str, figure: Any, note: str) -> None:
+        figure.update_layout(
+            template="plotly_white",
+            height=620,
+            margin={"l": 0, "r": 0, "t": 10, "b": 0},
+            paper_bgcolor=PAPER,
+            legend={"orientation": "h", "y": 1.0},
+            scene={
+                "xaxis_title": "1",
+                "yaxis_title": "2",
+                "zaxis_title": "",
+                "camera": {"eye": {"x": 1.3, "y": -1.5, "z": 1.1}},
+            },
+        )
+        config = {"displaylogo": False, "responsive": True}
+        plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
+        self._parts.append(f"<h2>{html.escape(heading)}</h2>{plot}<p>{html.escape(note)}</p>")
+
+    def render(self, command: str) -> str:
+        """The page. `command` is what made it."""
+        from plotly.offline import get_plotlyjs
+
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<title>{html.escape(self.title)}</title><link rel="icon" href="data:,">'
+            "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padding:0 1em;"
+            f"background:{PAPER};color:{INK}}}p{{color:{MUTED};font-size:.9rem}}h1{{font-size:1.4rem}}"
+            "h2{font-size:1.1rem}code{overflow-wrap:anywhere}</style>"
+            f"<script>{get_plotlyjs()}</script></head><body><h1>{html.escape(self.title)}</h1>"
+            f"{''.join(self._parts)}<p>Made with <code>{html.escape(command)}</code></p></body></html>"
+        )
+
+
+def _is_wide(losses: Tensor) -> bool:
+    low, high = float(losses.min()), float(losses.max())
+    return low > 0 and high > 10 * low
+
+
+def _height(values: Tensor, losses: Tensor) -> Any:
+    """Heights: the loss, or its logarithm where it spans more than a factor of ten."""
+    return np.log10(values.numpy()) if _is_wide(losses) else values.numpy()
+
+
+def _scale_name(losses: Tensor) -> str:
+    return "log10 loss" if _is_wide(losses) else "loss"

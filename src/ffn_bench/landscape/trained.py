@@ -1,0 +1,155 @@
+"""A trained run brought back from its folder: the network at the last checkpoint, data, trajectory."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffn_bench import checkpoints, config, train
+from ffn_bench.compare import read
+from ffn_bench.data import Data
+from ffn_bench.errors import DATA, RUN_FOLDER, UserError
+from ffn_bench.schema import TrainConfig, count_parameters
+from ffn_bench.writers import Trajectory
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run as it was at its last checkpoint."""
+
+    folder: Path
+    run: TrainConfig
+    data: Data
+    widths: list[int]
+    layers: Layers
+    step: int
+    steps_per_epoch: int
+    checkpoint: str
+    """Name of the file, which holds its checksum."""
+    logged: dict[str, float]
+    """What the run measured at that step."""
+
+    @property
+    def name(self) -> str:
+        """For legends."""
+        return f"{self.run.optimizer.name}, lr {self.run.lr:g}"
+
+
+def load(folder: Path) -> Trained:
+    """Read a run folder; nothing in it is executed. Everything is on the CPU, in the run's dtype.
+
+    Raises `UserError`: status 4 for a folder that is no run, is damaged or has no checkpoint, 3 for data that
+    are no longer those it was trained on.
+    """
+    if not (folder / "run.json").exists():
+        what = "is not there" if not folder.exists() else "is no run (it has no run.json)"
+        raise UserError(str(folder), what, "name a run's folder", RUN_FOLDER)
+    found = read.read(folder)
+    run = dataclasses.replace(config.from_flat(found.config), device="cpu")
+    made = train.prepare(run)
+    if made.data.sha256 != found.data:
+        raise UserError(str(folder), "was trained on other data than is there now", "bring it back", DATA)
+    file, _ = checkpoints.find(folder)
+    if file is None:
+        raise UserError(str(folder), "has no checkpoint", "runs keep one at their end", RUN_FOLDER)
+    state = checkpoints.load(file)
+    shapes = list(itertools.pairwise(made.widths))
+    try:
+        network = state["network"]
+        layers = [(network[f"weights.{k}"], network[f"biases.{k}"]) for k in range(len(shapes))]
+        fits = all(
+            tuple(W.shape) == shape and tuple(b.shape) == shape[1:] and W.dtype == b.dtype == made.dtype
+            for (W, b), shape in zip(layers, shapes, strict=True)
+        )
+    except (KeyError, TypeError, AttributeError):
+        fits = False
+    if not fits:
+        raise UserError(str(file), "does not fit the run's configuration", "", RUN_FOLDER)
+    logged = {
+        tag: float(curve.values[at[-1]])
+        for tag, curve in found.curves.items()
+        if len(at := np.flatnonzero(curve.steps == state["step"]))
+    }
+    return Trained(
+        folder,
+        run,
+        made.data,
+        made.widths,
+        layers,
+        int(state["step"]),
+        made.steps_per_epoch,
+        file.name,
+        logged,
+    )
+
+
+def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
+    """Steps `[T]` and parameters `[T, P]` that the run kept, up to its checkpoint; None where it kept none.
+
+    Raises `UserError` (status 4) for a file that is no trajectory of this network.
+    """
+    path = trained.folder / Trajectory.NAME
+    if not path.exists() or path.is_symlink():
+        return None
+    number = np.dtype(np.float64 if trained.run.dtype == "float64" else np.float32).newbyteorder("<")
+    record = np.dtype([("step", "<i8"), ("theta", number, (count_parameters(trained.widths),))])
+    content = path.read_bytes()
+    whole = len(content) // record.itemsize
+    found = np.frombuffer(content[: whole * record.itemsize], record)
+    found = found[found["step"] <= trained.step]
+    steps = torch.from_numpy(found["step"].astype(np.int64))
+    if not len(found) or bool((steps.diff() <= 0).any()) or int(steps[0]) != 0:
+        raise UserError(str(path), "is no trajectory of this network", "leave it out", RUN_FOLDER)
+    return steps, torch.from_numpy(found["theta"].astype(number.newbyteorder("=")))
+
+
+def flat(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """θ `[P]`: W and b, layer by layer."""
+    return torch.cat([t.reshape(-1) for layer in layers for t in layer])
+
+
+def layered(θ: Tensor, widths: Sequence[int]) -> Layers:
+    """(W `[…, n_in, n_out]`, b `[…, n_out]`) of every layer, as views of θ `[…, P]`."""
+    layers, at = [], 0
+    for n_in, n_out in itertools.pairwise(widths):
+        W = θ[..., at : at + n_in * n_out].unflatten(-1, (n_in, n_out))
+        at += n_in * n_out
+        layers.append((W, θ[..., at : at + n_out]))
+        at += n_out
+    return layers
+
+
+def together(trained: Sequence[Trained]) -> None:
+    """Raise `UserError` (status 4) unless the runs share data, architecture and dtype."""
+    first = trained[0]
+    for other in trained[1:]:
+        for what, a, b in (
+            ("data", first.data.sha256, other.data.sha256),
+            ("split", first.run.data.split_seed, other.run.data.split_seed),
+            ("widths", first.widths, other.widths),
+            ("activation", first.run.model.activation, other.run.model.activation),
+            ("dtype", first.run.dtype, other.run.dtype),
+        ):
+            if a != b:
+                raise UserError(
+                    str(other.folder),
+                    f"has another {what} than {first.folder}",
+                    "draw them apart",
+                    RUN_FOLDER,
+                )
+
+
+def explained(values: Tensor) -> list[float]:
+    """Shares of the sum, or NaN where there is none."""
+    total = float(values.sum())
+    return [float(v) / total if total else math.nan for v in values]
