@@ -1,0 +1,350 @@
+"""`ffn-race`: choose learning rates, let the optimizers run, draw what they did."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from ffn_bench import cli, config, runs, schema
+from ffn_bench.compare.command import progress, words
+from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ffn_bench.race.paths import Raced
+    from ffn_bench.race.scene import Scene
+
+TEN = (
+    "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "nadam", "newton",
+    "lecture/adam",
+)  # fmt: skip
+"""Who runs if nobody is named. Newton's method is left out on networks, whose Hessians are large."""
+MOST = 24
+"""Optimizers of one picture: more cannot be told apart."""
+
+
+def race(cfg: DictConfig, typed: str) -> None:
+    """Run the race that `cfg` describes and write its pictures; `typed` is the command, for their metadata.
+
+    Raises `UserError`. Nothing is created before all is checked and the race is run.
+    """
+    known = [f.name for f in dataclasses.fields(schema.RaceConfig)]
+    for key in cfg:
+        if key not in known:
+            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
+    config.at_least(cfg.steps, 1, "steps")
+    config.at_most(cfg.steps, 100_000, "steps")
+    config.at_least(cfg.tune, 1, "tune")
+    config.at_most(cfg.tune, 1000, "tune")
+    config.check_seed(cfg.seed, "seed")
+    low, high = bounds(cfg.rates)
+    names = chosen(cfg)
+    given = given_rates(cfg.lr, names)
+    folder = Path(cfg.save if cfg.save is not None else f"outputs/race/{cfg.surface}")
+    if cfg.save is not None and not cfg.save.strip():
+        raise UserError("save", "is empty", "name a folder")
+    check_run(cfg)
+    if cfg.surface != "network":
+        from ffn_bench import surfaces
+
+        surfaces.find(cfg.surface)
+    runs.check_folder(folder, None)
+    if folder.is_file():
+        raise UserError(str(folder), "is a file, not a folder", "name another with save=…", RUN_FOLDER)
+
+    from ffn_bench import optim
+    from ffn_bench.console import make_console
+    from ffn_bench.race import paths
+
+    optimizers = [compose(name) for name in names]
+    for optimizer in optimizers:
+        optim.check_optimizer(optimizer)
+    rates = {name: [given[name]] if name in given else paths.spaced(cfg.tune, low, high) for name in names}
+    console, began = make_console(), time.perf_counter()
+    with progress(console, "racing", len(names)) as told:
+        raced, scene = (on_network if cfg.surface == "network" else on_surface)(cfg, optimizers, rates, told)
+    show(console, scene, raced)
+    try:
+        written = write(scene, raced, folder, console, typed, cfg.animation, cfg.tensorboard)
+    except OSError as e:
+        status = RESOURCE if e.errno == 28 else RUN_FOLDER
+        reason = (e.strerror or str(e)).lower()
+        raise UserError(
+            str(folder), f"cannot be written ({reason})", "name another with save=…", status
+        ) from e
+    console.print(f"\n  {time.perf_counter() - began:.1f} s", style="dim")
+    for path in written:
+        console.print(f"  {path}", soft_wrap=True)
+    if cfg.tensorboard:
+        console.print(f"  tensorboard --logdir {shlex.quote(str(folder))}", soft_wrap=True)
+
+
+# --- what the keys say ----------------------------------------------------------------------------------
+
+
+def chosen(cfg: DictConfig) -> list[str]:
+    """The optimizers' names. Raises `UserError` for none, too many, and what is no name or there twice."""
+    if cfg.optimizers is None:
+        return [name for name in TEN if name != "newton" or cfg.surface != "network"]
+    names = words(cfg.optimizers)
+    if not names:
+        raise UserError("optimizers", "is empty", "name some: optimizers=[sgd,adam]")
+    if len(names) > MOST:
+        raise UserError(
+            "optimizers", f"{len(names)} are more than a picture can show", f"name {MOST} at most"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError("optimizers", f"{name} is there twice", "name it once")
+        if not re.fullmatch(r"[\w/.-]+", name):
+            raise UserError("optimizers", f"{name!r} is no name", "name some: optimizers=[sgd,adam]")
+        if name == "torch":
+            raise UserError("optimizers", "torch needs the name of a class", "use another optimizer")
+    return names
+
+
+def bounds(rates: Sequence[float]) -> tuple[float, float]:
+    """The range of the learning rates that are tried. Raises `UserError`."""
+    if len(rates) != 2 or not 0 < rates[0] < rates[1] < math.inf:
+        raise UserError("rates", f"{list(rates)} is no range", "give the lowest and the highest: [1e-4,100]")
+    return rates[0], rates[1]
+
+
+def given_rates(lr: Any, names: Sequence[str]) -> dict[str, float]:
+    """The learning rates that are fixed, by optimizer; the others' are tuned. Raises `UserError`."""
+    if lr is None:
+        return {}
+    table: dict[Any, Any] = dict(lr) if isinstance(lr, DictConfig) else dict.fromkeys(names, lr)
+    for name, rate in table.items():
+        if name not in names:
+            raise UserError(
+                "lr", f"{name!r} does not run{nearest(str(name), names)}", f"runs: {', '.join(names)}"
+            )
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise UserError("lr", f"{rate!r} is no learning rate", "write lr=0.05 or lr={sgd:0.1,adam:0.05}")
+    return {str(name): float(rate) for name, rate in table.items()}
+
+
+def check_run(cfg: DictConfig) -> None:
+    """Raise `UserError` unless `run`, `start` and `surface` go together."""
+    if cfg.surface == "network" and cfg.run is None:
+        raise UserError("run", "has no value", "name the folder of a run: run=outputs/NAME")
+    if cfg.surface != "network" and cfg.run is not None:
+        raise UserError("run", f"does not go with surface={cfg.surface}", "write surface=network")
+    if cfg.start is None:
+        return
+    if cfg.surface == "network":
+        raise UserError("start", "is the run's initialisation", "leave it out")
+    if len(cfg.start) != 2 or not all(math.isfinite(v) for v in cfg.start):
+        raise UserError("start", f"{list(cfg.start)} is no point", "write start=[1.0,0.5]")
+
+
+def compose(name: str) -> schema.OptimizerConfig:
+    """An optimizer as conf/optimizer ships it. Raises Hydra's errors for an unknown name."""
+    import hydra
+
+    cfg = hydra.compose("config", overrides=[f"optimizer={name}"])
+    return config.parse(cfg).optimizer
+
+
+# --- the race -------------------------------------------------------------------------------------------
+
+
+def on_surface(
+    cfg: DictConfig,
+    optimizers: Sequence[schema.OptimizerConfig],
+    rates: Mapping[str, Sequence[float]],
+    told: Callable[[int], object],
+) -> tuple[list[Raced], Scene]:
+    """The race on a function of two variables."""
+    from ffn_bench import surfaces
+    from ffn_bench.race import paths, scene
+
+    surface = surfaces.find(cfg.surface)
+    if cfg.start is not None:
+        surface = dataclasses.replace(surface, start=(cfg.start[0], cfg.start[1]))
+        import torch
+
+        at = torch.tensor([surface.start], dtype=torch.float64)
+        if not bool(paths.inside(surface, at)):
+            raise UserError(
+                "start",
+                f"{list(cfg.start)} is not in the picture",
+                f"θ1 low, high, θ2 low, high: {surface.window}",
+            )
+    raced = []
+    for number, optimizer in enumerate(optimizers, 1):
+        raced.append(paths.on_surface(surface, optimizer, rates[optimizer.name], cfg.steps, cfg.seed))
+        told(number)
+    remarks = [rates_in_words(cfg, rates, paths.rule(surface, cfg.steps))]
+    if surface.noise:
+        remarks.append(f"Every optimizer meets the same noise (seed {cfg.seed}); f is drawn without it.")
+    return raced, scene.of_surface(cfg.surface, surface, raced, cfg.steps, remarks)
+
+
+def on_network(
+    cfg: DictConfig,
+    optimizers: Sequence[schema.OptimizerConfig],
+    rates: Mapping[str, Sequence[float]],
+    told: Callable[[int], object],
+) -> tuple[list[Raced], Scene]:
+    """The race on a network's loss."""
+    from ffn_bench.race import network
+
+    problem = network.read(Path(cfg.run))
+    for optimizer in optimizers:
+        problem.check(optimizer)
+    raced = []
+    for number, optimizer in enumerate(optimizers, 1):
+        raced.append(network.on_network(problem, optimizer, rates[optimizer.name], cfg.steps))
+        told(number)
+    return raced, network.scene_of(
+        problem, raced, cfg.steps, [rates_in_words(cfg, rates, network.rule(problem))]
+    )
+
+
+def rates_in_words(cfg: DictConfig, rates: Mapping[str, Sequence[float]], rule: str) -> str:
+    """The learning-rate rule of a picture."""
+    fixed = [name for name, tried in rates.items() if cfg.lr is not None and len(tried) == 1]
+    others = "All other settings as shipped."
+    low, high = cfg.rates
+    if len(fixed) == len(rates):
+        return f"Learning rates η were given, not tuned. {others}"
+    tuned = (
+        f"each optimizer tried {cfg.tune}, log-spaced from {low:g} to {high:g}, and got {rule}."
+        if cfg.tune > 1
+        else f"each is {math.sqrt(low * high):.6g}, the middle of the range."
+    )
+    given = f" Given, not tuned: {', '.join(fixed)}." if fixed else ""
+    return f"Learning rates η: {tuned}{given} {others}"
+
+
+# --- what comes out -------------------------------------------------------------------------------------
+
+
+def show(console: Console, scene: Scene, raced: Sequence[Raced]) -> None:
+    """A line an optimizer, in the order they were named, and what must be said."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(scene.title, style="bold"))
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name, justify in (("optimizer", "left"), ("η", "right"), ("", "left"), (f"{scene.z}, end", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("")
+    for track, one in zip(scene.tracks, raced, strict=True):
+        how = f"best of {len(one.tried)}" if track.tuned else "given"
+        cells = (track.name, f"{track.rate:.3g}", how, f"{track.values[-1]:.3g}", track.note)
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    for remark in scene.remarks:
+        console.print(Text(f"  {remark}", style="dim"))
+
+
+def write(
+    scene: Scene,
+    raced: Sequence[Raced],
+    folder: Path,
+    console: Console,
+    typed: str,
+    animation: bool,
+    tensorboard: bool,
+) -> list[Path]:
+    """The pictures, the film and the numbers; the paths that were written. Raises `OSError`."""
+    from ffn_bench import style
+    from ffn_bench.race import figures
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+
+    def keep(name: str, content: bytes) -> None:
+        runs.write_whole(folder / name, content)
+        written.append(folder / name)
+
+    drawn, pictures = figures.draw_all(scene), {}
+    with progress(console, "drawing", len(drawn)) as told:
+        for number, (name, figure) in enumerate(drawn.items(), 1):
+            pictures[name], svg = style.save(figure, typed)
+            keep(f"{name}.png", pictures[name])
+            keep(f"{name}.svg", svg)
+            told(number)
+    if animation:
+        with progress(console, "filming", len(figures.moments(scene))) as told:
+            film = list(figures.frames(scene, told))
+        with progress(console, "packing", 2) as told:
+            keep("race.gif", figures.gif(film, typed))
+            told(1)
+            if (packed := figures.mp4(film, typed)) is not None:
+                keep("race.mp4", packed)
+    runs.write_json(folder / "race.json", numbers(scene, raced, typed))
+    written.append(folder / "race.json")
+    if tensorboard:
+        from ffn_bench.writers import TensorBoard
+
+        board = TensorBoard(folder)
+        for name, png in pictures.items():
+            board.write_image(name, png, 0)
+        board.file.flush()
+    return written
+
+
+def numbers(scene: Scene, raced: Sequence[Raced], typed: str) -> dict[str, Any]:
+    """What race.json holds: rates tried with their scores, paths in the plane, curves."""
+    return {
+        "command": typed,
+        "title": scene.title,
+        "remarks": list(scene.remarks),
+        "optimizers": [
+            {
+                "name": track.name,
+                "lr": track.rate,
+                "tried": [{"lr": rate, "score": s} for rate, s in one.tried.items()] if track.tuned else [],
+                "note": track.note,
+                "steps": track.steps.tolist(),
+                "path": track.xy.tolist(),
+                scene.z: track.values.tolist(),
+            }
+            for track, one in zip(scene.tracks, raced, strict=True)
+        ],
+    }
+
+
+def main() -> None:
+    """The console script `ffn-race`."""
+    ConfigStore.instance().store(group="_schema", name="race", node=schema.RaceConfig, package="_global_")
+    typed = shlex.join([cli.command_name(), *sys.argv[1:]])
+
+    def task(cfg: DictConfig) -> None:
+        with cli.one_line_errors(cli.command_name()):
+            race(cfg, typed)
+
+    with cli.one_line_errors(cli.command_name()):
+        if {"-m", "--multirun"} & set(sys.argv):
+            raise UserError("-m", "there is nothing to sweep", "write optimizers=[one,two]")
+    sys.argv[1:] = [quote(a) for a in sys.argv[1:]]
+    cli.run("race", task)
+
+
+def quote(argument: str) -> str:
+    """Quote a path, which may hold what Hydra reads otherwise, in `run=…` or `save=…`; make `a,b` a list."""
+    if re.fullmatch(r"optimizers=[\w/]+(,[\w/]+)+", argument):
+        return "optimizers=[{}]".format(argument.partition("=")[2])
+    match = re.fullmatch(r"(run|save)=([^'\"].*)", argument)
+    if not match or match[2] == "null":
+        return argument
+    return f"{match[1]}='" + match[2].replace("'", "\\'") + "'"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Pictures of a race: the paths on contours with their curves beside, the same in 3-D, and as a film."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import shutil
+import subprocess
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes as Plot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from ffn_bench.race.scene import Array, Scene, Track
+from ffn_bench.style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes
+
+SIZE = (12.0, 6.75)
+"""Inches: a slide's shape."""
+RAMP = LinearSegmentedColormap.from_list("low to high", ["#93a9c0", "#c9d5e1", "#f6f8fa"])
+"""Low ground is darker; light enough for paths of any colour."""
+LINES = "#8796a8"
+"""Of contours."""
+LEAST = 1e-10
+"""Where a logarithmic axis ends at the latest."""
+FRAMES = 100
+FRAME_MS, LAST_MS = 60, 3000
+
+
+def draw_all(scene: Scene) -> dict[str, Figure]:
+    """The still pictures by the names of their files."""
+    with mpl.rc_context(STYLE):
+        return {"race": flat(scene).figure, "race-3d": solid(scene)}
+
+
+# --- pieces ---------------------------------------------------------------------------------------------
+
+
+def _look(k: int) -> dict[str, Any]:
+    """Of the k-th path. Earlier ones are thicker, and show where a later one lies on them."""
+    return {
+        "color": colour(k),
+        "linestyle": dashes(k),
+        "linewidth": max(1.4, 3.6 - 0.24 * k),
+        "zorder": 4 + k / 100,
+        "solid_capstyle": "round",
+    }
+
+
+def _frame(scene: Scene, words: bool = True) -> tuple[Figure, Any]:
+    """A figure with room for the plots on the left, names on the right, remarks below."""
+    figure = Figure(figsize=SIZE)
+    FigureCanvasAgg(figure)
+    figure.suptitle(scene.title, x=0.04, y=0.965, ha="left", fontsize=13, fontweight="bold", color=INK)
+    lines = [line for remark in scene.remarks for line in textwrap.wrap(remark, 172)]
+    for k, line in enumerate(reversed(lines)):
+        figure.text(0.04, 0.022 + 0.026 * k, line, fontsize=8.5, color=MUTED)
+    bottom = 0.115 + 0.026 * len(lines)
+    return figure, {"left": 0.065, "right": 0.765, "bottom": bottom, "top": 0.9}
+
+
+def _names(figure: Figure, scene: Scene, top: float, bottom: float) -> None:
+    """The optimizers with their learning rates, beside the plots."""
+    rows = len(scene.tracks)
+    pitch = min((top - bottom) / rows, 0.074)
+    figure.text(0.797, top + 0.01, "optimizer, learning rate η", fontsize=8.5, color=MUTED)
+    for k, track in enumerate(scene.tracks):
+        y = top - pitch * (k + 0.5)
+        line = Line2D([0.797, 0.823], [y, y], transform=figure.transFigure, **_look(k))
+        figure.add_artist(line)
+        note = track.note and (f"\n{track.note}" if pitch > 0.05 else f" {track.note}")
+        figure.text(0.83, y, track.name, fontsize=9, va="center", color=INK)
+        figure.text(0.985, y, f"{track.rate:.3g}", fontsize=9, va="center", ha="right", color=INK)
+        if note and pitch > 0.05:
+            figure.text(0.83, y - 0.027, track.note, fontsize=7.5, va="center", color=MUTED)
+
+
+def _is_log(scene: Scene) -> bool:
+    """Whether heights span so much that only a logarithm shows them."""
+    if not scene.bounded:
+        return False
+    low, high = np.quantile(scene.grid, (0.02, 0.98))
+    return bool(high > 50 * max(low, 0.0))
+
+
+def _ground(scene: Scene) -> tuple[Any, Array]:
+    """How heights become shades, and the levels of the contours."""
+    finite = scene.grid[np.isfinite(scene.grid)]
+    if _is_log(scene):
+        low, high = max(float(np.quantile(finite, 0.003)), LEAST), float(finite.max())
+        return LogNorm(low, high), np.geomspace(low, high, 17)
+    high = float(np.quantile(finite, 0.995)) if scene.bounded else float(finite.max())
+    low = float(finite.min())
+    return Normalize(low, high), np.linspace(low, high, 17)
+
+
+def _contours(figure: Figure, plot: Plot, scene: Scene) -> None:
+    norm, levels = _ground(scene)
+    heights = np.clip(scene.grid.T, levels[0], levels[-1])
+    shades = plot.contourf(scene.a, scene.b, heights, levels=levels, norm=norm, cmap=RAMP, zorder=0)
+    lines: dict[str, Any] = {"colors": LINES, "linewidths": 0.4, "linestyles": "solid"}
+    plot.contour(scene.a, scene.b, heights, levels=levels[1:-1], **lines, zorder=1)
+    low1, high1, low2, high2 = scene.window
+    plot.set(xlim=(low1, high1), ylim=(low2, high2), xlabel=scene.x, ylabel=scene.y)
+    plot.grid(False)
+    bar = figure.colorbar(shades, ax=plot, pad=0.02, aspect=34, fraction=0.045)
+    bar.set_label(scene.z, fontsize=8.5)
+    if _is_log(scene):
+        decades = np.arange(np.ceil(np.log10(levels[0])), np.floor(np.log10(levels[-1])) + 1)
+        bar.set_ticks([10.0**d for d in decades], labels=[f"$10^{{{int(d)}}}$" for d in decades])
+        bar.ax.minorticks_off()
+    else:
+        bar.set_ticks(MaxNLocator(7).tick_values(levels[0], levels[-1])[1:-1])
+    bar.ax.tick_params(labelsize=7.5)
+    bar.outline.set_visible(False)
+    plot.plot(*scene.start, "*", color=INK, ms=13, mec=PAPER, mew=0.8, zorder=6)
+    for place in scene.minima:
+        plot.plot(*place, "x", color=INK, ms=8, mew=1.8, zorder=3)
+    key = "★ start   ● last step" + ("   × minimum" if scene.minima else "")
+    plot.set_title(key, fontsize=8.5, fontweight="normal", color=MUTED)
+
+
+def _curves(plot: Plot, scene: Scene) -> Callable[[Array], Array]:
+    """The axes of the curves; what it gives back fits values to them."""
+    plot.set(xlabel="step", ylabel=scene.z, xlim=(0, scene.last))
+    finite = np.concatenate([t.values[np.isfinite(t.values)] for t in scene.tracks])
+    if scene.bounded:
+        first = scene.tracks[0].values[0]
+        low = max(LEAST, float(finite[finite > 0].min()) if (finite > 0).any() else LEAST)
+        plot.set_yscale("log")
+        plot.set_ylim(low / 1.5, 1.5 * min(float(finite.max()), first * 1e3))
+        return lambda values: np.maximum(values, LEAST**3)  # a line that ends at 0 goes down out of the plot
+    deepest = min(float(scene.grid.min()), -1e-2)
+    plot.set_yscale("symlog", linthresh=1e-3, linscale=0.6)
+    plot.set_ylim(3 * deepest, 3 * max(float(scene.tracks[0].values[0]), 1e-2))
+    plot.axhline(0, color=MUTED, lw=0.8, zorder=1)
+    return lambda values: values
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The flat picture and those of its lines that a film lets grow."""
+
+    figure: Figure
+    paths: list[Line2D]
+    heads: list[Line2D]
+    curves: list[Line2D]
+    ends: list[Line2D]
+    drawn: list[Array]
+    """Paths as they are drawn: cut off where they are far out."""
+    values: list[Array]
+
+
+def _cut(track: Track, window: tuple[float, float, float, float]) -> Array:
+    """A path whose far points are drawn nearer, in their direction: a renderer's numbers end somewhere."""
+    low1, high1, low2, high2 = window
+    center = np.asarray([(low1 + high1) / 2, (low2 + high2) / 2])
+    reach = 20 * max(high1 - low1, high2 - low2)
+    away = track.xy - center
+    far = np.abs(away).max(1, keepdims=True)
+    cut: Array = center + away * np.minimum(1, reach / np.maximum(far, 1e-300))
+    return cut
+
+
+def flat(scene: Scene) -> Flat:
+    """Contours with all paths; the curves beside."""
+    figure, room = _frame(scene)
+    plot, beside = figure.subplots(1, 2, gridspec_kw={**room, "width_ratios": [1.25, 1], "wspace": 0.36})
+    _contours(figure, plot, scene)
+    fit = _curves(beside, scene)
+    made = Flat(figure, [], [], [], [], [], [])
+    for k, track in enumerate(scene.tracks):
+        xy, values = _cut(track, scene.window), fit(track.values)
+        made.drawn.append(xy)
+        made.values.append(values)
+        dot = {"marker": "o", "ms": 6.5, "mec": PAPER, "mew": 0.9, "color": colour(k), "zorder": 5 + k / 100}
+        made.paths.extend(plot.plot(xy[:, 0], xy[:, 1], **_look(k)))
+        made.heads.extend(plot.plot(xy[-1:, 0], xy[-1:, 1], **dot))
+        made.curves.extend(beside.plot(track.steps, values, **_look(k)))
+        ends = track.steps[-1] < scene.last
+        made.ends.extend(beside.plot(track.steps[-1:] if ends else [], values[-1:] if ends else [], **dot))
+    _names(figure, scene, room["top"] - 0.02, room["bottom"])
+    return made
+
+
+def _dense(xy: Array, window: tuple[float, float, float, float]) -> Array:
+    """A path with points close enough to follow the ground, NaN outside the window: it ends at the border."""
+    low1, high1, low2, high2 = window
+    size = np.asarray([high1 - low1, high2 - low2])
+    parts = [xy[:1]]
+    for p, q in itertools.pairwise(xy):
+        count = int(np.clip(np.ceil(np.abs((q - p) / size).max() * 150), 1, 400))
+        parts.append(p + (q - p) * np.linspace(0, 1, count + 1)[1:, None])
+    dense = np.concatenate(parts)
+    out = (dense[:, 0] < low1) | (dense[:, 0] > high1) | (dense[:, 1] < low2) | (dense[:, 1] > high2)
+    dense[out] = np.nan
+    return dense
+
+
+def solid(scene: Scene) -> Figure:
+    """The surface in 3-D with all paths on it."""
+    figure, room = _frame(scene)
+    box = (0.0, room["bottom"] - 0.07, 0.78, 1.0 - room["bottom"])
+    plot: Any = figure.add_axes(box, projection="3d", computed_zorder=False)
+    log = _is_log(scene)
+    norm, _ = _ground(scene)
+
+    def z(heights: Array) -> Array:
+        if log:
+            return np.asarray(np.log10(1 + np.maximum(heights, 0)))
+        return np.asarray(np.minimum(heights, norm.vmax))
+
+    A, B = np.meshgrid(scene.a, scene.b, indexing="ij")
+    Z = z(scene.grid)
+    low1, high1, low2, high2 = scene.window
+    steep = np.gradient(Z / np.ptp(Z), scene.a / (high1 - low1), scene.b / (high2 - low2))
+    light = 1 / np.sqrt(1 + 0.15 * (steep[0] ** 2 + steep[1] ** 2))  # from above, so that slopes are darker
+    shades = RAMP(norm(scene.grid))
+    shades[..., :3] *= 0.72 + 0.28 * light[..., None]
+    stride = max(1, len(scene.a) // 80)
+    plot.plot_surface(
+        A, B, Z, rstride=stride, cstride=stride, facecolors=shades, lw=0, antialiased=False, shade=False,
+        rasterized=True, zorder=0,
+    )  # fmt: skip
+    plot.contour(A, B, Z, levels=14, colors=LINES, linewidths=0.5, linestyles="solid", zorder=1)
+    lift = 0.01 * float(np.ptp(Z))
+    for k, track in enumerate(scene.tracks):
+        xy = _dense(_cut(track, scene.window), scene.window)
+        heights = z(scene.height(np.nan_to_num(xy))) + lift
+        plot.plot(xy[:, 0], xy[:, 1], np.where(np.isnan(xy[:, 0]), np.nan, heights), **_look(k))
+        here = xy[~np.isnan(xy[:, 0])][-1:]
+        plot.plot(here[:, 0], here[:, 1], z(scene.height(here)) + lift, "o", color=colour(k), ms=6, mec=PAPER,
+                  mew=0.8, zorder=5 + k / 100)  # fmt: skip
+    top = z(scene.height(scene.start[None])) + lift
+    plot.plot(*scene.start[:, None], top, "*", color=INK, ms=14, mec=PAPER, mew=0.8, zorder=7)
+    plot.set(xlabel=scene.x, ylabel=scene.y)
+    plot.set_zlabel(f"log₁₀(1 + {scene.z})" if log else scene.z)
+    for axis in (plot.xaxis, plot.yaxis, plot.zaxis):
+        axis.pane.set_facecolor(PAPER)
+        axis._axinfo["grid"]["linewidth"] = 0.4
+    plot.tick_params(labelsize=7.5)
+    ends = np.mean([np.clip(t.xy[-1], (low1, low2), (high1, high2)) for t in scene.tracks], axis=0)
+    toward = ends - np.asarray([(low1 + high1) / 2, (low2 + high2) / 2])
+    plot.view_init(elev=42, azim=np.degrees(np.arctan2(toward[1], toward[0])) + 20)  # from where they go
+    plot.set_box_aspect((1, 1, 0.62), zoom=1.02)
+    _names(figure, scene, 0.88, room["bottom"])
+    return figure
+
+
+# --- the film -------------------------------------------------------------------------------------------
+
+
+def frames(scene: Scene, told: Callable[[int], object] = lambda n: None) -> Iterator[Image.Image]:
+    """The flat picture with growing paths, 1200 × 676. Only what moves is drawn again."""
+    with mpl.rc_context(STYLE):
+        made = flat(scene)
+        figure = made.figure
+        figure.set_dpi(100)
+        figure.set_size_inches(12.0, 6.76)  # films want even numbers of pixels
+        canvas: Any = FigureCanvasAgg(figure)
+        moving = [line for group in (made.paths, made.curves, made.ends, made.heads) for line in group]
+        for line in moving:
+            line.set_visible(False)
+        canvas.draw()
+        ground = canvas.copy_from_bbox(figure.bbox)
+        for line in moving:
+            line.set_visible(True)
+        for number, step in enumerate(moments(scene), 1):
+            canvas.restore_region(ground)
+            for k, track in enumerate(scene.tracks):
+                n = int(np.searchsorted(track.steps, step, side="right"))
+                xy, steps, values = made.drawn[k][:n], track.steps[:n], made.values[k][:n]
+                made.paths[k].set_data(xy[:, 0], xy[:, 1])
+                made.heads[k].set_data(xy[-1:, 0], xy[-1:, 1])
+                made.curves[k].set_data(steps, values)
+                made.ends[k].set_data(steps[-1:], values[-1:])
+            for line in moving:
+                assert line.axes is not None
+                line.axes.draw_artist(line)
+            told(number)
+            yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def moments(scene: Scene) -> list[int]:
+    """The steps that a film shows."""
+    return sorted({round(t) for t in np.linspace(0, scene.last, min(scene.last, FRAMES) + 1)})
+
+
+def _palette() -> Image.Image:
+    """The colours of a GIF: the ground's, greys, every series' in steps towards the ground, for smooth edges.
+
+    A palette found in a frame would give most of its colours to the ground, which is most of it.
+    """
+    ramp = RAMP(np.linspace(0, 1, 32))[:, :3]
+    greys = np.outer(np.linspace(0.08, 1, 40), np.ones(3))
+    lines = [np.asarray(to_rgb(LINES)) * (1 - w) + ramp[k] * w for w in (0, 0.4) for k in (0, 10, 20)]
+    blends = [
+        np.asarray(to_rgb(c)) * (1 - w) + np.asarray(to_rgb(ground)) * w
+        for c in SERIES for ground in ("#c9d5e1", PAPER) for w in (0, 0.2, 0.4, 0.6, 0.8)
+    ]  # fmt: skip
+    colours = np.concatenate([ramp, greys, lines, blends, [to_rgb(INK), to_rgb(PAPER), to_rgb(GRID)]])[:256]
+    image = Image.new("P", (1, 1))
+    image.putpalette(np.round(255 * colours).astype(np.uint8).tobytes())
+    return image
+
+
+def gif(film: list[Image.Image], command: str) -> bytes:
+    """The film as a GIF that repeats, with the command that made it as its comment."""
+    palette = _palette()  # without dithering, what does not move stays the same
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in film]
+    buffer = io.BytesIO()
+    durations = [FRAME_MS] * (len(film) - 1) + [LAST_MS]
+    indexed[0].save(
+        buffer, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, comment=command,
+        optimize=False,
+    )  # fmt: skip
+    return buffer.getvalue()
+
+
+def mp4(film: list[Image.Image], command: str) -> bytes | None:
+    """The film as an MP4 (H.264) by ffmpeg; None where ffmpeg is missing or cannot."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        return None
+    width, height = film[0].size
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "race.mp4"
+        arguments = [
+            program, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
+            "-r", f"{1000 / FRAME_MS:.3f}", "-i", "-", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20",
+            "-pix_fmt", "yuv420p", "-metadata", f"comment={command}", "-movflags", "+faststart", str(file),
+        ]  # fmt: skip
+        still = [film[-1]] * (LAST_MS // FRAME_MS)
+        raw = b"".join(frame.tobytes() for frame in (*film, *still))
+        done = subprocess.run(arguments, input=raw, check=False, capture_output=True)
+        return file.read_bytes() if done.returncode == 0 and file.exists() else None

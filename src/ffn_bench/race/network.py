@@ -1,0 +1,265 @@
+"""The race on a real network: from the initialisation of a run, on its data and its mini-batches.
+
+The parameters lie in one row, so that a network is an objective like a surface: k candidates are `θ [k, P]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ffn_bench import config, runs, train
+from ffn_bench.data import epoch_order
+from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.network import FFN, Activation
+from ffn_bench.race.paths import Raced, advance
+from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
+from ffn_bench.schema import OptimizerConfig, TrainConfig, count_parameters
+
+ROWS = 1000
+"""Training rows on which the loss is looked at, along paths and on the plane."""
+KEPT = 2**27
+"""Numbers of all kept points of one path at most: 512 MB."""
+AT_ONCE = 2**24
+"""Numbers of the hidden layers of all candidates at once."""
+SIDE = 41
+"""Points of the plane's grid, each way."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A run's network and data, on the CPU."""
+
+    folder: Path
+    run: TrainConfig
+    widths: tuple[int, ...]
+    activation: Activation
+    start: Tensor
+    """`[P]`: weights and biases as initialised, W and b of a layer after each other."""
+    x: Tensor
+    y: Tensor
+    """The training part."""
+    steps_per_epoch: int
+
+    def losses(self, θ: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy `[k]` of `θ [k, P]` on rows x, y, by k forward passes in one."""
+        h = x.expand(len(θ), *x.shape)
+        place = 0
+        last = len(self.widths) - 2
+        for layer in range(last + 1):
+            n_in, n_out = self.widths[layer : layer + 2]
+            W = θ[:, place : place + n_in * n_out].view(-1, n_in, n_out)
+            place += n_in * n_out
+            b = θ[:, None, place : place + n_out]
+            place += n_out
+            h = torch.baddbmm(b, h, W)
+            if layer < last:
+                h = self.activation.function(h)
+        each = F.cross_entropy(h.flatten(0, 1), y.repeat(len(θ)), reduction="none")
+        return each.view(len(θ), -1).mean(1)
+
+    def objective(self, θ: Tensor, t: int) -> Tensor:
+        """The objective `[k]` on the mini-batch of step t: the run's own order of rows, and its λ."""
+        b = len(self.y) if self.run.batch_size == "full" else int(self.run.batch_size)
+        x, y = self.x, self.y
+        if b < len(self.y):
+            epoch, number = divmod(t, self.steps_per_epoch)
+            rows = epoch_order(len(self.y), self.run.seed, epoch + 1)[number * b : (number + 1) * b]
+            x, y = self.x[rows], self.y[rows]
+        loss = self.losses(θ, x, y)
+        return loss + self.run.l2 * self.penalty(θ) if self.run.l2 else loss
+
+    def penalty(self, θ: Tensor) -> Tensor:
+        """Ω `[k]` of `θ [k, P]`: squares of the weights without biases, as in `backprop.penalty`."""
+        total, place = torch.zeros(len(θ), dtype=θ.dtype), 0
+        for n_in, n_out in zip(self.widths, self.widths[1:], strict=False):
+            total = total + θ[:, place : place + n_in * n_out].square().sum(1)
+            place += (n_in + 1) * n_out
+        return total
+
+    def on_subset(self, θ: Tensor) -> Tensor:
+        """The loss `[k]` on the first `ROWS` rows in the order of the run's first epoch."""
+        rows = epoch_order(len(self.y), self.run.seed, 1)[:ROWS]
+        x, y = self.x[rows], self.y[rows]
+        chunk = max(1, AT_ONCE // (len(rows) * max(self.widths[1:])))
+        with torch.no_grad():
+            return torch.cat([self.losses(part.to(x.dtype), x, y) for part in θ.split(chunk)])
+
+    def check(self, optimizer: OptimizerConfig) -> None:
+        """Raise `UserError` where an optimizer needs the full batch and the run has mini-batches."""
+        reason = config.FULL_BATCH_ONLY.get(optimizer.name)
+        if reason and self.run.batch_size != "full" and optimizer.name != "gd":
+            raise UserError(
+                "optimizers",
+                f"{optimizer.name} does not go with this run's mini-batches: {reason}",
+                "leave it out, or take a run of batch_size=full",
+            )
+
+
+def read(folder: Path) -> Problem:
+    """The problem that a run folder describes. Its JSON is read and nothing in it executed.
+
+    Raises `UserError` (status 4) for what is no run, (3) for data that is not there any more.
+    """
+    if not folder.exists():
+        raise UserError(str(folder), "there is no such folder", "name the folder of a run", RUN_FOLDER)
+    identity = runs.read_json(folder / "run.json")
+    flat = (identity or {}).get("config")
+    if not (folder / "run.json").exists():
+        raise UserError(str(folder), "holds no run (no run.json)", "name the folder of a run", RUN_FOLDER)
+    if identity is None or not isinstance(flat, dict) or identity.get("format") != runs.FORMAT:
+        raise UserError(
+            str(folder / "run.json"), "is damaged, or of another version", "name another run", RUN_FOLDER
+        )
+    run = dataclasses.replace(config.from_flat(flat), device="cpu")
+    made = train.prepare(run)
+    if made.data.sha256 != identity.get("data_sha256"):
+        raise UserError(
+            str(folder), f"was trained on other data than {run.data.name} is now", "bring it back", RUN_FOLDER
+        )
+    net = FFN(made.widths, run.model, run.seed, made.dtype)
+    start = torch.cat([part.detach().flatten() for layer in net.layers for part in layer])
+    assert len(start) == count_parameters(made.widths)
+    train_part = made.data.train
+    return Problem(
+        folder,
+        run,
+        tuple(made.widths),
+        net.activation,
+        start,
+        train_part.x,
+        train_part.y,
+        made.steps_per_epoch,
+    )
+
+
+def rule(problem: Problem) -> str:
+    """How a rate is chosen, in words."""
+    return f"the lowest training loss at the end ({_rows(problem)})"
+
+
+def _rows(problem: Problem) -> str:
+    n = len(problem.y)
+    return f"{ROWS:,} of {n:,} training rows" if n > ROWS else f"all {n:,} training rows"
+
+
+def on_network(problem: Problem, optimizer: OptimizerConfig, rates: Sequence[float], steps: int) -> Raced:
+    """The path of an optimizer on the network, at the rate of the lowest loss in the end."""
+    best, tried = 0, {rates[0]: math.nan}
+    if len(rates) > 1:
+        last = problem.start[None]
+
+        def remember(t: int, θ: Tensor) -> None:
+            nonlocal last
+            if t == steps:
+                last = θ.clone()
+
+        advance(problem.objective, problem.start, optimizer, rates, steps, remember)
+        scores = [loss if math.isfinite(loss) else math.inf for loss in problem.on_subset(last).tolist()]
+        best, tried = scores.index(min(scores)), dict(zip(rates, scores, strict=True))
+    every = max(1, math.ceil((steps + 1) * len(problem.start) / KEPT), math.ceil(steps / 200))
+    points: list[Tensor] = []
+    at: list[int] = []
+
+    def keep(t: int, θ: Tensor) -> None:
+        if t % every == 0 or t == steps:
+            points.append(θ[0].clone())
+            at.append(t)
+
+    advance(problem.objective, problem.start, optimizer, rates[best : best + 1], steps, keep)
+    return Raced(optimizer.name, rates[best], tried, torch.stack(points), torch.tensor(at))
+
+
+def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequence[str]) -> Scene:
+    """The paths on the plane of the first two principal components of all their points together."""
+    curves, ends = [], []
+    for one in raced:
+        losses = problem.on_subset(one.path)
+        bad = (~torch.isfinite(losses) | ~torch.isfinite(one.path).all(1)).nonzero()
+        ends.append(int(bad[0]) if len(bad) else len(losses))
+        curves.append(losses[: ends[-1]].double().numpy())
+    mean, axes, shares = principal_plane([one.path[:end] for one, end in zip(raced, ends, strict=True)])
+    projected = [
+        ((one.path[:end] - mean) @ axes).double().numpy() for one, end in zip(raced, ends, strict=True)
+    ]
+    everything = np.concatenate(projected)
+    low, high = everything.min(0), everything.max(0)
+    margin = 0.12 * np.maximum(high - low, 1e-9)
+    (low1, low2), (high1, high2) = low - margin, high + margin
+    a, b = np.linspace(low1, high1, SIDE), np.linspace(low2, high2, SIDE)
+    at = torch.from_numpy(np.stack(np.meshgrid(a, b, indexing="ij"), -1).reshape(-1, 2))
+    grid = _on_plane(problem, mean, axes, at).reshape(SIDE, SIDE)
+
+    from scipy.interpolate import RegularGridInterpolator
+
+    between = RegularGridInterpolator((a, b), grid, bounds_error=False, fill_value=None)
+    tracks = []
+    for one, xy, curve, end in zip(raced, projected, curves, ends, strict=True):
+        diverged = f"diverges by step {int(one.steps[end])}" if end < len(one.steps) else ""
+        note = ", ".join(filter(None, (diverged, about_rate(one))))
+        stepped = one.steps[:end].double().numpy()
+        tracks.append(Track(one.name, one.rate, one.tuned, note, xy, stepped, curve))
+    off = float(
+        np.median(
+            np.abs(
+                np.concatenate([_on_plane(problem, mean, axes, torch.from_numpy(xy)) for xy in projected])
+                - np.concatenate(curves)
+            )
+        )
+    )
+    size = "-".join(map(str, problem.widths))
+    batch = "full batch" if problem.run.batch_size == "full" else f"mini-batches of {problem.run.batch_size}"
+    said = (
+        f"All from the initialisation of {problem.folder.name} (seed {problem.run.seed}), on the same "
+        f"{batch}. Losses are of {_rows(problem)}. The plane of the first two principal components of "
+        f"all paths holds {100 * sum(shares):.0f} % of their variance; the loss on it differs from the loss "
+        f"along them by {off:.2g} in the median. Curves are the true losses."
+    )
+    return Scene(
+        f"{problem.run.data.name}, network {size} ({len(problem.start):,} parameters)",
+        f"principal component 1 ({100 * shares[0]:.0f} % of the variance)",
+        f"principal component 2 ({100 * shares[1]:.0f} %)",
+        "training loss (nats)",
+        (float(low1), float(high1), float(low2), float(high2)),
+        a,
+        b,
+        grid,
+        lambda xy: np.asarray(between(xy)),
+        projected[0][0],
+        (),
+        True,
+        tracks,
+        steps,
+        (*remarks, said, NOTHING_RANKED),
+    )
+
+
+def principal_plane(paths: Sequence[Tensor]) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """Mean `[P]`, the first two principal axes `[P, 2]` of all points `[n_i, P]`, their variance shares.
+
+    By the eigenvectors of the points' Gram matrix, which is small where P is large.
+    """
+    points = torch.cat(list(paths))
+    mean = points.mean(0)
+    centred = points - mean
+    gram = (centred @ centred.T).double()
+    values, vectors = torch.linalg.eigh(gram)
+    top = vectors[:, -2:].flip(1).to(points.dtype)
+    axes = centred.T @ top
+    axes = axes / axes.norm(dim=0).clamp(min=1e-30)
+    total = float(values.clamp(min=0).sum()) or 1.0
+    return mean, axes, (float(values[-1]) / total, max(0.0, float(values[-2])) / total)
+
+
+def _on_plane(problem: Problem, mean: Tensor, axes: Tensor, at: Tensor) -> Array:
+    """The loss at points `[n, 2]` of the plane, a few at a time: each is a whole network."""
+    few = max(1, 2**24 // len(mean))
+    parts = [problem.on_subset(mean + part.to(axes.dtype) @ axes.T) for part in at.split(few)]
+    return np.asarray(torch.cat(parts).double().numpy())

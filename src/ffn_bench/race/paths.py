@@ -1,0 +1,216 @@
+"""Paths of optimizers on an objective, and how their learning rates are tuned.
+
+An objective is `f(θ, t) → [k]` for `θ [k, P]`: k candidates side by side, t the step from 0, which chooses
+the noise or the mini-batch. Every candidate's value depends on its own row alone, so that one backward pass
+gives every row its own gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ffn_bench import optim
+from ffn_bench.curvature import Newton
+from ffn_bench.rules import RULES, Rule, RuleOptimizer
+from ffn_bench.schema import OptimizerConfig, TorchOptimizerConfig
+from ffn_bench.surfaces import Surface
+
+F64 = torch.float64
+
+Objective = Callable[[Tensor, int], Tensor]
+Look = Callable[[int, Tensor], None]
+"""Hears of step t and θ `[k, P]` after it; t = 0 is the start."""
+
+
+def advance(
+    objective: Objective,
+    start: Tensor,
+    config: OptimizerConfig,
+    rates: Sequence[float],
+    steps: int,
+    look: Look,
+) -> None:
+    """Let an optimizer take `steps` steps from `start [P]` with each of k `rates`; `look` sees every step.
+
+    Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's class) go one by
+    one, and `look` then sees them when all are done.
+    """
+    rule = rule_of(config)
+    if rule is not None:
+        θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
+        column = torch.tensor(rates, dtype=start.dtype)[:, None]
+        _advance(
+            objective, θ, RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column}), steps, look
+        )
+        return
+    paths: list[list[Tensor]] = []
+    for rate in rates:
+        θ = torch.nn.Parameter(start[None].clone())
+        path: list[Tensor] = []
+        optimizer = optim.build_optimizer(_one_iteration_a_step(config), [θ])
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        _advance(objective, θ, optimizer, steps, lambda t, θ, path=path: path.append(θ.clone()))  # type: ignore[misc]
+        paths.append(path)
+    for t, points in enumerate(zip(*paths, strict=True)):
+        look(t, torch.cat(points))
+
+
+def rule_of(config: OptimizerConfig) -> Rule | None:
+    """The elementwise rule behind an optimizer; None where it has none."""
+    if isinstance(config, TorchOptimizerConfig):
+        return None
+    found: Any = RULES.get(config.name) or (
+        None if config.name in optim.OPTIMIZERS else optim.plugin(config.name)
+    )
+    return found if isinstance(found, Rule) else None
+
+
+def _one_iteration_a_step(config: OptimizerConfig) -> OptimizerConfig:
+    """L-BFGS as PyTorch ships it makes twenty iterations a step; here one, so that a step is a step."""
+    return dataclasses.replace(config, max_iter=1) if config.name == "lbfgs" else config  # type: ignore[call-arg]
+
+
+def _advance(
+    objective: Objective, θ: torch.nn.Parameter, optimizer: torch.optim.Optimizer, steps: int, look: Look
+) -> None:
+    look(0, θ.detach())
+    for t in range(steps):
+
+        def value(t: int = t) -> Tensor:
+            return objective(θ, t).sum()
+
+        def closure(value: Callable[[], Tensor] = value) -> float:
+            θ.grad = None
+            (found := value()).backward()
+            return float(found.detach())
+
+        if isinstance(optimizer, Newton):
+            optimizer.step(value)
+        elif isinstance(optimizer, torch.optim.LBFGS):
+            if bool(torch.isfinite(θ).all()):  # its line search does not end well elsewhere
+                optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+        look(t + 1, θ.detach())
+
+
+# --- on a surface ---------------------------------------------------------------------------------------
+
+
+def noisy(surface: Surface, steps: int, seed: int) -> Objective:
+    """A surface as an objective. With noise, step t adds ξ_t·θ: every gradient of that step is off by ξ_t.
+
+    The draws depend on the seed alone: they are the same for every optimizer and every learning rate.
+    """
+    if not surface.noise:
+        return lambda θ, t: surface.function(θ)
+    generator = torch.Generator().manual_seed(seed)
+    ξ = surface.noise * torch.randn(steps, 2, generator=generator, dtype=F64)
+    return lambda θ, t: surface.function(θ) + θ @ ξ[t]
+
+
+@dataclass(frozen=True)
+class Raced:
+    """An optimizer with the learning rate that was chosen for it, and the path it took."""
+
+    name: str
+    rate: float
+    tried: dict[float, float]
+    """Each rate that was tried, with its score (lower is better), ∞ where it did not meet the rule's
+    conditions; one entry where the rate was given."""
+    path: Tensor
+    """`[points, P]`, the start first."""
+    steps: Tensor
+    """`[points]`: the step after which each point was looked at."""
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there was a choice."""
+        return len(self.tried) > 1
+
+    @property
+    def met(self) -> bool:
+        """Whether the rate met the conditions of the rule it was chosen by."""
+        return not self.tuned or math.isfinite(self.tried[self.rate])
+
+    @property
+    def on_edge(self) -> bool:
+        """Whether the best rate is the lowest or highest of several, so that a better one may lie beyond."""
+        return self.tuned and self.met and self.rate in (min(self.tried), max(self.tried))
+
+
+def spaced(count: int, low: float, high: float) -> list[float]:
+    """`count` rates from low to high, the ratio of neighbours the same."""
+    if count == 1:
+        return [math.sqrt(low * high)]
+    return [float(f"{low * (high / low) ** (k / (count - 1)):.6g}") for k in range(count)]
+
+
+def on_surface(
+    surface: Surface, config: OptimizerConfig, rates: Sequence[float], steps: int, seed: int
+) -> Raced:
+    """The path of an optimizer on a surface, at the best of some learning rates by `score`."""
+    start, points = torch.tensor(surface.start, dtype=F64), []
+    advance(noisy(surface, steps, seed), start, config, rates, steps, lambda t, θ: points.append(θ.clone()))
+    paths = torch.stack(points)
+    scores = [score(surface, paths[:, k]) for k in range(len(rates))]
+    best = scores.index(min(scores))  # the first of equals: the lowest rate
+    # Scores are tuples: what disqualifies a rate comes before its value.
+    tried = {rate: s[1] if s[0] == 0 else math.inf for rate, s in zip(rates, scores, strict=True)}
+    return Raced(config.name, rates[best], tried, paths[:, best], torch.arange(steps + 1))
+
+
+def rule(surface: Surface, steps: int) -> str:
+    """How `score` chooses among the rates, in words."""
+    if surface.minima:
+        return f"the lowest f after {steps} steps, of those whose path stays in the picture"
+    return (
+        "the first to leave the picture downhill, of those without a step longer than a tenth of its diagonal"
+    )
+
+
+def score(surface: Surface, path: Tensor) -> tuple[int, float]:
+    """How good a path `[points, 2]` is, lower is better, by the words of `rule`.
+
+    The first number is 0 where the conditions hold, 1 where they do not, 2 where numbers are not finite. On a
+    surface that falls for ever a rate that never leaves comes after those that do, by its last value.
+    """
+    values = surface.function(path)
+    finite = torch.isfinite(values) & torch.isfinite(path).all(1)
+    if surface.minima:
+        if not bool(finite.all()):
+            return 2, math.inf
+        return int(not bool(inside(surface, path).all())), float(values[-1])
+    left = leaves(surface, path)
+    until = len(path) - 1 if left is None else left
+    if not bool(finite[: until + 1].all()):
+        return 2, math.inf
+    longest = float(path[: until + 1].diff(dim=0).norm(dim=1).max())
+    low1, high1, low2, high2 = surface.window
+    too_long = longest > math.hypot(high1 - low1, high2 - low2) / 10
+    if left is None:
+        return int(too_long), len(path) + math.atan(float(values[-1]))
+    return int(too_long), float(left)
+
+
+def inside(surface: Surface, path: Tensor) -> Tensor:
+    """Which points of a path `[points, 2]` are in the surface's window: `[points]`, bool."""
+    low1, high1, low2, high2 = surface.window
+    a, b = path[:, 0], path[:, 1]
+    return (a >= low1) & (a <= high1) & (b >= low2) & (b <= high2)
+
+
+def leaves(surface: Surface, path: Tensor) -> int | None:
+    """The first point of a path outside the window and lower than its start, if there is one."""
+    values = surface.function(path)
+    out = (~inside(surface, path) & (values < values[0])).nonzero()
+    return int(out[0]) if len(out) else None
