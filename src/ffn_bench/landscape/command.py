@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ffn_bench.landscape.page import Page
     from ffn_bench.landscape.trained import Trained
 
+PARTS = {"train": "training", "val": "validation", "test": "test"}
 LARGE = 2e11
 """Multiply-adds of a 51 × 51 surface on all rows beyond which the defaults are 25 × 25 and 10,000 rows."""
 
@@ -77,7 +78,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
     if len(set(words(cfg.run))) < len(words(cfg.run)):
         raise UserError("run", "names a folder twice", "give each once")
-    config.one_of(cfg.part, ("train", "val", "test"), "part")
+    config.one_of(cfg.part, tuple(PARTS), "part")
     config.at_least(cfg.directions, 1, "directions")
     config.at_most(cfg.directions, 32, "directions")
     config.at_least(cfg.extent, 0.0, "extent", open_bound=True)
@@ -178,15 +179,16 @@ def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
     rows = min(len(split.y), cfg.samples or (len(split.y) if cost < LARGE else 10_000))
     x, y = split.x[:rows], split.y[:rows]
     activation = ACTIVATIONS[first.run.model.activation]
-    of = "all" if rows == len(split.y) else "the first"
-    on = f"{cfg.part} loss on {of} {rows:,} of {len(split.y):,} rows"
+    of = f"all {rows:,}" if rows == len(split.y) else f"the first {rows:,} of {len(split.y):,}"
+    on = f"{PARTS[cfg.part]} loss on {of} rows"
     console = drawn.console
 
     def values(
         origin: torch.Tensor, directions: torch.Tensor, steps: torch.Tensor, what: str
     ) -> dict[str, torch.Tensor]:
         with drawn.progress(what, len(steps)) as told:
-            loss, accuracy = surface.evaluate(origin, directions, steps, first.widths, activation, x, y, told)
+            found = surface.evaluate(origin, directions, steps, first.widths, activation, x, y, told)
+        loss, accuracy = found
         return {"loss": loss, "accuracy": accuracy}
 
     common = {
@@ -234,8 +236,9 @@ def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
         told = f"; the run logged {number(logged)}" if logged is not None else ""
         accuracy = percent(float(result["plane_accuracy"][points // 2, points // 2]))
         console.print(
-            f"{run.name}: {cfg.part} loss {number(centre)}, accuracy {accuracy} at step {run.step:,}{told}"
-            + (" (surface from the cache)" if old else ""),
+            f"{run.name}: {PARTS[cfg.part]} loss {number(centre)}, accuracy {accuracy} at step {run.step:,}"
+            + told
+            + " (surface from the cache)" * old,
             soft_wrap=True,
         )
         note = (
@@ -332,8 +335,8 @@ def _curvature(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
         drawn.console.print(
             Text(f"  trace {seen.trace:.4g}{error}; {seen.parameters:,} parameters, {rows:,} rows")
         )
-        of = "all" if rows == n else f"the first {rows:,} of"
-        note = f"the objective at step {run.step:,} on {of} {n:,} training rows, float64"
+        of = f"all {n:,}" if rows == n else f"the first {rows:,} of {n:,}"
+        note = f"the objective at step {run.step:,} on {of} training rows, float64"
         tail = f"-{k + 1}" if len(found) > 1 else ""
         drawn.add(f"curvature{tail}", figures.curvature(seen, run.name, note))
         everything[str(run.folder)] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,9 @@ def lines(steps: Tensor, losses: Tensor, accuracies: Tensor, note: str) -> Figur
             right.plot(steps, accuracy, color=colour(k), linestyle=dashes(k))
         if float(losses.max()) > 30 * max(float(losses.min()), 1e-12) > 0:
             left.set_yscale("log")
+        extent = float(steps[-1])
         for plot in (left, right):
+            plot.set_xticks([-extent, -extent / 2, 0, extent / 2, extent])
             plot.axvline(0, color=MUTED, lw=0.8, zorder=1)
             plot.set_xlabel("step; 1 is as long as the network's own filters")
         left.set_title("loss (nats)")
@@ -66,10 +69,15 @@ def surface(axes: Sequence[Tensor], losses: Tensor, note: str) -> Figure:
         left.plot(0, 0, "P", color="white", mec=INK, ms=9, mew=1.1)
         left.set(xlabel="direction 1", ylabel="direction 2", title="✚ is the trained network")
         left.set_aspect("equal")
+        extent = float(axes[0][-1])
+        ticks = [-extent, -extent / 2, 0, extent / 2, extent]
+        left.set_xticks(ticks)
+        left.set_yticks(ticks)
         right: Any = figure.add_subplot(1, 2, 2, projection="3d")
         a, b = np.meshgrid(axes[0].numpy(), axes[1].numpy(), indexing="ij")
-        right.plot_surface(a, b, losses.numpy(), cmap=COLOURS, rcount=60, ccount=60, lw=0, antialiased=True)
-        right.set(xlabel="direction 1", ylabel="direction 2")
+        shades = mpl.colormaps[COLOURS](_levels(losses)[1](losses.numpy()))
+        right.plot_surface(a, b, losses.numpy(), facecolors=shades, rcount=60, ccount=60, lw=0, shade=False)
+        right.set(xlabel="direction 1", ylabel="direction 2", xticks=ticks, yticks=ticks)
         right.set_title("loss (nats)", loc="left")
         right.view_init(elev=32, azim=-60)
         right.set_facecolor(PAPER)
@@ -101,7 +109,7 @@ def plane(
         lowest = min(float(v.min()) for p in paths for v in (p.true, p.on_plane))
         if lowest > 0:
             right.set_yscale("log")
-        right.set_title("loss: ── truly, ┄┄ on the plane")
+        right.set_title("loss at the weights ──, on the plane ┄┄")
         right.set_xlabel("epochs")
         figure.legend(loc="outside upper left", ncols=max(1, min(len(paths), 4)))
         _note(figure, f"{note}; ★ start, ● end, a dot an epoch")
@@ -147,7 +155,9 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
         drops = [float(v.sub(found.objective).abs().max()) for _, v in found.line.values()]
         right.set_xscale("symlog", linthresh=1e-4)
         right.set_xticks([-1, -1e-2, -1e-4, 1e-4, 1e-2, 1])
-        right.set_yscale("symlog", linthresh=max(1e-10, min(found.drop / 3 or math.inf, 1e-6 * max(drops))))
+        threshold = max(1e-10, min(found.drop / 3 or math.inf, 1e-6 * max(drops)))
+        right.set_yscale("symlog", linthresh=threshold)
+        right.set_ylim(-30 * max(found.drop, threshold), 2 * max(drops))
         right.axhline(0, color=MUTED, lw=0.8)
         right.set_xlabel("step along a unit vector")
         right.set_title("change of the objective")
@@ -162,15 +172,8 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
 def _contour(figure: Figure, plot: Plot, axes: Sequence[Tensor], losses: Tensor) -> None:
     """Filled contours, spaced evenly in the logarithm where the loss spans more than a factor of ten."""
     values = losses.numpy()
-    finite = values[np.isfinite(values)]
-    low, high = float(finite.min()), float(finite.max())
-    norm: Normalize
-    if low > 0 and high > 10 * low:
-        levels = np.geomspace(low, high, 26)
-        norm = LogNorm(low, high)
-    else:
-        levels = np.linspace(low, high if high > low else low + 1, 26)
-        norm = Normalize(low, levels[-1])
+    levels, norm = _levels(losses)
+    low, high = float(levels[0]), float(levels[-1])
     shown = np.clip(np.where(np.isfinite(values), values, high), low, high).T
     a, b = axes[0].numpy(), axes[1].numpy()
     image = plot.contourf(a, b, shown, levels=levels, cmap=COLOURS, norm=norm, extend="neither")
@@ -183,6 +186,18 @@ def _contour(figure: Figure, plot: Plot, axes: Sequence[Tensor], losses: Tensor)
     bar.minorticks_off()
 
 
+def _levels(losses: Tensor) -> tuple[np.ndarray[Any, Any], Normalize]:
+    values = losses.numpy()
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min()), float(finite.max())
+    if low > 0 and high > 10 * low:
+        return np.geomspace(low, high, 26), LogNorm(low, high)
+    high = high if high > low else low + 1
+    return np.linspace(low, high, 26), Normalize(low, high)
+
+
 def _note(figure: Figure, text: str) -> None:
     """What a reader must know, below the plots."""
-    figure.supxlabel(text, fontsize=7.5, color=MUTED, x=0.01, ha="left")
+    width = int(19 * figure.get_figwidth())
+    wrapped = "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, width))
+    figure.supxlabel(wrapped, fontsize=7.5, color=MUTED, x=0.01, ha="left")

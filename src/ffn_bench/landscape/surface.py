@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffn_bench.device import THREADS
 from ffn_bench.landscape.trained import explained, layered
 from ffn_bench.network import Activation
 from ffn_bench.runs import write_whole
 
 NUMBERS = 500_000
 """Activations held at once: what a cache of some megabytes takes."""
-ROWS = 2_000
+ROWS = 500
 
 
 def filter_normalised(
@@ -83,27 +86,40 @@ def evaluate(
     """
     (W, b), *_ = layered(torch.cat([origin[None], directions]), widths)
     steps = steps.to(origin)
-    loss = torch.zeros(len(steps), dtype=torch.float64)
-    hits = torch.zeros(len(steps), dtype=torch.float64)
     rows = min(len(y), ROWS)
     chunk = max(1, NUMBERS // (rows * max(widths[1:])))
     parts = []
-    for at in range(0, len(y), rows):
-        part, labels = x[at : at + rows], y[at : at + rows]
+    for part, labels in zip(x.split(rows), y.split(rows), strict=True):
         first = part @ W + b[:, None]  # [1 + D, rows, n_1]
         parts.append((first.flatten(1), labels))
-    for start in range(0, len(steps), chunk):
-        some = steps[start : start + chunk]
+
+    @torch.no_grad()
+    def some_of(some: Tensor) -> Tensor:
+        """Losses and hits `[2, len(some)]`, summed over the rows."""
+        found = torch.zeros(2, len(some), dtype=torch.float64)
         moved = layered(torch.addmm(origin[None], some, directions), widths)[1:]
         for first, labels in parts:
             h = torch.addmm(first[:1], some, first[1:]).unflatten(1, (len(labels), widths[1]))
             for W_k, b_k in moved:
                 h = torch.baddbmm(b_k[:, None], activation.function(h), W_k)
             right = h.gather(2, labels.expand(len(some), -1)[:, :, None])[..., 0]
-            loss[start : start + chunk] += (h.logsumexp(2) - right).sum(1, dtype=torch.float64)
-            hits[start : start + chunk] += (h.argmax(2) == labels).sum(1)
-        told(min(start + chunk, len(steps)))
-    return loss / len(y), hits / len(y)
+            found[0] += (h.logsumexp(2) - right).sum(1, dtype=torch.float64)
+            found[1] += (h.argmax(2) == labels).sum(1)
+        return found
+
+    # A thread a core, each with its own chunks: PyTorch's threads would wait for each other all the time.
+    before, results, done = torch.get_num_threads(), [], 0
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1)) as pool:
+            for found in pool.map(some_of, steps.split(chunk)):
+                results.append(found)
+                done += found.shape[1]
+                told(done)
+    finally:
+        torch.set_num_threads(before)
+    loss, hits = torch.cat(results, 1) / len(y)
+    return loss, hits
 
 
 def grid(low: Tensor, high: Tensor, points: int) -> tuple[list[Tensor], Tensor]:

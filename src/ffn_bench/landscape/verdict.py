@@ -206,10 +206,6 @@ def _density(
     layers: list[tuple[Tensor, Tensor]], x: Tensor, y: Tensor, run: TrainConfig, ends: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
     """The spectral density by Lanczos quadrature (Papyan, 2020), with curvlinops."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries below it, when they are imported
-        from curvlinops import HessianLinearOperator, lanczos_approximate_spectrum
-
     leaves = [torch.nn.Parameter(t.clone()) for layer in layers for t in layer]
     activation = ACTIVATIONS[run.model.activation]
 
@@ -224,15 +220,21 @@ def _density(
                 h = torch.addmm(self.leaves[k + 1], h if k == 0 else activation.function(h), self.leaves[k])
             return h
 
-    operator = HessianLinearOperator(
-        Net(), torch.nn.CrossEntropyLoss(), leaves, [(x, y)], check_deterministic=False
-    )
     shift = 2 * run.l2  # of the weights, which are nearly all of the parameters
-    low, high = ends[0] - shift, ends[1] - shift
-    torch.manual_seed(0)
-    where, density = lanczos_approximate_spectrum(
-        operator, ncv=min(64, len(flat(layers)) - 1), num_points=512, num_repeats=2, boundaries=(low, high)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, of libraries below it
+        from curvlinops import HessianLinearOperator, lanczos_approximate_spectrum
+
+        loss, rows = torch.nn.CrossEntropyLoss(), [(x, y)]
+        operator = HessianLinearOperator(Net(), loss, leaves, rows, check_deterministic=False)
+        torch.manual_seed(0)
+        where, density = lanczos_approximate_spectrum(
+            operator,
+            ncv=min(64, len(flat(layers)) - 1),
+            num_points=512,
+            num_repeats=2,
+            boundaries=(ends[0] - shift, ends[1] - shift),
+        )
     return where.detach().double() + shift, density.detach().double()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ffn_bench.backprop import by_autograd, loss_of
 from ffn_bench.curvature import gradient_and_hessian
 from ffn_bench.data import Data, load
+from ffn_bench.landscape.surface import filter_normalised
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.network import FFN
 from ffn_bench.schema import HiddenConfig, MoonsConfig
@@ -174,20 +175,6 @@ def counting(context: Context) -> Iterator[Row]:
             f"{share:.4f} < {0.5**P:.4f}",
             share < 0.5**P,
         )
-
-
-def filter_normalised(
-    layers: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator
-) -> list[tuple[Tensor, Tensor]]:
-    """A random direction whose filters (a unit's incoming weights) have the norms of the network's own.
-
-    Biases stay where they are. Source: Li et al., "Visualizing the Loss Landscape of Neural Nets" (2018).
-    """
-    direction = []
-    for W, b in layers:
-        d = torch.randn(W.shape, generator=generator, dtype=W.dtype)
-        direction.append((d * W.norm(dim=0) / d.norm(dim=0), torch.zeros_like(b)))
-    return direction
 
 
 def along(
