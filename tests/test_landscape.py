@@ -346,7 +346,7 @@ def test_pictures_of_one_and_of_several_runs(
     assert ffn("-m", "data=moons", "optimizer=sgd,adam", "epochs=4", "trajectory=true", "name=s").code == 0
     folders = sorted(p.parent.name for p in (tmp_path / "outputs/sweeps/s").glob("*/run.json"))
     listed = ",".join(f"'outputs/sweeps/s/{name}'" for name in folders)
-    result = landscape(f"run=[{listed}]", "points=9", "tensorboard=true")
+    result = landscape("run=outputs/sweeps/s/*optimizer=*", "points=9", "tensorboard=true")
     assert result.code == 0, result.err
     folder = tmp_path / "outputs/sweeps/s/landscape"
     names = {p.stem for p in folder.glob("*.png")}
@@ -403,8 +403,8 @@ def test_the_page_turns_in_a_browser_without_a_network(
 
 
 ERRORS = [
-    (("run=nowhere",), "nowhere: is not there; name a run's folder", 4),
-    (("run=empty",), "empty: is no run (it has no run.json)", 4),
+    (("run=nowhere",), "nowhere: there is no such folder", 4),
+    (("run=empty",), "empty: holds no run", 4),
     ((), "run: has no value", 2),
     (("run=a", "runs=a"), "runs: no such key (did you mean 'run'?)", 2),
     (("run=a", "part=valid"), "part: 'valid' is not known", 2),
@@ -412,7 +412,6 @@ ERRORS = [
     (("run=a", "extent=0"), "extent: 0 is too small", 2),
     (("run=a", "directions=0"), "directions: 0 is too small", 2),
     (("run=a", "save=a/run.json/x"), "is below a file, or is one", 4),
-    (("run=[a,a]",), "run: names a folder twice", 2),
     (("-m", "run=a"), "-m: there is nothing to sweep", 2),
     (("run=[a,b]",), "b: has another widths than a; draw them apart", 4),
     (("run=c",), "c: has no checkpoint", 4),

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from ffn_bench import cli, config, runs, schema
 from ffn_bench.compare.command import quote, words
+from ffn_bench.compare.read import find
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ffn_bench.landscape.trained import Trained
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
+MANY = 12
+"""Runs in one picture."""
 LARGE = 2e11
 """Multiply-adds of a 51 × 51 surface on all rows beyond which the defaults are 25 × 25 and 10,000 rows."""
 
@@ -37,7 +40,11 @@ LARGE = 2e11
 def landscape(cfg: DictConfig, typed: str) -> None:
     """Draw what `cfg` asks for; `typed` is the command, for the record. Raises `UserError`."""
     check(cfg)
-    folders = [Path(name) for name in words(cfg.run)]
+    here = Path.cwd()
+    folders = [f.relative_to(here) if f.is_relative_to(here) else f for f in find(words(cfg.run))]
+    if len(folders) > MANY:
+        what = f"{len(folders)} runs are more than a picture holds"
+        raise UserError("run", what, f"name at most {MANY}, as a list or by a glob")
     folder = Path(cfg.save) if cfg.save else _beside(folders)
     if any(p.is_file() for p in (folder, *folder.parents)):
         raise UserError(str(folder), "is below a file, or is one", "name another with save=…", RUN_FOLDER)
@@ -76,8 +83,6 @@ def check(cfg: DictConfig) -> None:
             raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
     if not words(cfg.run):
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
-    if len(set(words(cfg.run))) < len(words(cfg.run)):
-        raise UserError("run", "names a folder twice", "give each once")
     config.one_of(cfg.part, tuple(PARTS), "part")
     config.at_least(cfg.directions, 1, "directions")
     config.at_most(cfg.directions, 32, "directions")

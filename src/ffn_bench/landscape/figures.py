@@ -146,7 +146,7 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
             left.axvline(found.high, color=SERIES[2], lw=1.2, label=f"λ_max {found.high:.3g}")
             left.set_xlabel("eigenvalue λ")
             left.set_title("spectral density of the Hessian (Lanczos)")
-            left.legend(loc="upper right")
+            left.legend(loc="upper center")
         for k, (which, label) in enumerate((("lowest", "λ_min"), ("highest", "λ_max"))):
             steps, along = found.line[which]
             right.plot(

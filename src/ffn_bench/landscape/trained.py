@@ -48,12 +48,9 @@ class Trained:
 def load(folder: Path) -> Trained:
     """Read a run folder; nothing in it is executed. Everything is on the CPU, in the run's dtype.
 
-    Raises `UserError`: status 4 for a folder that is no run, is damaged or has no checkpoint, 3 for data that
+    Raises `UserError`: status 4 for a run that is damaged or has no checkpoint, 3 for data that
     are no longer those it was trained on.
     """
-    if not (folder / "run.json").exists():
-        what = "is not there" if not folder.exists() else "is no run (it has no run.json)"
-        raise UserError(str(folder), what, "name a run's folder", RUN_FOLDER)
     found = read.read(folder)
     run = dataclasses.replace(config.from_flat(found.config), device="cpu")
     made = train.prepare(run)
