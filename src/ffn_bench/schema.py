@@ -389,7 +389,7 @@ class RaceConfig:
     optimizers: Any = None
     steps: int = 200
     lr: Any = None
-    tune: int = 25
+    budget: int = 25
     rates: list[float] = field(default_factory=lambda: [1e-4, 1e2])
     start: list[float] | None = None
     seed: int = 0

@@ -45,8 +45,8 @@ def race(cfg: DictConfig, typed: str) -> None:
             raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
     config.at_least(cfg.steps, 1, "steps")
     config.at_most(cfg.steps, 100_000, "steps")
-    config.at_least(cfg.tune, 1, "tune")
-    config.at_most(cfg.tune, 1000, "tune")
+    config.at_least(cfg.budget, 1, "budget")
+    config.at_most(cfg.budget, 1000, "budget")
     config.check_seed(cfg.seed, "seed")
     low, high = bounds(cfg.rates)
     names = chosen(cfg)
@@ -70,7 +70,7 @@ def race(cfg: DictConfig, typed: str) -> None:
     optimizers = [compose(name) for name in names]
     for optimizer in optimizers:
         optim.check_optimizer(optimizer)
-    rates = {name: [given[name]] if name in given else paths.spaced(cfg.tune, low, high) for name in names}
+    rates = {name: [given[name]] if name in given else paths.spaced(cfg.budget, low, high) for name in names}
     console, began = make_console(), time.perf_counter()
     with progress(console, "racing", len(names)) as told:
         raced, scene = (on_network if cfg.surface == "network" else on_surface)(cfg, optimizers, rates, told)
@@ -132,7 +132,9 @@ def given_rates(lr: Any, names: Sequence[str]) -> dict[str, float]:
                 "lr", f"{name!r} does not run{nearest(str(name), names)}", f"runs: {', '.join(names)}"
             )
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
-            raise UserError("lr", f"{rate!r} is no learning rate", "write lr=0.05 or lr={sgd:0.1,adam:0.05}")
+            raise UserError(
+                "lr", f"{rate!r} is no learning rate", "write lr=0.05 or 'lr={sgd:0.1,adam:0.05}'"
+            )
     return {str(name): float(rate) for name, rate in table.items()}
 
 
@@ -217,13 +219,16 @@ def on_network(
 def rates_in_words(cfg: DictConfig, rates: Mapping[str, Sequence[float]], rule: str) -> str:
     """The learning-rate rule of a picture."""
     fixed = [name for name, tried in rates.items() if cfg.lr is not None and len(tried) == 1]
-    others = "All other settings as shipped."
+    others = "All other settings as shipped" + (
+        ", lbfgs with one iteration a step" if "lbfgs" in rates else ""
+    )
+    others += "."
     low, high = cfg.rates
     if len(fixed) == len(rates):
         return f"Learning rates η were given, not tuned. {others}"
     tuned = (
-        f"each optimizer tried {cfg.tune}, log-spaced from {low:g} to {high:g}, and got {rule}."
-        if cfg.tune > 1
+        f"each optimizer tried {cfg.budget}, log-spaced from {low:g} to {high:g}, and got {rule}."
+        if cfg.budget > 1
         else f"each is {math.sqrt(low * high):.6g}, the middle of the range."
     )
     given = f" Given, not tuned: {', '.join(fixed)}." if fixed else ""
@@ -249,7 +254,7 @@ def show(console: Console, scene: Scene, raced: Sequence[Raced]) -> None:
         table.add_row(*map(Text, cells))
     console.print(table)
     for remark in scene.remarks:
-        console.print(Text(f"  {remark}", style="dim"))
+        console.print(Text(f"  {remark}", style="dim"), soft_wrap=not console.is_terminal)
 
 
 def write(

@@ -52,7 +52,7 @@ def _look(k: int) -> dict[str, Any]:
     return {
         "color": colour(k),
         "linestyle": dashes(k),
-        "linewidth": max(1.4, 3.6 - 0.24 * k),
+        "linewidth": max(1.6, 3.6 - 0.24 * k),
         "zorder": 4 + k / 100,
         "solid_capstyle": "round",
     }
@@ -72,18 +72,16 @@ def _frame(scene: Scene, words: bool = True) -> tuple[Figure, Any]:
 
 def _names(figure: Figure, scene: Scene, top: float, bottom: float) -> None:
     """The optimizers with their learning rates, beside the plots."""
-    rows = len(scene.tracks)
-    pitch = min((top - bottom) / rows, 0.074)
+    pitch = min((top - bottom) / len(scene.tracks), 0.074)
+    large, small = (9.0, 7.5) if pitch > 0.046 else (7.5, 6.0)
+    below = (large + small) / 2 / (72 * SIZE[1])  # from the middle of a line to that of the next
     figure.text(0.797, top + 0.01, "optimizer, learning rate η", fontsize=8.5, color=MUTED)
     for k, track in enumerate(scene.tracks):
         y = top - pitch * (k + 0.5)
-        line = Line2D([0.797, 0.823], [y, y], transform=figure.transFigure, **_look(k))
-        figure.add_artist(line)
-        note = track.note and (f"\n{track.note}" if pitch > 0.05 else f" {track.note}")
-        figure.text(0.83, y, track.name, fontsize=9, va="center", color=INK)
-        figure.text(0.985, y, f"{track.rate:.3g}", fontsize=9, va="center", ha="right", color=INK)
-        if note and pitch > 0.05:
-            figure.text(0.83, y - 0.027, track.note, fontsize=7.5, va="center", color=MUTED)
+        figure.add_artist(Line2D([0.797, 0.823], [y, y], transform=figure.transFigure, **_look(k)))
+        figure.text(0.83, y, track.name, fontsize=large, va="center", color=INK)
+        figure.text(0.985, y, f"{track.rate:.3g}", fontsize=large, va="center", ha="right", color=INK)
+        figure.text(0.83, y - 1.12 * below, track.note, fontsize=small, va="center", color=MUTED)
 
 
 def _is_log(scene: Scene) -> bool:
@@ -115,7 +113,10 @@ def _contours(figure: Figure, plot: Plot, scene: Scene) -> None:
     plot.set(xlim=(low1, high1), ylim=(low2, high2), xlabel=scene.x, ylabel=scene.y)
     plot.grid(False)
     bar = figure.colorbar(shades, ax=plot, pad=0.02, aspect=34, fraction=0.045)
-    bar.set_label(scene.z, fontsize=8.5)
+    if len(scene.z) < 12:
+        bar.ax.set_title(scene.z, fontsize=8.5, fontweight="normal", color=INK, loc="left")
+    else:
+        bar.set_label(scene.z, fontsize=8.5)
     if _is_log(scene):
         decades = np.arange(np.ceil(np.log10(levels[0])), np.floor(np.log10(levels[-1])) + 1)
         bar.set_ticks([10.0**d for d in decades], labels=[f"$10^{{{int(d)}}}$" for d in decades])

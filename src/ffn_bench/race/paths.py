@@ -7,7 +7,6 @@ gives every row its own gradient.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,9 +53,13 @@ def advance(
     for rate in rates:
         θ = torch.nn.Parameter(start[None].clone())
         path: list[Tensor] = []
-        optimizer = optim.build_optimizer(_one_iteration_a_step(config), [θ])
+        optimizer = optim.build_optimizer(config, [θ])
         for group in optimizer.param_groups:
             group["lr"] = rate
+            if isinstance(
+                optimizer, torch.optim.LBFGS
+            ):  # ships with up to 20 iterations a step; here a step is one
+                group["max_iter"], group["max_eval"] = 1, 25
         _advance(objective, θ, optimizer, steps, lambda t, θ, path=path: path.append(θ.clone()))  # type: ignore[misc]
         paths.append(path)
     for t, points in enumerate(zip(*paths, strict=True)):
@@ -71,11 +74,6 @@ def rule_of(config: OptimizerConfig) -> Rule | None:
         None if config.name in optim.OPTIMIZERS else optim.plugin(config.name)
     )
     return found if isinstance(found, Rule) else None
-
-
-def _one_iteration_a_step(config: OptimizerConfig) -> OptimizerConfig:
-    """L-BFGS as PyTorch ships it makes twenty iterations a step; here one, so that a step is a step."""
-    return dataclasses.replace(config, max_iter=1) if config.name == "lbfgs" else config  # type: ignore[call-arg]
 
 
 def _advance(

@@ -1,0 +1,524 @@
+"""`ffn-race`: surfaces and paths against known numbers; what is written; what a person sees."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import io
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cases import options, parsed
+from conftest import Command, Result, files_below
+from ffn_bench import surfaces
+from ffn_bench.backprop import penalty
+from ffn_bench.curvature import gradient_and_hessian
+from ffn_bench.errors import UserError
+from ffn_bench.race import command, figures, network, paths, scene
+from ffn_bench.schema import OptimizerConfig
+from ffn_bench.surfaces import SURFACES, Surface
+
+F64 = torch.float64
+IN_THE_PLANE = [name for name in options("optimizer") if name != "torch"]
+_configs: dict[str, OptimizerConfig] = {}
+
+
+def config_of(name: str) -> OptimizerConfig:
+    if name not in _configs:
+        _configs[name] = parsed(f"optimizer={name}").optimizer
+    return _configs[name]
+
+
+def path_of(surface: Surface, name: str, lr: float, steps: int, seed: int = 0) -> Tensor:
+    return paths.on_surface(surface, config_of(name), [lr], steps, seed).path
+
+
+def derivatives(name: str, at: tuple[float, float]) -> tuple[float, Tensor, Tensor]:
+    θ = torch.tensor(at, dtype=F64, requires_grad=True)
+    value = SURFACES[name].function(θ)
+    return float(value.detach()), *gradient_and_hessian(value, [θ])
+
+
+# --- surfaces -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [(n, m) for n, s in SURFACES.items() for m in s.minima], ids=lambda v: str(v)
+)
+def test_minima_are_minima(name: str, at: tuple[float, float]) -> None:
+    value, g, H = derivatives(name, at)
+    assert value == pytest.approx(0, abs=1e-25)
+    assert g.tolist() == pytest.approx([0, 0], abs=1e-10)
+    assert float(torch.linalg.eigvalsh(H)[0]) > 0
+
+
+def test_saddles_are_saddles() -> None:
+    _, g, H = derivatives("saddle", (0.0, 0.0))
+    assert g.tolist() == [0, 0]
+    assert torch.linalg.eigvalsh(H).tolist() == [-2, 2]
+    value, g, H = derivatives("monkey", (0.0, 0.0))
+    assert value == float(g.abs().max()) == float(H.abs().max()) == 0  # the Hessian says nothing
+    ring = torch.linspace(0, 2 * math.pi, 721, dtype=F64)[:-1] + 1e-3
+    signs = SURFACES["monkey"].function(torch.stack([ring.cos(), ring.sin()], 1)).sign()
+    assert int((signs != signs.roll(1)).sum()) == 6  # three ways down: two legs and a tail
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value"),
+    [
+        ("rosenbrock", (-1.2, 1.0), 24.2),
+        ("beale", (0.0, 0.0), 14.203125),
+        ("himmelblau", (0.0, 0.0), 170.0),
+        ("rastrigin", (0.5, 0.5), 40.5),
+        ("valley", (2.0, 0.1), 2.5),
+    ],
+)
+def test_values_of_the_literature(name: str, at: tuple[float, float], value: float) -> None:
+    assert derivatives(name, at)[0] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_starts_and_minima_are_in_the_window(name: str) -> None:
+    surface = SURFACES[name]
+    points = torch.tensor([surface.start, *surface.minima], dtype=F64)
+    assert bool(paths.inside(surface, points).all())
+
+
+# --- paths ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", IN_THE_PLANE)
+@pytest.mark.parametrize("surface", SURFACES)
+def test_every_optimizer_runs_on_every_surface(surface: str, name: str) -> None:
+    raced = paths.on_surface(SURFACES[surface], config_of(name), [0.001, 0.01], 5, seed=0)
+    assert raced.path.shape == (6, 2)
+    assert raced.path[0].tolist() == list(SURFACES[surface].start)
+    assert bool(torch.isfinite(raced.path).all())
+    assert not torch.equal(raced.path[0], raced.path[-1])
+
+
+def test_gradient_descent_on_the_quadratic_is_its_closed_form() -> None:
+    found = path_of(SURFACES["valley"], "sgd", 0.015, 60)
+    t = torch.arange(61, dtype=F64)
+    for axis, curvature in enumerate((1.0, 100.0)):
+        expected = SURFACES["valley"].start[axis] * (1 - 0.015 * curvature) ** t
+        torch.testing.assert_close(found[:, axis], expected, rtol=1e-12, atol=1e-14)
+    assert torch.equal(found, path_of(SURFACES["valley"], "gd", 0.015, 60))
+
+
+TORCH: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
+    "momentum": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
+    "nesterov": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, nesterov=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, 0.01),
+    "adadelta": lambda p: torch.optim.Adadelta(p, 0.01),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01),
+    "adam": lambda p: torch.optim.Adam(p, 0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.01),
+    "adamax": lambda p: torch.optim.Adamax(p, 0.01),
+    "radam": lambda p: torch.optim.RAdam(p, 0.01),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_paths_are_those_of_torch_optim(name: str) -> None:
+    surface = SURFACES["beale"]
+    θ = torch.nn.Parameter(torch.tensor(surface.start, dtype=F64))
+    optimizer = TORCH[name]([θ])
+    expected = [θ.detach().clone()]
+    for _ in range(40):
+        optimizer.zero_grad()
+        surface.function(θ).backward()
+        optimizer.step()
+        expected.append(θ.detach().clone())
+    torch.testing.assert_close(
+        path_of(surface, name, 0.01, 40), torch.stack(expected), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_newton_and_lbfgs_end_the_quadratic() -> None:
+    """L-BFGS takes an iteration a step: with exact memory a quadratic of two variables ends in a few."""
+    assert float(path_of(SURFACES["valley"], "newton", 1.0, 3)[-1].norm()) < 1e-6
+    path = path_of(SURFACES["valley"], "lbfgs", 1.0, 6)
+    assert float(path[-1].norm()) < 1e-6 < float(path[1].norm())
+
+
+def test_rates_side_by_side_are_rates_alone() -> None:
+    points: list[Tensor] = []
+    surface = SURFACES["rosenbrock"]
+    start, rates = torch.tensor(surface.start, dtype=F64), [0.001, 100.0, 0.01]  # the second one diverges
+    paths.advance(
+        paths.noisy(surface, 30, 0), start, config_of("momentum"), rates, 30,
+        lambda t, θ: points.append(θ.clone()),
+    )  # fmt: skip
+    for k, rate in enumerate(rates):
+        alone = path_of(surface, "momentum", rate, 30)
+        torch.testing.assert_close(torch.stack(points)[:, k], alone, equal_nan=True)
+
+
+def test_the_noise_is_the_same_for_all() -> None:
+    """A step of SGD shows the gradient: off by the same draw, whatever the rate and the path."""
+    surface = SURFACES["noisy_valley"]
+    slow, fast = (path_of(surface, "sgd", lr, 20, seed=3) for lr in (1e-3, 1e-2))
+    drawn = [
+        -(p.diff(dim=0) / lr) - p[:-1] * torch.tensor([1.0, 100.0]) for p, lr in ((slow, 1e-3), (fast, 1e-2))
+    ]
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=1e-9)
+    assert float(drawn[0].std()) == pytest.approx(2.0, rel=0.4)
+    other = path_of(surface, "sgd", 1e-3, 20, seed=4)
+    assert not torch.equal(slow, other)
+    assert torch.equal(slow, path_of(surface, "sgd", 1e-3, 20, seed=3))
+
+
+# --- tuning ---------------------------------------------------------------------------------------------
+
+
+def test_rates_are_spaced() -> None:
+    assert paths.spaced(25, 1e-4, 1e2)[::4] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100])
+    assert paths.spaced(1, 1e-2, 1.0) == pytest.approx([0.1])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "newton"])
+def test_the_tuned_rate_is_the_best_of_the_tried(name: str) -> None:
+    surface, rates = SURFACES["valley"], paths.spaced(9, 1e-4, 1e2)
+    raced = paths.on_surface(surface, config_of(name), rates, 50, seed=0)
+    assert list(raced.tried) == rates
+    ends = {}
+    for rate in rates:
+        path = path_of(surface, name, rate, 50)
+        ends[rate] = (
+            float(surface.function(path[-1])) if bool(paths.inside(surface, path).all()) else math.inf
+        )
+    assert raced.tried == pytest.approx(ends)
+    assert ends[raced.rate] == min(ends.values()) < math.inf
+    assert torch.equal(raced.path, path_of(surface, name, raced.rate, 50))
+
+
+def test_on_a_saddle_the_first_to_leave_wins_without_long_steps() -> None:
+    surface, rates = SURFACES["saddle"], paths.spaced(25, 1e-4, 1e2)
+    raced = paths.on_surface(surface, config_of("sgd"), rates, 200, seed=0)
+    diagonal = math.hypot(2.4, 2.4)
+    left = paths.leaves(surface, raced.path)
+    assert left == raced.tried[raced.rate] == 27
+    assert float(raced.path[: left + 1].diff(dim=0).norm(dim=1).max()) <= diagonal / 10
+    (higher,) = [r for r in rates if raced.rate < r < 2 * raced.rate]
+    path = path_of(surface, "sgd", higher, 200)
+    until = paths.leaves(surface, path)
+    assert until is not None and until < left
+    assert float(path[: until + 1].diff(dim=0).norm(dim=1).max()) > diagonal / 10
+
+
+def test_what_is_said_of_rates() -> None:
+    surface = SURFACES["valley"]
+    edge = paths.on_surface(surface, config_of("sgd"), [1e-4, 1e-3, 1e-2], 20, 0)
+    assert edge.on_edge and scene.about_rate(edge) == "η on the edge"
+    wild = paths.on_surface(surface, config_of("sgd"), [10.0, 100.0], 20, 0)
+    assert not wild.met and scene.about_rate(wild) == "no η fits the rule"
+    given = paths.on_surface(surface, config_of("sgd"), [100.0], 20, 0)
+    assert given.met and not given.on_edge and scene.about_rate(given) == ""
+
+
+# --- scenes and pictures --------------------------------------------------------------------------------
+
+
+def scene_on(name: str, rates: dict[str, float], steps: int = 30) -> scene.Scene:
+    raced = [paths.on_surface(SURFACES[name], config_of(n), [lr], steps, 0) for n, lr in rates.items()]
+    return scene.of_surface(name, SURFACES[name], raced, steps, ["the rule"])
+
+
+def test_paths_that_leave_or_diverge_end_there_and_it_is_said() -> None:
+    falls = scene_on("saddle", {"sgd": 0.1, "adam": 0.05})
+    assert falls.tracks[0].note == "leaves at step 27"
+    assert len(falls.tracks[0].xy) == 28
+    assert falls.last == 30
+    wild = scene_on("valley", {"sgd": 1.0, "momentum": 0.01, "adagrad": 1.0}, steps=300)
+    assert wild.tracks[0].note.startswith("diverges, step ")
+    assert np.isfinite(wild.tracks[0].values).all()
+    assert wild.tracks[1].note == ""
+    out = scene_on("valley", {"nesterov": 0.0199}, steps=300)
+    assert out.tracks[0].note.startswith("outside at step") or out.tracks[0].note.startswith("diverges")
+    for one in (wild, out, falls):
+        figures.draw_all(one)
+
+
+def test_a_scene_takes_the_minimum_off() -> None:
+    found = scene_on("himmelblau", {"adam": 0.1})
+    assert found.z == "f − min f"
+    assert found.grid.min() >= 0
+    assert found.tracks[0].values[0] == pytest.approx(
+        float(SURFACES["himmelblau"].function(torch.tensor([-0.5, -0.5])))
+    )
+    assert scene.NOTHING_RANKED in found.remarks
+
+
+@pytest.mark.parametrize("count", [1, 24])
+def test_names_stay_in_the_picture(count: int) -> None:
+    names = [f"lecture/optimizer-{k}" for k in range(count)]
+    one = scene_on("beale", {"adam": 0.1}).tracks[0]
+    many = [
+        scene.Track(n, 0.000123, True, "outside at step 7, η on the edge", one.xy, one.steps, one.values)
+        for n in names
+    ]
+    found = scene_on("beale", {"adam": 0.1})
+    drawn = figures.flat(scene.Scene(**{**vars(found), "tracks": many})).figure
+    box = drawn.bbox
+    renderer = drawn.canvas.get_renderer()  # type: ignore[attr-defined]
+    for text in drawn.texts:
+        extent = text.get_window_extent(renderer)
+        assert extent.x0 >= 0 and extent.x1 <= box.x1 and extent.y0 >= 0 and extent.y1 <= box.y1, text
+
+
+# --- the command ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def race(
+    ffn: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """`race("surface=saddle")` runs `ffn-race` in an empty folder."""
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["ffn-race", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            command.main()
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+        finally:
+            gc.enable()
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+def test_everything_is_written(race: Callable[..., Result], tmp_path: Path) -> None:
+    result = race(
+        "surface=saddle", "optimizers=sgd,lecture/adam", "steps=40", "budget=9", "lr={sgd:0.05}",
+        "tensorboard=true", "save=a folder",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "ranks nothing" in result.out and "Given, not tuned: sgd" in result.out
+    folder = tmp_path / "a folder"
+    typed = "ffn-race surface=saddle"
+    for name in ("race", "race-3d"):
+        with Image.open(folder / f"{name}.png") as picture:
+            picture.load()
+            assert picture.size == (1920, 1080)
+            assert picture.info["Description"].startswith(typed)
+        svg = (folder / f"{name}.svg").read_text()
+        assert typed in svg and "this ranks nothing" in svg and "Learning rates η" in svg
+    numbers = json.loads((folder / "race.json").read_text())
+    last = math.ceil(1.08 * max(o["steps"][-1] for o in numbers["optimizers"]))
+    with Image.open(folder / "race.gif") as film:
+        assert film.n_frames == min(last, 40) + 1  # type: ignore[attr-defined]
+        assert film.info["comment"].decode().startswith(typed)
+        for k in range(film.n_frames):  # type: ignore[attr-defined]
+            film.seek(k)
+            film.load()
+    sgd, adam = numbers["optimizers"]
+    assert (sgd["name"], sgd["lr"], sgd["tried"]) == ("sgd", 0.05, [])
+    assert adam["lr"] in [t["lr"] for t in adam["tried"]] and len(adam["tried"]) == 9
+    events = list(folder.glob("events.out.tfevents.*"))
+    assert len(events) == 1 and b"race-3d" in events[0].read_bytes()
+    if shutil.which("ffprobe"):
+        probe = [
+            "ffprobe",
+            "-v",
+            "error",
+            "-show_entries",
+            "format_tags=comment:stream=codec_name,width,height",
+        ]
+        said = subprocess.run(
+            [*probe, str(folder / "race.mp4")], check=True, capture_output=True, text=True
+        ).stdout
+        assert typed in said and "h264" in said
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_palette_holds_every_colour() -> None:
+    film = [Image.new("RGB", (8, 8), c) for c in ("#0072b2", "#d55e00", "#cc6699", "#fefefe")]
+    found = Image.open(io.BytesIO(figures.gif(film, "ffn-race")))
+    for k, frame in enumerate(film):
+        found.seek(k)
+        ours, theirs = frame.getpixel((0, 0)), found.convert("RGB").getpixel((0, 0))
+        assert np.abs(np.subtract(ours, theirs)).max() <= 2  # type: ignore[arg-type]
+
+
+def test_without_ffmpeg_there_is_no_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert figures.mp4([Image.new("RGB", (8, 8))], "ffn-race") is None
+
+
+def bowl() -> Surface:
+    return Surface(lambda θ: (θ**2).sum(-1), "θ1² + θ2²", (1.0, 1.0), (-2.0, 2.0, -2.0, 2.0), ((0.0, 0.0),))
+
+
+BOWL = bowl()
+NO_SURFACE = 3
+
+
+def test_a_surface_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = importlib.metadata.EntryPoints(
+        importlib.metadata.EntryPoint(name, f"{__name__}:{value}", surfaces.PLUGINS)
+        for name, value in (("bowl", "BOWL"), ("three", "NO_SURFACE"), ("gone", "NOWHERE"))
+    )
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[BOWL.function.__module__])
+    assert surfaces.find("bowl") is BOWL
+    for name, what in (("three", "is no surface"), ("gone", "cannot be imported"), ("bowls", "mean 'bowl'")):
+        with pytest.raises(UserError, match=what):
+            surfaces.find(name)
+
+
+MISTAKES = [
+    (["surface=sadle"], 2, "did you mean 'saddle'"),
+    (["surface='a**2'"], 2, "is not known"),
+    (["optimizers=[adm]"], 2, "did you mean 'adam'"),
+    (["optimizers=[]"], 2, "optimizers: is empty"),
+    (["optimizers=[sgd,sgd]"], 2, "is there twice"),
+    (["optimizers=[torch]"], 2, "needs the name of a class"),
+    (["optimizers=[adam@x]"], 2, "is no name"),
+    (["steps=0"], 2, "steps: 0 is too small"),
+    (["budget=0"], 2, "budget: 0 is too small"),
+    (["rates=[1,0.1]"], 2, "is no range"),
+    (["lr=0"], 2, "is no learning rate"),
+    (["lr={adm:1}"], 2, "'adm' does not run"),
+    (["lr=[1,2]"], 2, "is no learning rate"),
+    (["start=[1]"], 2, "is no point"),
+    (["start=[9,9]"], 2, "is not in the picture"),
+    (["seed=-1"], 2, "seed: -1"),
+    (["bogus=1"], 2, "no such key"),
+    (["save="], 2, "save: is empty"),
+    (["save=file"], 4, "is a file"),
+    (["save=file/below"], 4, "is a file"),
+    (["-m", "surface=saddle,beale"], 2, "nothing to sweep"),
+    (["surface=network"], 2, "run: has no value"),
+    (["run=x"], 2, "does not go with surface=saddle"),
+    (["surface=network", "run=nowhere"], 4, "there is no such folder"),
+    (["surface=network", "run=."], 4, "holds no run"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), MISTAKES, ids=lambda v: str(v)[:40])
+def test_mistakes_are_one_line_and_create_nothing(
+    race: Callable[..., Result], tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = race(*arguments)
+    assert (result.code, result.err.count("\n")) == (code, 1), result.err
+    assert said in result.err
+    assert [p.name for p in files_below(tmp_path)] == ["file"]
+
+
+# --- networks -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(ffn: Command, tmp_path: Path) -> Path:
+    assert ffn("data=moons", "model.hidden=[6]", "epochs=1", "seed=3", "l2=0.01", "name=run").code == 0
+    return tmp_path / "outputs" / "run"
+
+
+def test_a_network_starts_and_steps_as_ffn_train_does(trained: Path) -> None:
+    """Two epochs of SGD in the race, against the training loop with the same configuration."""
+    from ffn_bench.train import build_eager
+
+    problem = network.read(trained)
+    flat = json.loads((trained / "run.json").read_text())["config"]
+    run = parsed(
+        "data=moons", "model.hidden=[6]", "epochs=2", "seed=3", "l2=0.01", "lr=0.1", "optimizer=momentum"
+    )
+    assert flat["seed"] == 3
+    engine, _ = build_eager(run)
+    layers = engine.network.layers
+    start = torch.cat([p.detach().flatten() for layer in layers for p in layer])
+    assert torch.equal(problem.start, start)
+    assert float(problem.penalty(start[None])[0]) == pytest.approx(float(penalty(layers).detach()))
+    for _ in engine.measurements():
+        pass
+    raced = network.on_network(problem, config_of("momentum"), [0.1], engine.steps)
+    end = torch.cat([p.detach().flatten() for layer in layers for p in layer])
+    assert raced.steps[-1] == engine.steps
+    torch.testing.assert_close(raced.path[-1], end, rtol=1e-3, atol=1e-4)
+
+
+def test_principal_plane_of_a_plane() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(30, 2, generator=generator, dtype=F64))[0]
+    inside = torch.randn(50, 2, generator=generator, dtype=F64) * torch.tensor([3.0, 1.0])
+    inside -= inside.mean(0)
+    points = 5 + inside @ basis.T
+    mean, axes, shares = network.principal_plane([points[:20], points[20:]])
+    assert sum(shares) == pytest.approx(1)
+    values = torch.linalg.svdvals(inside) ** 2
+    assert shares[0] == pytest.approx(float(values[0] / values.sum()))
+    torch.testing.assert_close(mean + (points - mean) @ axes @ axes.T, points)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(2, dtype=F64))
+
+
+def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_path: Path) -> None:
+    result = race(
+        "surface=network", f"run={trained}", "optimizers=[sgd,adam]", "steps=12", "budget=5",
+        "animation=false",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "% of their variance" in result.out and "seed 3" in result.out
+    folder = tmp_path / "outputs" / "race" / "network"
+    assert {p.name for p in folder.iterdir()} == {
+        "race.png", "race.svg", "race-3d.png", "race-3d.svg", "race.json",
+    }  # fmt: skip
+    found = json.loads((folder / "race.json").read_text())["optimizers"]
+    firsts = {round(o["training loss (nats)"][0], 6) for o in found}
+    assert len(firsts) == 1  # one start
+    for one in found:
+        best = min(one["tried"], key=lambda t: t["score"] if t["score"] is not None else math.inf)
+        assert one["lr"] == best["lr"]
+        assert one["training loss (nats)"][-1] == pytest.approx(best["score"], rel=1e-4)
+
+
+def change(folder: Path, **changes: Any) -> None:
+    identity = json.loads((folder / "run.json").read_text())
+    identity["config"].update(changes.pop("config", {}))
+    (folder / "run.json").write_text(json.dumps(identity | changes))
+
+
+def test_a_damaged_run_is_one_line(race: Callable[..., Result], trained: Path) -> None:
+    original = (trained / "run.json").read_text()
+    for said, arguments, changes in (
+        ("other data", [], {"data_sha256": "0" * 64}),
+        ("damaged", [], {"format": 99}),
+        ("damaged", [], {"config": {}, "format": None}),
+        ("is of the wrong type", [], {"config": {"seed": "${oc.env:HOME}"}}),
+        ("no such key", [], {"config": {"extra": 1}}),
+        ("mini-batches", ["optimizers=[newton]"], {}),
+    ):
+        (trained / "run.json").write_text(original)
+        change(trained, **changes)
+        result = race("surface=network", f"run={trained}", *arguments)
+        assert result.code == (2 if arguments else 4), result.err
+        assert result.err.count("\n") == 1 and said in result.err, result.err
+    (trained / "run.json").write_text("{")
+    assert "damaged" in race("surface=network", f"run={trained}").err
+
+
+def test_newton_races_on_a_run_of_full_batches(race: Callable[..., Result], ffn: Command) -> None:
+    assert ffn("data=moons", "model=linear", "epochs=1", "batch_size=full", "name=full").code == 0
+    result = race(
+        "surface=network", "run=outputs/full", "optimizers=[newton,lbfgs,gd]", "lr=1", "steps=4",
+        "animation=false",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "full batch" in result.out
