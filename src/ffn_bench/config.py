@@ -139,6 +139,7 @@ def check(config: TrainConfig) -> None:
         at_least(config.batch_size, 1, "batch_size")
     at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
     at_least(config.log_curvature, 0, "log_curvature")
+    at_least(config.chunk, 1, "chunk")
     if config.retry is not None:
         one_of(config.retry, ("failed",), "retry")
     if config.stage is not None:
@@ -397,7 +398,18 @@ def _as(value: Any, hint: Any) -> Any:
     raise TypeError
 
 
-NOT_RESULTS = ("name", "max_runs", "force", "retry", "status", "checkpoint_seconds", "stage", "optimizer.lr")
+NOT_RESULTS = (
+    "name",
+    "max_runs",
+    "force",
+    "retry",
+    "status",
+    "checkpoint_seconds",
+    "stage",
+    "chunk",
+    "chunk_file",
+    "optimizer.lr",
+)
 """Keys that say where a run is kept, what is done about it, or repeat another; no result depends on them."""
 
 

@@ -151,7 +151,10 @@ def show_status(folder: Path, plans: Sequence[Planned]) -> None:
     rows = []
     for planned in plans:
         name = " ".join(o for o in planned.overrides if not o.startswith(("name=", "status=", "+tune=")))
-        rows.append((name, runs.status_of(planned.folder), runs.read_summary(planned.folder)))
+        status = runs.status_of(planned.folder)
+        if status in ("begun", "interrupted") and runs.holder(planned.folder):
+            status = "running"
+        rows.append((name, status, runs.read_summary(planned.folder)))
     console.show_status(rows, folder, runs.holder(folder))
 
 

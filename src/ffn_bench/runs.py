@@ -105,11 +105,12 @@ class Lock:
     locks.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: bool = False) -> None:
+        """Take it at once. Those that are `shared` go together, and exclude those that are not."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as e:
             held = isinstance(e, BlockingIOError)
             what = (
@@ -120,12 +121,15 @@ class Lock:
             todo = "wait for it, or use another name" if held else "use a folder on another file system"
             os.close(self._file)
             raise UserError(str(folder), what, todo, errors.RUN_FOLDER) from e
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        self._shared = shared
+        if not shared:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
     def release(self) -> None:
         """Let others write."""
-        os.ftruncate(self._file, 0)
+        if not self._shared:
+            os.ftruncate(self._file, 0)
         os.close(self._file)
 
 

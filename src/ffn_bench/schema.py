@@ -335,6 +335,8 @@ class TrainConfig:
     log_curvature: int = 0
     trajectory: bool = False
     max_runs: int = 10_000
+    chunk: int = 64
+    chunk_file: str | None = None
 
 
 @dataclass

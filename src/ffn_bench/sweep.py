@@ -58,6 +58,8 @@ class Job:
     plan: Planned
     status: str
     """What the folder said before."""
+    before: dict[str, Any] | None = None
+    """Its summary then."""
     checkpoint: Path | None = None
     """What it goes on from."""
     summary: dict[str, Any] | None = None
@@ -72,22 +74,27 @@ class Sweep:
     """The runs of one launch. `run` trains them; what becomes of them is shown as it happens."""
 
     def __init__(
-        self, planner: Planner, context: HydraContext, plans: Sequence[Planned], first: int, shown: Shown
+        self,
+        planner: Planner | None,
+        context: HydraContext | None,
+        plans: Sequence[Planned],
+        first: int,
+        shown: Shown,
+        folder: Path | None = None,
     ) -> None:
         self.planner, self.context, self.search = planner, context, shown.search
+        folder = folder or (planner.folder if planner else Path())
         settings = shown.settings or [
             dict(o.split("=", 1) for o in filter_overrides(p.overrides) if "=" in o) for p in plans
         ]
         self.varied = varied_keys(settings)
         names = [" ".join(f"{k}={s[k]}" for k in self.varied if k in s) or "run" for s in settings]
         self.jobs = [
-            Job(first + k, name, setting, plan, runs.status_of(plan.folder))
+            Job(first + k, name, setting, plan, runs.status_of(plan.folder), runs.read_summary(plan.folder))
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
         ]
         own = [{k: s[k] for k in self.varied if k in s} for s in settings]
-        self.view = console.SweepView(
-            list(zip(names, own, strict=True)), planner.folder, shown.heading, shown.search
-        )
+        self.view = console.SweepView(list(zip(names, own, strict=True)), folder, shown.heading, shown.search)
         self._composing = threading.Lock()
         self.stop = Stop()
 
@@ -97,13 +104,7 @@ class Sweep:
         Batches come first, each group of runs that can share tiles after the other; then the runs that must
         be alone. Without `batched` all are alone.
         """
-        waiting = []
-        for job in self.jobs:
-            left = job.plan.run.retry is not None and job.status != job.plan.run.retry
-            if job.status in runs.ENDED or (left and job.status != "missing"):
-                job.summary = runs.read_summary(job.plan.folder)
-            elif not left:
-                waiting.append(job)
+        waiting = self.waiting()
         for job in waiting:
             job.checkpoint, damaged = checkpoints.find(job.plan.folder)
             for name in damaged:
@@ -138,13 +139,38 @@ class Sweep:
                     if not self.stop.asked:
                         self._train_alone(job)
         finally:
-            self.view.finish()
-            begun = [job for job in self.jobs if job.summary]
-            if begun and not self.search:
-                found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
-                console.show_leaderboard(self.view.console, *found)
-                self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
+            self.close()
         self.stop.leave()
+
+    def waiting(self) -> list[Job]:
+        """The runs to be trained; the others get what their summaries say."""
+        found = []
+        for job in self.jobs:
+            left = job.plan.run.retry is not None and job.status != job.plan.run.retry
+            if job.status in runs.ENDED or (left and job.status != "missing"):
+                job.summary = runs.read_summary(job.plan.folder)
+            elif not left:
+                found.append(job)
+        return found
+
+    def close(self) -> None:
+        """Show the leaderboard, failures, and where everything is."""
+        self.view.finish()
+        begun = [job for job in self.jobs if job.summary]
+        if begun and not self.search:
+            found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
+            console.show_leaderboard(self.view.console, *found)
+            self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
+
+    def returns(self) -> list[JobReturn]:
+        """What Hydra is told of every run."""
+        found = []
+        for job in self.jobs:
+            result = JobReturn(overrides=job.plan.overrides, task_name="train")
+            result.return_value = RunFailed(job.name) if job.failed else _objective(job.summary or {})
+            result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
+            found.append(result)
+        return found
 
     # --- in batches -------------------------------------------------------------------------------------
 
@@ -199,7 +225,7 @@ class Sweep:
             of_row = {id(row): job for row, job in zip(tile.rows, jobs, strict=True)}
             for row, job, state in zip(tile.rows, jobs, states, strict=True):
                 try:
-                    self._write_hydra_files(job)
+                    self.write_hydra_files(job)
                     device = describe(made.device)
                     record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, pace)
                     records[id(row)] = record
@@ -233,7 +259,7 @@ class Sweep:
             if explain(e) is None:
                 raise
 
-    def _write_hydra_files(self, job: Job) -> None:
+    def write_hydra_files(self, job: Job) -> None:
         """What Hydra itself leaves in a run's folder."""
         with self._composing:
             cfg = self._composed(job)
@@ -277,10 +303,12 @@ class Sweep:
     # --- one by one -------------------------------------------------------------------------------------
 
     def _composed(self, job: Job) -> DictConfig:
+        assert self.planner is not None
         return self.planner.compose(job.plan.overrides, job.number)
 
     def _train_alone(self, job: Job) -> None:
         """Train a run as `ffn-train` would by itself."""
+        assert self.context is not None
         view = console.RunOfSweep(self.view, job.number - self.jobs[0].number)
         result = run_job(
             task_function=partial(train.train, view=view),
@@ -325,10 +353,4 @@ def launch(
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
     sweep = Sweep(planner, context, plans, first, shown)
     sweep.run(batched)
-    returns = []
-    for job in sweep.jobs:
-        result = JobReturn(overrides=job.plan.overrides, task_name="train")
-        result.return_value = RunFailed(job.name) if job.failed else _objective(job.summary or {})
-        result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
-        returns.append(result)
-    return returns
+    return sweep.returns()

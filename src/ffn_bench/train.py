@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 
 def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
-    """Train the run that `cfg` describes into Hydra's output folder; return its best validation accuracy.
+    """Train the run that `cfg` describes into Hydra's output folder; see `train_run`."""
+    return train_run(config.parse(cfg), Path(HydraConfig.get().runtime.output_dir), view)
+
+
+def train_run(run: schema.TrainConfig, folder: Path, view: RunView | None = None) -> float | None:
+    """Train a run into its folder; return its best validation accuracy.
 
     A run that has begun there goes on from its checkpoint. `view` shows it to a person (by default a
     `RunView` of its own). Raises `UserError` for mistakes; a run that diverges is not an exception but a
@@ -42,8 +47,6 @@ def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
     from ffn_bench.record import Record
     from ffn_bench.stop import Stop
 
-    run = config.parse(cfg)
-    folder = Path(HydraConfig.get().runtime.output_dir)
     ended = runs.read_summary(folder)
     if ended and ended["status"] in runs.ENDED:
         return ended["best"]["accuracy/val"] if ended["best"] else None
@@ -224,6 +227,11 @@ def show_if_ended(folder: Path) -> bool:
 
 def _task(cfg: DictConfig) -> float | None:
     """What Hydra runs. A failing run of a sweep must be an exception, so that the others go on."""
+    if cfg.get("chunk_file"):
+        from ffn_bench import scale
+
+        scale.train_chunk(Path(cfg.chunk_file))
+        return None
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(cfg)
     try:

@@ -72,7 +72,7 @@ def race(cfg: DictConfig, typed: str) -> None:
         optim.check_optimizer(optimizer)
     rates = {name: [given[name]] if name in given else paths.spaced(cfg.budget, low, high) for name in names}
     console, began = make_console(), time.perf_counter()
-    with progress(console, "racing", len(names)) as told:
+    with progress(console, "racing", len(names) + 1) as told:  # the last is the ground they run on
         raced, scene = (on_network if cfg.surface == "network" else on_surface)(cfg, optimizers, rates, told)
     show(console, scene, raced)
     try:

@@ -32,6 +32,7 @@ RAMP = LinearSegmentedColormap.from_list("low to high", ["#93a9c0", "#c9d5e1", "
 """Low ground is darker; light enough for paths of any colour."""
 LINES = "#8796a8"
 """Of contours."""
+KEY = "★ start   ● last step"
 LEAST = 1e-10
 """Where a logarithmic axis ends at the latest."""
 FRAMES = 100
@@ -89,7 +90,7 @@ def _is_log(scene: Scene) -> bool:
     if not scene.bounded:
         return False
     low, high = np.quantile(scene.grid, (0.02, 0.98))
-    return bool(high > 50 * max(low, 0.0))
+    return bool(high > (50 if scene.minima else 5) * max(low, 0.0))  # a network's loss spans less
 
 
 def _ground(scene: Scene) -> tuple[Any, Array]:
@@ -128,8 +129,7 @@ def _contours(figure: Figure, plot: Plot, scene: Scene) -> None:
     plot.plot(*scene.start, "*", color=INK, ms=13, mec=PAPER, mew=0.8, zorder=6)
     for place in scene.minima:
         plot.plot(*place, "x", color=INK, ms=8, mew=1.8, zorder=3)
-    key = "★ start   ● last step" + ("   × minimum" if scene.minima else "")
-    plot.set_title(key, fontsize=8.5, fontweight="normal", color=MUTED)
+    plot.set_title(KEY + "   × minimum" * bool(scene.minima), fontsize=8.5, fontweight="normal", color=MUTED)
 
 
 def _curves(plot: Plot, scene: Scene) -> Callable[[Array], Array]:
@@ -255,6 +255,7 @@ def solid(scene: Scene) -> Figure:
     toward = ends - np.asarray([(low1 + high1) / 2, (low2 + high2) / 2])
     plot.view_init(elev=42, azim=np.degrees(np.arctan2(toward[1], toward[0])) + 20)  # from where they go
     plot.set_box_aspect((1, 1, 0.62), zoom=1.02)
+    figure.text(0.04, 0.91, KEY, fontsize=8.5, color=MUTED)
     _names(figure, scene, 0.88, room["bottom"])
     return figure
 

@@ -1,9 +1,11 @@
 """The sweeper and launchers of `ffn-train -m`. Hydra finds them in `hydra_plugins` only; ffn_bench works."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -84,13 +86,38 @@ class CheckedSweeper(BasicSweeper):
         if self.config.status:
             plan.show_status(folder, plans)
             return []
-        lock = runs.Lock(folder)
+        lock = runs.Lock(folder, shared=self._is_chunked())
         try:
+            if self._is_chunked():
+                OmegaConf.save(self.config, folder / "multirun.yaml")
+                returns = self._launch(planner, plans, 0, None)
+                for result in returns:
+                    _ = result.return_value  # raises what a run that failed has raised
+                return [returns]
             if isinstance(self.launcher, BatchedLauncher):
                 self.launcher.planner = planner
             return super().sweep(arguments)
         finally:
             lock.release()
+
+    def _is_chunked(self) -> bool:
+        """Whether the launcher is one of others, whose jobs train chunks of runs."""
+        return not isinstance(self.launcher, (BatchedLauncher, BasicLauncher))
+
+    def _launch(self, planner: Any, plans: Sequence[Any], first: int, shown: Any) -> Sequence[JobReturn]:
+        """Train some runs with the launcher that was chosen."""
+        assert self.launcher is not None
+        assert self.config is not None
+        overrides = [planned.overrides for planned in plans]
+        if self._is_chunked():
+            from ffn_bench import scale, sweep
+
+            assert self.hydra_context is not None
+            shown = shown or sweep.Shown()
+            return scale.launch(self.launcher, planner, self.hydra_context, overrides, first, shown)
+        if isinstance(self.launcher, BatchedLauncher):
+            self.launcher.planner, self.launcher.shown = planner, shown
+        return self.launcher.launch(overrides, first)
 
     def _tune(self, planner: Any, overrides: list[Override]) -> Any:
         """Search, choose, and train what was chosen and what is shipped."""
@@ -101,17 +128,10 @@ class CheckedSweeper(BasicSweeper):
         if self.config.status:
             found.show_status()
             return []
-        lock = runs.Lock(planner.folder)
-
-        def launch(plans: Sequence[Any], first: int, shown: Any) -> Sequence[JobReturn]:
-            assert self.launcher is not None
-            if isinstance(self.launcher, BatchedLauncher):
-                self.launcher.planner, self.launcher.shown = planner, shown
-            return self.launcher.launch([planned.overrides for planned in plans], first)
-
+        lock = runs.Lock(planner.folder, shared=self._is_chunked())
         try:
             OmegaConf.save(self.config, planner.folder / "multirun.yaml")
-            returns = found.run(launch)
+            returns = found.run(partial(self._launch, planner))
             for result in (result for stage in returns for result in stage):
                 _ = result.return_value  # raises what a run that failed has raised
             return returns

@@ -1,0 +1,212 @@
+"""A sweep on the launchers of others (joblib, Ray, submitit): each of their jobs trains a chunk of its runs.
+
+What a job is to train stands in a file of the sweep's folder, so that it needs nothing of this process and
+can run anywhere where that folder is. A run is trained by whoever has its lock; jobs may be lost, repeated,
+or raced by those of another launcher on the same sweep, and no run is trained twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+
+from ffn_bench import checkpoints, config, console, runs, train
+from ffn_bench.batched import group_key, why_not
+from ffn_bench.errors import RUN_FOLDER, UserError, explain
+from ffn_bench.plan import Planned, Planner
+from ffn_bench.sweep import Job, Shown, Sweep
+
+FOLDER = ".chunks"
+"""Below the sweep's: a file and a folder for each job of the launcher."""
+LOOK_SECONDS = 2.0
+"""Between two looks at which runs have ended, at least."""
+
+
+# --- in the process that sweeps -------------------------------------------------------------------------
+
+
+def launch(
+    launcher: Launcher,
+    planner: Planner,
+    context: HydraContext,
+    overrides: Sequence[Sequence[str]],
+    first: int,
+    shown: Shown,
+) -> list[JobReturn]:
+    """Train runs in chunks by a launcher's jobs; again, where jobs were lost, as long as runs get further."""
+    setup_globals()
+    plans = [planner.plan(job) for job in overrides]
+    configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
+    whole = Sweep(planner, context, plans, first, shown)
+    waiting = whole.waiting()
+    if done := len(whole.jobs) - len(waiting):
+        whole.view.before({"done": done})
+    size = int(planner.master.chunk)
+    whole.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
+    lost = ""
+    try:
+        for job in waiting:
+            whole.write_hydra_files(job)
+        while waiting:
+            if lost:
+                whole.view.warn(f"jobs were lost ({lost}); {len(waiting)} runs go on")
+            left, reached = len(waiting), sum(_reached(job) for job in waiting)
+            files = [_write(chunk, planner.folder) for chunk in chunks(waiting, size)]
+            jobs = [[f"chunk_file='{f}'", f"hydra.sweep.subdir='{FOLDER}/{f.stem}'"] for f in files]
+            with _watched(whole, waiting):
+                lost = _run(launcher, jobs, first)
+            waiting = [job for job in waiting if job.summary is None]
+            if len(waiting) == left and sum(_reached(job) for job in waiting) <= reached:
+                break  # nobody got any further: it would go on so for ever
+        if lost and waiting:
+            raise UserError("hydra/launcher", f"its jobs fail: {lost}", "see its own logs", status=1)
+    finally:
+        if held := sum(runs.holder(job.plan.folder) is not None for job in waiting):
+            whole.view.warn(f"{held} runs are being trained by another process")
+        whole.close()
+    return whole.returns()
+
+
+def _run(launcher: Launcher, jobs: list[list[str]], first: int) -> str:
+    """Let the launcher run its jobs; what went wrong with them in a line, or nothing."""
+    try:
+        for result in launcher.launch(jobs, first):
+            _ = result.return_value  # raises what the job has raised
+    except Exception as e:
+        if isinstance(e, UserError):
+            raise
+        return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+    return ""
+
+
+def chunks(jobs: Sequence[Job], size: int) -> list[list[Job]]:
+    """Runs cut into chunks of at most `size`, those together that can be trained side by side."""
+
+    def key(job: Job) -> str:
+        return repr((job.plan.alone or "", group_key(job.plan.run)))
+
+    found = []
+    for _, members in itertools.groupby(sorted(jobs, key=key), key=key):
+        group = list(members)
+        found += [group[at : at + size] for at in range(0, len(group), size)]
+    return found
+
+
+def _write(chunk: Sequence[Job], folder: Path) -> Path:
+    """What a job is to train, as a file that is named after its content."""
+    described = [
+        {
+            "overrides": job.plan.overrides,
+            "settings": job.settings,
+            "config": config.flatten(job.plan.run),
+            "folder": str(job.plan.folder.absolute()),
+        }
+        for job in chunk
+    ]
+    content = json.dumps({"format": 1, "folder": str(folder.absolute()), "runs": described}).encode()
+    target = folder.absolute() / FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    file = target / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
+    if not file.exists():
+        runs.write_whole(file, content)
+    return file
+
+
+def _reached(job: Job) -> int:
+    """How far a run is, in steps: of its last checkpoint."""
+    try:
+        file, _ = checkpoints.find(job.plan.folder)
+    except UserError:
+        return 0
+    return checkpoints.step_of(file) if file else 0
+
+
+@contextmanager
+def _watched(whole: Sweep, waiting: Sequence[Job]) -> Iterator[None]:
+    """Tell of runs that end while the launcher works, and take the summaries of all that have in the end."""
+    over, left = threading.Event(), list(waiting)
+
+    def look() -> None:
+        for job in list(left):
+            summary = runs.read_summary(job.plan.folder)
+            # One that failed before, and that nobody has begun again yet, has its old summary.
+            if summary and summary["status"] != "interrupted" and summary != job.before:
+                left.remove(job)
+                job.summary = summary
+                whole.view.ended(job.number - whole.jobs[0].number, summary)
+
+    def watch() -> None:
+        while not over.wait(max(LOOK_SECONDS, len(left) / 1000)):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()
+
+
+# --- in a job of the launcher ---------------------------------------------------------------------------
+
+
+class Chunk(Sweep):
+    """The runs of one job: trained as in any sweep, without Hydra, and shown to nobody."""
+
+    def __init__(self, plans: Sequence[Planned], folder: Path, settings: list[dict[str, str]]) -> None:
+        super().__init__(None, None, plans, 0, Shown(settings=settings, search=True), folder)
+        self.view.console.quiet = True
+
+    def write_hydra_files(self, job: Job) -> None:
+        """Nothing: the process that sweeps has."""
+
+    def _train_alone(self, job: Job) -> None:
+        view = console.RunOfSweep(self.view, job.number)
+        view.console.quiet = True
+        try:
+            train.train_run(job.plan.run, job.plan.folder, view)
+        except Exception as e:
+            if explain(e) is None:
+                traceback.print_exc()
+            if runs.read_summary(job.plan.folder) is None:
+                self._fail(job, None, None, e)
+                return
+        self._end(job, runs.read_summary(job.plan.folder) or {})
+
+
+def train_chunk(file: Path) -> None:
+    """Train the runs that a chunk's file names, but for those that have ended or that others train now.
+
+    Raises `UserError` (status 4) for a file that is none.
+    """
+    content = runs.read_json(file)
+    if content is None or content.get("format") != 1:
+        raise UserError(str(file), "is no chunk of a sweep", "begin the sweep again", RUN_FOLDER)
+    plans, settings, locks = [], [], []
+    try:
+        for described in content["runs"]:
+            folder = Path(described["folder"])
+            try:
+                locks.append(runs.Lock(folder))
+            except UserError:
+                continue  # another job trains it
+            run = config.from_flat(described["config"])
+            plans.append(Planned(tuple(described["overrides"]), run, folder, why_not(run)))
+            settings.append(described["settings"])
+        if plans:
+            Chunk(plans, Path(content["folder"]), settings).run(batched=True)
+    finally:
+        for lock in locks:
+            lock.release()
