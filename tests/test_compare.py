@@ -513,6 +513,10 @@ def test_a_real_sweep_from_training_to_the_report(
 
     again = compare("runs=outputs/sweeps/s")  # its own folder is no run
     assert "18 runs in" in again.out
+    for keys in (("by=optimizer", "tune=lr"), ("by=[optimizer]", "tune=[lr]"), ("tune=lr",)):
+        said = compare("runs=outputs/sweeps/s", *keys)
+        assert "tuned lr: 3 trials" in " ".join(said.out.split()), said.err
+    assert json.loads((folder / "comparison.json").read_text()) == found
 
 
 def test_paths_with_signs_of_hydras_grammar(compare: Callable[..., Result], tmp_path: Path) -> None:

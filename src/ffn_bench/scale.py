@@ -7,14 +7,15 @@ or raced by those of another launcher on the same sweep, and no run is trained t
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
+import secrets
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -68,10 +69,13 @@ def launch(
             waiting = [job for job in waiting if job.summary is None]
             if len(waiting) == left and sum(_reached(job) for job in waiting) <= reached:
                 break  # nobody got any further: it would go on so for ever
-        if lost and waiting:
-            raise UserError("hydra/launcher", f"its jobs fail: {lost}", "see its own logs", status=1)
+        waiting = [job for job in waiting if runs.holder(job.plan.folder) is None or lost]
+        if waiting:
+            what = f"its jobs fail: {lost}" if lost else f"{len(waiting)} runs were not trained"
+            raise UserError("hydra/launcher", what, "see its own logs", status=1)
     finally:
-        if held := sum(runs.holder(job.plan.folder) is not None for job in waiting):
+        held = sum(job.summary is None and runs.holder(job.plan.folder) is not None for job in whole.jobs)
+        if held:
             whole.view.warn(f"{held} runs are being trained by another process")
         whole.close()
     return whole.returns()
@@ -103,7 +107,7 @@ def chunks(jobs: Sequence[Job], size: int) -> list[list[Job]]:
 
 
 def _write(chunk: Sequence[Job], folder: Path) -> Path:
-    """What a job is to train, as a file that is named after its content."""
+    """What a job is to train, as a file."""
     described = [
         {
             "overrides": job.plan.overrides,
@@ -116,9 +120,8 @@ def _write(chunk: Sequence[Job], folder: Path) -> Path:
     content = json.dumps({"format": 1, "folder": str(folder.absolute()), "runs": described}).encode()
     target = folder.absolute() / FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    file = target / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
-    if not file.exists():
-        runs.write_whole(file, content)
+    file = target / f"{secrets.token_hex(8)}.json"  # two launchers may write the same chunk at once
+    runs.write_whole(file, content)
     return file
 
 
@@ -171,6 +174,12 @@ class Chunk(Sweep):
 
     def write_hydra_files(self, job: Job) -> None:
         """Nothing: the process that sweeps has."""
+
+    def _end(self, job: Job, summary: dict[str, Any]) -> None:
+        super()._end(job, summary)
+        if runs.read_summary(job.plan.folder) is None:  # it failed before it had a record
+            with suppress(OSError):
+                runs.write_json(job.plan.folder / "summary.json", summary)
 
     def _train_alone(self, job: Job) -> None:
         view = console.RunOfSweep(self.view, job.number)

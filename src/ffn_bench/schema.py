@@ -356,7 +356,7 @@ class CompareConfig:
 
     runs: Any = None
     by: Any = None
-    tune: Any = None
+    tuned: Any = None
     workloads: Any = None
     metric: str = "accuracy/test"
     aggregate: str = "iqm"

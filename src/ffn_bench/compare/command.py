@@ -45,7 +45,7 @@ def report(cfg: DictConfig, typed: str) -> None:
     folders = read.find(patterns)
     with progress(console, "reading", len(folders)) as told:
         found, problems = read.read_all(folders, told)
-    by, tune, workloads = words(cfg.by), words(cfg.tune), words(cfg.workloads)
+    by, tune, workloads = words(cfg.by), words(cfg.tuned), words(cfg.workloads)
     roles = axes.find(found, by, tune, workloads)
     result = study.analyse(found, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target)
     if problems:
@@ -215,9 +215,10 @@ def main() -> None:
     with cli.one_line_errors(cli.command_name()):
         if {"-m", "--multirun"} & set(sys.argv):
             raise UserError("-m", "there is nothing to sweep", "write runs=[one,two] for several folders")
-    sys.argv[1:] = [quote(a) for a in sys.argv[1:]]
+    # `tune` is a group of ffn-train's, and Hydra would look for the option.
+    sys.argv[1:] = [re.sub(r"^tune=", "tuned=", quote(a)) for a in sys.argv[1:]]
     sys.argv[1:] = [
-        re.sub(r"^(by|tune|workloads)=([\w./]+(?:,[\w./]+)+)$", r"\1=[\2]", a) for a in sys.argv[1:]
+        re.sub(r"^(by|tuned|workloads)=([\w./]+(?:,[\w./]+)+)$", r"\1=[\2]", a) for a in sys.argv[1:]
     ]
     cli.run("compare", compare)
 

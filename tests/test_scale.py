@@ -1,0 +1,213 @@
+"""Sweeps on the launchers of others: real joblib workers, a real Ray, submitit's local jobs, a real Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Command
+from test_runs import FFN_TRAIN
+
+LAUNCHERS: dict[str, tuple[str, ...]] = {
+    "joblib": ("hydra.launcher.n_jobs=2",),
+    "submitit_local": (),
+    "ray": ("+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"),
+    "submitit_slurm": (
+        "hydra.launcher.timeout_min=5",
+        "hydra.launcher.cpus_per_task=1",
+        "hydra.launcher.mem_gb=null",
+    ),
+}
+"""Launchers, each with what two workers on this machine need."""
+PACKAGES = {
+    "joblib": "hydra_joblib_launcher",
+    "ray": "hydra_ray_launcher",
+    "submitit_local": "hydra_submitit_launcher",
+    "submitit_slurm": "hydra_submitit_launcher",
+}
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slurm if "slurm" in name else ()) for name in LAUNCHERS]
+)
+def launcher(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    pytest.importorskip(f"hydra_plugins.{PACKAGES[name]}")
+    if "slurm" in name and (not shutil.which("sinfo") or subprocess.run(["sinfo"], check=False).returncode):
+        pytest.skip("there is no Slurm here; scripts/slurm_one_node.sh start makes one")
+    return name
+
+
+def begin(cwd: Path, launcher: str | None, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    own = (f"hydra/launcher={launcher}", *LAUNCHERS[launcher]) if launcher else ()
+    return subprocess.Popen(
+        [str(FFN_TRAIN), "-m", *own, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def metrics_of(sweep: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the runs of a sweep measured, by their folders' names, without times."""
+    found = {}
+    for path in sorted(sweep.glob("*/metrics.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.parent.name] = [
+            {key: value for key, value in line.items() if key not in ("time", "train_seconds")}
+            for line in lines
+        ]
+    return found
+
+
+def ended(sweep: Path) -> int:
+    return len(list(sweep.glob("*/summary.json")))
+
+
+@pytest.mark.parametrize("launcher", ["joblib"], indirect=True)
+def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path) -> None:
+    """Runs that must be trained alone among them; and nothing is trained again."""
+    keys = ("data=moons", "epochs=3", "seed=range(0,5)", "optimizer=adam,lbfgs", "batch_size=full")
+    out, err = begin(tmp_path, None, *keys, "name=plain").communicate(timeout=120)
+    process = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "leaderboard" in out
+    plain, scaled = (metrics_of(tmp_path / "outputs/sweeps" / name) for name in ("plain", "scaled"))
+    assert len(plain) == 10
+    assert scaled == plain
+    for folder in (tmp_path / "outputs/sweeps/scaled").glob("*/run.json"):
+        assert (folder.parent / ".hydra/overrides.yaml").exists()
+    again = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert "10 runs had ended before" in out
+    assert metrics_of(tmp_path / "outputs/sweeps/scaled") == plain
+
+
+def test_a_killed_worker_costs_its_unfinished_steps_only(launcher: str, tmp_path: Path) -> None:
+    keys = ("data=moons", "epochs=1000", "seed=range(0,6)", "log_every=100")
+    plain = begin(tmp_path, None, *keys, "name=plain")
+    process = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled", "checkpoint_seconds=0.2")
+    sweep, killed = tmp_path / "outputs/sweeps/scaled", 0
+    deadline = time.monotonic() + 90
+    while not killed and time.monotonic() < deadline and process.poll() is None:
+        for checkpoint in sweep.glob("*/checkpoint/*.safetensors"):
+            said = (checkpoint.parents[1] / ".lock").read_text()
+            if said.startswith("process ") and not (checkpoint.parents[1] / "summary.json").exists():
+                killed = int(said.split()[1])
+                os.kill(killed, signal.SIGKILL)
+                break
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=200)
+    plain.communicate(timeout=120)
+    assert killed
+    assert process.returncode == 0, err
+    assert ended(sweep) == 6
+    assert metrics_of(sweep) == metrics_of(tmp_path / "outputs/sweeps/plain")
+    resumed = [log for log in sweep.glob("*/train.log") if "goes on at step" in log.read_text()]
+    assert resumed
+    assert all(len(list(folder.glob("events.*"))) == 1 for folder in sweep.glob("*seed*"))
+
+
+def test_two_launchers_share_a_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    keys = ("data=moons", "epochs=300", "seed=range(0,12)", "name=shared", "chunk=2")
+    both = [begin(tmp_path, "joblib", *keys) for _ in range(2)]
+    told = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    sweep = tmp_path / "outputs/sweeps/shared"
+    assert ended(sweep) == 12
+    for lines in metrics_of(sweep).values():
+        assert [line["epoch"] for line in lines if "accuracy/val" in line] == [*range(301)]
+    assert all(len(list(folder.glob("events.*"))) == 1 for folder in sweep.glob("*seed*"))
+    assert not any("goes on" in log.read_text() for log in sweep.glob("*/train.log"))
+
+
+def test_a_plain_sweep_and_a_shared_one_exclude_each_other(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    keys = ("data=moons", "epochs=2000", "seed=0,1", "name=one")
+    first = begin(tmp_path, "joblib", *keys)
+    lock = tmp_path / "outputs/sweeps/one/.lock"
+    deadline = time.monotonic() + 60
+    while not lock.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = begin(tmp_path, None, *keys)
+    _, err = second.communicate(timeout=60)
+    assert (second.returncode, err.count("\n")) == (4, 1)
+    assert "is in use by" in err
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+
+
+def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    keys = ("data=moons", "epochs=2", "optimizer=sgd", "lr=0.1,1e30", "chunk=1", "name=s")
+    process = begin(tmp_path, "joblib", *keys)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "diverged" in out
+    found = [json.loads(p.read_text())["status"] for p in tmp_path.glob("outputs/sweeps/s/*/summary.json")]
+    assert sorted(found) == ["diverged", "finished"]
+    folder = next(tmp_path.glob("outputs/sweeps/s/*lr=0.1*"))
+    (folder / "summary.json").unlink()
+    for name in ("checkpoint", "events*", "metrics.jsonl"):
+        for path in folder.glob(name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / "metrics.jsonl").mkdir()  # nothing can be written there
+    process = begin(tmp_path, "joblib", *keys)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "failed lr=0.1" in " ".join(out.split())
+
+
+def test_tuning_goes_through_a_launcher(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    keys = (
+        "+tune=random_25",
+        "hydra.sweeper.trials=4",
+        "optimizer=adam",
+        "data=moons",
+        "epochs=2",
+        "chunk=2",
+    )
+    seeds = "hydra.sweeper.final_seeds=[1,2,3]"
+    process = begin(tmp_path, "joblib", *keys, seeds, "name=t")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "chosen settings" in out
+    stages = [
+        json.loads(p.read_text())["config"]["stage"] for p in tmp_path.glob("outputs/sweeps/t/*/run.json")
+    ]
+    assert stages.count("tune") == 4
+    assert stages.count("final") == 3
+
+
+def test_a_launcher_that_is_not_installed_is_one_line(ffn: Command) -> None:
+    result = ffn("-m", "hydra/launcher=nomad", "seed=0,1")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "hydra/launcher" in result.err
+
+
+def test_a_file_that_is_no_chunk(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[]")
+    program = "from pathlib import Path; from ffn_bench import scale; scale.train_chunk(Path('x.json'))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "is no chunk of a sweep" in result.stderr
