@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -185,6 +186,37 @@ def test_tuned_against_shipped_with_seeds_of_their_own(tmp_path: Path) -> None:
     assert not only.cells["digits"].reused
 
 
+def test_tuning_that_spoilt_a_rival_is_told(tmp_path: Path) -> None:
+    """adam, tuned, is beaten; as shipped it is not."""
+    for optimizer, tuned, default in (("adam", 0.80, 0.90), ("sgd", 0.90, 0.70)):
+        keys = (f"optimizer={optimizer}",)
+        for lr in (0.01, 0.1):
+            write_run(tmp_path / f"{optimizer}-{lr}", *keys, val=(0.1, lr), seed=100, lr=lr, stage="tune")
+        for seed in range(6):
+            off = 0.01 * (seed % 3)
+            name = f"{optimizer}-{seed}"
+            write_run(tmp_path / name, *keys, val=(0.1, tuned + off), seed=seed, lr=0.1, stage="final")
+            val = (0.1, default + 0.01 * (seed % 2))
+            write_run(tmp_path / f"{name}-d", *keys, val=val, seed=seed, stage="default")
+    found = analysed(tmp_path)
+    assert found.shipped["adam"].difference.estimate == pytest.approx(0.91 - 0.905, abs=0.006)
+    said = wording.verdict(found)
+    assert said[1].startswith("It is ahead of adam")
+    assert said[2].startswith("But it is not shown to be ahead of adam")
+    assert any("Tuning made adam worse" in note for note in found.notes)
+
+
+def test_workloads_weigh_the_same(tmp_path: Path) -> None:
+    for name, scores in (("digits", (0.9, 0.9, 0.9)), ("spirals", (0.1, 0.2, 0.3))):
+        for seed, score in enumerate(scores):
+            changes = {"data_sha256": name}
+            write_run(
+                tmp_path / f"{name}-{seed}", val=(0.0, score), seed=seed, data__name=name, changes=changes
+            )
+    (only,) = analysed(tmp_path, workloads=["data"]).competitors
+    assert only.test.estimate == pytest.approx((0.9 + 0.2) / 2)
+
+
 def test_a_rate_on_the_edge_is_told(tmp_path: Path) -> None:
     for lr, score in ((0.001, 0.9), (0.01, 0.8), (0.1, 0.7)):
         write_run(tmp_path / f"{lr}", val=(0.1, score), lr=lr)
@@ -333,12 +365,56 @@ def odd_summary(folder: Path) -> None:
     (folder / "summary.json").write_text('{"status": "[bold]won"}')
 
 
+def hostile(line: str = "", **changes: Any) -> Callable[[Path], object]:
+    """A run whose metrics end with a line, or whose run.json differs; settings by `config__key`."""
+
+    def make(folder: Path) -> None:
+        settings = {k.removeprefix("config__"): changes[k] for k in changes if k.startswith("config__")}
+        write_run(
+            folder,
+            changes={k: v for k, v in changes.items() if k not in settings and "__" not in k},
+            **settings,
+        )
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(f"{line}\n{{}}\n" if line else "")
+
+    return make
+
+
+def pipe(folder: Path) -> None:
+    write_run(folder)
+    (folder / "metrics.jsonl").unlink()
+    os.mkfifo(folder / "metrics.jsonl")
+
+
+def empty_summary(folder: Path) -> None:
+    write_run(folder)
+    (folder / "summary.json").write_text("")
+
+
+def measured(**values: Any) -> str:
+    return json.dumps({"step": 20, "epoch": 2, "train_seconds": 2.0, "accuracy/test": 0.5, **values})
+
+
 BAD_RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (newer, "has format 99, known is 1"),
     "damaged": (damaged, "run.json: is damaged"),
     "damaged metrics": (damaged_metrics, "metrics.jsonl: line 1 is damaged"),
     "link": (linked, "metrics.jsonl: is a link"),
     "odd summary": (odd_summary, "summary.json: is damaged"),
+    "empty summary": (empty_summary, "summary.json: is damaged"),
+    "pipe": (pipe, "metrics.jsonl: is not a file"),
+    "huge step": (hostile(measured(step=10**400)), "line 3 is damaged"),
+    "step of before": (hostile(measured(step=10)), "line 3 is damaged"),
+    "negative step": (hostile(measured(step=-1)), "line 3 is damaged"),
+    "accuracy of 5": (hostile(measured(**{"accuracy/test": 5})), "line 3 is damaged"),
+    "true": (hostile(measured(**{"accuracy/test": True})), "line 3 is damaged"),
+    "text": (hostile(measured(**{"accuracy/test": "0.5"})), "line 3 is damaged"),
+    "huge loss": (hostile(measured(**{"loss/test": 1e300})), "line 3 is damaged"),
+    "company": (hostile(trained_beside="abc"), "run.json: is damaged"),
+    "seeds": (hostile(config__seed=[1]), "run.json: is damaged"),
+    "name": (hostile(config__optimizer__name={"a": 1}), "run.json: is damaged"),
+    "huge rate": (hostile(config__lr=10**400), "run.json: is damaged"),
 }
 
 
@@ -524,7 +600,7 @@ def test_paths_with_signs_of_hydras_grammar(compare: Callable[..., Result], tmp_
         write_run(tmp_path / "sw=eep" / name, seed=len(name))
     assert "2 runs in" in compare("runs=sw=eep", "save=a=b").out
     assert (tmp_path / "a=b" / "report.html").exists()
-    assert "1 runs in" in compare("runs=sw=eep/a=1,b=2-x").out
+    assert "1 run in" in compare("runs=sw=eep/a=1,b=2-x").out
     assert "2 runs in" in compare("runs=sw=eep/*").out
     assert "2 runs in" in compare("runs=sw=eep/a=1*,sw=eep/with space").out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import re
 import shlex
 import sys
@@ -36,6 +37,10 @@ def report(cfg: DictConfig, typed: str) -> None:
     patterns = words(cfg.runs)
     if not patterns:
         raise UserError("runs", "has no value", "name folders of runs or sweeps: runs=outputs/sweeps/study")
+    if cfg.target is not None and not math.isfinite(cfg.target):
+        raise UserError("target", f"{cfg.target} is not a finite number", "give one such as 0.97")
+    if cfg.target is not None and cfg.metric.startswith("accuracy") and not 0 <= cfg.target <= 1:
+        raise UserError("target", f"{cfg.target:g} is no accuracy", "give a share such as 0.97")
     folder = folder_of(cfg.save, patterns)
 
     from ffn_bench.compare import axes, read, study
@@ -60,7 +65,8 @@ def report(cfg: DictConfig, typed: str) -> None:
         raise UserError(
             str(folder), f"cannot be written ({reason})", "name another with save=…", status
         ) from e
-    console.print(f"\n  {count(len(found))} runs in {time.perf_counter() - start:.1f} s", style="dim")
+    number = f"{count(len(found))} run{'s' * (len(found) > 1)}"
+    console.print(f"\n  {number} in {time.perf_counter() - start:.1f} s", style="dim")
     for what, path in (
         ("report", folder / "report.html"),
         ("figures", folder / "figures"),
@@ -141,6 +147,8 @@ def show(console: Console, study: Study) -> None:
     for number, row in enumerate(cells[:40]):
         table.add_row(*(Text(row[i]) for i in keep), style="bold" if number == 0 else None)
     console.print(table)
+    if len(keep) < len(full.header):
+        console.print("  tables/summary.csv has more columns", style="dim")
     if len(cells) > 40:
         console.print(f"  … and {len(cells) - 40} more, in tables/summary.csv")
     console.print()

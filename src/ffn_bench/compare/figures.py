@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
@@ -392,16 +392,17 @@ def budget(study: Study, workload: str) -> Figure | None:
         x = np.arange(1, len(scores) + 1)
         longest = max(longest, len(scores))
         ends += [*median[len(median) // 8 :]]
-        (line,) = plot.plot(x, median, color=colour(k), linestyle=dashes(k), zorder=3)
+        (line,) = plot.step(x, median, where="post", color=colour(k), linestyle=dashes(k), zorder=3)
         line.set_gid(f"series-{k}")
         if few:
-            fill = plot.fill_between(x, low, high, color=colour(k), alpha=0.13, lw=0, zorder=2)
+            fill = plot.fill_between(x, low, high, step="post", color=colour(k), alpha=0.13, lw=0, zorder=2)
             fill.set_gid(f"series-{k}")
     if longest < 3:
         return None
     if limits := _zoom(ends):
         plot.set_ylim(*limits)
     plot.set_xlim(1, longest)
+    plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_xlabel("trials of tuning")
     plot.set_title(
         f"best {name_of(study.selecting)} so far: median {'and quartiles ' * few}over orders of trials"

@@ -139,8 +139,11 @@ def read_all(
 def read(folder: Path, live: bool = False) -> Run:
     """One run. `live` says that a process holds its sweep. Raises `UserError` (status 4)."""
     for name in ("run.json", "summary.json", "metrics.jsonl"):
-        if (folder / name).is_symlink():
-            raise UserError(str(folder / name), "is a link", "name the folder it leads to", RUN_FOLDER)
+        path = folder / name
+        if path.is_symlink():
+            raise UserError(str(path), "is a link", "name the folder it leads to", RUN_FOLDER)
+        if path.exists() and not path.is_file():
+            raise UserError(str(path), "is not a file", "leave this run out", RUN_FOLDER)
     identity = runs.read_json(folder / "run.json")
     if identity is None:
         raise UserError(str(folder / "run.json"), "is damaged", "leave this run out", RUN_FOLDER)
@@ -148,10 +151,15 @@ def read(folder: Path, live: bool = False) -> Run:
         what = f"has format {clean(str(identity.get('format')))}, known is {runs.FORMAT}"
         raise UserError(str(folder / "run.json"), what, "use the version that wrote it", RUN_FOLDER)
     config = identity.get("config")
-    if not isinstance(config, dict) or not isinstance(identity.get("data_sha256"), str):
+    company = identity.get("trained_beside", 0)
+    sound = isinstance(config, dict) and _is_sound(config) and type(company) is int
+    if not sound or not isinstance(identity.get("data_sha256"), str):
         raise UserError(str(folder / "run.json"), "is damaged", "leave this run out", RUN_FOLDER)
+    assert isinstance(config, dict)
     curves = _read_curves(folder / "metrics.jsonl")
     summary, reason = runs.read_summary(folder), ""
+    if summary is None and (folder / "summary.json").exists():
+        raise UserError(str(folder / "summary.json"), "is damaged", "leave this run out", RUN_FOLDER)
     if summary is None:
         status = "running" if live or runs.holder(folder) else "killed"
     else:
@@ -167,9 +175,31 @@ def read(folder: Path, live: bool = False) -> Run:
         str(identity["data_sha256"]),
         identity.get("protocol"),
         clean(f"{identity.get('machine')}, {device}"),
-        int(identity.get("trained_beside") or 0),
+        company,
         curves,
     )
+
+
+def _is_sound(config: dict[str, Any]) -> bool:
+    """Whether a configuration holds what ours do: plain values and lists of them, seeds that are numbers."""
+
+    def plain(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(map(plain, value))
+        if isinstance(value, float):
+            return math.isfinite(value)
+        if isinstance(value, int):
+            return abs(value) < 2**63
+        return value is None or isinstance(value, str)
+
+    for key, value in config.items():
+        if key == "optimizer.options" and isinstance(value, dict):
+            if not all(map(plain, value.values())):
+                return False
+        elif not plain(value):
+            return False
+    names = all(isinstance(config.get(f"{group}.name", ""), str) for group in ("data", "model", "optimizer"))
+    return names and all(type(config.get(key, 0)) is int for key in ("seed", "data.split_seed"))
 
 
 def _read_curves(path: Path) -> dict[str, Curve]:
@@ -186,20 +216,36 @@ def _read_curves(path: Path) -> dict[str, Curve]:
             continue
         try:
             line = json.loads(text)
-            step, epoch, seconds = float(line["step"]), float(line["epoch"]), float(line["train_seconds"])
+            step, epoch, seconds = (_number(line[key]) for key in ("step", "epoch", "train_seconds"))
+            if not (0 <= step < math.inf and 0 <= epoch < math.inf and 0 <= seconds < math.inf):
+                raise ValueError
             for tag, value in line.items():
                 if not tag.startswith(COMPARED):
                     continue
                 columns = found.get(tag)
                 if columns is None:
                     columns = found[tag] = ([], [], [], [])
-                for column, entry in zip(columns, (step, epoch, seconds, value), strict=True):
-                    column.append(math.nan if entry is None else float(entry))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+                if columns[0] and step <= columns[0][-1]:
+                    raise ValueError  # time goes forward
+                found_value = _number(value)
+                if found_value < 0 or found_value > 1e30 or (tag.startswith("accuracy/") and found_value > 1):
+                    raise ValueError
+                for column, entry in zip(columns, (step, epoch, seconds, found_value), strict=True):
+                    column.append(entry)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
             if number == len(lines):
                 break
             raise UserError(str(path), f"line {number} is damaged", "leave this run out", RUN_FOLDER) from e
     return {tag: Curve(*(np.asarray(column) for column in columns)) for tag, columns in found.items()}
+
+
+def _number(value: Any) -> float:
+    """A number of JSON; null is NaN. Raises `TypeError` for anything else."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    return float(value)
 
 
 def clean(text: str) -> str:

@@ -148,6 +148,8 @@ class Study:
     competitors: list[Competitor]
     workloads: list[str]
     pairs: list[Pair]
+    shipped: dict[str, Pair]
+    """The leader, as tuned, against each other as shipped."""
     targets: dict[str, float]
     """By workload."""
     target_of: str
@@ -228,7 +230,9 @@ def analyse(
         return not complete[c.name], -score if higher else score, c.name
 
     competitors.sort(key=rank)
-    pairs = _pairs([c for c in competitors if complete[c.name]], workloads, higher, aggregate, resamples)
+    ranked = [c for c in competitors if complete[c.name]]
+    pairs = _pairs(ranked, workloads, higher, aggregate, resamples)
+    shipped = _against_shipped(ranked, workloads, metric, selecting, aggregate, resamples)
     ratios, ranks = _over_workloads([c for c in competitors if complete[c.name]], workloads, higher)
     study = Study(
         axes,
@@ -238,6 +242,7 @@ def analyse(
         competitors,
         workloads,
         pairs,
+        shipped,
         targets,
         target_of,
         _bands(cells, workloads, metric, selecting, aggregate),
@@ -470,16 +475,19 @@ def _pairs(
     found = []
     for a, b in itertools.combinations(ranked, 2):
         pairs = []
+        in_all = set.intersection(*(set(c.cells[w].seeds) for c in (a, b) for w in workloads))
         for workload in workloads:
             first, second = a.cells[workload], b.cells[workload]
-            there = set(second.seeds)
+            there = in_all or set(second.seeds)
             common = [s for s in first.seeds if s in there]
             pairs.append((first.values("best", common), second.values("best", common)))
         n = sum(len(x) for x, _ in pairs)
         if any(len(x) == 0 or np.isnan(x).any() or np.isnan(y).any() for x, y in pairs):
             continue
         better = pairs if higher else [(y, x) for x, y in pairs]
-        apart = np.concatenate([statistics.minus(x, y) for x, y in better])
+        differences = [statistics.minus(x, y) for x, y in better]
+        # A seed's difference is its mean over workloads, so that their unequal scales are no noise.
+        apart = np.mean(differences, axis=0) if in_all else np.concatenate(differences)
         found.append(
             Pair(
                 a.name,
@@ -492,6 +500,36 @@ def _pairs(
         )
     adjusted = statistics.holm([pair.p_value for pair in found])
     return [Pair(**{**vars(p), "adjusted": value}) for p, value in zip(found, adjusted, strict=True)]
+
+
+def _against_shipped(
+    ranked: Sequence[Competitor],
+    workloads: Sequence[str],
+    metric: str,
+    selecting: str,
+    aggregate: str,
+    resamples: int,
+) -> dict[str, Pair]:
+    """The first against every other's setting as shipped, where that was run: tuning may have spoilt it."""
+    found = {}
+    higher = statistics.higher_is_better(metric)
+    for other in ranked[1:]:
+        pairs = []
+        for workload in workloads:
+            first = ranked[0].cells[workload]
+            shipped = {r.seed: result_of(r, metric, selecting).best for r in other.cells[workload].default}
+            common = [s for s in first.seeds if s in shipped]
+            values = np.asarray([shipped[s] for s in common])
+            ours = first.values("best", common)
+            pairs.append((ours, values) if higher else (values, ours))
+        if any(len(x) < statistics.ENOUGH for x, _ in pairs):
+            continue
+        apart = np.concatenate([statistics.minus(x, y) for x, y in pairs])
+        p_value = statistics.paired_p_value(apart)
+        difference = statistics.difference(pairs, aggregate, resamples)
+        chance = statistics.probability_of_improvement(pairs, resamples)
+        found[other.name] = Pair(ranked[0].name, other.name, len(apart), difference, chance, p_value, p_value)
+    return found
 
 
 def _over_workloads(
@@ -645,7 +683,7 @@ def _notes(study: Study) -> list[str]:
     if worse:
         notes.append(
             f"Tuning made {', '.join(worse)} worse than as shipped: with one tuning seed, or a small "
-            "validation part, chance chooses."
+            "validation part, chance chooses. More seeds help: hydra.sweeper.tuning_seeds=[0,100,200]."
         )
     missing = [where(c.name, w) for c in study.competitors for w in study.workloads if w not in c.cells]
     if missing:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ffn_bench.compare import statistics
-from ffn_bench.compare.axes import label, short, shown
+from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.figures import AGGREGATES, name_of
+from ffn_bench.compare.read import clean
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Cell, Competitor, Pair, Study, is_ahead
 
@@ -95,7 +96,7 @@ def title(study: Study) -> str:
 
 def facts(study: Study) -> dict[str, str]:
     """What a reader must know of how the numbers came about."""
-    runs, first = study.runs, study.runs[0].config
+    runs = study.runs
     cells = [cell for c in study.competitors for cell in c.cells.values()]
     trials = sorted({len(cell.trials) for cell in cells})
     seeds = sorted({run.config.get("seed") for cell in cells for run in cell.runs}, key=str)
@@ -109,7 +110,11 @@ def facts(study: Study) -> dict[str, str]:
         keys = ", ".join(study.axes.tuned)
         how = f" on {name_of(study.selecting)}, tuning seeds {_ranges(tuning)}"
         found["tuned"] = f"{keys}: {budget} trials each,{how}"
-    found["reported"] = f"seeds {_ranges(seeds)}; {AGGREGATES[study.aggregate]}, 95 % bootstrap intervals"
+    found["reported"] = f"seeds {_ranges(seeds)}; {AGGREGATES[study.aggregate]}"
+    if any(c.test.known for c in study.competitors):
+        found["reported"] += ", 95 % bootstrap intervals"
+    if len(study.workloads) > 1:
+        found["reported"] += "; of each workload, then their mean"
     if study.targets:
         shown_ = {w: value(study.selecting, t) for w, t in study.targets.items()}
         told = (
@@ -119,12 +124,15 @@ def facts(study: Study) -> dict[str, str]:
         )
         found["target"] = f"{name_of(study.selecting)} {told}, {study.target_of}"
     epochs = sorted({run.config.get("epochs") for run in runs}, key=str)
-    widths = first.get("model.hidden") or [first.get("model.width")] * int(first.get("model.depth") or 0)
-    network = label(study.runs[0], ["model.name", "model.activation"])
-    found["runs"] = (
-        f"{len(runs):,}: {', '.join(map(str, epochs))} epochs, batch {first.get('batch_size')}, "
-        f"network {network} {shown(widths)}"
-    )
+    named = {"batch": "batch_size", "network": "model.name", "hidden": "model.hidden", "": "model.activation"}
+    parts = [f"{', '.join(map(str, epochs))} epochs"]
+    for word, key in named.items():
+        values = list(dict.fromkeys(shown(run.config[key]) for run in runs if key in run.config))
+        if len(values) == 1:
+            parts.append(f"{word} {clean(values[0])}".strip())
+        elif values:
+            parts.append(f"{len(values)} values of {key}")
+    found["runs"] = f"{len(runs):,}: {', '.join(parts)}"
     found["protocol"] = f"version {study.protocol}" if study.protocol is not None else "without a version"
     return found
 
@@ -168,6 +176,10 @@ def verdict(study: Study) -> list[str]:
         if ahead:
             rest = "all others" if not level and len(ahead) > 3 else _told(study, ahead)
             found.append(f"It is ahead of {rest}; paired by seed, p < 0.05 after Holm's correction.")
+        spoilt = [p for q in ahead if (p := study.shipped.get(q.second)) and not is_ahead(p)]
+        if spoilt:
+            told = [f"{p.second} ({_behind(study, p)})" for p in spoilt[:4]]
+            found.append(f"But it is not shown to be ahead of {listed(told)} as shipped, without tuning.")
         if not level and ahead:
             nearest = ahead[0]
             if len(ahead) > 3:
@@ -185,7 +197,10 @@ def _told(study: Study, pairs: Sequence[Pair]) -> str:
 
 def _behind(study: Study, pair: Pair) -> str:
     """How far the second of a pair is behind."""
-    return f"difference {apart(study.metric, pair.difference)}"
+    found = pair.difference
+    beside = found.known and (found.low > 0 or found.high < 0) and not is_ahead(pair)
+    doubt = f", p {probability(pair.adjusted)}" if beside and not math.isnan(pair.adjusted) else ""
+    return f"difference {apart(study.metric, found)}{doubt}"
 
 
 def _reservations(study: Study, leader: Competitor) -> list[str]:

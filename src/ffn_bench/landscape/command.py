@@ -87,6 +87,7 @@ def check(cfg: DictConfig) -> None:
     config.at_least(cfg.directions, 1, "directions")
     config.at_most(cfg.directions, 32, "directions")
     config.at_least(cfg.extent, 0.0, "extent", open_bound=True)
+    config.at_most(cfg.extent, 1e6, "extent")
     config.check_seed(cfg.seed, "seed")
     if not math.isfinite(cfg.extent):
         raise UserError("extent", f"{cfg.extent} is not a finite number", "give a finite one")
@@ -176,6 +177,7 @@ def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
     from ffn_bench.network import ACTIVATIONS
 
     first = found[0]
+    ways = [(run, trajectory(run)) for run in found]
     split: Split = getattr(first.data, cfg.part)
     if len(split.y) == 0:
         raise UserError("part", f"the runs have no {cfg.part} part", "use part=train")
@@ -255,7 +257,6 @@ def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
         drawn.add(f"surface{tail}", figures.surface(axes, result["plane"], note))
         drawn.page("Loss landscape").surface(f"Around {run.name}", axes, result["plane"], note)
 
-    ways = [(run, trajectory(run)) for run in found]
     kept = [(run, way) for run, way in ways if way is not None]
     if len(kept) < len(found):
         console.print(
