@@ -29,6 +29,8 @@ from ffn_bench.sweep import Job, Shown, Sweep
 
 FOLDER = ".chunks"
 """Below the sweep's: a file and a folder for each job of the launcher."""
+TRIES = 3
+"""Launches, one after the other, that lose jobs and bring no run any further, until the sweep gives up."""
 LOOK_SECONDS = 2.0
 """Between two looks at which runs have ended, at least."""
 
@@ -54,7 +56,7 @@ def launch(
         whole.view.before({"done": done})
     size = int(planner.master.chunk)
     whole.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
-    lost = ""
+    lost, idle = "", 0
     try:
         for job in waiting:
             whole.write_hydra_files(job)
@@ -67,8 +69,10 @@ def launch(
             with _watched(whole, waiting):
                 lost = _run(launcher, jobs, first)
             waiting = [job for job in waiting if job.summary is None]
-            if len(waiting) == left and sum(_reached(job) for job in waiting) <= reached:
-                break  # nobody got any further: it would go on so for ever
+            further = len(waiting) < left or sum(_reached(job) for job in waiting) > reached
+            idle = 0 if further else idle + 1
+            if idle == TRIES or not (lost or further):
+                break  # nobody gets any further: it would go on so for ever
         waiting = [job for job in waiting if runs.holder(job.plan.folder) is None or lost]
         if waiting:
             what = f"its jobs fail: {lost}" if lost else f"{len(waiting)} runs were not trained"
