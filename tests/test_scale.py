@@ -138,6 +138,7 @@ def test_two_launchers_share_a_sweep(tmp_path: Path) -> None:
     assert not any("goes on" in log.read_text() for log in sweep.glob("*/train.log"))
 
 
+@pytest.mark.slow
 def test_a_plain_sweep_and_a_shared_one_exclude_each_other(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     keys = ("data=moons", "epochs=2000", "seed=0,1", "name=one")
@@ -175,6 +176,7 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path) -> None:
     assert "failed lr=0.1" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_tuning_goes_through_a_launcher(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     keys = (

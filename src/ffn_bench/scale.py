@@ -73,14 +73,17 @@ def launch(
             idle = 0 if further else idle + 1
             if idle == TRIES or not (lost or further):
                 break  # nobody gets any further: it would go on so for ever
-        waiting = [job for job in waiting if runs.holder(job.plan.folder) is None or lost]
+        held = [job for job in waiting if runs.holder(job.plan.folder)]
+        for job in waiting:  # others may have trained them meanwhile
+            if runs.status_of(job.plan.folder) in runs.ENDED:
+                job.summary = runs.read_summary(job.plan.folder)
+        waiting = [job for job in waiting if job.summary is None and job not in held]
+        if held:
+            whole.view.warn(f"{len(held)} runs are being trained by another process")
         if waiting:
             what = f"its jobs fail: {lost}" if lost else f"{len(waiting)} runs were not trained"
             raise UserError("hydra/launcher", what, "see its own logs", status=1)
     finally:
-        held = sum(job.summary is None and runs.holder(job.plan.folder) is not None for job in whole.jobs)
-        if held:
-            whole.view.warn(f"{held} runs are being trained by another process")
         whole.close()
     return whole.returns()
 
