@@ -155,6 +155,7 @@ def test_a_plain_sweep_and_a_shared_one_exclude_each_other(tmp_path: Path) -> No
     assert first.returncode == 0
 
 
+@pytest.mark.slow
 def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     keys = ("data=moons", "epochs=2", "optimizer=sgd", "lr=0.1,1e30", "chunk=1", "name=s")
