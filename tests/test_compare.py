@@ -496,7 +496,7 @@ def test_mixed_runs_are_refused(compare: Callable[..., Result], tmp_path: Path) 
 
 def test_names_are_no_markup_and_no_controls(compare: Callable[..., Result], tmp_path: Path) -> None:
     for seed in range(3):
-        evil = "[red]<script>alert(1)</script>\x1b[2J|$x_1$"
+        evil = "[red]<script>alert(1)</script>\x1b[2J|$x_1$ $x_{y$"
         write_run(tmp_path / "sweep" / f"a{seed}", seed=seed, optimizer__name=evil)
         write_run(tmp_path / "sweep" / f"b{seed}", seed=seed)
     result = compare("runs=sweep")
@@ -506,6 +506,7 @@ def test_names_are_no_markup_and_no_controls(compare: Callable[..., Result], tmp
     page = (tmp_path / "sweep" / "compare" / "report.html").read_text()
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
+    assert ">$\\mathdefault" not in page  # the powers of ten of an axis are mathematics
     assert "\\$x\\_1\\$" in (tmp_path / "sweep/compare/tables/summary.tex").read_text()
 
 

@@ -16,7 +16,6 @@ them; past the eighth the line's dashes change."""
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 COLOURS = (INK, MUTED, GRID, PAPER, *SERIES)
 STYLE: dict[Any, Any] = {
-    "text.parse_math": False,
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
     "savefig.facecolor": PAPER,

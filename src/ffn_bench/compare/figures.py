@@ -96,7 +96,9 @@ def _legend(figure: Figure, study: Study, extra: int = 0) -> None:
     handles = [Line2D([], [], color=colour(k), linestyle=dashes(k), linewidth=2) for k, _ in shown_]
     longest = max(len(c.name) for _, c in shown_)
     columns = max(1, min(len(shown_), int(92 / (longest + 7))))
-    legend = figure.legend(handles, [c.name for _, c in shown_], loc="outside upper left", ncols=columns)
+    legend = figure.legend(
+        handles, [literal(c.name) for _, c in shown_], loc="outside upper left", ncols=columns
+    )
     legend.set_gid("legend")
 
 
@@ -110,9 +112,14 @@ def _interval(plot: Plot, y: float, found: statistics.Interval, k: int, size: fl
     return drawn
 
 
+def literal(text: str) -> str:
+    """A name as it is: matplotlib reads what stands between dollars as mathematics."""
+    return text.replace("$", r"\$")
+
+
 def _rows(plot: Plot, names: Sequence[str]) -> None:
     """Competitors as rows, the best on top."""
-    plot.set_yticks(range(len(names)), names)
+    plot.set_yticks(range(len(names)), [*map(literal, names)])
     plot.set_ylim(len(names) - 0.4, -0.6)
     plot.grid(False, axis="y")
     plot.tick_params(axis="y", length=0)
@@ -232,7 +239,7 @@ def improvement(study: Study) -> Figure | None:
     ends = [v for p in pairs for v in (p.difference.low, p.difference.high, p.difference.estimate)]
     if limits := _zoom([0.0, *ends]):
         plots[1].set_xlim(*limits)
-    plots[0].set_title(f"P(a run of {leader} is better)")
+    plots[0].set_title(f"P(a run of {literal(leader)} is better)")
     better = "larger" if study.higher else "smaller"
     plots[1].set_title(f"by how much {better}")
     plots[0].set_xlabel("probability of improvement")
@@ -446,7 +453,7 @@ def profile(study: Study) -> Figure | None:
     rho = statistics.profile(study.scores, tau)
     scores = statistics.profile_score(study.scores)
     for column, (k, competitor) in enumerate(complete[:MANY]):
-        label = f"{competitor.name}  {scores[column]:.3f}"
+        label = f"{literal(competitor.name)}  {scores[column]:.3f}"
         (line,) = plot.plot(tau, rho[:, column], color=colour(k), linestyle=dashes(k), label=label, zorder=3)
         line.set_gid(f"series-{k}")
     plot.set_xlim(1, 4)
@@ -546,5 +553,13 @@ def _place(plot: Plot, at: int, values: Sequence[Any]) -> dict[str, float]:
         ticks = sorted(known)
         found = {text: i / max(1, len(ticks) - 1) for i, text in enumerate(ticks)}
     for text in ticks:
-        plot.text(at - 0.03, found[text], shown(known[text]), fontsize=7.5, ha="right", va="center", zorder=6)
+        plot.text(
+            at - 0.03,
+            found[text],
+            literal(shown(known[text])),
+            fontsize=7.5,
+            ha="right",
+            va="center",
+            zorder=6,
+        )
     return found
