@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,28 @@ class Result:
 Command = Callable[..., Result]
 
 
+def call(
+    main: Callable[[], None],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
+) -> Result:
+    """Run a console script inside the test process."""
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    capsys.readouterr()
+    code = 0
+    try:
+        main()
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else 1
+    finally:
+        gc.enable()
+        torch.set_num_threads(1)
+    captured = capsys.readouterr()
+    return Result(code, captured.out, captured.err)
+
+
 @pytest.fixture(autouse=True)
 def registered() -> None:
     config.register()
@@ -48,20 +71,7 @@ def ffn(
     monkeypatch.setattr(data, "_loaded", {})  # one process, many working folders
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
 
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["ffn-train", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            ffn_bench.train.main()
-        except SystemExit as e:
-            code = e.code if isinstance(e.code, int) else 1
-        finally:
-            gc.enable()
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    yield run
+    yield partial(call, ffn_bench.train.main, "ffn-train", monkeypatch, capsys)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from conftest import Command, Result, files_below
+from conftest import Command, Result, call, files_below
 from ffn_bench import style
 from ffn_bench.compare import axes, command, figures, read, study, tables, wording
 from ffn_bench.compare.study import Study
@@ -323,20 +322,7 @@ def compare(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ffn_bench.compare.statistics.RESAMPLES", RESAMPLES)
 
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["ffn-compare", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            command.main()
-        except SystemExit as e:
-            code = e.code if isinstance(e.code, int) else 1
-        finally:
-            gc.enable()
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
+    return partial(call, command.main, "ffn-compare", monkeypatch, capsys)
 
 
 def newer(folder: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from cases import parsed
-from conftest import MNIST, Command, Result, files_below, needs_mnist
+from conftest import MNIST, Command, Result, call, files_below, needs_mnist
 from ffn_bench.backprop import loss_of, penalty
 from ffn_bench.curvature import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
 from ffn_bench.data import Split
@@ -41,21 +40,7 @@ def landscape(
     """`landscape("run=…")` runs `ffn-landscape` in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["ffn-landscape", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            command.main()
-        except SystemExit as e:
-            code = e.code if isinstance(e.code, int) else 1
-        finally:
-            gc.enable()
-            torch.set_num_threads(1)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
+    return partial(call, command.main, "ffn-landscape", monkeypatch, capsys)
 
 
 # --- directions and values ------------------------------------------------------------------------------
