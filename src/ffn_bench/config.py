@@ -111,6 +111,24 @@ def parse(cfg: DictConfig) -> TrainConfig:
     return config
 
 
+def set_values(config: TrainConfig, values: dict[tuple[str, ...], Any]) -> TrainConfig:
+    """`config` with other values at some paths, (key,) or (group, key), checked; what is the same is shared.
+
+    Raises `UserError` as `parse` does.
+    """
+    top: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        (groups.setdefault(path[0], {}) if path[1:] else top)[path[-1]] = value
+    for group, keys in groups.items():
+        old = getattr(config, group)
+        new = dataclasses.replace(old, **keys)
+        top[group] = old if repr(new) == repr(old) else new  # 1 and 1.0 are equal, and not the same
+    config = dataclasses.replace(config, **top)
+    check(config)
+    return config
+
+
 def check(config: TrainConfig) -> None:
     """Find what types cannot: bounds, names from a list, settings that exclude each other.
 

@@ -7,11 +7,24 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.utils import filter_overrides
+
 
 def varied_keys(settings: Sequence[dict[str, str]]) -> list[str]:
     """The keys whose value is not the same in every run, in the order they were given."""
     keys = dict.fromkeys(k for s in settings for k in s)
     return [k for k in keys if len({s.get(k) for s in settings}) > 1]
+
+
+def settings_of(overrides: Sequence[str]) -> dict[str, str]:
+    """What a run of a sweep was told, but for Hydra's own keys."""
+    return dict(o.split("=", 1) for o in filter_overrides(overrides) if "=" in o)
+
+
+def names_of(settings: Sequence[dict[str, str]]) -> list[str]:
+    """What tells each run from the others: its values of the varied keys."""
+    varied = varied_keys(settings)
+    return [" ".join(f"{k}={s[k]}" for k in varied if k in s) or "run" for s in settings]
 
 
 def leaderboard(

@@ -2,14 +2,16 @@
 
 Hydra composes a configuration from files for every run, which takes it 60 ms. Runs of a sweep mostly differ
 in plain values (a seed, a learning rate), so it is asked once for each choice of files; values are then set
-in a copy that is used over and over.
+in a copy that is used over and over, and only they are read back from it.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+import operator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ from omegaconf.errors import OmegaConfBaseException
 from ffn_bench import config, console, runs, train
 from ffn_bench.batched import why_not
 from ffn_bench.errors import UserError
+from ffn_bench.leaderboard import names_of, settings_of
 from ffn_bench.optim import check_optimizer
 from ffn_bench.rules import RULES
-from ffn_bench.schema import TrainConfig
+from ffn_bench.schema import GROUPS, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,52 @@ class Planned:
     alone: str | None
 
 
+class Pattern:
+    """A composed configuration that runs share but for some plain values, which are set in it.
+
+    `keys` are those values' keys. `run` is the run whose values were read last.
+    """
+
+    def __init__(self, cfg: DictConfig, keys: Sequence[str]) -> None:
+        self.cfg = cfg
+        self.run: TrainConfig | None = None
+        self._now: dict[str, str] = {}
+        raw = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(raw, dict)
+        self.subdir = raw.pop("hydra")["sweep"]["subdir"]
+        linked = {path: text for path, text in _leaves(raw) if "${" in text}
+        self._paths = {tuple(key.split(".")[: 2 if key.split(".")[0] in GROUPS else 1]) for key in keys}
+        for path, text in linked.items():
+            name = re.fullmatch(
+                r"\$\{(\w+)\}", text
+            )  # of another key, on which it depends and on nothing else
+            if not name or (name[1],) in self._paths or (name[1],) in linked:
+                self._paths.add(path)
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a value. Raises OmegaConf's errors."""
+        if repr(value) != self._now.get(key):
+            OmegaConf.update(self.cfg, key, value, merge=True)
+            self._now[key] = repr(value)
+
+    def values(self) -> dict[tuple[str, ...], Any]:
+        """What may differ from run to run, by path: (key,) or (group, key)."""
+        found = {}
+        for path in self._paths:
+            node = functools.reduce(operator.getitem, path, self.cfg)
+            found[path] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        return found
+
+
+def _leaves(raw: dict[Any, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Paths of a configuration's values, (key,) or (group, key), and what is written there."""
+    for key, value in raw.items():
+        if key in GROUPS and isinstance(value, dict):
+            yield from (((key, below), str(content)) for below, content in value.items())
+        else:
+            yield (key,), str(value)
+
+
 class Planner:
     """Composes and checks the runs of one sweep."""
 
@@ -50,7 +99,9 @@ class Planner:
         parser = OverridesParser.create(config_loader=self.loader)
         self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
         self._is_group = functools.cache(lambda key: bool(self.loader.get_group_options(key)))
-        self._composed: dict[Any, DictConfig] = {}
+        self._is_plain = functools.cache(lambda override: self._sets_a_value(self._parsed(override)))
+        self._patterns: dict[Any, Pattern] = {}
+        self._dirname: Any = OmegaConf.to_container(master.hydra.job.config.override_dirname)
         self._checked: set[str] = set()
         self._names: dict[Path, tuple[str, ...]] = {}
         self._planned: dict[tuple[str, ...], Planned] = {}
@@ -60,18 +111,21 @@ class Planner:
         overrides = tuple(job)
         if overrides in self._planned:
             return self._planned[overrides]
-        cfg = self.compose(overrides)
-        run = config.parse(cfg)
-        folder = self._folder_of(run, str(cfg.hydra.sweep.subdir))
-        runs.check_folder(folder, run)
-        if folder in self._names:
-            first = " ".join(self._names[folder])
+        planned = self.find(overrides)
+        runs.check_folder(planned.folder, planned.run)
+        if planned.folder in self._names:
+            first = " ".join(self._names[planned.folder])
             raise UserError("sweep", f"{first} and {' '.join(overrides)} are the same run", "give it once")
-        self._names[folder] = overrides
-        planned = Planned(overrides, run, folder, why_not(run))
+        self._names[planned.folder] = overrides
         self._check(planned)
         self._planned[overrides] = planned
         return planned
+
+    def find(self, job: Sequence[str]) -> Planned:
+        """Compose one run and name its folder. Raises `UserError` where its configuration is wrong."""
+        overrides = tuple(job)
+        run, subdir = self._run_and_subdir(overrides)
+        return Planned(overrides, run, self.folder / self._subdir_of(run, subdir), why_not(run))
 
     def restage(self, planned: Planned, stage: str) -> Planned:
         """The same run, for another stage of a tuning. A run is the same whatever it is for."""
@@ -80,20 +134,23 @@ class Planner:
         self._planned[overrides], self._names[planned.folder] = again, overrides
         return again
 
-    def _folder_of(self, run: TrainConfig, subdir: str) -> Path:
-        """A run's folder: the one it has already, if it was written in another way then."""
-        tail = config.fingerprint(run)[:8]
-        if subdir.endswith(tail):
-            subdir = self._there.get(tail, subdir)
-        return self.folder / subdir
+    def _subdir_of(self, run: TrainConfig, subdir: str) -> str:
+        """A run's folder below the sweep's: the one it has already, if it was written in another way then."""
+        if subdir in self._there:
+            return subdir
+        fingerprint = config.fingerprint(run)
+        of_itself = (fingerprint[:digits] for digits in runs.HASH_DIGITS if subdir.endswith(fingerprint[:8]))
+        return next((self._tails[tail] for tail in of_itself if tail in self._tails), subdir)
 
     @functools.cached_property
-    def _there(self) -> dict[str, str]:
-        """Folders of the sweep by the hash their names end with."""
-        found = {}
-        for file in self.folder.glob("*/run.json"):
-            found[file.parent.name[-8:]] = file.parent.name
-        return found
+    def _there(self) -> set[str]:
+        """The folders of the sweep's runs that have begun."""
+        return {file.parent.name for file in self.folder.glob("*/run.json")}
+
+    @functools.cached_property
+    def _tails(self) -> dict[str, str]:
+        """They, by the hashes their names end with."""
+        return {name.rpartition("-")[2]: name for name in self._there}
 
     def _check(self, planned: Planned) -> None:
         """Data, network and device once for all runs that share them, the optimizer's settings likewise."""
@@ -113,21 +170,10 @@ class Planner:
 
         Raises Hydra's and OmegaConf's errors.
         """
-        parsed = [self._parsed(override) for override in job]
-        plain = [override for override in parsed if self._is_plain(override)]
-        files = tuple(override.input_line for override in parsed if override not in plain)
-        key = files, tuple(override.key_or_group for override in plain)
-        cfg = self._composed.get(key)
-        if cfg is None:
-            self._composed[key] = cfg = self.loader.load_sweep_config(self.master, list(job))
-        else:
-            try:
-                for override in plain:
-                    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
-            except OmegaConfBaseException:
-                return self.loader.load_sweep_config(self.master, list(job))  # whose error says more
+        task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
+        cfg = self._set(job).cfg
         with flag_override(cfg, ["struct", "readonly"], [False, False]):
-            hydra, task = cfg.hydra, [override for override in parsed if not override.is_hydra_override()]
+            hydra = cfg.hydra
             hydra.overrides.task = [override.input_line for override in task]
             hydra.job.override_dirname = get_overrides_dirname(task, **hydra.job.config.override_dirname)
             hydra.job.id = hydra.job.num = number
@@ -135,7 +181,37 @@ class Planner:
                 hydra.sweep.dir = str(self.folder)
         return cfg
 
-    def _is_plain(self, override: Override) -> bool:
+    def _run_and_subdir(self, job: Sequence[str]) -> tuple[TrainConfig, str]:
+        """What a run is, and its folder below the sweep's."""
+        pattern = self._set(job)
+        if pattern.run is None:
+            pattern.run = config.parse(pattern.cfg)
+        else:
+            pattern.run = config.set_values(pattern.run, pattern.values())
+        if pattern.subdir != runs.SUBDIR:
+            return pattern.run, str(self.compose(job).hydra.sweep.subdir)
+        task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
+        return pattern.run, runs.run_name(get_overrides_dirname(task, **self._dirname), pattern.run)
+
+    def _set(self, job: Sequence[str]) -> Pattern:
+        """The pattern that a run follows, with the run's values set in it."""
+        plain = [self._parsed(override) for override in job if self._is_plain(override)]
+        files = tuple(override for override in job if not self._is_plain(override))
+        key = files, tuple(override.key_or_group for override in plain)
+        pattern = self._patterns.get(key)
+        if pattern is None:
+            cfg = self.loader.load_sweep_config(self.master, list(job))
+            self._patterns[key] = pattern = Pattern(cfg, key[1])
+        else:
+            try:
+                for override in plain:
+                    pattern.set(override.key_or_group, override.value())
+            except OmegaConfBaseException:
+                self.loader.load_sweep_config(self.master, list(job))  # whose error says more
+                raise
+        return pattern
+
+    def _sets_a_value(self, override: Override) -> bool:
         """Whether an override sets one value that is there already, and chooses no file."""
         return (
             override.type == OverrideType.CHANGE
@@ -143,14 +219,15 @@ class Planner:
             and not override.is_hydra_override()
             and not self._is_group(override.key_or_group)
             and isinstance(override.value(), (bool, int, float, str, type(None), list))
+            and not any(sign in str(override.input_line) for sign in ("${", "???"))
         )
 
 
 def show_status(folder: Path, plans: Sequence[Planned]) -> None:
     """Print how every run of a sweep stands. Trains and creates nothing."""
     rows = []
-    for planned in plans:
-        name = " ".join(o for o in planned.overrides if not o.startswith(("name=", "status=", "+tune=")))
+    names = names_of([settings_of(planned.overrides) for planned in plans])
+    for name, planned in zip(names, plans, strict=True):
         status = runs.status_of(planned.folder)
         if status in ("begun", "interrupted") and runs.holder(planned.folder):
             status = "running"

@@ -50,11 +50,22 @@ def _run_folder(name: str | None) -> str:
     return datetime.datetime.now().strftime("%Y-%m-%d/%H-%M-%S-") + secrets.token_hex(2)
 
 
+SUBDIR = "${run_name:${hydra.job.override_dirname}}"
+"""A run's folder below its sweep's, unless somebody wants another (conf/config.yaml)."""
+
+HASH_DIGITS = (12, 8)
+"""Of the fingerprint at the end of a run's name: now, and as runs were named before."""
+
+
 def _run_name(overrides: str, *, _root_: DictConfig) -> str:
+    return run_name(overrides, config.parse(_root_))
+
+
+def run_name(overrides: str, run: schema.TrainConfig) -> str:
     """A sweep's folder for one run: what was overridden, readable and short, and a hash of its config."""
     readable = "".join(c if c.isalnum() or c in "=,._-" else "_" for c in overrides)[:100].strip(",.")
-    run = config.parse(_root_)
-    return f"{readable}-{config.fingerprint(run)[:8]}" if readable else config.fingerprint(run)[:8]
+    tail = config.fingerprint(run)[: HASH_DIGITS[0]]
+    return f"{readable}-{tail}" if readable else tail
 
 
 def check_folder(folder: Path, run: schema.TrainConfig | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import yaml
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf._utils import get_omega_conf_dumper
@@ -24,7 +24,7 @@ from ffn_bench import checkpoints, console, runs, train
 from ffn_bench.batched import Row, Tile, group_key, tile_sizes
 from ffn_bench.device import THREADS, describe, keep_memory, set_threads
 from ffn_bench.errors import UserError, explain, is_memory_error
-from ffn_bench.leaderboard import leaderboard, varied_keys
+from ffn_bench.leaderboard import leaderboard, names_of, settings_of, varied_keys
 from ffn_bench.plan import Planned, Planner
 from ffn_bench.record import Pace, Record
 from ffn_bench.stop import Stop
@@ -84,16 +84,13 @@ class Sweep:
     ) -> None:
         self.planner, self.context, self.search = planner, context, shown.search
         folder = folder or (planner.folder if planner else Path())
-        settings = shown.settings or [
-            dict(o.split("=", 1) for o in filter_overrides(p.overrides) if "=" in o) for p in plans
-        ]
-        self.varied = varied_keys(settings)
-        names = [" ".join(f"{k}={s[k]}" for k in self.varied if k in s) or "run" for s in settings]
+        settings = shown.settings or [settings_of(p.overrides) for p in plans]
+        names, varied = names_of(settings), varied_keys(settings)
         self.jobs = [
             Job(first + k, name, setting, plan, runs.status_of(plan.folder), runs.read_summary(plan.folder))
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
         ]
-        own = [{k: s[k] for k in self.varied if k in s} for s in settings]
+        own = [{k: s[k] for k in varied if k in s} for s in settings]
         self.view = console.SweepView(list(zip(names, own, strict=True)), folder, shown.heading, shown.search)
         self._composing = threading.Lock()
         self.stop = Stop()

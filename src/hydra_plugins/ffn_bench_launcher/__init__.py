@@ -82,10 +82,11 @@ class CheckedSweeper(BasicSweeper):
         planner = plan.Planner(self.config, self.hydra_context)
         if self.tuning.get("search"):
             return self._tune(planner, overrides)
-        plans = [planner.plan(job) for job in plan.jobs_of(overrides, int(self.config.max_runs))]
+        jobs = plan.jobs_of(overrides, int(self.config.max_runs))
         if self.config.status:
-            plan.show_status(folder, plans)
+            plan.show_status(folder, [planner.find(job) for job in jobs])
             return []
+        plans = [planner.plan(job) for job in jobs]
         lock = runs.Lock(folder, shared=self._is_chunked())
         try:
             if self._is_chunked():
