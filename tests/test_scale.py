@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,32 @@ def launcher(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def begin(cwd: Path, launcher: str | None, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    own = (f"hydra/launcher={launcher}", *LAUNCHERS[launcher]) if launcher else ()
-    return subprocess.Popen(
-        [str(FFN_TRAIN), "-m", *own, *arguments],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Begin = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Begins a sweep in a folder, on a launcher or (None) without; what still runs at the end is ended."""
+    begun: list[subprocess.Popen[str]] = []
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # 15 by itself: beside other tests it would hardly get a core
+    }
+
+    def begin(cwd: Path, launcher: str | None, *arguments: str) -> subprocess.Popen[str]:
+        own = (f"hydra/launcher={launcher}", *LAUNCHERS[launcher]) if launcher else ()
+        command = [str(FFN_TRAIN), "-m", *own, *arguments]
+        both = subprocess.PIPE
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=both, stderr=both, text=True)
+        begun.append(process)
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
 
 
 def metrics_of(sweep: Path) -> dict[str, list[dict[str, Any]]]:
@@ -79,7 +95,7 @@ def ended(sweep: Path) -> int:
 
 
 @pytest.mark.parametrize("launcher", ["joblib"], indirect=True)
-def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path) -> None:
+def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path, begin: Begin) -> None:
     """Runs that must be trained alone among them; and nothing is trained again."""
     keys = ("data=moons", "epochs=3", "seed=range(0,5)", "optimizer=adam,lbfgs", "batch_size=full")
     out, err = begin(tmp_path, None, *keys, "name=plain").communicate(timeout=120)
@@ -99,9 +115,9 @@ def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path) -> None:
     assert metrics_of(tmp_path / "outputs/sweeps/scaled") == plain
 
 
-def test_a_killed_worker_costs_its_unfinished_steps_only(launcher: str, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_its_unfinished_steps_only(launcher: str, tmp_path: Path, begin: Begin) -> None:
     keys = ("data=moons", "epochs=1000", "seed=range(0,6)", "log_every=100")
-    plain = begin(tmp_path, None, *keys, "name=plain")
+    begin(tmp_path, None, *keys, "name=plain").communicate(timeout=120)
     process = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled", "checkpoint_seconds=0.2")
     sweep, killed = tmp_path / "outputs/sweeps/scaled", 0
     deadline = time.monotonic() + 90
@@ -114,7 +130,6 @@ def test_a_killed_worker_costs_its_unfinished_steps_only(launcher: str, tmp_path
                 break
         time.sleep(0.02)
     _, err = process.communicate(timeout=200)
-    plain.communicate(timeout=120)
     assert killed
     assert process.returncode == 0, err
     assert ended(sweep) == 6
@@ -124,7 +139,7 @@ def test_a_killed_worker_costs_its_unfinished_steps_only(launcher: str, tmp_path
     assert all(len(list(folder.glob("events.*"))) == 1 for folder in sweep.glob("*seed*"))
 
 
-def test_two_launchers_share_a_sweep(tmp_path: Path) -> None:
+def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     keys = ("data=moons", "epochs=300", "seed=range(0,12)", "name=shared", "chunk=2")
     both = [begin(tmp_path, "joblib", *keys) for _ in range(2)]
@@ -139,7 +154,7 @@ def test_two_launchers_share_a_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_plain_sweep_and_a_shared_one_exclude_each_other(tmp_path: Path) -> None:
+def test_a_plain_sweep_and_a_shared_one_exclude_each_other(tmp_path: Path, begin: Begin) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     keys = ("data=moons", "epochs=2000", "seed=0,1", "name=one")
     first = begin(tmp_path, "joblib", *keys)
@@ -156,7 +171,7 @@ def test_a_plain_sweep_and_a_shared_one_exclude_each_other(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path) -> None:
+def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path, begin: Begin) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     keys = ("data=moons", "epochs=2", "optimizer=sgd", "lr=0.1,1e30", "chunk=1", "name=s")
     process = begin(tmp_path, "joblib", *keys)
@@ -178,7 +193,7 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_tuning_goes_through_a_launcher(tmp_path: Path) -> None:
+def test_tuning_goes_through_a_launcher(tmp_path: Path, begin: Begin) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     keys = (
         "+tune=random_25",

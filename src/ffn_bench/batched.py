@@ -276,6 +276,13 @@ class Tile:
         self._set_up(self.θ, of_place)
         self._window.copy_(window)
 
+    def close(self) -> None:
+        """Let go of every tensor. The tile and its rows, which refer to each other, are of no use then.
+
+        Garbage collection would come many tiles later, and on a GPU the next one needs the memory.
+        """
+        vars(self).clear()
+
     def _row(self, run: TrainConfig, place: int) -> Row:
         steps = run.epochs * self.steps_per_epoch
         schedule = optim.build_schedule(run.schedule, steps, self.steps_per_epoch)

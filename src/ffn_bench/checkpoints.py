@@ -24,14 +24,14 @@ KEPT = 2
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write `state`, nested dicts and lists of tensors and plain values with its `step`; keep two."""
-    from safetensors.torch import save as to_bytes
+    from safetensors.numpy import save as to_bytes  # that for PyTorch leaves every tensor to the garbage
 
     target = folder / "checkpoint"
     target.mkdir(exist_ok=True)
     tensors: dict[str, Tensor] = {}
     packed = pack(state, tensors, "")
     header = {"format": "1", "state": json.dumps(packed, allow_nan=True)}
-    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    whole = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in tensors.items()}
     content = to_bytes(whole, metadata=header)
     name = f"step-{state['step']:010d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     write_whole(target / name, content)

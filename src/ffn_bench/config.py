@@ -442,6 +442,7 @@ def fingerprint(config: TrainConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def superset_of_keys() -> dict[str, Any]:
     """Every flat key any run can have, with a value of its type (numbers 0, strings empty).
 

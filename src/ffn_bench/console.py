@@ -266,6 +266,8 @@ class SweepView:
         """Take what was measured of a run."""
         with self._lock:
             self._steps[run] = measurement.step
+            if len(self.runs) > LIVE_RUNS:
+                return
             before = self._latest.get(run)
             if before is not None:
                 measurement = replace(measurement, values=before.values | measurement.values)

@@ -212,6 +212,7 @@ class Sweep:
         records: dict[int, Record] = {}
         pace = Pace(jobs[0].plan.run.checkpoint_seconds)
         rows: list[Row | None] = [None] * len(jobs)
+        tile: Tile | None = None
         try:
             tile = Tile([job.plan.run for job in jobs], made.data)
             tile.stop = self.stop
@@ -255,6 +256,9 @@ class Sweep:
                     self._fail(job, one, records.get(id(one)), e)
             if explain(e) is None:
                 raise
+        finally:
+            if tile is not None:
+                tile.close()
 
     def write_hydra_files(self, job: Job) -> None:
         """What Hydra itself leaves in a run's folder."""
