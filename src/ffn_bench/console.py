@@ -380,23 +380,26 @@ class RunOfSweep(RunView):
 
 
 def show_status(
-    rows: Sequence[tuple[str, str, dict[str, Any] | None]], folder: Path, holder: str | None
+    rows: Iterable[tuple[str, str, dict[str, Any] | None]], folder: Path, holder: str | None, listed: bool
 ) -> None:
-    """How a run, or every run of a sweep, stands: (name, status, summary) each; `holder` writes there now."""
-    console = make_console()
-    console.print(Text(f"ffn-train: {folder}" + (f", in use by {holder}" if holder else ""), style="bold"))
-    if len(rows) <= STATUS_ROWS:
-        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-        for column in ("run", "status", "steps", "validation", ""):
-            table.add_column(column, justify="right" if column in ("steps", "validation") else "left")
-        for name, status, summary in rows:
+    """How a run, or every run of a sweep, stands: (name, status, summary) each, where they are `listed`, and
+    how many stand how. `holder` writes there now."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("run", "status", "steps", "validation", ""):
+        table.add_column(column, justify="right" if column in ("steps", "validation") else "left")
+    tally: Counter[str] = Counter()
+    for name, status, summary in rows:
+        tally[status] += 1
+        if listed:
             found = summary or {}
             shown = "running" if holder and status in ("begun", "interrupted") else status
             best = (found.get("best") or {}).get("accuracy/val")
             steps = count(found["steps"]) if "steps" in found else "–"
             table.add_row(Text(name), shown, steps, percent(best), Text(str(found.get("reason") or "")))
+    console = make_console()
+    console.print(Text(f"ffn-train: {folder}" + (f", in use by {holder}" if holder else ""), style="bold"))
+    if listed:
         console.print(table)
-    tally = Counter(status for _, status, _ in rows)
     console.print("  " + ", ".join(f"{count(n)} {status}" for status, n in tally.items()))
 
 

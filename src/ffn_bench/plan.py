@@ -8,10 +8,11 @@ in a copy that is used over and over, and only they are read back from it.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from ffn_bench.leaderboard import names_of, settings_of
 from ffn_bench.optim import check_optimizer
 from ffn_bench.rules import RULES
 from ffn_bench.schema import GROUPS, TrainConfig
+
+CACHED = 10_000
+"""Overrides that are kept parsed."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,11 @@ class Planner:
         self.master, self.loader = master, context.config_loader
         self.folder = Path(str(master.hydra.sweep.dir))
         parser = OverridesParser.create(config_loader=self.loader)
-        self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
+        self._parsed = functools.lru_cache(CACHED)(lambda override: parser.parse_overrides([override])[0])
         self._is_group = functools.cache(lambda key: bool(self.loader.get_group_options(key)))
-        self._is_plain = functools.cache(lambda override: self._sets_a_value(self._parsed(override)))
+        self._is_plain = functools.lru_cache(CACHED)(
+            lambda override: self._sets_a_value(self._parsed(override))
+        )
         self._patterns: dict[Any, Pattern] = {}
         self._dirname: Any = OmegaConf.to_container(master.hydra.job.config.override_dirname)
         self._checked: set[str] = set()
@@ -223,16 +229,22 @@ class Planner:
         )
 
 
-def show_status(folder: Path, plans: Sequence[Planned]) -> None:
-    """Print how every run of a sweep stands. Trains and creates nothing."""
-    rows = []
-    names = names_of([settings_of(planned.overrides) for planned in plans])
-    for name, planned in zip(names, plans, strict=True):
-        status = runs.status_of(planned.folder)
-        if status in ("begun", "interrupted") and runs.holder(planned.folder):
-            status = "running"
-        rows.append((name, status, runs.read_summary(planned.folder)))
-    console.show_status(rows, folder, runs.holder(folder))
+def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Planned]) -> None:
+    """Print how every run of a sweep stands, one by one where they are few. Trains and creates nothing.
+
+    `jobs` are the overrides of `plans`, which are looked at one after the other, and not kept.
+    """
+    listed = len(jobs) <= console.STATUS_ROWS
+    names = names_of([settings_of(job) for job in jobs]) if listed else itertools.repeat("")
+
+    def rows() -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+        for name, planned in zip(names, plans, strict=False):
+            status, summary = runs.standing_of(planned.folder)
+            if status in ("begun", "interrupted") and runs.holder(planned.folder):
+                status = "running"
+            yield name, status, summary
+
+    console.show_status(rows(), folder, runs.holder(folder), listed)
 
 
 def jobs_of(overrides: Sequence[Override], limit: int) -> list[list[str]]:

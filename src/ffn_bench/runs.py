@@ -304,9 +304,14 @@ ENDED = ("finished", "diverged")
 """Statuses of runs that are never trained again."""
 
 
-def status_of(folder: Path) -> str:
-    """`missing`, `begun`, or how the run ended: `finished`, `diverged`, `interrupted`, `failed`."""
+def standing_of(folder: Path) -> tuple[str, dict[str, Any] | None]:
+    """`missing`, `begun` or how it ended: `finished`, `diverged`, `interrupted`, `failed`. And its summary."""
     summary = read_summary(folder)
     if summary is not None:
-        return str(summary.get("status"))
-    return "begun" if (folder / "run.json").exists() else "missing"
+        return str(summary.get("status")), summary
+    return "begun" if (folder / "run.json").exists() else "missing", None
+
+
+def status_of(folder: Path) -> str:
+    """The first of `standing_of`."""
+    return standing_of(folder)[0]

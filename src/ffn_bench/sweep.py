@@ -87,7 +87,7 @@ class Sweep:
         settings = shown.settings or [settings_of(p.overrides) for p in plans]
         names, varied = names_of(settings), varied_keys(settings)
         self.jobs = [
-            Job(first + k, name, setting, plan, runs.status_of(plan.folder), runs.read_summary(plan.folder))
+            Job(first + k, name, setting, plan, *runs.standing_of(plan.folder))
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
         ]
         own = [{k: s[k] for k in varied if k in s} for s in settings]

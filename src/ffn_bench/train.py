@@ -197,9 +197,7 @@ def begin(cfg: DictConfig) -> runs.Lock:
         cfg.hydra.run.dir = str(folder)
     runs.check_folder(folder, run)
     if run.status:
-        console.show_status(
-            [("run", runs.status_of(folder), runs.read_summary(folder))], folder, runs.holder(folder)
-        )
+        console.show_status([("run", *runs.standing_of(folder))], folder, runs.holder(folder), listed=True)
         sys.exit(0)
     if show_if_ended(folder):
         sys.exit(0)

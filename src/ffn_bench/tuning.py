@@ -542,7 +542,8 @@ class Tuning:
             self._next = next(self._rounds, [])
         known = not self.unfinished()
         choices = self.choose() if known else []
-        plan.show_status(self.folder, [*self.search, *(planned for planned, _ in self.finals)])
+        plans = [*self.search, *(planned for planned, _ in self.finals)]
+        plan.show_status(self.folder, [planned.overrides for planned in plans], plans)
         view = console.make_console()
         if not known:
             view.print("  the chosen settings' runs are planned when the search has ended")

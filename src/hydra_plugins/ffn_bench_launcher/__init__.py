@@ -84,7 +84,7 @@ class CheckedSweeper(BasicSweeper):
             return self._tune(planner, overrides)
         jobs = plan.jobs_of(overrides, int(self.config.max_runs))
         if self.config.status:
-            plan.show_status(folder, [planner.find(job) for job in jobs])
+            plan.show_status(folder, jobs, map(planner.find, jobs))
             return []
         plans = [planner.plan(job) for job in jobs]
         lock = runs.Lock(folder, shared=self._is_chunked())
