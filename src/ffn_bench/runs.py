@@ -305,7 +305,8 @@ ENDED = ("finished", "diverged")
 
 
 def standing_of(folder: Path) -> tuple[str, dict[str, Any] | None]:
-    """`missing`, `begun` or how it ended: `finished`, `diverged`, `interrupted`, `failed`. And its summary."""
+    """How a run stands: `missing`, `begun`, or how it ended (`finished`, `diverged`, `interrupted`, `failed`);
+    and its summary, if it has ended."""
     summary = read_summary(folder)
     if summary is not None:
         return str(summary.get("status")), summary
