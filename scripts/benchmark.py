@@ -5,6 +5,7 @@
     python scripts/benchmark.py --figure x.png   and a picture of steps a second against the number of runs
     python scripts/benchmark.py --device cuda    on a GPU
     python scripts/benchmark.py --sweep          a whole sweep of 128 runs, folders included, and one run
+    python scripts/benchmark.py --scale          sweeps of 100 to 10,000 runs: training, status, report, disk
     python scripts/benchmark.py --startup        --help and a default run against `import torch`
     python scripts/benchmark.py --json           the same as JSON
 
@@ -21,6 +22,7 @@ import functools
 import importlib.util
 import itertools
 import json
+import os
 import platform
 import resource
 import statistics
@@ -400,6 +402,33 @@ def sweep(rounds: int) -> list[dict[str, object]]:
     ]
 
 
+def scale() -> list[dict[str, object]]:
+    """What sweeps of 10², 10³ and 10⁴ runs of one epoch cost, command by command: seconds, memory, disk."""
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for runs in (100, 1_000, 10_000):
+            keys = ["-m", "data=moons", "epochs=1", f"seed=range(0,{runs})", f"name=n{runs}"]
+            for what, command in (
+                ("train", ["ffn-train", *keys]),
+                ("status", ["ffn-train", *keys, "status=true"]),
+                ("go on, with nothing left to do", ["ffn-train", *keys]),
+                ("report", ["ffn-compare", f"runs=outputs/sweeps/n{runs}", "save=report"]),
+            ):
+                start = time.perf_counter()
+                program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+                with subprocess.Popen(program, cwd=folder, stdout=subprocess.DEVNULL) as process:
+                    _, status, used = os.wait4(process.pid, 0)  # this process's memory, not its siblings'
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                assert process.returncode == 0, program
+                seconds = time.perf_counter() - start
+                numbers = {"seconds": seconds, "ms a run": seconds / runs * 1e3, "GB": used.ru_maxrss / 1e6}
+                rows.append({"runs": runs, "command": what, **numbers})
+            files = [*(Path(folder) / f"outputs/sweeps/n{runs}").glob("*seed*/**/*")]
+            kilobytes = sum(file.stat().st_blocks * 512 for file in files) / runs / 1e3
+            print(f"{runs} runs: {len(files) / runs:.1f} files and {kilobytes:.1f} kB on disk a run")
+    return rows
+
+
 def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "greatest": max(values)}
 
@@ -457,6 +486,7 @@ def main() -> None:
     )
     parser.add_argument("--startup", action="store_true", help="time whole commands instead of training")
     parser.add_argument("--sweep", action="store_true", help="time a whole sweep instead of training")
+    parser.add_argument("--scale", action="store_true", help="time ever larger sweeps (minutes)")
     parser.add_argument("--only", default="", help="programs whose name has this in it")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--figure", type=Path, help="where to draw steps a second against runs")
@@ -466,6 +496,8 @@ def main() -> None:
     keep_memory()
     if options.startup:
         rows = startup(options.rounds)
+    elif options.scale:
+        rows = scale()
     elif options.sweep:
         rows = sweep(options.rounds)
     else:

@@ -305,8 +305,10 @@ ENDED = ("finished", "diverged")
 
 
 def standing_of(folder: Path) -> tuple[str, dict[str, Any] | None]:
-    """How a run stands: `missing`, `begun`, or how it ended (`finished`, `diverged`, `interrupted`, `failed`);
-    and its summary, if it has ended."""
+    """How a run stands, and its summary if it has ended.
+
+    It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`.
+    """
     summary = read_summary(folder)
     if summary is not None:
         return str(summary.get("status")), summary
