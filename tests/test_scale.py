@@ -9,19 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Command
+from ffn_bench import scale
+from ffn_bench.errors import UserError
 from test_runs import FFN_TRAIN
 
 LAUNCHERS: dict[str, tuple[str, ...]] = {
     "joblib": ("hydra.launcher.n_jobs=2",),
     "submitit_local": (),
-    "ray": ("+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"),
+    "ray": ("hydra.launcher.ray.init.num_cpus=2", "hydra.launcher.ray.init.include_dashboard=false"),
     "submitit_slurm": (
         "hydra.launcher.timeout_min=5",
         "hydra.launcher.cpus_per_task=1",
@@ -35,6 +39,8 @@ PACKAGES = {
     "submitit_local": "hydra_submitit_launcher",
     "submitit_slurm": "hydra_submitit_launcher",
 }
+
+Mount = namedtuple("Mount", "mountpoint fstype opts")
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -213,6 +219,45 @@ def test_tuning_goes_through_a_launcher(tmp_path: Path, begin: Begin) -> None:
     ]
     assert stages.count("tune") == 4
     assert stages.count("final") == 3
+
+
+@pytest.mark.parametrize(
+    ("fstype", "opts", "refused"),
+    [
+        ("nfs4", "rw,vers=4.2,local_lock=none", False),
+        ("nfs", "rw,vers=3,nolock", True),
+        ("nfs", "rw,vers=3,local_lock=flock", True),
+        ("lustre", "rw,flock", False),
+        ("lustre", "rw,localflock", True),
+        ("fuse.sshfs", "rw", True),
+        ("ext4", "rw", False),
+    ],
+)
+def test_locks_that_other_machines_do_not_see_are_refused(fstype: str, opts: str, refused: bool) -> None:
+    mounts = [
+        Mount("/", "ext4", "rw,nolock"),
+        Mount("/cluster", fstype, opts),
+        Mount("/cluster/x", "xfs", ""),
+    ]
+    for folder, here in (("/cluster/sweep", refused), ("/cluster/x/sweep", False)):
+        with pytest.raises(UserError, match="no other machine") if here else nullcontext():
+            scale.check_locks(Path(folder), mounts)
+
+
+def test_a_launcher_whose_package_is_missing_is_one_line(tmp_path: Path) -> None:
+    """In a fresh Python that does not find the package."""
+    program = (
+        "import importlib.util as u, sys; find = u.find_spec;"
+        "u.find_spec = lambda name, *more: None if 'ray' in name.split('.')[-1] else find(name, *more);"
+        "sys.argv = ['ffn-train', '-m', 'hydra/launcher=ray', 'seed=0,1'];"
+        "from ffn_bench.train import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "pip install 'ffn-bench[ray]'" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_launcher_that_is_not_installed_is_one_line(ffn: Command) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
@@ -31,11 +32,31 @@ FOLDER = ".chunks"
 """Below the sweep's: a file and a folder for each job of the launcher."""
 TRIES = 3
 """Launches, one after the other, that lose jobs and bring no run any further, until the sweep gives up."""
+SEVERAL_MACHINES = ("RayLauncher", "SlurmLauncher")
+"""Launchers whose jobs may run on other machines."""
+LOCAL_LOCKS = {"nolock", "local_lock=flock", "local_lock=all", "localflock", "nobrl", "fuse.sshfs"}
+"""Mount options and file systems with which a lock is known on its machine only (nfs(5), mount.lustre(8),
+mount.cifs(8), sshfs(1))."""
 LOOK_SECONDS = 2.0
 """Between two looks at which runs have ended, at least."""
 
 
 # --- in the process that sweeps -------------------------------------------------------------------------
+
+
+def check_locks(folder: Path, mounts: Sequence[Any]) -> None:
+    """Raise `UserError` (status 4) where locks in `folder` are unknown to other machines.
+
+    `mounts` are what `psutil.disk_partitions(all=True)` finds: mountpoint, fstype and opts each.
+    """
+    there = [m for m in mounts if folder.absolute().is_relative_to(m.mountpoint)]
+    if not there:
+        return
+    mount = max(there, key=lambda m: len(m.mountpoint))
+    told = LOCAL_LOCKS & {mount.fstype, *mount.opts.split(",")}
+    if told:
+        what = f"is on {mount.fstype} with {min(told)}: no other machine would see its locks"
+        raise UserError(str(folder), what, "use another file system, or mount it otherwise", RUN_FOLDER)
 
 
 def launch(
@@ -48,6 +69,8 @@ def launch(
 ) -> list[JobReturn]:
     """Train runs in chunks by a launcher's jobs; again, where jobs were lost, as long as runs get further."""
     setup_globals()
+    if type(launcher).__name__ in SEVERAL_MACHINES:
+        check_locks(planner.folder, psutil.disk_partitions(all=True))
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
     whole = Sweep(planner, context, plans, first, shown)
@@ -65,7 +88,9 @@ def launch(
                 whole.view.warn(f"jobs were lost ({lost}); {len(waiting)} runs go on")
             left, reached = len(waiting), sum(_reached(job) for job in waiting)
             files = [_write(chunk, planner.folder) for chunk in chunks(waiting, size)]
-            jobs = [[f"chunk_file='{f}'", f"hydra.sweep.subdir='{FOLDER}/{f.stem}'"] for f in files]
+            # A worker may run anywhere: its paths are absolute.
+            at = f"hydra.sweep.dir='{planner.folder.absolute()}'"
+            jobs = [[f"chunk_file='{f}'", at, f"hydra.sweep.subdir='{FOLDER}/{f.stem}'"] for f in files]
             with _watched(whole, waiting):
                 lost = _run(launcher, jobs, first)
             waiting = [job for job in waiting if job.summary is None]

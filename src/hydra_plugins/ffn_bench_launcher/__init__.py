@@ -1,5 +1,6 @@
 """The sweeper and launchers of `ffn-train -m`. Hydra finds them in `hydra_plugins` only; ffn_bench works."""
 
+import importlib.util
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,16 @@ class CheckedSweeper(BasicSweeper):
         super().__init__(max_batch_size, params)
         self.tuning = tuning
         self._given: list[str] = []
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before the sweep. Raises `UserError` where the launcher's package is not there."""
+        package, _, rest = str(config.hydra.launcher.get("_target_")).partition(".")
+        plugin = f"{package}.{rest.partition('.')[0]}"
+        if package == "hydra_plugins" and importlib.util.find_spec(plugin) is None:
+            name = str(config.hydra.runtime.choices["hydra/launcher"])
+            extra = "slurm" if "submitit" in name else name
+            raise UserError("hydra/launcher", f"{name} is not installed", f"pip install 'ffn-bench[{extra}]'")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _parse_config(self) -> list[str]:
         """The sweep that a configuration file asks for, but for keys of the command line, which wins."""
