@@ -56,6 +56,8 @@ KEYS = [
     (["device=cuda:77"], 5, ["cuda:77", "cpu"]),
     (["device=gpu"], 2, ["device", "cuda"]),
     (["lr=1,2"], 2, ["lr", "-m"]),
+    (["-m", "--cfg", "job", "lr=1,2"], 2, ["--cfg", "-m"]),
+    (["+tune=random_25", "hydra.sweeper.search_seed=-1"], 2, ["search_seed", "-1"]),
     (["lr=0.1", "optimizer.lr=0.2"], 2, ["optimizer.lr"]),
     (["optimizer=lbfgs", "batch_size=32"], 2, ["batch_size", "full"]),
     (["optimizer=gd", "batch_size=32"], 2, ["batch_size", "full"]),

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from cases import parsed
 from conftest import Command
-from ffn_bench import scale
+from ffn_bench import config, runs, scale
 from ffn_bench.errors import UserError
 from test_runs import FFN_TRAIN
 
@@ -143,6 +144,60 @@ def test_a_killed_worker_costs_its_unfinished_steps_only(launcher: str, tmp_path
     resumed = [log for log in sweep.glob("*/train.log") if "goes on at step" in log.read_text()]
     assert resumed
     assert all(len(list(folder.glob("events.*"))) == 1 for folder in sweep.glob("*seed*"))
+
+
+CHUNK = """
+import signal, sys
+from pathlib import Path
+from ffn_bench import config, scale
+
+class OutOfTime(Exception): pass
+
+def warned(number, frame):
+    raise OutOfTime("no more time")  # as submitit does when a job has been requeued often enough
+
+config.register()
+if sys.argv[2:]:
+    signal.signal(signal.SIGUSR2, warned)
+scale.train_chunk(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str, threads: str) -> None:
+    """What the launcher's handler raises comes out, and the next job goes on: in batches and alone."""
+    if optimizer == "lbfgs" and threads == "2":
+        pytest.skip("one after the other anyway")
+    settings = [f"optimizer={optimizer}", "data=moons", "batch_size=full", "checkpoint_seconds=0.1"]
+    keys = [*settings, "epochs=200" if optimizer == "lbfgs" else "epochs=4000", "log_every=1000"]
+    found = [parsed(*keys, f"seed={seed}") for seed in range(4)]
+    described = [
+        {
+            "overrides": [],
+            "settings": {},
+            "config": config.flatten(run),
+            "folder": str(tmp_path / str(run.seed)),
+        }
+        for run in found
+    ]
+    chunk = tmp_path / "chunk.json"
+    chunk.write_text(json.dumps({"format": 1, "folder": str(tmp_path), "runs": described}))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    command = [sys.executable, "-c", CHUNK, str(chunk)]
+    with subprocess.Popen([*command, "warned"], env=environment, stderr=subprocess.PIPE, text=True) as job:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("*/checkpoint/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        job.send_signal(signal.SIGUSR2)
+        _, err = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "OutOfTime: no more time" in err
+    standings = {runs.status_of(tmp_path / str(run.seed)) for run in found}
+    assert standings & {"begun", "interrupted"}
+    assert "failed" not in standings
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    assert {runs.status_of(tmp_path / str(run.seed)) for run in found} == {"finished"}
 
 
 def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:

@@ -33,6 +33,9 @@ def prepare(argv: Sequence[str]) -> list[str]:
     known = _parse_flags(argv)
     if known.experimental_rerun:
         raise UserError("--experimental-rerun", "reads a pickle, which can run anything", "give the settings")
+    if known.multirun and (known.cfg or known.info):
+        flag = "--cfg" if known.cfg else "--info"
+        raise UserError(flag, "shows one run, and -m is many", f"leave out -m, or {flag}")
     for argument in argv:
         if re.search(r"(^|[.{,+\s])_target_\s*[:=]", argument):
             raise UserError(argument, "'_target_' is not taken from a configuration", "choose by name")

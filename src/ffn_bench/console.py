@@ -162,7 +162,7 @@ class RunView:
         for part in ("training", "validation", "test"):
             table.add_column(part, justify="right")
         tags = ("train", "val", "test")
-        table.add_row("  loss", *(number(final.get(f"loss/{t}")) for t in tags))
+        table.add_row("  loss (training: of its last steps)", *(number(final.get(f"loss/{t}")) for t in tags))
         table.add_row("  accuracy", *(percent(final.get(f"accuracy/{t}")) for t in tags), style="bold")
         if best:
             name = f"  at the best validation, epoch {best['epoch']}"

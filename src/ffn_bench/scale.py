@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -227,6 +229,40 @@ class Chunk(Sweep):
         self._end(job, runs.read_summary(job.plan.folder) or {})
 
 
+class _OutOfTime(BaseException):
+    """Stands for what a launcher's own signal handler raises; no run has failed then."""
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """Let what a launcher's handler of a warning raises (submitit's, when a job is out of time for the last
+    time) pass every `except Exception` on its way out."""
+    signals = (signal.SIGUSR1, signal.SIGUSR2)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def relay(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        assert callable(handler)
+        try:
+            handler(number, frame)
+        except Exception as e:
+            raise _OutOfTime from e
+
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, relay)
+    try:
+        yield
+    except _OutOfTime as e:
+        raise e.__cause__ or e from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def train_chunk(file: Path) -> None:
     """Train the runs that a chunk's file names, but for those that have ended or that others train now.
 
@@ -247,7 +283,8 @@ def train_chunk(file: Path) -> None:
             plans.append(Planned(tuple(described["overrides"]), run, folder, why_not(run)))
             settings.append(described["settings"])
         if plans:
-            Chunk(plans, Path(content["folder"]), settings).run(batched=True)
+            with _warned():
+                Chunk(plans, Path(content["folder"]), settings).run(batched=True)
     finally:
         for lock in locks:
             lock.release()

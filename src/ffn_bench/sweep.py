@@ -197,7 +197,11 @@ class Sweep:
         torch.set_num_threads(1)
         with ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1)) as pool:
             futures = [pool.submit(work, tile) for tile in tiles]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            except BaseException:  # of a signal's handler: the pool's end would wait for the training's
+                self.stop.asked = True
+                raise
             broken = next((f for f in futures if f.done() and f.exception()), None)
             if broken:
                 self.stop.asked = True  # the other tiles end their runs in good order

@@ -61,6 +61,7 @@ class Rules:
                 raise UserError(
                     f"hydra.sweeper.{key}", f"{getattr(self, key)!r} is no whole number", "give one"
                 )
+        config.check_seed(self.search_seed, "hydra.sweeper.search_seed")
         for key in ("trials", "side_by_side"):
             config.at_least(getattr(self, key), 1, f"hydra.sweeper.{key}")
         for key in ("tuning_seeds", "final_seeds"):

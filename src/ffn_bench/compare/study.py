@@ -659,9 +659,9 @@ def _notes(study: Study) -> list[str]:
     unended = Counter(run.status for run in study.runs if not run.ended)
     if unended:
         told = ", ".join(f"{n} {status}" for status, n in unended.items())
-        notes.append(
-            f"{sum(unended.values())} runs have no result ({told}): curves show them, statistics do not."
-        )
+        total = sum(unended.values())
+        runs_have = "run has" if total == 1 else "runs have"
+        notes.append(f"{total} {runs_have} no result ({told}): curves show them, statistics do not.")
     seeds = {tuple(cell.seeds) for _, _, cell in cells if cell.runs}
     if len(seeds) > 1:
         notes.append("Seeds are not the same everywhere: pairs are compared on the seeds that both have.")

@@ -12,6 +12,10 @@ from torch import Tensor
 from ffn_bench.landscape.figures import Path
 from ffn_bench.style import INK, MUTED, PAPER, colour
 
+TEXT, GRID = "#808080", "#a0a0a0"
+"""Greys that can be read on a light page and on a dark one."""
+COLOUR_BAR = {"thickness": 12, "len": 0.6, "orientation": "h", "y": 0.0, "yanchor": "top"}
+
 
 class Page:
     """Collects plots; `render` gives the page."""
@@ -66,26 +70,28 @@ class Page:
             hovertemplate="%{x:.3g}, %{y:.3g}: loss %{customdata:.4g}<extra></extra>",
             colorscale="Viridis",
             opacity=0.92,
-            colorbar={"title": _scale_name(losses), "thickness": 14, "len": 0.7},
-            contours={"z": {"show": True, "color": "white", "width": 1, "project_z": True}},
+            colorbar={"title": _scale_name(losses), **COLOUR_BAR},
+            contours={"z": {"show": True, "color": GRID, "width": 1, "project_z": True}},
         )
 
     def _add(self, heading: str, figure: Any, note: str) -> None:
+        axis = {"showbackground": False, "gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID}
         figure.update_layout(
             template="plotly_white",
-            height=620,
             margin={"l": 0, "r": 0, "t": 10, "b": 0},
-            paper_bgcolor=PAPER,
+            paper_bgcolor="rgba(0,0,0,0)",
+            font_color=TEXT,
             legend={"orientation": "h", "y": 1.0},
             scene={
-                "xaxis_title": "1",
-                "yaxis_title": "2",
-                "zaxis_title": "",
-                "camera": {"eye": {"x": 1.3, "y": -1.5, "z": 1.1}},
+                "xaxis": {"title": "1", **axis},
+                "yaxis": {"title": "2", **axis},
+                "zaxis": {"title": "", **axis},
+                "camera": {"eye": {"x": 1.45, "y": -1.7, "z": 1.2}},
             },
         )
         config = {"displaylogo": False, "responsive": True}
-        plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
+        height = "min(36rem, 110vw)"  # a scene is as large as it is high
+        plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config, default_height=height)
         self._parts.append(f"<h2>{html.escape(heading)}</h2>{plot}<p>{html.escape(note)}</p>")
 
     def render(self, command: str) -> str:
@@ -98,6 +104,7 @@ class Page:
             f'<title>{html.escape(self.title)}</title><link rel="icon" href="data:,">'
             "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padding:0 1em;"
             f"background:{PAPER};color:{INK}}}p{{color:{MUTED};font-size:.9rem}}h1{{font-size:1.4rem}}"
+            "@media (prefers-color-scheme:dark){body{background:#16181d;color:#e8e6e3}p{color:#a3a09b}}"
             "h2{font-size:1.1rem}code{overflow-wrap:anywhere}</style>"
             f"<script>{get_plotlyjs()}</script></head><body><h1>{html.escape(self.title)}</h1>"
             f"{''.join(self._parts)}<p>Made with <code>{html.escape(command)}</code></p></body></html>"

@@ -56,7 +56,10 @@ def load(folder: Path) -> Trained:
     made = train.prepare(run)
     if made.data.sha256 != found.data:
         raise UserError(str(folder), "was trained on other data than is there now", "bring it back", DATA)
-    file, _ = checkpoints.find(folder)
+    try:
+        file, _ = checkpoints.find(folder)
+    except UserError as e:
+        raise UserError(e.where, e.what, "name another run, or train it again", e.status) from e
     if file is None:
         raise UserError(str(folder), "has no checkpoint", "runs keep one at their end", RUN_FOLDER)
     state = checkpoints.load(file)
