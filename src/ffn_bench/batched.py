@@ -279,7 +279,7 @@ class Tile:
     def close(self) -> None:
         """Let go of every tensor. The tile and its rows, which refer to each other, are of no use then.
 
-        Garbage collection would come many tiles later, and on a GPU the next one needs the memory.
+        On a GPU the next one needs the memory, and garbage collection may come later.
         """
         vars(self).clear()
 

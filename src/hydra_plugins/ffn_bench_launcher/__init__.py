@@ -1,5 +1,6 @@
 """The sweeper and launchers of `ffn-train -m`. Hydra finds them in `hydra_plugins` only; ffn_bench works."""
 
+import gc
 import importlib.util
 from collections.abc import Sequence
 from functools import partial
@@ -90,6 +91,8 @@ class CheckedSweeper(BasicSweeper):
             runs.check_free(folder)
         from ffn_bench import plan  # which needs PyTorch
 
+        gc.freeze()  # as for one run: the collector, put off by the command, has only what is new to look at
+        gc.enable()
         planner = plan.Planner(self.config, self.hydra_context)
         if self.tuning.get("search"):
             return self._tune(planner, overrides)
