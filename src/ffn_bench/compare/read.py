@@ -9,6 +9,7 @@ import glob
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +157,7 @@ def read(folder: Path, live: bool = False) -> Run:
     if not sound or not isinstance(identity.get("data_sha256"), str):
         raise UserError(str(folder / "run.json"), "is damaged", "leave this run out", RUN_FOLDER)
     assert isinstance(config, dict)
+    config = {sys.intern(key): value for key, value in config.items()}  # a text that all runs share
     curves = _read_curves(folder / "metrics.jsonl")
     summary, reason = runs.read_summary(folder), ""
     if summary is None and (folder / "summary.json").exists():
@@ -236,7 +238,12 @@ def _read_curves(path: Path) -> dict[str, Curve]:
             if number == len(lines):
                 break
             raise UserError(str(path), f"line {number} is damaged", "leave this run out", RUN_FOLDER) from e
-    return {tag: Curve(*(np.asarray(column) for column in columns)) for tag, columns in found.items()}
+    kept: dict[tuple[float, ...], NDArray[np.float64]] = {}  # most tags are measured at the same steps
+
+    def once(column: list[float]) -> NDArray[np.float64]:
+        return kept.setdefault(tuple(column), np.asarray(column))
+
+    return {tag: Curve(*map(once, columns)) for tag, columns in found.items()}
 
 
 def _number(value: Any) -> float:
