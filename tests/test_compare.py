@@ -156,7 +156,7 @@ def test_curves_of_unequal_length(tmp_path: Path) -> None:
     assert band.center == pytest.approx([0.2, (0.5 + 0.6 + 0) / 3, 0.7 / 2])
     assert np.isfinite(band.low).tolist() == [True, True, False]  # two runs have no interval
     assert found.competitors[0].n == 2
-    assert any("1 runs have no result (1 killed)" in note for note in found.notes)
+    assert any("1 run has no result (1 killed)" in note for note in found.notes)
 
 
 def test_long_curves_are_means_of_neighbours(tmp_path: Path) -> None:

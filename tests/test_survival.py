@@ -126,7 +126,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> Non
     one_run_killed(tmp_path, seed, 10)
 
 
-@pytest.mark.parametrize("seed", [300, 400])
+@pytest.mark.parametrize("seed", [300, pytest.param(400, marks=pytest.mark.slow)])
 def test_a_killed_sweep_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> None:
     """Twelve runs, killed at twenty instants in all: the same folders, none lost, none trained twice."""
     one_sweep_killed(tmp_path, seed, 10)
