@@ -102,10 +102,10 @@ def ended(sweep: Path) -> int:
 
 
 @pytest.mark.parametrize("launcher", ["joblib"], indirect=True)
-def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path, begin: Begin) -> None:
+def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path, begin: Begin, ffn: Command) -> None:
     """Runs that must be trained alone among them; and nothing is trained again."""
     keys = ("data=moons", "epochs=3", "seed=range(0,5)", "optimizer=adam,lbfgs", "batch_size=full")
-    out, err = begin(tmp_path, None, *keys, "name=plain").communicate(timeout=120)
+    assert ffn("-m", *keys, "name=plain").code == 0
     process = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
@@ -122,9 +122,11 @@ def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path, begin: Be
     assert metrics_of(tmp_path / "outputs/sweeps/scaled") == plain
 
 
-def test_a_killed_worker_costs_its_unfinished_steps_only(launcher: str, tmp_path: Path, begin: Begin) -> None:
+def test_a_killed_worker_costs_its_unfinished_steps_only(
+    launcher: str, tmp_path: Path, begin: Begin, ffn: Command
+) -> None:
     keys = ("data=moons", "epochs=1000", "seed=range(0,6)", "log_every=100")
-    begin(tmp_path, None, *keys, "name=plain").communicate(timeout=120)
+    assert ffn("-m", *keys, "name=plain").code == 0
     process = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled", "checkpoint_seconds=0.2")
     sweep, killed = tmp_path / "outputs/sweeps/scaled", 0
     deadline = time.monotonic() + 90
@@ -199,7 +201,14 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
 
 def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    keys = ("data=moons", "epochs=300", "seed=range(0,12)", "name=shared", "chunk=2")
+    keys = (
+        "data=moons",
+        "epochs=300",
+        "seed=range(0,12)",
+        "name=shared",
+        "chunk=2",
+        "hydra.launcher.n_jobs=1",
+    )
     both = [begin(tmp_path, "joblib", *keys) for _ in range(2)]
     told = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], told

@@ -144,9 +144,10 @@ class Planner:
         """A run's folder below the sweep's: the one it has already, if it was written in another way then."""
         if subdir in self._there:
             return subdir
-        fingerprint = config.fingerprint(run)
-        of_itself = (fingerprint[:digits] for digits in runs.HASH_DIGITS if subdir.endswith(fingerprint[:8]))
-        return next((self._tails[tail] for tail in of_itself if tail in self._tails), subdir)
+        tails = [config.fingerprint(run)[:digits] for digits in runs.HASH_DIGITS]
+        if not subdir.endswith(tails[0]):  # a name of the person's own
+            return subdir
+        return next((self._tails[tail] for tail in tails if tail in self._tails), subdir)
 
     @functools.cached_property
     def _there(self) -> set[str]:
