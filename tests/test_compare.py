@@ -18,7 +18,7 @@ import scipy.stats
 
 from conftest import Command, Result, call, files_below
 from ffn_bench import style
-from ffn_bench.compare import axes, command, figures, read, study, tables, wording
+from ffn_bench.compare import axes, command, curves, figures, read, study, tables, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError
 from run_folders import write_run
@@ -163,7 +163,7 @@ def test_long_curves_are_means_of_neighbours(tmp_path: Path) -> None:
     values = [float(v) for v in np.linspace(0, 0.9, 400)]
     write_run(tmp_path / "one", val=values)
     band = analysed(tmp_path).bands["digits"]["accuracy/val"]["all runs"]
-    assert len(band.center) == study.CURVE_POINTS
+    assert len(band.center) == curves.CURVE_POINTS
     assert band.center.mean() == pytest.approx(np.mean(values), abs=1e-3)
     assert band.x["steps"][-1] == 3990
 

@@ -29,7 +29,8 @@ from ffn_bench.cli import config_folder
 from ffn_bench.errors import UserError
 from ffn_bench.plan import Planned
 from ffn_bench.record import Record
-from ffn_bench.tuning import Axis, Combination, Rules, Trial, draws, read_space
+from ffn_bench.search_space import Axis, draws, read_space
+from ffn_bench.tuning import Combination, Rules, Trial
 from test_runs import start
 from test_survival import outcome
 

@@ -6,6 +6,7 @@ import atexit
 import gc
 import importlib.metadata
 import os
+import shlex
 import signal
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench import __version__, arguments, config, errors, runs
@@ -41,6 +43,32 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         register_plugins(sys.argv[1:])
         decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
         decorate(task)()
+
+
+def run_analysis(
+    name: str,
+    node: type,
+    task: Callable[[DictConfig, str], Any],
+    rewrite: Callable[[str], str],
+    several: str,
+) -> None:
+    """`run` for a command that sweeps over nothing: conf/<name>.yaml, whose keys `node` types.
+
+    `task` is also handed the command as it was typed; every argument goes through `rewrite` first; `several`
+    says what to write instead of `-m`.
+    """
+    ConfigStore.instance().store(group="_schema", name=name, node=node, package="_global_")
+    typed = shlex.join([command_name(), *sys.argv[1:]])
+
+    def handed(cfg: DictConfig) -> None:
+        with one_line_errors(command_name()):
+            task(cfg, typed)
+
+    with one_line_errors(command_name()):
+        if {"-m", "--multirun"} & set(sys.argv):
+            raise errors.UserError("-m", "there is nothing to sweep", f"write {several}")
+    sys.argv[1:] = [rewrite(argument) for argument in sys.argv[1:]]
+    run(name, handed)
 
 
 def command_name() -> str:

@@ -11,14 +11,24 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +59,23 @@ def make_console() -> Console:
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, emoji=False, width=200)
     return console
+
+
+@contextmanager
+def progress(console: Console, what: str, total: int | None) -> Iterator[Callable[[int | str], None]]:
+    """A bar, on a terminal only: `with progress(…) as told: told(17)`. Told a word, it says that."""
+    numbers = MofNCompleteColumn() if total is not None else TimeElapsedColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), numbers)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+
+        def told(done: int | str) -> None:
+            if isinstance(done, str):
+                bar.update(task, description=f"{what}: {done}")
+            else:
+                bar.update(task, completed=done)
+
+        yield told
 
 
 def count(n: float) -> str:

@@ -11,30 +11,22 @@ import dataclasses
 import importlib
 import json
 import math
-import random
 import statistics
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from ffn_bench import config, console, plan, runs, sweep
-from ffn_bench.arguments import check_yaml
 from ffn_bench.errors import UserError
 from ffn_bench.plan import Planned, Planner
+from ffn_bench.search_space import Axis, Setting, draws, parse, read_space
 
 SEARCHES = ("grid", "random", "optuna", "none")
-REPEATS = 1000
-"""Draws in a row that may bring nothing new before a space is taken as used up."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ def _seeds(name: str, given: Any) -> tuple[int, ...]:
     key = f"hydra.sweeper.{name}"
     found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if isinstance(given, str):
-        value = _parse("seed", given, key).value()
+        value = parse("seed", given, key).value()
         found = list(value.range()) if isinstance(value, RangeSweep) else getattr(value, "list", [value])
     if not found or any(type(seed) is not int for seed in found):
         raise UserError(key, f"{given!r} are not whole numbers", f"write {key}=[1,2,3]")
@@ -85,112 +77,6 @@ def _seeds(name: str, given: Any) -> tuple[int, ...]:
     if len(set(found)) < len(found):
         raise UserError(key, "a seed is there twice", "give each once")
     return tuple(found)
-
-
-# --- search spaces --------------------------------------------------------------------------------------
-
-
-def _parse(key: str, text: object, where: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(f"{key}={text}")
-    except HydraException as e:
-        todo = "write interval(1e-4,1), tag(log,interval(1e-4,1)) or choice(0.5,0.9)"
-        raise UserError(where, f"{key}: {text!r} cannot be read", todo) from e
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What one key may be: `choices`, or the numbers of an interval, `log` where its logarithm is even."""
-
-    key: str
-    choices: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    whole: bool = False
-
-    @staticmethod
-    def read(key: str, text: object, where: str) -> Axis:
-        """An axis from Hydra's sweep syntax, or from one fixed value. `where` is told in the `UserError`."""
-        override = _parse(key, text, where)
-        value = override.value()
-        if isinstance(value, (ChoiceSweep, RangeSweep)):
-            return Axis(key, tuple(override.sweep_string_iterator()))
-        if not isinstance(value, IntervalSweep):
-            return Axis(key, (override.get_value_element_as_str(),))
-        low, high, log = value.start, value.end, "log" in value.tags
-        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)) or low >= high:
-            raise UserError(where, f"{key}: {text} is no interval", "its first number is the lower one")
-        if log and low <= 0:
-            raise UserError(where, f"{key}: {text} has no logarithm", "begin above 0, or leave out tag(log)")
-        return Axis(key, (), low, high, log, isinstance(low, int) and isinstance(high, int) and not log)
-
-    def at(self, share: float) -> str:
-        """The value `share` (0 to 1) of the way through, as text for an override."""
-        if self.choices:
-            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
-        if self.whole:
-            return str(min(int(self.low + share * (self.high - self.low + 1)), int(self.high)))
-        if self.log:
-            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
-        else:
-            value = self.low + share * (self.high - self.low)
-        return self._text(value)
-
-    def _text(self, value: float) -> str:
-        return f"{min(max(float(f'{value:.4g}'), self.low), self.high):.10g}"
-
-    def suggested(self, trial: Any) -> str:
-        """What an Optuna trial suggests."""
-        if self.choices:
-            return str(trial.suggest_categorical(self.key, list(self.choices)))
-        if self.whole:
-            return str(trial.suggest_int(self.key, int(self.low), int(self.high)))
-        return self._text(trial.suggest_float(self.key, self.low, self.high, log=self.log))
-
-    def grid(self, n: int) -> list[str]:
-        """`n` values evenly from end to end; all there are, where they are counted."""
-        if self.choices:
-            return list(self.choices)
-        return list(dict.fromkeys(self.at(k / max(n - 1, 1)) for k in range(n)))
-
-
-Setting = tuple[str, ...]
-"""Overrides such as `lr=0.1`, in the order of the space."""
-
-
-def draws(space: Sequence[Axis], name: str, search_seed: int) -> Iterator[Setting]:
-    """Settings at random, each new; they depend on the name and the seed only, so a budget begins another."""
-    rng = random.Random(f"{search_seed} {name}")
-    seen: set[Setting] = set()
-    repeats = 0
-    while repeats < REPEATS:
-        setting = tuple(f"{axis.key}={axis.at(rng.random())}" for axis in space)
-        repeats += 1
-        if setting not in seen:
-            seen.add(setting)
-            repeats = 0
-            yield setting
-
-
-def read_space(loader: ConfigLoader, option: str) -> dict[str, Any]:
-    """The search space of `optimizer=<option>`: conf/search_space/<option>.yaml, else default.yaml.
-
-    A person's own `--config-dir` may hold one. Raises `UserError` for a faulty file.
-    """
-    repository = loader.repository  # type: ignore[attr-defined]  # of Hydra's one implementation
-    for name in (option, "default"):
-        found = repository.load_config(f"search_space/{name}")
-        if found is None:
-            continue
-        source = next(s for s in repository.get_sources() if s.is_config(f"search_space/{name}"))
-        if source.scheme() == "file":
-            check_yaml(Path(source.path) / f"search_space/{name}.yaml")
-        content = OmegaConf.to_container(found.config)
-        if not isinstance(content, dict) or not content:
-            raise UserError(f"search_space/{name}", "holds no key: values lines", "write lr: interval(…)")
-        return {str(key): value for key, value in content.items()}
-    raise UserError("search_space/default", "is not there", "install ffn-bench again")
 
 
 def _study(name: str, search_seed: int) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ffn_bench.compare.study import Study, band_of
+from ffn_bench.compare.curves import band_of
+from ffn_bench.compare.study import Study
 from ffn_bench.metrics import Measurement
 from ffn_bench.style import slug
 from ffn_bench.writers import TensorBoard

@@ -7,14 +7,11 @@ import datetime
 import math
 import re
 import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig
 
 from ffn_bench import cli, runs, schema
@@ -45,7 +42,7 @@ def report(cfg: DictConfig, typed: str) -> None:
     folder = folder_of(cfg.save, patterns)
 
     from ffn_bench.compare import axes, read, study
-    from ffn_bench.console import count, make_console
+    from ffn_bench.console import count, make_console, progress
 
     console, start = make_console(), time.perf_counter()
     folders = read.find(patterns)
@@ -104,17 +101,6 @@ def folder_of(save: str | None, patterns: Sequence[str]) -> Path:
     return folder
 
 
-@contextmanager
-def progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar, on a terminal only: `with progress(…) as told: told(17)`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
 def show(console: Console, study: Study) -> None:
     """The verdict, the ranking and the notes."""
     from rich.table import Table
@@ -158,6 +144,7 @@ def write(study: Study, folder: Path, console: Console, typed: str, tensorboard:
     """The report, figures, tables, numbers and, if asked for, TensorBoard's bands. Raises `OSError`."""
     from ffn_bench import style
     from ffn_bench.compare import figures, report, tables
+    from ffn_bench.console import progress
 
     for part in ("figures", "tables"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -203,26 +190,17 @@ def quote(argument: str) -> str:
     return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
 
 
+def rewrite(argument: str) -> str:
+    """An argument as Hydra takes it: `tune` is a group of ffn-train's, of which Hydra would look for an
+    option; `a,b` is a list."""
+    argument = re.sub(r"^tune=", "tuned=", quote(argument))
+    return re.sub(r"^(by|tuned|workloads)=([\w./]+(?:,[\w./]+)+)$", r"\1=[\2]", argument)
+
+
 def main() -> None:
     """The console script `ffn-compare`."""
-    ConfigStore.instance().store(
-        group="_schema", name="compare", node=schema.CompareConfig, package="_global_"
-    )
-    typed = shlex.join([cli.command_name(), *sys.argv[1:]])
-
-    def compare(cfg: DictConfig) -> None:
-        with cli.one_line_errors(cli.command_name()):
-            report(cfg, typed)
-
-    with cli.one_line_errors(cli.command_name()):
-        if {"-m", "--multirun"} & set(sys.argv):
-            raise UserError("-m", "there is nothing to sweep", "write runs=[one,two] for several folders")
-    # `tune` is a group of ffn-train's, and Hydra would look for the option.
-    sys.argv[1:] = [re.sub(r"^tune=", "tuned=", quote(a)) for a in sys.argv[1:]]
-    sys.argv[1:] = [
-        re.sub(r"^(by|tuned|workloads)=([\w./]+(?:,[\w./]+)+)$", r"\1=[\2]", a) for a in sys.argv[1:]
-    ]
-    cli.run("compare", compare)
+    several = "runs=[one,two] for several folders"
+    cli.run_analysis("compare", schema.CompareConfig, report, rewrite, several)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
-from ffn_bench.compare.study import AXES_OF_TIME, Competitor, Study
+from ffn_bench.compare.curves import AXES_OF_TIME
+from ffn_bench.compare.study import Competitor, Study
 from ffn_bench.style import MUTED, PAPER, STYLE, colour, dashes, slug
 
 MANY = 16

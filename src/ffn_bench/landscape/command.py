@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from ffn_bench import cli, config, runs, schema
@@ -129,11 +125,12 @@ class Drawings:
     def write(self, tensorboard: bool, step: int) -> None:
         """Write everything. Raises `OSError`."""
         from ffn_bench import style
+        from ffn_bench.console import progress
         from ffn_bench.writers import TensorBoard
 
         self.folder.mkdir(parents=True, exist_ok=True)
         board = TensorBoard(self.folder) if tensorboard else None
-        with self.progress("drawing", len(self._figures)) as told:
+        with progress(self.console, "drawing", len(self._figures)) as told:
             for number, (name, figure) in enumerate(self._figures.items(), 1):
                 png, svg = style.save(figure, self.typed)
                 runs.write_whole(self.folder / f"{name}.png", png)
@@ -146,23 +143,6 @@ class Drawings:
         if self._page:
             runs.write_whole(self.folder / "landscape.html", self._page.render(self.typed).encode())
 
-    @contextmanager
-    def progress(self, what: str, total: int | None) -> Iterator[Callable[[Any], None]]:
-        """A bar on a terminal; told a number it moves, told a word it says that."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        task = bar.add_task(what, total=total)
-        with bar:
-            yield (
-                lambda n: (
-                    bar.update(task, description=f"{what}: {n}")
-                    if isinstance(n, str)
-                    else bar.update(task, completed=n)
-                )
-            )
-
 
 # --- surfaces -------------------------------------------------------------------------------------------
 
@@ -171,7 +151,7 @@ def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
     """Random directions around each run, and the plane of all trajectories."""
     import torch
 
-    from ffn_bench.console import number, percent
+    from ffn_bench.console import number, percent, progress
     from ffn_bench.landscape import figures, surface
     from ffn_bench.landscape.trained import flat, trajectory
     from ffn_bench.network import ACTIVATIONS
@@ -193,7 +173,7 @@ def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
     def values(
         origin: torch.Tensor, directions: torch.Tensor, steps: torch.Tensor, what: str
     ) -> dict[str, torch.Tensor]:
-        with drawn.progress(what, len(steps)) as told:
+        with progress(drawn.console, what, len(steps)) as told:
             found = surface.evaluate(origin, directions, steps, first.widths, activation, x, y, told)
         loss, accuracy = found
         return {"loss": loss, "accuracy": accuracy}
@@ -325,13 +305,14 @@ def _curvature(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
     """The verdict on each run, its evidence, its figure, and the numbers as JSON."""
     from rich.text import Text
 
+    from ffn_bench.console import progress
     from ffn_bench.landscape import figures, verdict
 
     everything = {}
     for k, run in enumerate(found):
         n = len(run.data.train.y)
         rows = min(n, cfg.samples or (n if n * sum(W.numel() for W, _ in run.layers) < 2e8 else 10_000))
-        with drawn.progress(run.name, None) as told:
+        with progress(drawn.console, run.name, None) as told:
             seen = verdict.look(run, rows, told)
         style = {"minimum": "bold green", "saddle": "bold red"}.get(seen.verdict, "bold yellow")
         drawn.console.print(Text.assemble((f"{run.name}: ", "bold"), (seen.verdict, style)))
@@ -371,20 +352,8 @@ def _curvature(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
 
 def main() -> None:
     """The console script `ffn-landscape`."""
-    ConfigStore.instance().store(
-        group="_schema", name="landscape", node=schema.LandscapeConfig, package="_global_"
-    )
-    typed = shlex.join([cli.command_name(), *sys.argv[1:]])
-
-    def task(cfg: DictConfig) -> None:
-        with cli.one_line_errors(cli.command_name()):
-            landscape(cfg, typed)
-
-    with cli.one_line_errors(cli.command_name()):
-        if {"-m", "--multirun"} & set(sys.argv):
-            raise UserError("-m", "there is nothing to sweep", "write run=[one,two] for several runs")
-    sys.argv[1:] = [quote(a) for a in sys.argv[1:]]
-    cli.run("landscape", task)
+    several = "run=[one,two] for several runs"
+    cli.run_analysis("landscape", schema.LandscapeConfig, landscape, quote, several)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ffn_bench import cli, config, errors, schema
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
     from ffn_bench.lecture.topic import Context, Row, Topic
 
 
-def lecture(cfg: DictConfig) -> None:
+def lecture(cfg: DictConfig, typed: str) -> None:
     """Hydra's task function."""
-    with cli.one_line_errors(cli.command_name()):
-        sys.exit(0 if show(cfg) else 1)
+    sys.exit(0 if show(cfg) else 1)
 
 
 def show(cfg: DictConfig) -> bool:
@@ -136,16 +134,15 @@ def save_figures(console: Console, folder: Path, topic: Topic, context: Context)
         console.print(Text(f"  figure  {folder / name}.png, .svg\n", style="dim"), soft_wrap=True)
 
 
+def rewrite(argument: str) -> str:
+    """`topic=a,b` as a list."""
+    return re.sub(r"^topic=([\w,]+,[\w,]+)$", r"topic=[\1]", argument)
+
+
 def main() -> None:
     """The console script `ffn-lecture`."""
-    ConfigStore.instance().store(
-        group="_schema", name="lecture", node=schema.LectureConfig, package="_global_"
-    )
-    with cli.one_line_errors(cli.command_name()):
-        if {"-m", "--multirun"} & set(sys.argv):
-            raise UserError("-m", "there is nothing to sweep", "write topic=rules,newton for several topics")
-    sys.argv[1:] = [re.sub(r"^topic=([\w,]+,[\w,]+)$", r"topic=[\1]", a) for a in sys.argv[1:]]
-    cli.run("lecture", lecture)
+    several = "topic=rules,newton for several topics"
+    cli.run_analysis("lecture", schema.LectureConfig, lecture, rewrite, several)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,15 @@ import dataclasses
 import math
 import re
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from ffn_bench import cli, config, runs, schema
-from ffn_bench.compare.command import progress, words
+from ffn_bench.compare.command import words
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def race(cfg: DictConfig, typed: str) -> None:
         raise UserError(str(folder), "is a file, not a folder", "name another with save=…", RUN_FOLDER)
 
     from ffn_bench import optim
-    from ffn_bench.console import make_console
+    from ffn_bench.console import make_console, progress
     from ffn_bench.race import paths
 
     optimizers = [compose(name) for name in names]
@@ -268,6 +266,7 @@ def write(
 ) -> list[Path]:
     """The pictures, the film and the numbers; the paths that were written. Raises `OSError`."""
     from ffn_bench import style
+    from ffn_bench.console import progress
     from ffn_bench.race import figures
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -325,22 +324,6 @@ def numbers(scene: Scene, raced: Sequence[Raced], typed: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """The console script `ffn-race`."""
-    ConfigStore.instance().store(group="_schema", name="race", node=schema.RaceConfig, package="_global_")
-    typed = shlex.join([cli.command_name(), *sys.argv[1:]])
-
-    def task(cfg: DictConfig) -> None:
-        with cli.one_line_errors(cli.command_name()):
-            race(cfg, typed)
-
-    with cli.one_line_errors(cli.command_name()):
-        if {"-m", "--multirun"} & set(sys.argv):
-            raise UserError("-m", "there is nothing to sweep", "write optimizers=[one,two]")
-    sys.argv[1:] = [quote(a) for a in sys.argv[1:]]
-    cli.run("race", task)
-
-
 def quote(argument: str) -> str:
     """Quote a path, which may hold what Hydra reads otherwise, in `run=…` or `save=…`; make `a,b` a list."""
     if re.fullmatch(r"optimizers=[\w/]+(,[\w/]+)+", argument):
@@ -349,6 +332,11 @@ def quote(argument: str) -> str:
     if not match or match[2] == "null":
         return argument
     return f"{match[1]}='" + match[2].replace("'", "\\'") + "'"
+
+
+def main() -> None:
+    """The console script `ffn-race`."""
+    cli.run_analysis("race", schema.RaceConfig, race, quote, "optimizers=[one,two]")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,110 @@
+"""Curves of several runs as one: an aggregate over seeds and its interval, step by step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffn_bench.compare import statistics
+from ffn_bench.compare.read import Curve, Run
+from ffn_bench.compare.statistics import Array
+
+AXES_OF_TIME = ("epochs", "steps", "seconds")
+CURVE_POINTS = 60
+"""Points of a curve at most."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """An aggregate over seeds along a curve, and its 95 % interval (NaN below three seeds)."""
+
+    x: dict[str, Array]
+    """In each of `AXES_OF_TIME`."""
+    center: Array
+    low: Array
+    high: Array
+    n: int
+
+
+def band_of(
+    runs: Sequence[Run], tag: str, aggregate: str, points: int = CURVE_POINTS, resamples: int | None = None
+) -> Band | None:
+    """Aggregate and interval over runs along a curve; None where nothing was measured.
+
+    A run that diverged has the worst value from there on. One that is live or was cut short has none past its
+    last measurement, and the rest go on without it.
+    """
+    with_curve = [(run, run.curves[tag]) for run in runs if tag in run.curves]
+    if not with_curve:
+        return None
+    steps, columns = aligned([(curve, run.status == "diverged") for run, curve in with_curve], tag)
+    if len(steps) > points:  # means of neighbours, dated at their last
+        edges = np.linspace(0, len(steps), points + 1).round().astype(int)
+        columns = np.stack([_mean(columns[:, a:b]) for a, b in itertools.pairwise(edges)], axis=1)
+        steps = steps[edges[1:] - 1]
+    times = {"steps": steps}
+    for axis in ("epochs", "seconds"):
+        shared = np.full((len(with_curve), len(steps)), np.nan)
+        for row, (_, curve) in zip(shared, with_curve, strict=True):
+            at = np.searchsorted(curve.steps, steps)
+            there = (at < len(curve.steps)) & (curve.steps[np.minimum(at, len(curve.steps) - 1)] == steps)
+            row[there] = getattr(curve, axis)[at[there]]
+        times[axis] = _nan_median(shared)
+    longest = max((curve for _, curve in with_curve), key=lambda curve: len(curve.steps))
+    per_epoch = longest.steps[-1] / max(longest.epochs[-1], 1.0)
+    times["epochs"] = steps / per_epoch if per_epoch else times["epochs"]
+    center, low, high = (np.full(len(steps), np.nan) for _ in range(3))
+    present = ~np.isnan(columns)
+    # Points at which the same runs are present are resampled together.
+    patterns, which = np.unique(present, axis=1, return_inverse=True)
+    for k, pattern in enumerate(patterns.T):
+        at = np.flatnonzero(np.ravel(which) == k)
+        if not pattern.any():
+            continue
+        values = columns[pattern][:, at].T
+        found = statistics.interval(
+            [values],
+            lambda parts: _along(parts[0], aggregate),
+            aggregate,
+            resamples or statistics.CURVE_RESAMPLES,
+        )
+        center[at], low[at], high[at] = found
+    return Band(times, center, low, high, len(with_curve))
+
+
+def _mean(columns: Array) -> Array:
+    """Mean of `[runs, steps]` over the steps that are there; NaN where none is."""
+    there = ~np.isnan(columns)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(there, columns, 0.0).sum(1) / np.where(there.any(1), there.sum(1), np.nan))
+
+
+def _along(values: Array, aggregate: str) -> Array:
+    with np.errstate(invalid="ignore"):
+        return statistics.AGGREGATES[aggregate](values)
+
+
+def aligned(curves: Sequence[tuple[Curve, bool]], tag: str) -> tuple[Array, Array]:
+    """All steps at which any run was measured, and the values there, `[runs, steps]`.
+
+    NaN where a run was not measured; the worst value from where one diverged (True beside its curve).
+    """
+    steps = np.unique(np.concatenate([curve.steps for curve, _ in curves]))
+    values = np.full((len(curves), len(steps)), np.nan)
+    for row, (curve, diverged) in zip(values, curves, strict=True):
+        finite = statistics.worst_filled(curve.values, tag) if diverged else curve.values
+        row[np.searchsorted(steps, curve.steps)] = finite
+        if diverged:
+            row[steps > curve.steps[-1]] = statistics.worst(tag)
+    return steps, values
+
+
+def _nan_median(columns: Array) -> Array:
+    """Median of each column of `[runs, steps]` over those that are there; every column has one."""
+    ordered = np.sort(columns, axis=0)  # NaN last
+    n = (~np.isnan(columns)).sum(0)
+    at = np.arange(columns.shape[1])
+    return np.asarray((ordered[(n - 1) // 2, at] + ordered[n // 2, at]) / 2)
