@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
 import io
 import json
@@ -11,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from cases import options, parsed
-from conftest import Command, Result, files_below
+from conftest import Command, Result, call, files_below
 from ffn_bench import surfaces
 from ffn_bench.backprop import penalty
 from ffn_bench.curvature import gradient_and_hessian
@@ -288,20 +288,7 @@ def race(
 ) -> Callable[..., Result]:
     """`race("surface=saddle")` runs `ffn-race` in an empty folder."""
 
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["ffn-race", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            command.main()
-        except SystemExit as e:
-            code = e.code if isinstance(e.code, int) else 1
-        finally:
-            gc.enable()
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
+    return partial(call, command.main, "ffn-race", monkeypatch, capsys)
 
 
 def test_everything_is_written(race: Callable[..., Result], tmp_path: Path) -> None:

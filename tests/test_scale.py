@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cases import parsed
+from cases import parsed, write_csv
 from conftest import Command
 from ffn_bench import config, runs, scale
 from ffn_bench.errors import UserError
@@ -181,7 +181,8 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
         for run in found
     ]
     chunk = tmp_path / "chunk.json"
-    chunk.write_text(json.dumps({"format": 1, "folder": str(tmp_path), "runs": described}))
+    place = {"folder": str(tmp_path), "cwd": str(tmp_path)}
+    chunk.write_text(json.dumps({"format": 1, **place, "runs": described}))
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", CHUNK, str(chunk)]
     with subprocess.Popen([*command, "warned"], env=environment, stderr=subprocess.PIPE, text=True) as job:
@@ -209,10 +210,12 @@ def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
         "chunk=2",
         "hydra.launcher.n_jobs=1",
     )
-    both = [begin(tmp_path, "joblib", *keys) for _ in range(2)]
+    cwd = tmp_path / "it's here"
+    cwd.mkdir()
+    both = [begin(cwd, "joblib", *keys) for _ in range(2)]
     told = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    sweep = tmp_path / "outputs/sweeps/shared"
+    sweep = cwd / "outputs/sweeps/shared"
     assert ended(sweep) == 12
     for lines in metrics_of(sweep).values():
         assert [line["epoch"] for line in lines if "accuracy/val" in line] == [*range(301)]
@@ -257,6 +260,26 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path, begin: Beg
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "failed lr=0.1" in " ".join(out.split())
+
+
+def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
+    """A worker of another machine begins in a folder of its own; a table is named relative to the sweep's."""
+    write_csv(tmp_path / "my.csv")
+    run = parsed("data=csv", "data.path=my.csv", "data.target=label", "epochs=1")
+    described = {
+        "overrides": [],
+        "settings": {},
+        "config": config.flatten(run),
+        "folder": str(tmp_path / "run"),
+    }
+    place = {"folder": str(tmp_path), "cwd": str(tmp_path)}
+    (tmp_path / "chunk.json").write_text(json.dumps({"format": 1, **place, "runs": [described]}))
+    elsewhere = tmp_path / "it's elsewhere"
+    elsewhere.mkdir()
+    chunk = str(tmp_path / "chunk.json").replace("'", "\\'")
+    command = [str(FFN_TRAIN), "-m", f"chunk_file='{chunk}'", "hydra/launcher=basic"]
+    subprocess.run([*command, "hydra.sweep.subdir=x"], cwd=elsewhere, check=True, timeout=60)
+    assert runs.status_of(tmp_path / "run") == "finished"
 
 
 @pytest.mark.slow

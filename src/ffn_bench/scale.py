@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import secrets
 import signal
 import threading
@@ -91,8 +92,8 @@ def launch(
             left, reached = len(waiting), sum(_reached(job) for job in waiting)
             files = [_write(chunk, planner.folder) for chunk in chunks(waiting, size)]
             # A worker may run anywhere: its paths are absolute.
-            at = f"hydra.sweep.dir='{planner.folder.absolute()}'"
-            jobs = [[f"chunk_file='{f}'", at, f"hydra.sweep.subdir='{FOLDER}/{f.stem}'"] for f in files]
+            at = f"hydra.sweep.dir={_quoted(planner.folder.absolute())}"
+            jobs = [[f"chunk_file={_quoted(f)}", at, f"hydra.sweep.subdir={FOLDER}/{f.stem}"] for f in files]
             with _watched(whole, waiting):
                 lost = _run(launcher, jobs, first)
             waiting = [job for job in waiting if job.summary is None]
@@ -113,6 +114,11 @@ def launch(
     finally:
         whole.close()
     return whole.returns()
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra reads it in an override."""
+    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def _run(launcher: Launcher, jobs: list[list[str]], first: int) -> str:
@@ -151,7 +157,8 @@ def _write(chunk: Sequence[Job], folder: Path) -> Path:
         }
         for job in chunk
     ]
-    content = json.dumps({"format": 1, "folder": str(folder.absolute()), "runs": described}).encode()
+    place = {"folder": str(folder.absolute()), "cwd": str(Path.cwd())}
+    content = json.dumps({"format": 1, **place, "runs": described}).encode()
     target = folder.absolute() / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     file = target / f"{secrets.token_hex(8)}.json"  # two launchers may write the same chunk at once
@@ -266,7 +273,8 @@ def _warned() -> Iterator[None]:
 def train_chunk(file: Path) -> None:
     """Train the runs that a chunk's file names, but for those that have ended or that others train now.
 
-    Raises `UserError` (status 4) for a file that is none.
+    Paths of a run's data are relative to where the sweep was begun. Raises `UserError` (status 4) for a file
+    that is none.
     """
     content = runs.read_json(file)
     if content is None or content.get("format") != 1:
@@ -283,6 +291,8 @@ def train_chunk(file: Path) -> None:
             plans.append(Planned(tuple(described["overrides"]), run, folder, why_not(run)))
             settings.append(described["settings"])
         if plans:
+            with suppress(OSError):  # where it is not there, absolute paths still are
+                os.chdir(content["cwd"])
             with _warned():
                 Chunk(plans, Path(content["folder"]), settings).run(batched=True)
     finally:
