@@ -10,7 +10,6 @@ import shlex
 import signal
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +36,6 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         config.register()
         runs.register_resolvers()
         OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
-        # Ours in conf/hydra/launcher are complete, whether or not Hydra checks them by the plugins' schemas.
-        warnings.filterwarnings("ignore", r"\s*'hydra/launcher/.*' is validated against ConfigStore schema")
         sys.argv[1:] = arguments.prepare(sys.argv[1:])
         register_plugins(sys.argv[1:])
         decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)

@@ -285,7 +285,7 @@ class SweepView:
         self.console.print(Text(f"  warning    {text}", style="yellow"), soft_wrap=True)
 
     def expect(self, steps: int) -> None:
-        """Say how many steps all runs have together."""
+        """Say how many steps all runs have together, or, where others train them, how many runs there are."""
         if self._bar:
             self._bar.update(self._task, total=steps)
 
@@ -333,8 +333,9 @@ class SweepView:
             latest, ended, steps = dict(self._latest), len(self._ended), sum(self._steps)
         seconds = time.monotonic() - self._started
         numbers = f"{count(ended)}/{count(len(self.runs))} ended"
-        self._bar.update(self._task, completed=steps, numbers=numbers, rate=steps / seconds)
-        if len(self.runs) > LIVE_RUNS:  # a table of so many would take its time from the training
+        # Runs that other processes train are known when they have ended.
+        self._bar.update(self._task, completed=steps or ended, numbers=numbers, rate=steps / seconds)
+        if not latest or len(self.runs) > LIVE_RUNS:  # so many would take their time from the training
             return Group(self._bar)
         settings: dict[str, list[Measurement]] = {}
         for run, measurement in latest.items():

@@ -82,6 +82,7 @@ def launch(
         whole.view.before({"done": done})
     size = int(planner.master.chunk)
     whole.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
+    whole.view.expect(len(waiting))
     lost, idle = "", 0
     try:
         for job in waiting:
