@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from cases import parsed, write_csv
 from conftest import Command
@@ -262,6 +264,27 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path, begin: Beg
     assert "failed lr=0.1" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("name", ["it's", "a\\'b", "a\\\\'b", "end\\", "${lr}", "plain"])
+def test_paths_are_read_as_they_are(name: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"name={scale._quoted(Path('/x') / name)}"])
+    assert OmegaConf.create({"name": override.value(), "lr": 1}).name == f"/x/{name}"
+
+
+def test_a_retry_that_was_lost_goes_on(ffn: Command, tmp_path: Path) -> None:
+    """The job that retried a failed run was killed: its summary is gone, and it is another job's turn."""
+    keys = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "data=moons", "epochs=1", "seed=0,1")
+    assert ffn(*keys, "name=s").code == 0
+    folder = next((tmp_path / "outputs/sweeps/s").glob("*seed=0*"))
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "status": "failed"}))
+    result = ffn(*keys, "name=s", "retry=failed")
+    assert result.code == 0, result.err
+    chunks = [json.loads(file.read_text()) for file in (tmp_path / "outputs/sweeps/s/.chunks").glob("*.json")]
+    (retried,) = [chunk for chunk in chunks if len(chunk["runs"]) == 1]
+    assert retried["runs"][0]["config"]["retry"] is None
+    assert runs.status_of(folder) == "finished"
+
+
 def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
     """A worker of another machine begins in a folder of its own; a table is named relative to the sweep's."""
     write_csv(tmp_path / "my.csv")
@@ -310,6 +333,7 @@ def test_tuning_goes_through_a_launcher(tmp_path: Path, begin: Begin) -> None:
     [
         ("nfs4", "rw,vers=4.2,local_lock=none", False),
         ("nfs", "rw,vers=3,nolock", True),
+        ("nfs4", "rw,local_lock=all", True),
         ("nfs", "rw,vers=3,local_lock=flock", True),
         ("lustre", "rw,flock", False),
         ("lustre", "rw,localflock", True),
@@ -319,6 +343,7 @@ def test_tuning_goes_through_a_launcher(tmp_path: Path, begin: Begin) -> None:
 )
 def test_locks_that_other_machines_do_not_see_are_refused(fstype: str, opts: str, refused: bool) -> None:
     mounts = [
+        Mount("/cluster", "autofs", "rw"),
         Mount("/", "ext4", "rw,nolock"),
         Mount("/cluster", fstype, opts),
         Mount("/cluster/x", "xfs", ""),

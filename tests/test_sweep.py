@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from cases import write_csv
 from conftest import Command, files_below
+from ffn_bench import config
 from ffn_bench.cli import config_folder
 from ffn_bench.leaderboard import leaderboard
 from ffn_bench.plan import Planner
@@ -174,6 +175,25 @@ def test_a_sweep_has_few_files_open(tmp_path: Path) -> None:
     assert "not trained" not in result.stdout
 
 
+TANGLED = [
+    # jobs of sweeps in which values lie beside or below each other, or refer to others
+    ["lr=0.2", "++lr=0.1"],
+    ["lr=0.3", "++lr=0.1"],
+    ["lr=0.3", "lr=0.2"],
+    ["lr=0.4", "lr=0.2"],
+    ["optimizer.betas=[0.9,0.99]", "optimizer.betas.0=0.7"],
+    ["optimizer.betas=[0.8,0.88]", "optimizer.betas.0=0.7"],
+    ["optimizer.betas=[0.5,0.55]", "optimizer.betas.0=0.7"],
+    ["lr=0.1", "l2=${lr}"],
+    ["lr=0.2", "l2=${lr}"],
+    ["model.hidden=[4,5]", "batch_size=full"],
+    ["model.hidden=[4]", "batch_size=8"],
+    ["optimizer=torch", "optimizer.name=SGD", "+optimizer.options.weight_decay=0.1"],
+    ["optimizer=torch", "optimizer.name=SGD", "+optimizer.options.weight_decay=0.2"],
+    ["optimizer=torch", "optimizer.name=ASGD", "+optimizer.options.weight_decay=1"],
+]
+
+
 def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every configuration of a sweep over files, groups' keys, plain keys and lists, against Hydra's own."""
     monkeypatch.chdir(tmp_path)
@@ -189,11 +209,17 @@ def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pyte
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", ["name=s"], run_mode=RunMode.MULTIRUN)
         planner = Planner(master, HydraContext(loader, Callbacks()))
-        for values in itertools.product(*swept.values()):
-            job = [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
+        jobs = [
+            [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
+            for values in itertools.product(*swept.values())
+        ]
+        for job in [*jobs, *TANGLED]:
             expected = loader.load_sweep_config(master, job)
             expected.hydra.job.num = expected.hydra.job.id = 3
-            assert OmegaConf.to_yaml(planner.compose(job, 3)) == OmegaConf.to_yaml(expected)
+            found = planner.find(job)
+            assert found.run == config.parse(expected), job
+            assert found.folder == Path(expected.hydra.sweep.dir) / expected.hydra.sweep.subdir
+            assert OmegaConf.to_yaml(planner.compose(job, 3)) == OmegaConf.to_yaml(expected), job
 
 
 def test_nothing_trains_before_every_run_is_checked(ffn: Command, tmp_path: Path) -> None:

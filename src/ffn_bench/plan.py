@@ -33,6 +33,8 @@ from ffn_bench.optim import check_optimizer
 from ffn_bench.rules import RULES
 from ffn_bench.schema import GROUPS, TrainConfig
 
+PATTERNS = 200
+"""Configurations that are kept to set values in."""
 CACHED = 10_000
 """Overrides that are kept parsed."""
 
@@ -144,10 +146,15 @@ class Planner:
         """A run's folder below the sweep's: the one it has already, if it was written in another way then."""
         if subdir in self._there:
             return subdir
-        tails = [config.fingerprint(run)[:digits] for digits in runs.HASH_DIGITS]
-        if not subdir.endswith(tails[0]):  # a name of the person's own
+        fingerprint = config.fingerprint(run)
+        if not subdir.endswith(fingerprint[: runs.HASH_DIGITS[0]]):  # a name of the person's own
             return subdir
-        return next((self._tails[tail] for tail in tails if tail in self._tails), subdir)
+        for digits in runs.HASH_DIGITS:
+            name = self._tails.get(fingerprint[:digits])
+            identity = runs.read_json(self.folder / name / "run.json") if name else None
+            if name and (identity or {}).get("fingerprint") == fingerprint:
+                return name
+        return subdir
 
     @functools.cached_property
     def _there(self) -> set[str]:
@@ -195,19 +202,29 @@ class Planner:
             pattern.run = config.parse(pattern.cfg)
         else:
             pattern.run = config.set_values(pattern.run, pattern.values())
-        if pattern.subdir != runs.SUBDIR:
+        if pattern.subdir != runs.SUBDIR or any("$" in override for override in job):
             return pattern.run, str(self.compose(job).hydra.sweep.subdir)
         task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
         return pattern.run, runs.run_name(get_overrides_dirname(task, **self._dirname), pattern.run)
 
     def _set(self, job: Sequence[str]) -> Pattern:
         """The pattern that a run follows, with the run's values set in it."""
-        plain = [self._parsed(override) for override in job if self._is_plain(override)]
-        files = tuple(override for override in job if not self._is_plain(override))
+        keys = [key for key in (self._parsed(o).key_or_group for o in job) if not self._is_group(key)]
+
+        def is_plain(override: str) -> bool:
+            # Of keys that are given twice, or lie below another, it matters which comes last.
+            own = self._parsed(override).key_or_group
+            near = [k for k in keys if k == own or k.startswith(f"{own}.") or own.startswith(f"{k}.")]
+            return len(near) == 1 and self._is_plain(override)
+
+        plain = [self._parsed(override) for override in job if is_plain(override)]
+        files = tuple(override for override in job if not is_plain(override))
         key = files, tuple(override.key_or_group for override in plain)
         pattern = self._patterns.get(key)
         if pattern is None:
             cfg = self.loader.load_sweep_config(self.master, list(job))
+            if len(self._patterns) == PATTERNS:
+                del self._patterns[next(iter(self._patterns))]
             self._patterns[key] = pattern = Pattern(cfg, key[1])
         else:
             try:
@@ -221,7 +238,7 @@ class Planner:
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override sets one value that is there already, and chooses no file."""
         return (
-            override.type == OverrideType.CHANGE
+            override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
             and override.package is None
             and not override.is_hydra_override()
             and not self._is_group(override.key_or_group)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import secrets
 import signal
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,8 +43,8 @@ SEVERAL_MACHINES = ("RayLauncher", "SlurmLauncher")
 LOCAL_LOCKS = {"nolock", "local_lock=flock", "local_lock=all", "localflock", "nobrl", "fuse.sshfs"}
 """Mount options and file systems with which a lock is known on its machine only (nfs(5), mount.lustre(8),
 mount.cifs(8), sshfs(1))."""
-LOOK_SECONDS = 2.0
-"""Between two looks at which runs have ended, at least."""
+LOOK_SECONDS, LONGEST_PAUSE = 2.0, 30.0
+"""Between two looks at which runs have ended, at least; and at most, while others train all that are left."""
 
 
 # --- in the process that sweeps -------------------------------------------------------------------------
@@ -52,10 +55,10 @@ def check_locks(folder: Path, mounts: Sequence[Any]) -> None:
 
     `mounts` are what `psutil.disk_partitions(all=True)` finds: mountpoint, fstype and opts each.
     """
-    there = [m for m in mounts if folder.absolute().is_relative_to(m.mountpoint)]
+    there = [m for m in mounts if folder.resolve().is_relative_to(m.mountpoint)]
     if not there:
         return
-    mount = max(there, key=lambda m: len(m.mountpoint))
+    mount = max(reversed(there), key=lambda m: len(m.mountpoint))  # of several at one place the last
     told = LOCAL_LOCKS & {mount.fstype, *mount.opts.split(",")}
     if told:
         what = f"is on {mount.fstype} with {min(told)}: no other machine would see its locks"
@@ -83,22 +86,33 @@ def launch(
     size = int(planner.master.chunk)
     whole.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
     whole.view.expect(len(waiting))
-    lost, idle = "", 0
+    before = {job.number: _stamp(job) for job in waiting}
+    lost, idle, pause, told = "", 0, LOOK_SECONDS, False
     try:
         for job in waiting:
             whole.write_hydra_files(job)
         while waiting:
+            free = [job for job in waiting if not runs.holder(job.plan.folder)]
+            if not free:  # jobs of another launcher, or of ours that still run beside the one that was lost
+                if not told:
+                    whole.view.warn(f"{len(waiting)} runs are being trained by other processes: waiting")
+                told = True
+                with _watched(whole, waiting, before):
+                    time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                waiting = [job for job in waiting if job.summary is None]
+                continue
             if lost:
-                whole.view.warn(f"jobs were lost ({lost}); {len(waiting)} runs go on")
-            left, reached = len(waiting), sum(_reached(job) for job in waiting)
-            files = [_write(chunk, planner.folder) for chunk in chunks(waiting, size)]
+                whole.view.warn(f"jobs were lost ({lost}); {len(free)} runs go on")
+            left, reached = len(waiting), sum(_reached(job) for job in free)
+            files = [_write(chunk, planner.folder) for chunk in chunks(free, size)]
             # A worker may run anywhere: its paths are absolute.
             at = f"hydra.sweep.dir={_quoted(planner.folder.absolute())}"
             jobs = [[f"chunk_file={_quoted(f)}", at, f"hydra.sweep.subdir={FOLDER}/{f.stem}"] for f in files]
-            with _watched(whole, waiting):
+            with _watched(whole, waiting, before):
                 lost = _run(launcher, jobs, first)
             waiting = [job for job in waiting if job.summary is None]
-            further = len(waiting) < left or sum(_reached(job) for job in waiting) > reached
+            further = len(waiting) < left or sum(_reached(job) for job in free) > reached
             idle = 0 if further else idle + 1
             if idle == TRIES or not (lost or further):
                 break  # nobody gets any further: it would go on so for ever
@@ -119,7 +133,8 @@ def launch(
 
 def _quoted(path: Path) -> str:
     """A path as Hydra reads it in an override."""
-    return "'" + str(path).replace("'", "\\'") + "'"
+    text = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), str(path))
+    return "'" + text.replace("${", "\\${") + "'"
 
 
 def _run(launcher: Launcher, jobs: list[list[str]], first: int) -> str:
@@ -153,7 +168,7 @@ def _write(chunk: Sequence[Job], folder: Path) -> Path:
         {
             "overrides": job.plan.overrides,
             "settings": job.settings,
-            "config": config.flatten(job.plan.run),
+            "config": config.flatten(replace(job.plan.run, retry=None)),  # it has been chosen here
             "folder": str(job.plan.folder.absolute()),
         }
         for job in chunk
@@ -167,6 +182,15 @@ def _write(chunk: Sequence[Job], folder: Path) -> Path:
     return file
 
 
+def _stamp(job: Job) -> tuple[int, int] | None:
+    """What tells one summary of a run from the next, though they may say the same."""
+    try:
+        found = (job.plan.folder / "summary.json").stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
 def _reached(job: Job) -> int:
     """How far a run is, in steps: of its last checkpoint."""
     try:
@@ -177,15 +201,17 @@ def _reached(job: Job) -> int:
 
 
 @contextmanager
-def _watched(whole: Sweep, waiting: Sequence[Job]) -> Iterator[None]:
-    """Tell of runs that end while the launcher works, and take the summaries of all that have in the end."""
+def _watched(whole: Sweep, waiting: Sequence[Job], before: Mapping[int, Any]) -> Iterator[None]:
+    """Tell of runs that end while the launcher works, and take the summaries of all that have in the end.
+
+    `before` are the stamps of their summaries when it all began: of those that failed then.
+    """
     over, left = threading.Event(), list(waiting)
 
     def look() -> None:
         for job in list(left):
             summary = runs.read_summary(job.plan.folder)
-            # One that failed before, and that nobody has begun again yet, has its old summary.
-            if summary and summary["status"] != "interrupted" and summary != job.before:
+            if summary and summary["status"] != "interrupted" and _stamp(job) != before[job.number]:
                 left.remove(job)
                 job.summary = summary
                 whole.view.ended(job.number - whole.jobs[0].number, summary)
@@ -219,7 +245,7 @@ class Chunk(Sweep):
 
     def _end(self, job: Job, summary: dict[str, Any]) -> None:
         super()._end(job, summary)
-        if runs.read_summary(job.plan.folder) is None:  # it failed before it had a record
+        if runs.read_summary(job.plan.folder) in (None, job.before):  # it failed before it had a record
             with suppress(OSError):
                 runs.write_json(job.plan.folder / "summary.json", summary)
 
@@ -249,19 +275,16 @@ def _warned() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: found for number in signals if callable(found := signal.getsignal(number))}
 
     def relay(number: int, frame: FrameType | None) -> None:
-        handler = before[signal.Signals(number)]
-        assert callable(handler)
         try:
-            handler(number, frame)
+            before[signal.Signals(number)](number, frame)
         except Exception as e:
             raise _OutOfTime from e
 
-    for number, handler in before.items():
-        if callable(handler):
-            signal.signal(number, relay)
+    for number in before:
+        signal.signal(number, relay)
     try:
         yield
     except _OutOfTime as e:
