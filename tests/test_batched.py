@@ -90,7 +90,8 @@ def test_a_row_is_its_eager_run(optimizer: str, architecture: str) -> None:
     )
     specs = [[f"lr={lr}", f"seed={seed}", f"l2={l2}"] for lr, seed, l2 in mixed]
     common = [f"optimizer={optimizer}", *ARCHITECTURES[architecture], "dtype=float64", "log_every=1"]
-    common += ["batch_size=full", "epochs=300"] if optimizer == "gd" else ["epochs=8"]
+    full = ["batch_size=full", "epochs=300", "data.val_fraction=0.4", "data.test_fraction=0.4"]
+    common += full if optimizer == "gd" else ["epochs=8"]
     batch = tile(*specs, common=common)
     for row, measured in zip(batch.rows, train(batch), strict=True):
         engine, expected = eager(row.run)
