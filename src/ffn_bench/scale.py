@@ -7,6 +7,8 @@ or raced by those of another launcher on the same sweep, and no run is trained t
 
 from __future__ import annotations
 
+import atexit
+import gc
 import itertools
 import json
 import os
@@ -300,6 +302,7 @@ def train_chunk(file: Path) -> None:
     Paths of a run's data are relative to where the sweep was begun. Raises `UserError` (status 4) for a file
     that is none.
     """
+    atexit.register(gc.unfreeze)  # as in `cli.run`: of what is kept out of the collector, bindings complain
     content = runs.read_json(file)
     if content is None or content.get("format") != 1:
         raise UserError(str(file), "is no chunk of a sweep", "begin the sweep again", RUN_FOLDER)
