@@ -257,7 +257,8 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path, begin: Beg
     for name in ("checkpoint", "events*", "metrics.jsonl"):
         for path in folder.glob(name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    (folder / "metrics.jsonl").mkdir()  # nothing can be written there
+    identity = json.loads((folder / "run.json").read_text())  # it fails before anything is recorded
+    (folder / "run.json").write_text(json.dumps({**identity, "data_sha256": "of other data"}))
     for _ in range(2):  # it fails again, for the same reason
         process = begin(tmp_path, "joblib", *keys)
         out, err = process.communicate(timeout=120)
