@@ -23,6 +23,7 @@ from cases import parsed, write_csv
 from conftest import Command, files_below
 from ffn_bench import checkpoints, runs
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 from ffn_bench.metrics import evaluate
 from ffn_bench.train import build_eager
 
@@ -47,9 +48,9 @@ def scalars_of(folder: Path) -> list[tuple[str, int, float]]:
 
 def latest(folder: Path) -> dict[str, Any]:
     """The state of the last checkpoint."""
-    file, damaged = checkpoints.find(folder)
-    assert file is not None and not damaged
-    return checkpoints.load(file)
+    name, damaged = checkpoints.find(Folder(folder))
+    assert name is not None and not damaged
+    return checkpoints.load(Folder(folder), name)
 
 
 def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
         "metrics.jsonl",
         "checkpoint/step-0000000120",
         ".lock",
+        ".ffn-bench.jsonl",
         "summary.json",
         "train.log",
     }
@@ -186,7 +188,7 @@ def test_a_checkpoint_is_the_complete_state(tmp_path: Path, optimizer: str) -> N
     curve = []
     for measurement in unbroken.measurements():
         if measurement.ends_epoch and measurement.epoch == 2:
-            checkpoints.save(tmp_path, unbroken.state())
+            checkpoints.save(Folder(tmp_path), unbroken.state())
         curve.append(measurement.values)
     state = latest(tmp_path)
     resumed, _ = build_eager(parsed(*overrides))
@@ -202,37 +204,38 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
     steps = engine.measurements()
     for _ in range(4):
         next(steps)
-        checkpoints.save(tmp_path, engine.state())
+        checkpoints.save(Folder(tmp_path), engine.state())
     files = sorted((tmp_path / "checkpoint").iterdir())
-    assert [checkpoints.step_of(f) for f in files] == [20, 30]
+    names = [f"checkpoint/{file.name}" for file in files]
+    assert [checkpoints.step_of(name) for name in names] == [20, 30]
     whole = files[1].read_bytes()
     for position in range(0, len(whole), len(whole) // 40):
         files[1].write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(UserError, match="damaged"):
-            checkpoints.load(files[1])
-        assert checkpoints.find(tmp_path) == (files[0], ["step-0000000030….safetensors"])
+            checkpoints.load(Folder(tmp_path), names[1])
+        assert checkpoints.find(Folder(tmp_path)) == (names[0], ["step-0000000030….safetensors"])
     files[1].write_bytes(whole[:-1])
-    assert checkpoints.find(tmp_path)[0] == files[0]
+    assert checkpoints.find(Folder(tmp_path))[0] == names[0]
     files[0].write_bytes(b"")
     with pytest.raises(UserError, match="every checkpoint is damaged"):
-        checkpoints.find(tmp_path)
+        checkpoints.find(Folder(tmp_path))
     shutil.rmtree(tmp_path / "checkpoint")
-    assert checkpoints.find(tmp_path) == (None, [])
+    assert checkpoints.find(Folder(tmp_path)) == (None, [])
 
 
 def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "x.json"
-    runs.write_json(target, {"a": [math.nan, 1.5, math.inf]})
-    assert json.loads(target.read_text()) == {"a": [None, 1.5, None]}
+    folder = Folder(tmp_path)
+    folder.replace("x.json", runs.to_json({"a": [math.nan, 1.5, math.inf]}))
+    assert folder.read_json("x.json") == {"a": [None, 1.5, None]}
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        runs.write_json(target, {"b": 2})
-    assert json.loads(target.read_text()) == {"a": [None, 1.5, None]}
-    assert files_below(tmp_path) == [target]
+        folder.replace("x.json", runs.to_json({"b": 2}))
+    assert folder.read_json("x.json") == {"a": [None, 1.5, None]}
+    assert files_below(tmp_path) == [tmp_path / ".ffn-bench.jsonl", tmp_path / "x.json"]
 
 
 def start(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]:

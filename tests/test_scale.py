@@ -23,6 +23,7 @@ from cases import parsed, write_csv
 from conftest import Command
 from ffn_bench import config, runs, scale
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 from test_runs import FFN_TRAIN
 
 LAUNCHERS: dict[str, tuple[str, ...]] = {
@@ -195,11 +196,11 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
         _, err = job.communicate(timeout=60)
     assert job.returncode == 1
     assert "OutOfTime: no more time" in err
-    standings = {runs.status_of(tmp_path / str(run.seed)) for run in found}
+    standings = {runs.status_of(Folder(tmp_path / str(run.seed))) for run in found}
     assert standings & {"begun", "interrupted"}
     assert "failed" not in standings
     subprocess.run(command, env=environment, check=True, timeout=120)
-    assert {runs.status_of(tmp_path / str(run.seed)) for run in found} == {"finished"}
+    assert {runs.status_of(Folder(tmp_path / str(run.seed))) for run in found} == {"finished"}
 
 
 def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
@@ -285,7 +286,7 @@ def test_a_retry_that_was_lost_goes_on(ffn: Command, tmp_path: Path) -> None:
     chunks = [json.loads(file.read_text()) for file in (tmp_path / "outputs/sweeps/s/.chunks").glob("*.json")]
     (retried,) = [chunk for chunk in chunks if len(chunk["runs"]) == 1]
     assert retried["runs"][0]["config"]["retry"] is None
-    assert runs.status_of(folder) == "finished"
+    assert runs.status_of(Folder(folder)) == "finished"
 
 
 def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
     chunk = str(tmp_path / "chunk.json").replace("'", "\\'")
     command = [str(FFN_TRAIN), "-m", f"chunk_file='{chunk}'", "hydra/launcher=basic"]
     subprocess.run([*command, "hydra.sweep.subdir=x"], cwd=elsewhere, check=True, timeout=60)
-    assert runs.status_of(tmp_path / "run") == "finished"
+    assert runs.status_of(Folder(tmp_path / "run")) == "finished"
 
 
 @pytest.mark.slow

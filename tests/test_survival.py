@@ -26,6 +26,7 @@ from cases import OPTIMIZER_NEEDS, options, parsed, write_csv
 from conftest import Command, files_below
 from ffn_bench import checkpoints, data, runs
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 from ffn_bench.metrics import Measurement
 from ffn_bench.train import build_eager
 from test_batched import bits, tile
@@ -139,7 +140,7 @@ def test_runs_that_begin_and_runs_that_go_on_at_step_0(
     assert ffn(*command, "name=whole").code == 0
     save = checkpoints.save
 
-    def fail_after(folder: Path, state: Any) -> None:
+    def fail_after(folder: Folder, state: Any) -> None:
         save(folder, state)
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -179,7 +180,7 @@ def test_an_eager_run_goes_on_exactly(tmp_path: Path, optimizer: str, at: int) -
         stop_at(engine, at)
         if engine.stop.asked and (measurement.ends_epoch or engine.step % engine.steps_per_epoch):
             break
-    checkpoints.save(tmp_path, engine.state())
+    checkpoints.save(Folder(tmp_path), engine.state())
     resumed, _ = build_eager(parsed(*overrides))
     resumed.resume(latest(tmp_path))
     assert bits([*found, *resumed.measurements()]) == whole
@@ -220,7 +221,7 @@ def test_a_batched_run_goes_on_exactly_in_other_company(tmp_path: Path, dtype: s
     assert broken.step == at
     for k, row in enumerate(broken.rows):
         (tmp_path / str(k)).mkdir()
-        checkpoints.save(tmp_path / str(k), row.state())
+        checkpoints.save(Folder(tmp_path / str(k)), row.state())
     for company in ([0, 2, 4], [5, 3], [1]):
         resumed = tile(*[specs[k] for k in company], common=common)
         resumed.resume([latest(tmp_path / str(k)) for k in company])
@@ -249,7 +250,7 @@ def pairs(tmp_path: Path, count: int) -> None:
             time.sleep(0.02)
         loser, winner = sorted(both, key=lambda p: p.poll() is None)
         folder = tmp_path / "outputs" / f"p{number}"
-        assert runs.holder(folder) == f"process {winner.pid} on {os.uname().nodename}"
+        assert runs.holder(Folder(folder)) == f"process {winner.pid} on {os.uname().nodename}"
         out, err = loser.communicate(timeout=30)
         assert (loser.returncode, out) == (4, "")
         assert err.count("\n") == 1 and f"in use by process {winner.pid}" in err
@@ -260,7 +261,7 @@ def pairs(tmp_path: Path, count: int) -> None:
         assert winner.returncode == 143
         assert len(list(folder.glob("events.*"))) == 1
         assert str(loser.pid) not in {f.name.split(".")[-1] for f in folder.glob("events.*")}
-        assert runs.holder(folder) is None
+        assert runs.holder(Folder(folder)) is None
 
 
 def test_of_two_processes_on_one_folder_one_wins(tmp_path: Path) -> None:
@@ -359,7 +360,7 @@ def test_retry_trains_only_what_failed(ffn: Command, tmp_path: Path) -> None:
     statuses = [json.loads((f / "summary.json").read_text())["status"] for f in folders]
     assert statuses == ["finished", "interrupted", "finished", "finished"]
     assert ffn(*command).code == 0
-    assert runs.status_of(folders[1]) == "finished"
+    assert runs.status_of(Folder(folders[1])) == "finished"
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_little(ffn: Command, tmp_path: Path) -> None:
@@ -412,7 +413,12 @@ def test_what_a_kill_tore_is_cut_off(ffn: Command, tmp_path: Path) -> None:
     for pattern in ("metrics.jsonl", "events.*", "train.log"):
         with next(folder.glob(pattern)).open("ab") as file:
             file.write(b'{"step": 81, "epo')
-    (folder / "checkpoint" / "step-0000000099.safetensors.tmp").write_bytes(b"half")
+    half = folder / "checkpoint" / ".step-0000000099.0123456789abcdef.tmp"
+    half.write_bytes(b"half")
+    with (folder / ".ffn-bench.jsonl").open("a") as manifest:
+        name = half.relative_to(folder).as_posix()
+        line = {"file": "checkpoint/x", "size": 9, "sha256": "0" * 64, "temporary": name}
+        manifest.write(json.dumps(line) + "\n")
     assert ffn("epochs=2", "name=x").code == 0
     assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
     assert not list(folder.rglob("*.tmp"))
@@ -482,10 +488,14 @@ class FailingDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.calls, self.fails_at, self.number = str(folder), 0, -1, errno.ENOSPC
-        self._write, self._fsync, self._rename = os.write, os.fsync, Path.rename
+        self._write, self._fsync, self._rename = os.write, os.fsync, os.rename
         monkeypatch.setattr(os, "write", lambda fd, data: self._write(self._count(fd), data))
         monkeypatch.setattr(os, "fsync", lambda fd: self._fsync(self._count(fd)))
-        monkeypatch.setattr(Path, "rename", lambda a, b: self._rename(self._count(a), b))
+        monkeypatch.setattr(os, "rename", self._renamed)
+
+    def _renamed(self, *names: str, src_dir_fd: int, dst_dir_fd: int) -> None:
+        self._count(dst_dir_fd)
+        self._rename(*names, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     def _count(self, what: Any) -> Any:
         path = str(Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else what)
@@ -626,7 +636,7 @@ def test_nothing_in_the_package_could_execute_what_it_reads() -> None:
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
     engine, _ = build_eager(parsed("epochs=1"))
-    checkpoints.save(tmp_path, engine.state())
+    checkpoints.save(Folder(tmp_path), engine.state())
     other, _ = build_eager(parsed("epochs=1", "model.hidden=[3]"))
     with pytest.raises(UserError, match="does not fit"):
         other.resume(latest(tmp_path))

@@ -218,7 +218,7 @@ def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pyte
             expected.hydra.job.num = expected.hydra.job.id = 3
             found = planner.find(job)
             assert found.run == config.parse(expected), job
-            assert found.folder == Path(expected.hydra.sweep.dir) / expected.hydra.sweep.subdir
+            assert found.folder.path == Path(expected.hydra.sweep.dir) / expected.hydra.sweep.subdir
             assert OmegaConf.to_yaml(planner.compose(job, 3)) == OmegaConf.to_yaml(expected), job
 
 

@@ -27,6 +27,7 @@ from conftest import Command, Result
 from ffn_bench import runs
 from ffn_bench.cli import config_folder
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 from ffn_bench.plan import Planned
 from ffn_bench.record import Record
 from ffn_bench.search_space import Axis, draws, read_space
@@ -128,15 +129,14 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
     for rate, of_seeds in outcomes.items():
         plans = []
         for seed, (status, accuracy, loss) in enumerate(of_seeds):
-            folder = tmp_path / f"{rate:g}-{seed}"
-            folder.mkdir()
+            folder = Folder(tmp_path / f"{rate:g}-{seed}")
             best = {"epoch": 1, "accuracy/val": accuracy, "loss/val": loss}
             summary = {"status": status, "best": None if status == "failed" else best}
-            runs.write_json(folder / "summary.json", summary)
+            folder.replace("summary.json", runs.to_json(summary))
             run = replace(shipped, lr=rate, seed=seed, stage="tune")
             plans.append(Planned((f"lr={rate:g}",), run, folder, None))
         trials.append(Trial((f"lr={rate:g}",), plans))
-    default = [Planned((), shipped, tmp_path / "default", None)]
+    default = [Planned((), shipped, Folder(tmp_path / "default"), None)]
     return Combination((), "adam", {"optimizer": "adam"}, frozenset({"lr"}), trials, default)
 
 
@@ -284,7 +284,7 @@ def test_runs_of_a_search_that_fail(ffn: Command, tmp_path: Path, monkeypatch: p
     write = Record.write
 
     def failing(self: Record, measurement: Any) -> None:
-        tried = json.loads((self.folder / "run.json").read_text())["config"]
+        tried = (self.folder.read_json("run.json") or {})["config"]
         if tried["stage"] == "tune" and (tried["optimizer.name"] == "sgd" or tried["lr"] < 1e-4):
             raise OSError(errno.EIO, "Input/output error")
         write(self, measurement)
@@ -467,7 +467,7 @@ def test_hydras_own_optuna_sweeper(ffn: Command, tmp_path: Path) -> None:
     again = optuna("name=t")
     assert again.out.count("3 runs had ended before") == 2
     assert {f: f.read_bytes() for f in folder.glob("*/summary.json")} == ended
-    lock = runs.Lock(folder)
+    lock = runs.Lock(Folder(folder))
     assert "outputs/sweeps/t: is in use by" in optuna("name=t").err
     lock.release()
     assert "status: does not go with this sweeper" in optuna("name=t", "status=true").err

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffn_bench import optim
+from ffn_bench import checkpoints, optim
 from ffn_bench.config import FULL_BATCH_ONLY
 from ffn_bench.data import Data, Split, epoch_order
 from ffn_bench.device import SMALL_STEP, THREADS, multiply_adds
@@ -144,6 +144,19 @@ class Row:
         """Go on from what `state` gave, where it has the tile for itself."""
         self.tile.resume([state])
 
+    def check(self, state: dict[str, Any]) -> None:
+        """Raise `UserError` unless a state is what `state` would give at some step of this run."""
+        try:
+            if state["engine"] != "batched":
+                raise ValueError(f"it is of the {state['engine']} engine")
+            checkpoints.check_place(state, self.steps, self.steps_per_epoch)
+            like = {**self.state(), **{key: state[key] for key in checkpoints.PLACE}}
+            waiting = state["step"] % self.tile.log_every
+            like["window"] = like["window"].new_empty(waiting, 2)
+            checkpoints.check({key: value for key, value in state.items() if key != "files"}, like)
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError("checkpoint", f"does not fit this run: {e}", "", RUN_FOLDER) from e
+
     def measurements(self) -> Iterator[Measurement]:
         """Train it, where it has the tile for itself."""
         for measured in self.tile.measurements():
@@ -250,29 +263,25 @@ class Tile:
     def resume(self, states: Sequence[dict[str, Any]]) -> None:
         """Let every row of `rows` go on from what its `state` gave, all of them taken at the same step.
 
-        Raises `UserError` for a state of another network or engine.
+        Raises `UserError` for a state that is none of its row.
         """
+        for row, state in zip(self.rows, states, strict=True):
+            row.check(state)
         self._resumed = True
         self.step, self.epoch = states[0]["step"], states[0]["epoch"]
         window = self._window.clone()
         of_place: list[dict[str, Tensor]] = [{} for _ in states]
-        try:
-            for row, state in zip(self.rows, states, strict=True):
-                if state["engine"] != "batched" or state["step"] != self.step:
-                    raise ValueError(f"it is of the {state['engine']} engine, step {state['step']}")
-                row.step, row.epoch, row.before = state["step"], state["epoch"], state["train_seconds"]
-                row.train_seconds = row.before
-                for k, (W, b) in enumerate(self._layers):
-                    W[row.place].copy_(state["network"][f"weights.{k}"])
-                    b[row.place, :, 0].copy_(state["network"][f"biases.{k}"])
-                of_place[row.place] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
-                window[: len(state["window"]), :, row.place] = state["window"]
-                if row.step == row.steps:
-                    row.status = "finished"
-        except (RuntimeError, ValueError, KeyError) as e:
-            raise UserError(
-                "checkpoint", f"does not fit this run: {str(e).splitlines()[0]}", "", RUN_FOLDER
-            ) from e
+        for row, state in zip(self.rows, states, strict=True):
+            assert state["step"] == self.step
+            row.step, row.epoch, row.before = state["step"], state["epoch"], state["train_seconds"]
+            row.train_seconds = row.before
+            for k, (W, b) in enumerate(self._layers):
+                W[row.place].copy_(state["network"][f"weights.{k}"])
+                b[row.place, :, 0].copy_(state["network"][f"biases.{k}"])
+            of_place[row.place] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
+            window[: len(state["window"]), :, row.place] = state["window"]
+            if row.step == row.steps:
+                row.status = "finished"
         self._set_up(self.θ, of_place)
         self._window.copy_(window)
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from ffn_bench import errors
 from ffn_bench.errors import UserError
-from ffn_bench.runs import write_whole
+from ffn_bench.files import Folder
+from ffn_bench.runs import CHECKPOINT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,49 +25,41 @@ if TYPE_CHECKING:
 KEPT = 2
 
 
-def save(folder: Path, state: dict[str, Any]) -> None:
+def save(folder: Folder, state: dict[str, Any]) -> None:
     """Write `state`, nested dicts and lists of tensors and plain values with its `step`; keep two."""
     from safetensors.numpy import save as to_bytes  # that for PyTorch leaves every tensor to the garbage
 
-    target = folder / "checkpoint"
-    target.mkdir(exist_ok=True)
     tensors: dict[str, Tensor] = {}
     packed = pack(state, tensors, "")
     header = {"format": "1", "state": json.dumps(packed, allow_nan=True)}
     whole = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in tensors.items()}
     content = to_bytes(whole, metadata=header)
     name = f"step-{state['step']:010d}-{hashlib.sha256(content).hexdigest()}.safetensors"
-    write_whole(target / name, content)
-    for old in _files(folder)[:-KEPT]:
-        old.unlink()
+    folder.replace(f"checkpoint/{name}", content)
+    whole_ones = (old for old in reversed(_names(folder)) if folder.owns(old))
+    for old in [*whole_ones][KEPT:]:
+        folder.remove_owned(old)
 
 
-def _files(folder: Path) -> list[Path]:
-    """Checkpoint files, the earliest step first."""
-    return sorted(
-        (folder / "checkpoint").glob("step-*.safetensors"), key=lambda file: file.name.split("-")[1]
-    )
+def _names(folder: Folder) -> list[str]:
+    """Names of checkpoints, `checkpoint/…`, the earliest step first. Whatever else is there is not ours."""
+    names = [name for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
+    return [f"checkpoint/{name}" for name in sorted(names, key=lambda name: name.split("-")[1])]
 
 
-def find(folder: Path) -> tuple[Path | None, list[str]]:
-    """The file of the latest checkpoint that is whole, and the names of later ones that are not.
+def find(folder: Folder) -> tuple[str | None, list[str]]:
+    """The name of the latest checkpoint that is whole, and the names of later ones that are not.
 
     None where there is no checkpoint at all. Raises `UserError` (status 4) where all are damaged.
     """
     damaged: list[str] = []
-    for file in reversed(_files(folder)):
-        try:
-            content = file.read_bytes()
-        except OSError as e:
-            raise UserError(
-                str(file), f"cannot be read ({e.strerror})", "make it readable", errors.RUN_FOLDER
-            ) from e
-        if hashlib.sha256(content).hexdigest() == file.stem.rpartition("-")[2]:
-            return file, damaged
-        damaged.append(file.name[:15] + "….safetensors")
+    for name in reversed(_names(folder)):
+        if _read(folder, name) is not None:
+            return name, damaged
+        damaged.append(name.rpartition("/")[2][:15] + "….safetensors")
     if damaged:
         raise UserError(
-            str(folder / "checkpoint"),
+            f"{folder}/checkpoint",
             f"every checkpoint is damaged: its checksum differs ({', '.join(damaged)})",
             "force=true trains anew in another folder",
             errors.RUN_FOLDER,
@@ -72,34 +67,105 @@ def find(folder: Path) -> tuple[Path | None, list[str]]:
     return None, []
 
 
-def step_of(file: Path) -> int:
+def _read(folder: Folder, name: str) -> bytes | None:
+    """A checkpoint's content; None where it is not what its name says."""
+    try:
+        content = folder.read(name, psutil.virtual_memory().available)
+    except UserError:  # a link, a folder, unreadable
+        return None
+    whole = content is not None and hashlib.sha256(content).hexdigest() == name.rpartition("-")[2][:64]
+    return content if whole else None
+
+
+def step_of(name: str) -> int:
     """The step at which a checkpoint was taken."""
-    return int(file.name.split("-")[1])
+    return int(name.rpartition("/")[2].split("-")[1])
 
 
-def load(file: Path) -> dict[str, Any]:
+def load(folder: Folder, name: str) -> dict[str, Any]:
     """The state that `save` was given, tensors on the CPU. Nothing of the file is executed.
 
-    Raises `UserError` (status 4) where it is not what was written.
+    Raises `UserError` (status 4) where it is not what was written. What the state holds is for the engine to
+    check, which knows what it must be: `check`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != file.stem.rpartition("-")[2]:
-        raise UserError(str(file), "is damaged: its checksum differs", "run again", errors.RUN_FOLDER)
+    where = f"{folder}/{name}"
+    content = _read(folder, name)
+    if content is None:
+        raise UserError(where, "is damaged: its checksum differs", "run again", errors.RUN_FOLDER)
     try:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])["__metadata__"]
         if header["format"] != "1":
             what = f"has format {header['format']}"
-            raise UserError(str(file), what, "use a newer ffn-bench", errors.RUN_FOLDER)
+            raise UserError(where, what, "use a newer ffn-bench", errors.RUN_FOLDER)
         state = unpack(json.loads(header["state"]), from_bytes(content))
-    except (struct.error, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as e:
-        raise UserError(str(file), "is no checkpoint of ours", "remove it", errors.RUN_FOLDER) from e
-    if not isinstance(state, dict) or "step" not in state:
-        raise UserError(str(file), "is no checkpoint of ours", "remove it", errors.RUN_FOLDER)
-    return state
+        if state["step"] != step_of(name):
+            raise ValueError("its name says another step")
+    except (
+        *(struct.error, ValueError, TypeError, KeyError, AttributeError, IndexError),
+        *(RecursionError, OverflowError, SafetensorError),
+    ) as e:
+        raise UserError(where, "is no checkpoint of ours", "remove it", errors.RUN_FOLDER) from e
+    return dict(state)
+
+
+PLACE = ("step", "epoch", "train_seconds")
+"""Where in its run a state is."""
+
+
+def check_place(state: dict[str, Any], steps: int, steps_per_epoch: int) -> None:
+    """Raise `ValueError` unless a state is of a step that a run of so many steps has."""
+    step, epoch, seconds = (state[key] for key in PLACE)
+    if type(step) is not int or not 0 <= step <= steps:
+        raise ValueError(f"its step is {_shown(step)}, of {steps}")
+    if type(epoch) is not int or epoch != -(-step // steps_per_epoch):
+        raise ValueError(f"its epoch is {_shown(epoch)} at step {step}")
+    if type(seconds) is not float or not 0 <= seconds < math.inf:
+        raise ValueError(f"its train_seconds are {_shown(seconds)}")
+
+
+def check(state: Any, like: Any, where: str = "state") -> None:
+    """Raise `ValueError`, saying where, unless `state` has the keys, types, shapes and dtypes of `like`.
+
+    Lists may have any length where `like` has one entry, which stands for all. A function in `like` is asked
+    whether the value may be.
+    """
+    import torch
+
+    if callable(like):
+        if not like(state):
+            raise ValueError(f"{where} is {_shown(state)}")
+    elif isinstance(like, torch.Tensor):
+        same = isinstance(state, torch.Tensor) and (state.dtype, state.shape) == (like.dtype, like.shape)
+        if not same:
+            raise ValueError(f"{where} is {_shown(state)}, not {_shown(like)}")
+    elif isinstance(like, dict):
+        if not isinstance(state, dict) or state.keys() != like.keys():
+            raise ValueError(f"{where} is {_shown(state)}, not {_shown(like)}")
+        for key, value in like.items():
+            check(state[key], value, f"{where}.{key}")
+    elif isinstance(like, (list, tuple)):
+        many = len(like) == 1
+        if type(state) is not type(like) or not (many or len(state) == len(like)):
+            raise ValueError(f"{where} is {_shown(state)}, not {_shown(like)}")
+        for k, value in enumerate(state):
+            check(value, like[0 if many else k], f"{where}[{k}]")
+    elif type(state) is not type(like) or state != like:
+        raise ValueError(f"{where} is {_shown(state)}, not {_shown(like)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(str(key)[:20] for key in [*value][:6]) + "}"
+    return repr(value)[:60]
 
 
 def pack(state: Any, tensors: dict[str, Tensor], path: str) -> Any:

@@ -131,14 +131,12 @@ class RunView:
         self._shown: dict[str, float] = {}
 
     def start(
-        self, facts: dict[str, str], training: Training, epochs: int, damaged: Sequence[str] = ()
+        self, facts: dict[str, str], training: Training, epochs: int, warnings: Sequence[str] = ()
     ) -> None:
-        """Print the facts, a line each, and begin the bar; `damaged` names checkpoints of no use."""
+        """Print warnings and facts, a line each, and begin the bar."""
         self._epochs, steps = epochs, training.steps
-        for name in damaged:
-            self.console.print(
-                Text(f"  warning    checkpoint {name} is damaged; an earlier one is used", style="yellow")
-            )
+        for warning in warnings:
+            self.console.print(Text(f"  warning    {warning}", style="yellow"), soft_wrap=True)
         self.console.print(Text("ffn-train", style="bold"))
         for key, value in facts.items():
             self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
@@ -395,9 +393,11 @@ class RunOfSweep(RunView):
         self._sweep, self._run = sweep, run
 
     def start(
-        self, facts: dict[str, str], training: Training, epochs: int, damaged: Sequence[str] = ()
+        self, facts: dict[str, str], training: Training, epochs: int, warnings: Sequence[str] = ()
     ) -> None:
-        """Nothing: the sweep has said it."""
+        """Warnings only: the sweep has said the rest."""
+        for warning in warnings:
+            self._sweep.warn(f"{self._sweep.runs[self._run][0]}: {warning}")
 
     def write(self, measurement: Measurement) -> None:
         """Hand it to the sweep's view."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ffn_bench import checkpoints, optim
 from ffn_bench.backprop import by_hand, penalty
 from ffn_bench.curvature import Newton
 from ffn_bench.data import Data, epoch_order
@@ -23,6 +24,10 @@ from ffn_bench.stop import Stop
 
 FETCH = 2**18
 """Features fetched at once from the training set: 1 MB in float32."""
+
+
+def _is_rate(value: Any) -> bool:
+    return type(value) is float and 0 <= value < math.inf
 
 
 def steps_per_epoch(n: int, batch_size: int | str, drop_last: bool) -> int:
@@ -124,13 +129,12 @@ class EagerRun:
         return {"engine": "eager", **place, **parts, "window": window}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave. Raises `UserError` for a state of another network or engine."""
+        """Go on from what `state` gave. Raises `UserError` for a state that is none of this run."""
         try:
-            if state["engine"] != "eager":
-                raise ValueError(f"it is of the {state['engine']} engine")
+            self._check(state)
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as e:
+        except (RuntimeError, ValueError, KeyError, TypeError) as e:
             raise UserError(
                 "checkpoint", f"does not fit this run: {str(e).splitlines()[0]}", "", RUN_FOLDER
             ) from e
@@ -139,6 +143,23 @@ class EagerRun:
         losses, objectives = state["window"] or [torch.empty(0)] * 2
         device = self.data.train.x.device
         self._losses, self._objectives = list(losses.to(device)), list(objectives.to(device))
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Raise `ValueError` unless a state is what `state` would give at some step of this run."""
+        if state["engine"] != "eager":
+            raise ValueError(f"it is of the {state['engine']} engine")
+        checkpoints.check_place(state, self.steps, self.steps_per_epoch)
+        step = state["step"]
+        like = {**self.state(), **{key: state[key] for key in checkpoints.PLACE}}
+        waiting = 0 if step == self.steps else step % self.log_every
+        losses = torch.empty(waiting, dtype=self._one.dtype)
+        like["window"] = (lambda window: window == []) if waiting == 0 else lambda window: len(window) == 2
+        inner = optim.state_after(self.optimizer, step)
+        groups = [{**group, "lr": _is_rate} for group in self.optimizer.state_dict()["param_groups"]]
+        like["optimizer"] = {"state": inner, "param_groups": groups}
+        checkpoints.check({key: value for key, value in state.items() if key != "files"}, like)
+        for part in state["window"]:
+            checkpoints.check(part, losses, "window")
 
     def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This epoch's mini-batches from the one after `done` on: slices of the permuted training rows."""

@@ -7,6 +7,7 @@ learning rate.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import inspect
 import math
@@ -165,6 +166,56 @@ def check_optimizer(config: OptimizerConfig) -> None:
         raise UserError(
             "optimizer", f"{type(optimizer).__name__} cannot train this network: {e}", "use another optimizer"
         ) from e
+
+
+def state_after(optimizer: torch.optim.Optimizer, step: int) -> Any:
+    """What an optimizer's `state_dict()["state"]` must be like after so many steps, for `checkpoints.check`.
+
+    It is found by trying a step on a copy. What classes of other packages keep is theirs to say.
+    """
+    kind = type(optimizer)
+    if step == 0 or kind is Newton:
+        return {}
+    count = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    if kind is torch.optim.LBFGS:
+        return lambda state: isinstance(state, dict) and _is_lbfgs_state(state, count)
+    if kind is not RuleOptimizer and not kind.__module__.startswith("torch.optim."):
+        return lambda state: isinstance(state, dict)
+    trial = copy.deepcopy(optimizer)
+    for group in trial.param_groups:
+        for p in group["params"]:
+            p.grad = torch.full_like(p, 1e-3)
+    with torch.no_grad():
+        inspect.unwrap(kind.step)(trial)
+
+    def at_step(value: Any) -> bool:
+        plain = (isinstance(value, Tensor) and value.shape == ()) or type(value) is int
+        return plain and float(value) == step
+
+    def like(key: str, value: Any) -> Any:
+        if key in ("step", "t"):
+            return at_step
+        return _is_number if type(value) in (int, float) else value
+
+    state = trial.state_dict()["state"]
+    return {k: {key: like(key, value) for key, value in found.items()} for k, found in state.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+def _is_lbfgs_state(state: dict[Any, Any], count: int) -> bool:
+    """L-BFGS keeps numbers, flat vectors, and lists of both, all of them below its first parameter."""
+
+    def fits(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(map(fits, value))
+        if isinstance(value, Tensor):
+            return value.is_floating_point() and value.shape in ((), (1,), (count,))
+        return value is None or _is_number(value)
+
+    return all(isinstance(found, dict) and all(map(fits, found.values())) for found in state.values())
 
 
 # --- schedules ------------------------------------------------------------------------------------------

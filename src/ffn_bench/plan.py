@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ffn_bench import config, console, runs, train
 from ffn_bench.batched import why_not
-from ffn_bench.errors import UserError
+from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.files import Folder
 from ffn_bench.leaderboard import names_of, settings_of
 from ffn_bench.optim import check_optimizer
 from ffn_bench.rules import RULES
@@ -37,6 +40,9 @@ PATTERNS = 200
 """Configurations that are kept to set values in."""
 CACHED = 10_000
 """Overrides that are kept parsed."""
+SEEDS = ("seed", "data.split_seed")
+BUDGET = ("epochs", "batch_size", "drop_last", "dtype")
+"""Keys that all runs of a sweep share, unless it sweeps over them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Planned:
 
     overrides: tuple[str, ...]
     run: TrainConfig
-    folder: Path
+    folder: Folder
     alone: str | None
 
 
@@ -111,7 +117,7 @@ class Planner:
         self._patterns: dict[Any, Pattern] = {}
         self._dirname: Any = OmegaConf.to_container(master.hydra.job.config.override_dirname)
         self._checked: set[str] = set()
-        self._names: dict[Path, tuple[str, ...]] = {}
+        self._names: dict[Folder, tuple[str, ...]] = {}
         self._planned: dict[tuple[str, ...], Planned] = {}
 
     def plan(self, job: Sequence[str]) -> Planned:
@@ -120,7 +126,6 @@ class Planner:
         if overrides in self._planned:
             return self._planned[overrides]
         planned = self.find(overrides)
-        runs.check_folder(planned.folder, planned.run)
         if planned.folder in self._names:
             first = " ".join(self._names[planned.folder])
             raise UserError("sweep", f"{first} and {' '.join(overrides)} are the same run", "give it once")
@@ -133,7 +138,8 @@ class Planner:
         """Compose one run and name its folder. Raises `UserError` where its configuration is wrong."""
         overrides = tuple(job)
         run, subdir = self._run_and_subdir(overrides)
-        return Planned(overrides, run, self.folder / self._subdir_of(run, subdir), why_not(run))
+        folder = Folder.below(self.folder, self._subdir_of(run, subdir))
+        return Planned(overrides, run, folder, why_not(run))
 
     def restage(self, planned: Planned, stage: str) -> Planned:
         """The same run, for another stage of a tuning. A run is the same whatever it is for."""
@@ -151,10 +157,43 @@ class Planner:
             return subdir
         for digits in runs.HASH_DIGITS:
             name = self._tails.get(fingerprint[:digits])
-            identity = runs.read_json(self.folder / name / "run.json") if name else None
-            if name and (identity or {}).get("fingerprint") == fingerprint:
+            if name and self._identity(name).get("fingerprint") == fingerprint:
                 return name
         return subdir
+
+    def _identity(self, name: str) -> dict[str, Any]:
+        """What the run.json of a run of the sweep says; nothing where it is damaged."""
+        with suppress(UserError):
+            return runs.read_identity(Folder(self.folder, (name,))) or {}
+        return {}
+
+    def check_extends(self) -> None:
+        """Raise `UserError` (status 4) unless the runs planned go with those that the sweep holds already.
+
+        A sweep may be extended by values that are swept, by seeds, and by other optimizers, networks, data
+        sets or schedules, each with values of its own. A budget that is another one throughout (epochs, batch
+        size, …), or any other value where all the rest is the same, makes two sweeps, whose runs would be
+        compared as if they were one.
+        """
+        ours = [config.result_keys(planned.run) for planned in self._planned.values()]
+        names = self._there - {planned.folder.name for planned in self._planned.values()}
+        theirs = [found["config"] for found in map(self._identity, sorted(names)) if found]
+        if not ours or not theirs:
+            return
+
+        def values(of: Sequence[dict[str, Any]], key: str) -> set[str]:
+            return {json.dumps(one.get(key)) for one in of}
+
+        chosen = [f"{group}.name" for group in GROUPS]
+        same = all(values(ours, key) == values(theirs, key) for key in chosen)
+        for key in ours[0]:
+            if key in (*SEEDS, *chosen, *config.NOT_RESULTS) or not all(key in one for one in theirs):
+                continue
+            now, then = values(ours, key), values(theirs, key)
+            if len(now) == len(then) == 1 and now != then and (same or key in BUDGET or "data." in key):
+                what = f"holds runs with {key} {then.pop()}, and now it is {now.pop()}"
+                todo = f"sweep over {key}, or use another name"
+                raise UserError(str(self.folder), what, todo, RUN_FOLDER)
 
     @functools.cached_property
     def _there(self) -> set[str]:
@@ -262,7 +301,7 @@ def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Pla
                 status = "running"
             yield name, status, summary
 
-    console.show_status(rows(), folder, runs.holder(folder), listed)
+    console.show_status(rows(), folder, runs.holder(Folder(folder)), listed)
 
 
 def jobs_of(overrides: Sequence[Override], limit: int) -> list[list[str]]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -17,6 +15,7 @@ from torch import Tensor
 from ffn_bench import checkpoints, config, curvature, errors, figures, metrics, runs, schema, writers
 from ffn_bench.data import Data
 from ffn_bench.errors import UserError
+from ffn_bench.files import Appended, Folder
 from ffn_bench.metrics import Measurement
 
 FLUSH_SECONDS = 1.0
@@ -75,19 +74,49 @@ class Pace:
         self._due = time.monotonic() + max(self._pause, wait)
 
 
+LARGE = 2**31
+"""Bytes of metrics.jsonl at most."""
+
+
+def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+    """Size and SHA-256 of every file that grows, as a checkpoint has noted them; earlier ones have no hash.
+
+    Names that come from a file are of the few there can be. Raises `UserError` (status 4).
+    """
+
+    def bad(what: str) -> UserError:
+        todo = "force=true trains anew in another folder"
+        return UserError(f"{folder}/checkpoint", what, todo, errors.RUN_FOLDER)
+
+    noted, found = state.get("files"), {}
+    for name, value in (noted if isinstance(noted, dict) else {}).items():
+        size, digest = (value.get("size"), value.get("sha256")) if isinstance(value, dict) else (value, None)
+        if name not in runs.LOGS and not (isinstance(name, str) and writers.EVENTS.fullmatch(name)):
+            raise bad(f"names {str(name)[:80]!r}, which is no file of a run")
+        if type(size) is not int or size < 0 or not (digest is None or isinstance(digest, str)):
+            raise bad(f"says no size of {name}")
+        if folder.kind(name) is not None and folder.has_manifest() and not folder.owns_log(name):
+            raise bad(f"names {name}, which ffn-bench did not write here")
+        found[name] = (size, digest)
+    if missing := [name for name in needed if name not in found]:
+        raise bad(f"says no size of {missing[0]}")
+    return found
+
+
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
     `device` says in words what it trains on, and `company` how many runs share that device's time with it.
     Where the folder holds a run that has begun, that run goes on: from `state`, its checkpoint, or without
-    one from the start. What was written after the checkpoint is taken back then. The caller holds the
-    folder's lock. Raises `UserError` (status 4) where data, versions or device are no longer those it began
-    with.
+    one from the start. What was written after the checkpoint is taken back then; `notes` says what of the
+    folder's files was not as it should be. The caller holds the folder's lock. Raises `UserError` (status 4)
+    where data, versions or device are no longer those it began with, and for files that are not what was
+    written.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         run: schema.TrainConfig,
         training: Training,
         device: str,
@@ -96,58 +125,99 @@ class Record:
         pace: Pace | None = None,
     ) -> None:
         self.folder, self.training, self._run = folder, training, run
+        self.notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
         self._pace = pace or Pace(run.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
-        identity = runs.identity(run, device, training.data.sha256)
-        if (folder / "run.json").exists():
-            runs.check_surroundings(folder, identity)
-            runs.remove_remains(folder)
-            (folder / "summary.json").unlink(missing_ok=True)
-            self._take_back({} if state is None else state["files"])
-        else:
-            runs.write_json(folder / "run.json", {**identity, "trained_beside": company - 1})
-        events = next((name for name in state["files"] if "tfevents" in name), None) if state else None
-        self._tensorboard = writers.TensorBoard(folder, events)
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
-        self._writers: list[writers.Writer] = [lines, self._tensorboard, self._log]
         self._trajectory = writers.Trajectory(folder) if run.trajectory else None
-        if state is None:
+        kept = [lines.file, *([self._trajectory.file] if self._trajectory else [])]
+
+        # First everything is looked at, then something is done.
+        identity = runs.identity(run, device, training.data.sha256)
+        begun = runs.read_identity(folder) is not None
+        if begun:
+            runs.check_surroundings(folder, identity)
+        event_file, resumed = Appended(folder, writers.event_name()), False
+        if state is not None:
+            sizes = _sizes(folder, state, [file.name for file in kept])
+            self._read_back(sizes["metrics.jsonl"][0], training.step)
+            for file in kept:
+                file.resume(*sizes[file.name])
+            for name in filter(writers.EVENTS.fullmatch, sizes):
+                if folder.kind(name) is None:
+                    note = f"{name} is gone: TensorBoard shows the run from step {training.step} on"
+                    self.notes.append(note)
+                else:
+                    event_file, resumed = Appended(folder, name), True
+                    event_file.resume(*sizes[name])
+        goes_on = folder.owns_log("train.log") or (begun and not folder.has_manifest())
+        if goes_on and folder.kind("train.log") is not None:
+            self._log.file.resume()
+            goes_on = True
+
+        if begun:
+            folder.remove_temporary_files()
+            self._retire("summary.json")
+            if state is None:
+                self._take_back()
+        else:
+            folder.replace("run.json", runs.to_json({**identity, "trained_beside": company - 1}))
+        if not goes_on:
+            self._retire("train.log")
+        self._tensorboard = writers.TensorBoard(event_file)
+        self._files: list[Appended] = [*kept, event_file, self._log.file]
+        self._writers: list[writers.Writer] = [lines, self._tensorboard, self._log]
+        if not resumed:
+            self._tensorboard.begin()
             settings = config.flatten(run).items()
             text = "".join(f"    {key}: {value}\n" for key, value in settings)
             self._tensorboard.write_text("config", text)
             self._tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
-            for warning in training.data.warnings:
-                self._log.note("WARNING", warning)
-        else:
-            self._read_back()
+        for warning in (*self.notes, *(training.data.warnings if state is None else ())):
+            self._log.note("WARNING", warning)
+        if state is not None:
             self._log.note("INFO", f"goes on at step {training.step}")
         self._flush()
 
-    def _take_back(self, sizes: dict[str, int]) -> None:
-        """Cut every file that only grows to its size in `sizes`, and remove those that are not there."""
-        for pattern in ("metrics.jsonl", "events.out.tfevents.*", "train.log", writers.Trajectory.NAME):
-            for file in self.folder.glob(pattern):
-                if file.name not in sizes:
-                    file.unlink()
-                    continue
-                if file.stat().st_size < sizes[file.name]:
-                    raise UserError(
-                        str(file),
-                        "is shorter than at the last checkpoint",
-                        "force=true trains anew in another folder",
-                        errors.RUN_FOLDER,
-                    )
-                os.truncate(file, sizes[file.name])
+    def _take_back(self) -> None:
+        """Remove what a run wrote that begins anew, having no checkpoint."""
+        for name in self.folder.names():
+            if (name in runs.LOGS and name != "train.log") or (
+                writers.EVENTS.fullmatch(name) and self.folder.owns_log(name)
+            ):
+                self._retire(name)
 
-    def _read_back(self) -> None:
-        """Take what has been measured so far from metrics.jsonl."""
-        for text in (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            place = (line.pop("step"), line.pop("epoch"), line.pop("time") and line.pop("train_seconds"))
-            values = {tag: math.nan if value is None else value for tag, value in line.items()}
-            measurement = Measurement(*place, values, "accuracy/train" in values)
+    def _retire(self, name: str) -> None:
+        """Make room for a file of ours."""
+        grows = name in runs.LOGS or writers.EVENTS.fullmatch(name)
+        moved = self.folder.retire_log(name) if grows else self.folder.retire(name)
+        if moved is not None:
+            self.notes.append(f"{name} was not what ffn-bench wrote; it is now {moved}")
+
+    def _read_back(self, size: int, until: int) -> None:
+        """Take what has been measured so far from the first bytes of metrics.jsonl.
+
+        Raises `UserError` (status 4) where it is missing or a line of it is damaged.
+        """
+        content, before = self.folder.read("metrics.jsonl", LARGE), -1
+        where = f"{self.folder}/metrics.jsonl"
+        if content is None:
+            raise UserError(where, "is missing", runs.REPAIR, errors.RUN_FOLDER)
+        for number, text in enumerate(content[:size].splitlines(), 1):
+            try:
+                line = json.loads(text)
+                step, epoch, seconds = (line.pop(key) for key in ("step", "epoch", "train_seconds"))
+                del line["time"]
+                values = {tag: math.nan if value is None else float(value) for tag, value in line.items()}
+                if type(step) is not int or type(epoch) is not int or not before <= step <= until:
+                    raise ValueError
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
+                what = f"line {number} is damaged"
+                raise UserError(where, what, runs.REPAIR, errors.RUN_FOLDER) from e
+            before = step
+            measurement = Measurement(step, epoch, float(seconds), values, "accuracy/train" in values)
             self._last |= values
             if measurement.ends_epoch:
                 self._epochs.append(measurement)
@@ -206,8 +276,8 @@ class Record:
         acts: list[Callable[[], object]] = [
             lambda: self._log.note("INFO", f"{status} {reason}".rstrip()),
             lambda: self._tensorboard.write_end(finished=status == "finished"),
-            *(file.flush for file in self._files()),
-            lambda: runs.write_json(self.folder / "summary.json", summary),
+            *(file.flush for file in self._files),
+            lambda: self.folder.replace("summary.json", runs.to_json(summary)),
         ]
         if status == "finished":
             acts = [self._save_checkpoint, self._write_pictures, *acts]
@@ -225,13 +295,8 @@ class Record:
         self._log.note("ERROR", "the run failed\n" + "".join(traceback.format_exception(error)).rstrip())
         return self.close("failed", str(mistake) if mistake else f"{type(error).__name__}: {error}")
 
-    def _files(self) -> list[writers.Appended]:
-        """The files that grow with the run."""
-        kept = [self._trajectory.file] if self._trajectory else []
-        return [*(writer.file for writer in self._writers), *kept]
-
     def _flush(self, sync: bool = False) -> None:
-        for file in self._files():
+        for file in self._files:
             file.flush(sync)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
 
@@ -239,7 +304,7 @@ class Record:
         """Save a complete state and the sizes of the files that grow with it."""
         start = time.monotonic()
         self._flush(sync=True)
-        files = {file.path.name: file.size for file in self._files()}
+        files = {file.name: file.state for file in self._files if file is not self._log.file}
         checkpoints.save(self.folder, {**self.training.state(), "files": files})
         self._pace.took(time.monotonic() - start)
 

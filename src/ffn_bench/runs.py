@@ -6,7 +6,7 @@
     <folder>/.lock             held (flock) by the process that writes here
     <folder>/summary.json      how it ended, written last
 
-Every file but the append-only logs is written whole: to a temporary name, flushed, renamed.
+Files are opened and written by `files`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import itertools
 import json
 import math
 import os
+import re
 import secrets
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench import config, errors, schema
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 
 FORMAT = 1
 """Of the run folder."""
 
 PROTOCOL = 1
 """Of how runs are measured and compared; results of different versions are never put side by side."""
+
+LOGS = ("metrics.jsonl", "train.log", "trajectory.bin")
+"""Files of a run that only grow, beside its event file."""
+
+CHECKPOINT = re.compile(r"step-(\d{10})-([0-9a-f]{64})\.safetensors")
+"""Names in the folder checkpoint: the step, and the SHA-256 of the content."""
+
+HOLDER = re.compile(rb"(process \d+ on [^\n]{0,300})?")
+"""What a lock's file of ours says."""
+
+REPAIR = "restore it, or train anew in another folder with force=true"
 
 # --- names ----------------------------------------------------------------------------------------------
 
@@ -68,8 +82,8 @@ def run_name(overrides: str, run: schema.TrainConfig) -> str:
     return f"{readable}-{tail}" if readable else tail
 
 
-def check_folder(folder: Path, run: schema.TrainConfig | None) -> None:
-    """Raise `UserError` (status 4) where a run, or a sweep when `run` is None, cannot or must not write."""
+def check_place(folder: Path) -> None:
+    """Raise `UserError` (status 4) where no run or sweep can be written, or would be inside another run."""
     if ".." in folder.parts:
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
     if any(len(part.encode()) > 255 for part in folder.parts) or len(str(folder.absolute()).encode()) > 4000:
@@ -79,6 +93,9 @@ def check_folder(folder: Path, run: schema.TrainConfig | None) -> None:
         try:
             if existing.exists():
                 break
+            if existing.is_symlink():
+                what = "is a link that leads nowhere"
+                raise UserError(str(existing), what, "use another name", errors.RUN_FOLDER)
         except OSError as e:
             raise UserError(
                 str(folder), (e.strerror or str(e)).lower(), "use another", errors.RUN_FOLDER
@@ -96,14 +113,27 @@ def check_folder(folder: Path, run: schema.TrainConfig | None) -> None:
     below_here = [p for p in folder.parents if not Path.cwd().is_relative_to(p.absolute())]
     if inside := next((p for p in below_here if (p / "run.json").exists()), None):
         raise UserError(str(folder), f"is inside the run {inside}", "use another name", errors.RUN_FOLDER)
-    if run is not None and (folder / "run.json").exists():
-        noted = (read_json(folder / "run.json") or {}).get("config")
-        if not isinstance(noted, dict):
-            raise UserError(
-                str(folder / "run.json"), "is damaged", "use another name, or force=true", errors.RUN_FOLDER
-            )
-        then = {key: value for key, value in noted.items() if key not in config.NOT_RESULTS}
+
+
+def check_run(folder: Folder, run: schema.TrainConfig) -> None:
+    """Raise `UserError` (status 4) unless a run may begin, or go on, in its folder.
+
+    Nothing there is guessed: a folder that holds files under our names and no run.json is somebody else's.
+    """
+    identity = read_identity(folder)
+    if identity is not None:
+        if (read_summary(folder) or {}).get("status") == DAMAGED:
+            raise UserError(f"{folder}/summary.json", "is damaged", REPAIR, errors.RUN_FOLDER)
+        then = {key: value for key, value in identity["config"].items() if key not in config.NOT_RESULTS}
         check_same(folder, config.result_keys(run), then)
+        return
+    found = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
+    if found == ["summary.json"] and folder.owns("summary.json"):
+        return  # of a run that failed before it had begun
+    found += [f"checkpoint/{name}" for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
+    if found:
+        what = "is there, and no run.json that says whose it is"
+        raise UserError(f"{folder}/{found[0]}", what, "use another name", errors.RUN_FOLDER)
 
 
 # --- who may write --------------------------------------------------------------------------------------
@@ -116,10 +146,9 @@ class Lock:
     locks.
     """
 
-    def __init__(self, folder: Path, shared: bool = False) -> None:
+    def __init__(self, folder: Folder, shared: bool = False) -> None:
         """Take it at once. Those that are `shared` go together, and exclude those that are not."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = folder.open_lock()
         try:
             fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as e:
@@ -132,23 +161,23 @@ class Lock:
             todo = "wait for it, or use another name" if held else "use a folder on another file system"
             os.close(self._file)
             raise UserError(str(folder), what, todo, errors.RUN_FOLDER) from e
-        self._shared = shared
-        if not shared:
+        self._told = not shared and HOLDER.fullmatch(os.pread(self._file, 400, 0)) is not None
+        if self._told:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
     def release(self) -> None:
         """Let others write."""
-        if not self._shared:
+        if self._told:
             os.ftruncate(self._file, 0)
         os.close(self._file)
 
 
-def holder(folder: Path) -> str | None:
+def holder(folder: Folder) -> str | None:
     """Which process is writing into a folder now, in words; None where none is."""
     try:
-        file = os.open(folder / ".lock", os.O_RDONLY)
-    except OSError:
+        file = folder.open_lock(create=False)
+    except (OSError, UserError):
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -162,59 +191,25 @@ def holder(folder: Path) -> str | None:
     return None
 
 
-def check_free(folder: Path) -> None:
+def check_free(folder: Folder) -> None:
     """Raise `UserError` (status 4) where another process writes now. `Lock` decides; this tells early."""
     if by := holder(folder):
         todo = "wait for it, or use another name"
         raise UserError(str(folder), f"is in use by {by}", todo, errors.RUN_FOLDER)
 
 
-def remove_remains(folder: Path) -> None:
-    """Remove what a killed process left half written."""
-    for part in (*folder.glob("*.tmp"), *folder.glob("checkpoint/*.tmp")):
-        part.unlink(missing_ok=True)
-
-
 def another_folder(folder: Path) -> Path:
     """The first of `<folder>-2`, `<folder>-3`, … that is not there."""
-    return next(p for k in itertools.count(2) if not (p := folder.with_name(f"{folder.name}-{k}")).exists())
+    names = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
+    return next(path for path in names if not os.path.lexists(path))
 
 
-# --- whole files ----------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------------
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even across a power cut."""
-    part = path.with_name(path.name + ".tmp")
-    try:
-        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            write_all(file, content)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        part.rename(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_all(file: int, content: bytes) -> None:
-    """Write all of it: the system may take a part at a time."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON, whole: numbers that are not finite become null."""
-    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, text.encode() + b"\n")
+def to_json(content: Any) -> bytes:
+    """Strict JSON: numbers that are not finite become null."""
+    return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def finite(content: Any) -> Any:
@@ -229,7 +224,7 @@ def finite(content: Any) -> Any:
 # --- identity -------------------------------------------------------------------------------------------
 
 
-def check_surroundings(folder: Path, identity: dict[str, Any]) -> None:
+def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
     """Raise `UserError` (status 4) where data, versions or the device are not those a run began with."""
 
     def essence(found: dict[str, Any]) -> dict[str, Any]:
@@ -238,13 +233,12 @@ def check_surroundings(folder: Path, identity: dict[str, Any]) -> None:
         same = {"data": found.get("data_sha256"), "device": device}
         return {**same, **{key: versions.get(key) for key in ("ffn_bench", "torch")}}
 
-    check_same(folder, essence(identity), essence(read_json(folder / "run.json") or {}))
+    check_same(folder, essence(identity), essence(read_identity(folder) or {}))
 
 
 def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str, Any]:
     """What run.json says: enough to tell whether two runs are the same one, and to repeat one."""
     import platform
-    import sys
 
     import torch
 
@@ -269,7 +263,7 @@ def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str
     }
 
 
-def check_same(folder: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
+def check_same(folder: Folder, now: dict[str, Any], then: dict[str, Any]) -> None:
     """Raise `UserError` (status 4), naming what differs, unless a run may go on in `folder`.
 
     `now` is compared with what was noted `then`; keys that only one of them has count, too.
@@ -286,35 +280,116 @@ def check_same(folder: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
 # --- reading back ---------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object a JSON file holds, or None where there is no such thing."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+def read_identity(folder: Folder) -> dict[str, Any] | None:
+    """What run.json says of the run, or None where none has begun.
+
+    Raises `UserError` (status 4) for one that is damaged or of another format.
+    """
+    found = folder.read_json("run.json")
+    if found is None:
         return None
-    return content if isinstance(content, dict) else None
+    where = f"{folder}/run.json"
+    if type(found.get("format")) is int and found["format"] != FORMAT:
+        what = f"has format {found['format']}, known is {FORMAT}"
+        raise UserError(where, what, "use the version that wrote it", errors.RUN_FOLDER)
+    kinds = {"config": dict, "data_sha256": str, "format": int}
+    optional = {"versions": dict, "trained_beside": int, "fingerprint": str}
+    sound = all(type(found.get(key)) is kind for key, kind in kinds.items())
+    sound = sound and all(type(found.get(key, kind())) is kind for key, kind in optional.items())
+    if not (sound and _is_plain(found["config"])):
+        raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
+    return found
 
 
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """What summary.json says, or None where the run has not ended."""
-    return read_json(folder / "summary.json")
+def _is_plain(config: dict[str, Any]) -> bool:
+    """Whether a configuration holds what ours do: plain values and lists of them, seeds that are numbers."""
+
+    def plain(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(map(plain, value))
+        if isinstance(value, (int, float)):
+            return abs(value) < math.inf if isinstance(value, float) else abs(value) < 2**63
+        return value is None or isinstance(value, str)
+
+    for key, value in config.items():
+        if key == "optimizer.options" and isinstance(value, dict):
+            if not all(map(plain, value.values())):
+                return False
+        elif not plain(value):
+            return False
+    names = all(isinstance(config.get(f"{group}.name", ""), str) for group in ("data", "model", "optimizer"))
+    return names and all(type(config.get(key, 0)) is int for key in ("seed", "data.split_seed"))
+
+
+DAMAGED = "damaged"
+"""The status of a summary that is none."""
+STATUSES = ("finished", "diverged", "interrupted", "failed")
+
+
+def read_summary(folder: Folder) -> dict[str, Any] | None:
+    """What summary.json says, or None where the run has not ended.
+
+    One that is damaged has the status `damaged`, with the reason. Raises `OSError` for a disk that fails.
+    """
+    try:
+        found = folder.read_json("summary.json")
+        if found is None:
+            return None
+        empty = {"reason": "", "epochs": 0, "steps": 0, "train_seconds": 0.0, "final": {}, "best": None}
+        found = {**empty, **found}
+        if _is_sound_summary(found):
+            return found
+        reason = f"{folder}/summary.json is damaged"
+    except UserError as e:
+        reason = str(e)
+    return {**failure(reason), "status": DAMAGED}
+
+
+def failure(reason: str) -> dict[str, Any]:
+    """The summary of a run that failed before anything was measured."""
+    nothing: dict[str, Any] = {"epochs": 0, "steps": 0, "train_seconds": 0.0, "final": {}, "best": None}
+    return {"status": "failed", "reason": reason, **nothing}
+
+
+def _is_sound_summary(summary: dict[str, Any]) -> bool:
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and abs(value) < sys.float_info.max
+
+    def values(found: Any) -> bool:
+        return isinstance(found, dict) and all(v is None or number(v) for v in found.values())
+
+    counts = (summary["epochs"], summary["steps"])
+    best = summary["best"]
+    return (
+        summary.get("status") in STATUSES
+        and isinstance(summary["reason"], str)
+        and all(type(n) is int and 0 <= n < 2**63 for n in counts)
+        and number(summary["train_seconds"])
+        and values(summary["final"])
+        and (best is None or (values(best) and type(best.get("epoch")) is int))
+    )
 
 
 ENDED = ("finished", "diverged")
 """Statuses of runs that are never trained again."""
 
 
-def standing_of(folder: Path) -> tuple[str, dict[str, Any] | None]:
+def standing_of(folder: Folder) -> tuple[str, dict[str, Any] | None]:
     """How a run stands, and its summary if it has ended.
 
-    It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`.
+    It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`; or `damaged`,
+    where files are not what we write.
     """
     summary = read_summary(folder)
+    try:
+        begun = read_identity(folder) is not None
+    except UserError as e:
+        summary = {**failure(str(e)), "status": DAMAGED}
     if summary is not None:
-        return str(summary.get("status")), summary
-    return "begun" if (folder / "run.json").exists() else "missing", None
+        return str(summary["status"]), summary
+    return "begun" if begun else "missing", None
 
 
-def status_of(folder: Path) -> str:
+def status_of(folder: Folder) -> str:
     """The first of `standing_of`."""
     return standing_of(folder)[0]

@@ -17,7 +17,6 @@ import secrets
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,11 +27,11 @@ from typing import Any
 import psutil
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext
 
-from ffn_bench import checkpoints, config, console, runs, train
+from ffn_bench import checkpoints, config, runs
 from ffn_bench.batched import group_key, why_not
-from ffn_bench.errors import RUN_FOLDER, UserError, explain
+from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.files import Folder
 from ffn_bench.plan import Planned, Planner
 from ffn_bench.sweep import Job, Shown, Sweep
 
@@ -70,7 +69,6 @@ def check_locks(folder: Path, mounts: Sequence[Any]) -> None:
 def launch(
     launcher: Launcher,
     planner: Planner,
-    context: HydraContext,
     overrides: Sequence[Sequence[str]],
     first: int,
     shown: Shown,
@@ -81,9 +79,9 @@ def launch(
         check_locks(planner.folder, psutil.disk_partitions(all=True))
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
-    whole = Sweep(planner, context, plans, first, shown)
-    waiting = whole.waiting()
-    if done := len(whole.jobs) - len(waiting):
+    whole = Sweep(planner, plans, first, shown)
+    waiting, unsound = whole.sound(whole.waiting())
+    if done := len(whole.jobs) - len(waiting) - len(unsound):
         whole.view.before({"done": done})
     size = int(planner.master.chunk)
     whole.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
@@ -91,8 +89,13 @@ def launch(
     before = {job.number: _stamp(job) for job in waiting}
     lost, idle, pause, told = "", 0, LOOK_SECONDS, False
     try:
-        for job in waiting:
-            whole.write_hydra_files(job)
+        whole.fail_all(unsound)
+        for job in list(waiting):
+            try:
+                whole.write_hydra_files(job)
+            except (OSError, UserError) as e:
+                whole.fail_all({job.number: e})
+                waiting.remove(job)
         while waiting:
             free = [job for job in waiting if not runs.holder(job.plan.folder)]
             if not free:  # jobs of another launcher, or of ours that still run beside the one that was lost
@@ -171,23 +174,20 @@ def _write(chunk: Sequence[Job], folder: Path) -> Path:
             "overrides": job.plan.overrides,
             "settings": job.settings,
             "config": config.flatten(replace(job.plan.run, retry=None)),  # it has been chosen here
-            "folder": str(job.plan.folder.absolute()),
+            "folder": str(job.plan.folder.path.absolute()),
         }
         for job in chunk
     ]
     place = {"folder": str(folder.absolute()), "cwd": str(Path.cwd())}
     content = json.dumps({"format": 1, **place, "runs": described}).encode()
-    target = folder.absolute() / FOLDER
-    target.mkdir(parents=True, exist_ok=True)
-    file = target / f"{secrets.token_hex(8)}.json"  # two launchers may write the same chunk at once
-    runs.write_whole(file, content)
-    return file
+    name = f"{FOLDER}/{secrets.token_hex(8)}.json"  # two launchers may write the same chunk at once
+    return folder.absolute() / Folder(folder).put(name, content)
 
 
 def _stamp(job: Job) -> tuple[int, int] | None:
     """What tells one summary of a run from the next, though they may say the same."""
     try:
-        found = (job.plan.folder / "summary.json").stat()
+        found = (job.plan.folder.path / "summary.json").lstat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino
@@ -196,10 +196,10 @@ def _stamp(job: Job) -> tuple[int, int] | None:
 def _reached(job: Job) -> int:
     """How far a run is, in steps: of its last checkpoint."""
     try:
-        file, _ = checkpoints.find(job.plan.folder)
+        name, _ = checkpoints.find(job.plan.folder)
     except UserError:
         return 0
-    return checkpoints.step_of(file) if file else 0
+    return checkpoints.step_of(name) if name else 0
 
 
 @contextmanager
@@ -239,7 +239,7 @@ class Chunk(Sweep):
     """The runs of one job: trained as in any sweep, without Hydra, and shown to nobody."""
 
     def __init__(self, plans: Sequence[Planned], folder: Path, settings: list[dict[str, str]]) -> None:
-        super().__init__(None, None, plans, 0, Shown(settings=settings, search=True), folder)
+        super().__init__(None, plans, 0, Shown(settings=settings, search=True), folder)
         self.view.console.quiet = True
 
     def write_hydra_files(self, job: Job) -> None:
@@ -247,22 +247,10 @@ class Chunk(Sweep):
 
     def _end(self, job: Job, summary: dict[str, Any]) -> None:
         super()._end(job, summary)
-        if runs.read_summary(job.plan.folder) in (None, job.before):  # it failed before it had a record
-            with suppress(OSError):
-                runs.write_json(job.plan.folder / "summary.json", summary)
-
-    def _train_alone(self, job: Job) -> None:
-        view = console.RunOfSweep(self.view, job.number)
-        view.console.quiet = True
-        try:
-            train.train_run(job.plan.run, job.plan.folder, view)
-        except Exception as e:
-            if explain(e) is None:
-                traceback.print_exc()
-            if runs.read_summary(job.plan.folder) is None:
-                self._fail(job, None, None, e)
-                return
-        self._end(job, runs.read_summary(job.plan.folder) or {})
+        status, written = runs.standing_of(job.plan.folder)
+        if job.failed and status != runs.DAMAGED and written in (None, job.before):
+            with suppress(OSError, UserError):  # it failed before it had a record
+                job.plan.folder.replace("summary.json", runs.to_json(summary))
 
 
 class _OutOfTime(BaseException):
@@ -303,13 +291,17 @@ def train_chunk(file: Path) -> None:
     that is none.
     """
     atexit.register(gc.unfreeze)  # as in `cli.run`: of what is kept out of the collector, bindings complain
-    content = runs.read_json(file)
-    if content is None or content.get("format") != 1:
+    try:
+        content = Folder(file.parent).read_json(file.name) or {}
+    except UserError:
+        content = {}
+    if content.get("format") != 1:
         raise UserError(str(file), "is no chunk of a sweep", "begin the sweep again", RUN_FOLDER)
     plans, settings, locks = [], [], []
     try:
         for described in content["runs"]:
-            folder = Path(described["folder"])
+            root = Path(content["folder"])
+            folder = Folder.below(root, str(Path(described["folder"]).relative_to(root)))
             try:
                 locks.append(runs.Lock(folder))
             except UserError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
+import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -14,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
-from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf._utils import get_omega_conf_dumper
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from omegaconf import OmegaConf, open_dict
 
-from ffn_bench import checkpoints, console, runs, train
+from ffn_bench import checkpoints, console, hydra_files, runs, train
 from ffn_bench.batched import Row, Tile, group_key, tile_sizes
 from ffn_bench.device import THREADS, describe, keep_memory, set_threads
-from ffn_bench.errors import UserError, explain, is_memory_error
+from ffn_bench.errors import UserError, explain
 from ffn_bench.leaderboard import leaderboard, names_of, settings_of, varied_keys
 from ffn_bench.plan import Planned, Planner
 from ffn_bench.record import Pace, Record
@@ -60,14 +58,14 @@ class Job:
     """What the folder said before."""
     before: dict[str, Any] | None = None
     """Its summary then."""
-    checkpoint: Path | None = None
+    checkpoint: str | None = None
     """What it goes on from."""
     summary: dict[str, Any] | None = None
 
     @property
     def failed(self) -> bool:
         """Whether an error ended it."""
-        return self.summary is not None and self.summary["status"] == "failed"
+        return self.summary is not None and self.summary["status"] in ("failed", runs.DAMAGED)
 
 
 class Sweep:
@@ -76,13 +74,12 @@ class Sweep:
     def __init__(
         self,
         planner: Planner | None,
-        context: HydraContext | None,
         plans: Sequence[Planned],
         first: int,
         shown: Shown,
         folder: Path | None = None,
     ) -> None:
-        self.planner, self.context, self.search = planner, context, shown.search
+        self.planner, self.search = planner, shown.search
         folder = folder or (planner.folder if planner else Path())
         settings = shown.settings or [settings_of(p.overrides) for p in plans]
         names, varied = names_of(settings), varied_keys(settings)
@@ -101,34 +98,29 @@ class Sweep:
         Batches come first, each group of runs that can share tiles after the other; then the runs that must
         be alone. Without `batched` all are alone.
         """
-        waiting = self.waiting()
+        waiting, unsound = self.sound(self.waiting())
+        steps_per_epoch: dict[Any, int] = {}
         for job in waiting:
-            job.checkpoint, damaged = checkpoints.find(job.plan.folder)
-            for name in damaged:
-                self.view.warn(f"{job.name}: checkpoint {name} is damaged; an earlier one is used")
-
-        def key(job: Job) -> tuple[Any, ...]:
-            # A run that begins measures its start; one with a checkpoint at step 0 has done so.
-            step = checkpoints.step_of(job.checkpoint) if job.checkpoint else -1
-            return *group_key(job.plan.run), step
-
+            shared = group_key(job.plan.run)
+            try:
+                if shared not in steps_per_epoch:
+                    steps_per_epoch[shared] = train.prepare(job.plan.run).steps_per_epoch
+            except Exception as e:
+                unsound[job.number] = e
+        waiting = [job for job in waiting if job.number not in unsound]
         alone = [job for job in waiting if not batched or job.plan.alone]
-        others = [job for job in waiting if batched and not job.plan.alone]
-        by_key = sorted(others, key=lambda job: repr(key(job)))
-        groups = [list(g) for _, g in itertools.groupby(by_key, key=key)]
+        groups = self._groups([job for job in waiting if batched and not job.plan.alone])
         before = Counter("done" if job.status in runs.ENDED else "left" for job in self.jobs if job.summary)
         before["resumed"] = sum(job.status != "missing" for job in waiting)
         self.view.before({name: n for name, n in before.items() if n})
         self.view.start(
             [len(group) for group in groups], [job.plan.alone if batched else None for job in alone]
         )
-        steps = {}
-        for job in waiting:
-            shared = group_key(job.plan.run)
-            if shared not in steps:
-                steps[shared] = train.prepare(job.plan.run).steps_per_epoch
-        self.view.expect(sum(job.plan.run.epochs * steps[group_key(job.plan.run)] for job in waiting))
+        self.view.expect(
+            sum(job.plan.run.epochs * steps_per_epoch[group_key(job.plan.run)] for job in waiting)
+        )
         try:
+            self.fail_all(unsound)
             with self.stop:
                 for group in groups:
                     self._train_group(group)
@@ -138,6 +130,35 @@ class Sweep:
         finally:
             self.close()
         self.stop.leave()
+
+    def sound(self, waiting: Sequence[Job]) -> tuple[list[Job], dict[int, Exception]]:
+        """The runs whose folders can be trained into, and what is wrong with others', by number."""
+        unsound: dict[int, Exception] = {}
+        for job in waiting:
+            try:
+                runs.check_run(job.plan.folder, job.plan.run)
+                job.checkpoint, damaged = checkpoints.find(job.plan.folder)
+            except (UserError, OSError) as e:
+                unsound[job.number] = e
+                continue
+            for name in damaged:
+                self.view.warn(f"{job.name}: checkpoint {name} is damaged; an earlier one is used")
+        return [job for job in waiting if job.number not in unsound], unsound
+
+    def fail_all(self, unsound: dict[int, Exception]) -> None:
+        """End runs for what is wrong with them; what is in their folders stays as it is."""
+        for number, error in unsound.items():
+            self._fail(self.jobs[number - self.jobs[0].number], None, None, error)
+
+    def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Runs that can share a tile, together."""
+
+        def key(job: Job) -> str:
+            # A run that begins measures its start; one with a checkpoint at step 0 has done so.
+            step = checkpoints.step_of(job.checkpoint) if job.checkpoint else -1
+            return repr((*group_key(job.plan.run), step))
+
+        return [list(group) for _, group in itertools.groupby(sorted(jobs, key=key), key=key)]
 
     def waiting(self) -> list[Job]:
         """The runs to be trained; the others get what their summaries say."""
@@ -178,7 +199,11 @@ class Sweep:
         there is one tile, or the step is compiled into few large operations, they do the work.
         """
         keep_memory()
-        made = train.prepare(group[0].plan.run)
+        try:
+            made = train.prepare(group[0].plan.run)
+        except Exception as e:
+            self.fail_all({job.number: e for job in group})
+            return
         batch_size = len(made.data.train.y)
         if group[0].plan.run.batch_size != "full":
             batch_size = min(batch_size, int(group[0].plan.run.batch_size))
@@ -210,31 +235,42 @@ class Sweep:
             broken.result()
 
     def _train_tile(self, jobs: list[Job], made: train.Prepared) -> None:
-        """Train the runs of one tile and write their folders."""
-        if self.stop.asked:
+        """Train the runs of one tile and write their folders.
+
+        What goes wrong with one run ends that run. What goes wrong with the tile, such as a rule that raises
+        or too little memory, is one run's fault or comes of too many: each half goes on from its checkpoints
+        by itself, and so on, until the run is found.
+        """
+        if self.stop.asked or not jobs:
             return
         records: dict[int, Record] = {}
-        pace = Pace(jobs[0].plan.run.checkpoint_seconds)
-        rows: list[Row | None] = [None] * len(jobs)
+        rows: list[Row] = []
         tile: Tile | None = None
         try:
             tile = Tile([job.plan.run for job in jobs], made.data)
-            tile.stop = self.stop
-            rows = [*tile.rows]
-            states = [checkpoints.load(job.checkpoint) if job.checkpoint else None for job in jobs]
+            tile.stop, rows = self.stop, [*tile.rows]
+            states = [self._state(job, row) for job, row in zip(jobs, rows, strict=True)]
+            if any(row.status == "failed" for row in rows):
+                left = [job for job, row in zip(jobs, rows, strict=True) if row.status != "failed"]
+                tile.close()
+                self._train_tile(left, made)
+                return
             if states[0]:
                 tile.resume([state for state in states if state])
-            of_row = {id(row): job for row, job in zip(tile.rows, jobs, strict=True)}
-            for row, job, state in zip(tile.rows, jobs, states, strict=True):
+            of_row = {id(row): job for row, job in zip(rows, jobs, strict=True)}
+            pace = Pace(jobs[0].plan.run.checkpoint_seconds)
+            for row, job, state in zip(rows, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
                     device = describe(made.device)
                     record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, pace)
                     records[id(row)] = record
+                    for note in record.notes:
+                        self.view.warn(f"{job.name}: {note}")
                     if row.status != "running":  # killed after its last step
                         self._end(job, record.close(row.status, row.reason))
-                except (OSError, UserError) as e:
-                    self._fail(job, row, None, e)
+                except Exception as e:
+                    self._fail(job, row, records.get(id(row)), e)
             del states
             for measured in tile.measurements():
                 for row, measurement in measured:
@@ -244,59 +280,69 @@ class Sweep:
                         self.view.measured(job.number - self.jobs[0].number, measurement)
                         if row.status != "running":
                             self._end(job, record.close(row.status, row.reason))
-                    except OSError as e:
+                    except Exception as e:
                         self._fail(job, row, record, e)
-            for row in tile.rows:
+            for row in rows:
                 if row.status == "running":
-                    self._end(of_row[id(row)], records[id(row)].interrupt())
+                    try:
+                        self._end(of_row[id(row)], records[id(row)].interrupt())
+                    except Exception as e:
+                        self._fail(of_row[id(row)], row, records[id(row)], e)
         except Exception as e:
-            if is_memory_error(e) and len(jobs) > 1 and not records:  # too many at once, perhaps
-                half = len(jobs) // 2
-                self._train_tile(jobs[:half], made)
-                self._train_tile(jobs[half:], made)
-                return
-            for one, job in zip(rows, jobs, strict=True):
-                if one is None or one.status == "running":
-                    self._fail(job, one, records.get(id(one)), e)
-            if explain(e) is None:
+            left = [job for job in jobs if job.summary is None]
+            if not left:
                 raise
+            if len(left) == 1:
+                its_row = rows[jobs.index(left[0])] if rows else None
+                self._fail(left[0], its_row, records.get(id(its_row)), e)
+                return
+            if tile is not None:
+                tile.close()
+            half = len(left) // 2
+            for part in (left[:half], left[half:]):
+                part, unsound = self.sound(part)
+                self.fail_all(unsound)
+                for group in self._groups(part):
+                    self._train_tile(group, made)
         finally:
             if tile is not None:
                 tile.close()
 
+    def _state(self, job: Job, row: Row) -> dict[str, Any] | None:
+        """The state that a run goes on from; the run fails where that is none of its own."""
+        if job.checkpoint is None:
+            return None
+        try:
+            state = checkpoints.load(job.plan.folder, job.checkpoint)
+            row.check(state)
+            return state
+        except Exception as e:
+            self._fail(job, row, None, e)
+            return None
+
     def write_hydra_files(self, job: Job) -> None:
-        """What Hydra itself leaves in a run's folder."""
+        """What Hydra itself would leave in a run's folder."""
+        assert self.planner is not None
         with self._composing:
-            cfg = self._composed(job)
+            cfg = self.planner.compose(job.plan.overrides, job.number)
             with open_dict(cfg):
-                cfg.hydra.runtime.output_dir = str(job.plan.folder.absolute())
+                cfg.hydra.runtime.output_dir = str(job.plan.folder.path.absolute())
             content = OmegaConf.to_container(cfg, enum_to_str=True)
         assert isinstance(content, dict)
-        hydra = {"hydra": content.pop("hydra")}
-        subdir = hydra["hydra"]["output_subdir"]
-        job.plan.folder.mkdir(parents=True, exist_ok=True)
-        if subdir is not None:
-            folder = job.plan.folder / subdir
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, part in (("config", content), ("hydra", hydra), ("overrides", [*job.plan.overrides])):
-                text = yaml.dump(
-                    part, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False
-                )
-                (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
 
     def _fail(self, job: Job, row: Row | None, record: Record | None, error: Exception) -> None:
-        """End one run for an error; its neighbours go on."""
+        """End one run for an error; its neighbours go on. A bug's traceback is shown, too."""
         mistake = explain(error)
         reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
-        summary: dict[str, Any] = {
-            "status": "failed",
-            "reason": reason,
-            "final": {},
-            "best": None,
-            "train_seconds": 0.0,
-        }
+        summary = runs.failure(reason)
+        if mistake is None:
+            print("".join(traceback.format_exception(error)), file=sys.stderr)
         if record is not None:
-            summary = record.fail(error)
+            try:
+                summary = record.fail(error)
+            except Exception:
+                traceback.print_exc()
         if row is not None:
             row.status, row.reason = "failed", reason
         self._end(job, summary)
@@ -307,46 +353,31 @@ class Sweep:
 
     # --- one by one -------------------------------------------------------------------------------------
 
-    def _composed(self, job: Job) -> DictConfig:
-        assert self.planner is not None
-        return self.planner.compose(job.plan.overrides, job.number)
-
     def _train_alone(self, job: Job) -> None:
         """Train a run as `ffn-train` would by itself."""
-        assert self.context is not None
         view = console.RunOfSweep(self.view, job.number - self.jobs[0].number)
-        result = run_job(
-            task_function=partial(train.train, view=view),
-            config=copy.deepcopy(self._composed(job)),  # Hydra makes it read-only
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-            hydra_context=self.context,
-        )
-        summary = runs.read_summary(job.plan.folder)
-        if summary:
-            self._end(job, summary)
-        elif result.status == JobStatus.FAILED:
-            self._fail(job, None, None, result._return_value)
-
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """YAML as OmegaConf writes it, where a string that looks like a number is quoted; ten times as fast."""
-
-
-_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
+        try:
+            self.write_hydra_files(job)
+            train.train_run(job.plan.run, job.plan.folder, view)
+        except Exception as e:
+            summary = runs.read_summary(job.plan.folder)
+            if summary is None or summary["status"] != "failed" or summary == job.before:
+                self._fail(job, None, None, e)
+                return
+            if explain(e) is None:
+                traceback.print_exc()
+        self._end(job, runs.read_summary(job.plan.folder) or {})
 
 
 def _objective(summary: dict[str, Any]) -> float | None:
     """What a sweeper that searches is told of a run: its best validation accuracy, 0 if it diverged."""
     if summary.get("status") == "diverged":
         return 0.0
-    best = summary.get("best")
-    return best and best["accuracy/val"]
+    return (summary.get("best") or {}).get("accuracy/val")
 
 
 def launch(
     planner: Planner,
-    context: HydraContext,
     overrides: Sequence[Sequence[str]],
     first: int,
     batched: bool,
@@ -356,6 +387,6 @@ def launch(
     setup_globals()
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
-    sweep = Sweep(planner, context, plans, first, shown)
+    sweep = Sweep(planner, plans, first, shown)
     sweep.run(batched)
     return sweep.returns()

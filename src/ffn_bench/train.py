@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import cli, config, runs, schema
+from ffn_bench import cli, config, hydra_files, runs, schema
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +32,18 @@ if TYPE_CHECKING:
     from ffn_bench.eager import EagerRun
 
 
-def train(cfg: DictConfig, view: RunView | None = None) -> float | None:
+def train(cfg: DictConfig) -> float | None:
     """Train the run that `cfg` describes into Hydra's output folder; see `train_run`."""
-    return train_run(config.parse(cfg), Path(HydraConfig.get().runtime.output_dir), view)
+    hydra, folder = HydraConfig.get(), Folder(Path(HydraConfig.get().runtime.output_dir))
+    run = config.parse(cfg)
+    content, own = (OmegaConf.to_container(part, enum_to_str=True) for part in (cfg, hydra))
+    assert isinstance(content, dict) and isinstance(own, dict)
+    runs.check_run(folder, run)
+    hydra_files.write(folder, content, own, [*hydra.overrides.task])
+    return train_run(run, folder)
 
 
-def train_run(run: schema.TrainConfig, folder: Path, view: RunView | None = None) -> float | None:
+def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = None) -> float | None:
     """Train a run into its folder; return its best validation accuracy.
 
     A run that has begun there goes on from its checkpoint. `view` shows it to a person (by default a
@@ -49,12 +56,12 @@ def train_run(run: schema.TrainConfig, folder: Path, view: RunView | None = None
 
     ended = runs.read_summary(folder)
     if ended and ended["status"] in runs.ENDED:
-        return ended["best"]["accuracy/val"] if ended["best"] else None
+        return (ended["best"] or {}).get("accuracy/val")
     training, device = build(run)
-    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    shown = Path(os.path.relpath(folder.path)) if folder.path.is_relative_to(Path.cwd()) else folder.path
     view = view or console.RunView()
     begun, damaged = checkpoints.find(folder)
-    state = checkpoints.load(begun) if begun else None
+    state = checkpoints.load(folder, begun) if begun else None
     if state is not None:
         training.resume(state)
     gc.freeze()  # what was imported stays; the collector need not walk through it again and again
@@ -64,7 +71,8 @@ def train_run(run: schema.TrainConfig, folder: Path, view: RunView | None = None
         record = Record(folder, run, training, device, state=state)
         try:
             facts = console.facts_of(run, training.data, device, shown)
-            view.start(facts, training, run.epochs, damaged)
+            warnings = [f"checkpoint {name} is damaged; an earlier one is used" for name in damaged]
+            view.start(facts, training, run.epochs, [*warnings, *record.notes])
             for measurement in training.measurements():
                 record.write(measurement)
                 view.write(measurement)
@@ -191,26 +199,29 @@ def begin(cfg: DictConfig) -> runs.Lock:
 
     if not cfg.hydra.run.dir:
         raise UserError("hydra.run.dir", "is empty", "name a folder")
-    run, folder = config.parse(cfg), Path(cfg.hydra.run.dir)
-    if run.force and (folder / "run.json").exists() and not run.status:
-        folder = runs.another_folder(folder)
-        cfg.hydra.run.dir = str(folder)
-    runs.check_folder(folder, run)
+    run, path = config.parse(cfg), Path(cfg.hydra.run.dir)
+    cfg.hydra.output_subdir = None  # we write these files, see `hydra_files`
+    if run.force and (path / "run.json").exists() and not run.status:
+        path = runs.another_folder(path)
+        cfg.hydra.run.dir = str(path)
+    folder = Folder(path)
+    runs.check_place(path)
     if run.status:
-        console.show_status([("run", *runs.standing_of(folder))], folder, runs.holder(folder), listed=True)
+        console.show_status([("run", *runs.standing_of(folder))], path, runs.holder(folder), listed=True)
         sys.exit(0)
+    runs.check_run(folder, run)
     if show_if_ended(folder):
         sys.exit(0)
     runs.check_free(folder)
     build(run)
     lock = runs.Lock(folder)
-    runs.check_folder(folder, run)  # once more: another process may have been there meanwhile
+    runs.check_run(folder, run)  # once more: another process may have been there meanwhile
     if show_if_ended(folder):
         sys.exit(0)
     return lock
 
 
-def show_if_ended(folder: Path) -> bool:
+def show_if_ended(folder: Folder) -> bool:
     """Whether a run has ended before, which is shown then."""
     from ffn_bench import console
 
@@ -219,7 +230,7 @@ def show_if_ended(folder: Path) -> bool:
         return False
     view = console.RunView()
     view.console.print("ffn-train: this run has ended before; nothing is trained\n")
-    view.end(summary, folder)
+    view.end(summary, folder.path)
     return True
 
 
@@ -230,8 +241,12 @@ def _task(cfg: DictConfig) -> float | None:
 
         scale.train_chunk(Path(cfg.chunk_file))
         return None
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return train(cfg)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that is not ours
+        lock = runs.Lock(Folder(Path(HydraConfig.get().runtime.output_dir)))
+        try:
+            return train(cfg)
+        finally:
+            lock.release()
     try:
         with cli.one_line_errors(cli.command_name()):
             return train(cfg)

@@ -23,6 +23,7 @@ from hydra.core.utils import JobReturn
 
 from ffn_bench import config, console, plan, runs, sweep
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 from ffn_bench.plan import Planned, Planner
 from ffn_bench.search_space import Axis, Setting, draws, parse, read_space
 
@@ -336,7 +337,8 @@ class Tuning:
 
     def unfinished(self) -> int:
         """How many runs of the search have neither ended nor failed."""
-        return sum(runs.status_of(p.folder) not in (*runs.ENDED, "failed") for p in self.search)
+        over = (*runs.ENDED, "failed", runs.DAMAGED)
+        return sum(runs.status_of(p.folder) not in over for p in self.search)
 
     def choose(self) -> list[Choice]:
         """Choose for every combination and plan stage two; to be called once, when the search has ended."""
@@ -376,14 +378,17 @@ class Tuning:
         """
         stages = {p.folder.name: p.run.stage for p in [*self.search, *(p for p, _ in self.finals)]}
         for file in sorted(self.folder.glob("*/run.json")):
-            found = runs.read_json(file) or {}
-            noted = found.get("config")
-            if not isinstance(noted, dict):
+            folder = Folder(self.folder, (file.parent.name,))
+            try:
+                found = runs.read_identity(folder)
+            except UserError:
+                continue  # it is told as that run's failure
+            if found is None:
                 continue
-            stage = stages.get(file.parent.name)
-            ours = file.parent.name in stages or any(one.is_same(noted) for one in self.combinations)
+            noted, stage = found["config"], stages.get(folder.name)
+            ours = folder.name in stages or any(one.is_same(noted) for one in self.combinations)
             if ours and noted.get("stage") != stage:
-                runs.write_json(file, {**found, "config": {**noted, "stage": stage}})
+                folder.replace("run.json", runs.to_json({**found, "config": {**noted, "stage": stage}}))
 
     # --- training ---------------------------------------------------------------------------------------
 

@@ -7,13 +7,14 @@ may have any number of runs in training.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from google_crc32c import value as crc32c
@@ -21,8 +22,9 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch import Tensor
 
+from ffn_bench.files import Appended, Folder
 from ffn_bench.metrics import Measurement
-from ffn_bench.runs import finite, write_all
+from ffn_bench.runs import finite
 
 METRICS = ("accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train")
 """The tags that TensorBoard's HParams table shows beside the settings; the value is the tag's last one."""
@@ -37,48 +39,12 @@ class Writer(Protocol):
     def write(self, measurement: Measurement) -> None:
         """Record one measurement."""
 
-    file: Appended
-
-
-class Appended:
-    """A file that only grows. What `write` takes waits for `flush`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = path.stat().st_size if path.exists() else 0
-        self._waiting: list[bytes] = []
-
-    def write(self, content: bytes) -> None:
-        """Take some bytes."""
-        self._waiting.append(content)
-
-    def flush(self, sync: bool = False) -> None:
-        """Append what waits, all of it or, where that fails, nothing: an `OSError` then, and it waits on.
-
-        With `sync` it is on the disk afterwards.
-        """
-        if not self._waiting and not sync:
-            return
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            try:
-                write_all(file, b"".join(self._waiting))
-            except OSError:
-                os.ftruncate(file, self.size)
-                raise
-            self.size += sum(map(len, self._waiting))
-            self._waiting.clear()
-            if sync:
-                os.fsync(file)
-        finally:
-            os.close(file)
-
 
 class TextLog:
     """train.log: a line for every epoch, warnings, and how the run ended."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = Appended(folder / "train.log")
+    def __init__(self, folder: Folder) -> None:
+        self.file = Appended(folder, "train.log", strict=False)  # a person may have noted something there
 
     def write(self, measurement: Measurement) -> None:
         """A line for the end of an epoch."""
@@ -96,8 +62,8 @@ class TextLog:
 class JsonLines:
     """metrics.jsonl: `{"step", "epoch", "time" (s since 1970), "train_seconds", tag: value, …}` a line."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = Appended(folder / "metrics.jsonl")
+    def __init__(self, folder: Folder) -> None:
+        self.file = Appended(folder, "metrics.jsonl")
 
     def write(self, measurement: Measurement) -> None:
         """Append one line; numbers that are not finite become null."""
@@ -120,8 +86,8 @@ class Trajectory:
 
     NAME = "trajectory.bin"
 
-    def __init__(self, folder: Path) -> None:
-        self.file = Appended(folder / self.NAME)
+    def __init__(self, folder: Folder) -> None:
+        self.file = Appended(folder, self.NAME)
 
     def keep(self, step: int, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Append one record."""
@@ -130,17 +96,31 @@ class Trajectory:
         self.file.write(struct.pack("<q", step) + content)
 
 
-class TensorBoard:
-    """The event file: scalars, the configuration as text, HParams and pictures, all in the run's folder."""
+EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.[^/]+\.\d+")
+"""Names of event files."""
 
-    def __init__(self, folder: Path, name: str | None = None) -> None:
-        """Begin an event file, or go on with the one called `name`."""
+
+def event_name() -> str:
+    """The name of a new event file."""
+    return f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+
+
+class Sink(Protocol):
+    """Takes bytes: a file of a run, or of a report, which is put down whole."""
+
+    def write(self, content: bytes, /) -> object:
+        """Take some bytes."""
+
+
+class TensorBoard:
+    """The event file: scalars, the configuration as text, HParams and pictures."""
+
+    def __init__(self, file: Sink) -> None:
         # Written here and now: tensorboard's own event writer has a thread, where a full disk goes unseen.
-        if name is not None:
-            self.file = Appended(folder / name)
-            return
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self.file = Appended(folder / name)
+        self.file = file
+
+    def begin(self) -> None:
+        """What the first record of a file must be."""
         self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, measurement: Measurement) -> None:
@@ -209,6 +189,15 @@ class TensorBoard:
 
     def _put(self, event: Any) -> None:
         self.file.write(_framed(event.SerializeToString()))
+
+
+def of_pictures(pictures: Mapping[str, bytes], step: int) -> bytes:
+    """The content of an event file with pictures (PNG), by the names of their files."""
+    board = TensorBoard(content := io.BytesIO())
+    board.begin()
+    for name, png in pictures.items():
+        board.write_image(name.removesuffix(".png"), png, step)
+    return content.getvalue()
 
 
 def _framed(data: bytes) -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import io
 
 import numpy as np
 
@@ -11,19 +10,17 @@ from ffn_bench.compare.curves import band_of
 from ffn_bench.compare.study import Study
 from ffn_bench.metrics import Measurement
 from ffn_bench.style import slug
-from ffn_bench.writers import TensorBoard
+from ffn_bench.writers import TensorBoard, event_name
 
 
-def write(study: Study, folder: Path) -> int:
-    """Write runs `<competitor>/mean`, `/lower` and `/upper`, with the tags of the runs themselves.
+def event_files(study: Study) -> dict[str, bytes]:
+    """Runs `tensorboard/<competitor>/mean`, `/lower` and `/upper`, with the tags of the runs themselves: the
+    content of an event file each, by its name.
 
     The mean is over the runs of the chosen setting that were measured at a step, the band its 95 % interval;
-    from where a run diverged it counts as accuracy 0, and a loss has no mean there. Earlier ones in `folder`
-    are replaced. Returns how many runs were written. Raises `OSError`.
+    from where a run diverged it counts as accuracy 0, and a loss has no mean there.
     """
-    if folder.exists():
-        shutil.rmtree(folder)
-    count = 0
+    written: dict[str, bytes] = {}
     for competitor in study.competitors:
         for workload, cell in competitor.cells.items():
             runs = [*cell.runs, *cell.unended]
@@ -40,10 +37,9 @@ def write(study: Study, folder: Path) -> int:
                         points.setdefault(int(band.x["steps"][k]), {})[tag] = float(y[k])
                 if not points:  # two seeds have no band
                     continue
-                (folder / name / part).mkdir(parents=True)
-                writer = TensorBoard(folder / name / part)
+                writer = TensorBoard(content := io.BytesIO())
+                writer.begin()
                 for step in sorted(points):
                     writer.write(Measurement(step, 0, 0.0, points[step]))
-                writer.file.flush()
-                count += 1
-    return count
+                written[f"tensorboard/{name}/{part}/{event_name()}"] = content.getvalue()
+    return written

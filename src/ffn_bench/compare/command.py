@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig
 
 from ffn_bench import cli, runs, schema
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +57,7 @@ def report(cfg: DictConfig, typed: str) -> None:
         result.notes.append(f"Left out: {'. '.join(problems[:3])}{more}.")
     show(console, result)
     try:
-        write(result, folder, console, typed, cfg.tensorboard)
+        written = write(result, folder, console, typed, cfg.tensorboard)
     except OSError as e:
         reason = (e.strerror or str(e)).lower()
         status = RESOURCE if e.errno == 28 else RUN_FOLDER
@@ -65,14 +66,11 @@ def report(cfg: DictConfig, typed: str) -> None:
         ) from e
     number = f"{count(len(found))} run{'s' * (len(found) > 1)}"
     console.print(f"\n  {number} in {time.perf_counter() - start:.1f} s", style="dim")
-    for what, path in (
-        ("report", folder / "report.html"),
-        ("figures", folder / "figures"),
-        ("tables", folder / "tables"),
-    ):
-        console.print(f"  {what:<12} {path}", soft_wrap=True)
+    tell_moved(console, written)
+    for what, name in (("report", written["report.html"]), ("figures", "figures"), ("tables", "tables")):
+        console.print(f"  {what:<12} {folder}/{name}", soft_wrap=True)
     if cfg.tensorboard:
-        logdir = shlex.quote(str(folder.parent if cfg.save is None else folder))
+        logdir = shlex.quote(str(folder.path.parent if cfg.save is None else folder))
         console.print(f"  {'bands':<12} tensorboard --logdir {logdir}", soft_wrap=True)
 
 
@@ -83,20 +81,31 @@ def words(value: Any) -> list[str]:
     return [str(v) for v in value] if isinstance(value, ListConfig) else [str(value)]
 
 
-def folder_of(save: str | None, patterns: Sequence[str]) -> Path:
+def tell_moved(console: Console, written: Mapping[str, str]) -> None:
+    """Say which files of a report went to another name, theirs being taken by files that are not ours."""
+    from rich.text import Text
+
+    if moved := {name: other for name, other in written.items() if name != other}:
+        (name, other), *more = moved.items()
+        and_more = f", and {len(more)} others likewise" if more else ""
+        line = f"{name} is there and is not ours: it stays, and ours is {other}{and_more}"
+        console.print(Text(f"  note         {line}", style="yellow"), soft_wrap=True)
+
+
+def folder_of(save: str | None, patterns: Sequence[str]) -> Folder:
     """Where the report goes: into `save`, else into `compare/` in the sweep's folder, or in outputs/."""
     if save is not None:
         if not save.strip():
             raise UserError("save", "is empty", "name a folder")
-        folder = Path(save)
+        folder = Folder(Path(save))
     else:
         one = (
             len(patterns) == 1
             and Path(patterns[0]).is_dir()
             and not (Path(patterns[0]) / "run.json").exists()
         )
-        folder = Path(patterns[0]) / "compare" if one else Path("outputs/compare")
-    if any(p.is_file() for p in (folder, *folder.parents)):
+        folder = Folder(Path(patterns[0]), ("compare",)) if one else Folder(Path("outputs/compare"))
+    if any(p.is_file() for p in (folder.path, *folder.path.parents)):
         raise UserError(str(folder), "is below a file, or is one", "name another with save=…", RUN_FOLDER)
     return folder
 
@@ -140,40 +149,44 @@ def show(console: Console, study: Study) -> None:
     console.print(around)
 
 
-def write(study: Study, folder: Path, console: Console, typed: str, tensorboard: bool) -> None:
-    """The report, figures, tables, numbers and, if asked for, TensorBoard's bands. Raises `OSError`."""
+OURS = re.compile(
+    r"report(-\d+)?\.html|comparison(-\d+)?\.json|figures/[^/]+\.(png|svg)|tables/[^/]+\.(csv|md|tex)"
+    r"|tensorboard/.+/events\.out\.tfevents\.[^/]+"
+)
+"""Names of a report's files."""
+
+
+def write(study: Study, folder: Folder, console: Console, typed: str, tensorboard: bool) -> dict[str, str]:
+    """The report, figures, tables, numbers and, if asked for, TensorBoard's bands; the names they went to.
+
+    Raises `OSError`. Nothing is written before all is drawn.
+    """
     from ffn_bench import style
     from ffn_bench.compare import figures, report, tables
     from ffn_bench.console import progress
 
-    for part in ("figures", "tables"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for old in (folder / part).iterdir():  # of an earlier report, which may have had others
-            if old.suffix in (".png", ".svg", ".csv", ".md", ".tex"):
-                old.unlink()
+    contents: dict[str, bytes] = {}
     found = tables.all_tables(study)
     for name, table in found.items():
-        runs.write_whole(folder / "tables" / f"{name}.csv", table.csv().encode())
+        contents[f"tables/{name}.csv"] = table.csv().encode()
         if name != "runs":
-            runs.write_whole(folder / "tables" / f"{name}.md", table.markdown().encode())
-            runs.write_whole(folder / "tables" / f"{name}.tex", table.latex().encode())
+            contents[f"tables/{name}.md"] = table.markdown().encode()
+            contents[f"tables/{name}.tex"] = table.latex().encode()
     drawings = {}
     drawn = figures.draw_all(study)
     with progress(console, "drawing", len(drawn)) as told:
         for number, (name, figure) in enumerate(drawn.items(), 1):
-            png, svg = style.save(figure, typed)
-            runs.write_whole(folder / "figures" / f"{name}.png", png)
-            runs.write_whole(folder / "figures" / f"{name}.svg", svg)
-            drawings[name] = svg
+            contents[f"figures/{name}.png"], drawings[name] = style.save(figure, typed)
+            contents[f"figures/{name}.svg"] = drawings[name]
             told(number)
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    page = report.html(study, drawings, found, typed, made)
-    runs.write_json(folder / "comparison.json", tables.as_dict(study))
-    runs.write_whole(folder / "report.html", page.encode())
+    contents["comparison.json"] = runs.to_json(tables.as_dict(study))
+    contents["report.html"] = report.html(study, drawings, found, typed, made).encode()
     if tensorboard:
         from ffn_bench.compare import bands  # which needs PyTorch
 
-        bands.write(study, folder / "tensorboard")
+        contents |= bands.event_files(study)
+    return folder.publish(contents, OURS)
 
 
 def quote(argument: str) -> str:

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from ffn_bench import runs
 from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.files import Folder
 
 COMPARED = ("loss/", "accuracy/")
 """Beginnings of the tags that are read."""
-
-STATUSES = ("finished", "diverged", "interrupted", "failed")
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,10 @@ def read_all(
     found, problems, live = [], [], {}
     for number, folder in enumerate(folders, 1):
         if folder.parent not in live:
-            live[folder.parent] = runs.holder(folder.parent) is not None
+            live[folder.parent] = runs.holder(Folder(folder.parent)) is not None
         try:
             found.append(read(folder, live[folder.parent]))
-        except UserError as e:
+        except (UserError, OSError) as e:
             problems.append(clean(str(e)))
         told(number)
     if not found:
@@ -139,79 +139,38 @@ def read_all(
 
 def read(folder: Path, live: bool = False) -> Run:
     """One run. `live` says that a process holds its sweep. Raises `UserError` (status 4)."""
-    for name in ("run.json", "summary.json", "metrics.jsonl"):
-        path = folder / name
-        if path.is_symlink():
-            raise UserError(str(path), "is a link", "name the folder it leads to", RUN_FOLDER)
-        if path.exists() and not path.is_file():
-            raise UserError(str(path), "is not a file", "leave this run out", RUN_FOLDER)
-    identity = runs.read_json(folder / "run.json")
+    inside = Folder(folder)
+    identity = runs.read_identity(inside)
     if identity is None:
-        raise UserError(str(folder / "run.json"), "is damaged", "leave this run out", RUN_FOLDER)
-    if identity.get("format") != runs.FORMAT:
-        what = f"has format {clean(str(identity.get('format')))}, known is {runs.FORMAT}"
-        raise UserError(str(folder / "run.json"), what, "use the version that wrote it", RUN_FOLDER)
-    config = identity.get("config")
-    company = identity.get("trained_beside", 0)
-    sound = isinstance(config, dict) and _is_sound(config) and type(company) is int
-    if not sound or not isinstance(identity.get("data_sha256"), str):
-        raise UserError(str(folder / "run.json"), "is damaged", "leave this run out", RUN_FOLDER)
-    assert isinstance(config, dict)
-    config = {sys.intern(key): value for key, value in config.items()}  # a text that all runs share
-    curves = _read_curves(folder / "metrics.jsonl")
-    summary, reason = runs.read_summary(folder), ""
-    if summary is None and (folder / "summary.json").exists():
-        raise UserError(str(folder / "summary.json"), "is damaged", "leave this run out", RUN_FOLDER)
+        raise UserError(f"{inside}/run.json", "is missing", "leave this run out", RUN_FOLDER)
+    # texts that all runs share
+    config = {sys.intern(key): value for key, value in identity["config"].items()}
+    curves = _read_curves(inside)
+    summary, reason = runs.read_summary(inside), ""
     if summary is None:
-        status = "running" if live or runs.holder(folder) else "killed"
+        status = "running" if live or runs.holder(inside) else "killed"
     else:
-        status, reason = str(summary.get("status")), clean(str(summary.get("reason", "")))
-        if status not in STATUSES:
-            raise UserError(str(folder / "summary.json"), "is damaged", "leave this run out", RUN_FOLDER)
+        status, reason = summary["status"], clean(summary["reason"])
+        if status == runs.DAMAGED:
+            raise UserError(f"{inside}/summary.json", "is damaged", "leave this run out", RUN_FOLDER)
     device = f"{identity.get('device')}, {identity.get('threads')} threads"
     return Run(
         folder,
         config,
         status,
         reason,
-        str(identity["data_sha256"]),
+        identity["data_sha256"],
         identity.get("protocol"),
         clean(f"{identity.get('machine')}, {device}"),
-        company,
+        identity.get("trained_beside", 0),
         curves,
     )
 
 
-def _is_sound(config: dict[str, Any]) -> bool:
-    """Whether a configuration holds what ours do: plain values and lists of them, seeds that are numbers."""
-
-    def plain(value: Any) -> bool:
-        if isinstance(value, list):
-            return all(map(plain, value))
-        if isinstance(value, float):
-            return math.isfinite(value)
-        if isinstance(value, int):
-            return abs(value) < 2**63
-        return value is None or isinstance(value, str)
-
-    for key, value in config.items():
-        if key == "optimizer.options" and isinstance(value, dict):
-            if not all(map(plain, value.values())):
-                return False
-        elif not plain(value):
-            return False
-    names = all(isinstance(config.get(f"{group}.name", ""), str) for group in ("data", "model", "optimizer"))
-    return names and all(type(config.get(key, 0)) is int for key in ("seed", "data.split_seed"))
-
-
-def _read_curves(path: Path) -> dict[str, Curve]:
+def _read_curves(folder: Folder) -> dict[str, Curve]:
     """metrics.jsonl by tag. A torn last line is not there yet; a faulty line before it is damage."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return {}
-    except OSError as e:
-        raise UserError(str(path), (e.strerror or str(e)).lower(), "leave this run out", RUN_FOLDER) from e
+    path, name = folder.path / "metrics.jsonl", "metrics.jsonl"
+    lines = (folder.read(name, psutil.virtual_memory().available // 4) or b"").split(b"\n")
     found: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
     for number, text in enumerate(lines, 1):
         if not text:

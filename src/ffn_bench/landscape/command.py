@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ffn_bench import cli, config, runs, schema
-from ffn_bench.compare.command import quote, words
+from ffn_bench.compare.command import quote, tell_moved, words
 from ffn_bench.compare.read import find
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +43,8 @@ def landscape(cfg: DictConfig, typed: str) -> None:
     if len(folders) > MANY:
         what = f"{len(folders)} runs are more than a picture holds"
         raise UserError("run", what, f"name at most {MANY}, as a list or by a glob")
-    folder = Path(cfg.save) if cfg.save else _beside(folders)
-    if any(p.is_file() for p in (folder, *folder.parents)):
+    folder = Folder(Path(cfg.save)) if cfg.save else _beside(folders)
+    if any(p.is_file() for p in (folder.path, *folder.path.parents)):
         raise UserError(str(folder), "is below a file, or is one", "name another with save=…", RUN_FOLDER)
 
     import torch
@@ -96,18 +98,20 @@ def check(cfg: DictConfig) -> None:
         raise UserError("save", "is empty", "name a folder")
 
 
-def _beside(folders: Sequence[Path]) -> Path:
+def _beside(folders: Sequence[Path]) -> Folder:
     """`landscape/` in the run's folder, or in the one that several share."""
     if len(folders) == 1:
-        return folders[0] / "landscape"
-    return Path(os.path.commonpath([str(f.absolute().parent) for f in folders])) / "landscape"
+        return Folder(folders[0], ("landscape",))
+    return Folder(Path(os.path.commonpath([str(f.absolute().parent) for f in folders])), ("landscape",))
 
 
 class Drawings:
     """The figures and the page of one command, and where they go."""
 
-    def __init__(self, folder: Path, typed: str, console: Console) -> None:
+    def __init__(self, folder: Folder, typed: str, console: Console) -> None:
         self.folder, self.typed, self.console = folder, typed, console
+        self.data: dict[str, bytes] = {}
+        """Files of numbers."""
         self._figures: dict[str, Figure] = {}
         self._page: Page | None = None
 
@@ -124,24 +128,29 @@ class Drawings:
 
     def write(self, tensorboard: bool, step: int) -> None:
         """Write everything. Raises `OSError`."""
-        from ffn_bench import style
+        from ffn_bench import style, writers
         from ffn_bench.console import progress
-        from ffn_bench.writers import TensorBoard
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        board = TensorBoard(self.folder) if tensorboard else None
+        contents = dict(self.data)
+        pictures: dict[str, bytes] = {}
         with progress(self.console, "drawing", len(self._figures)) as told:
             for number, (name, figure) in enumerate(self._figures.items(), 1):
-                png, svg = style.save(figure, self.typed)
-                runs.write_whole(self.folder / f"{name}.png", png)
-                runs.write_whole(self.folder / f"{name}.svg", svg)
-                if board:
-                    board.write_image(name, png, step)
+                pictures[f"{name}.png"], contents[f"{name}.svg"] = style.save(figure, self.typed)
                 told(number)
-        if board:
-            board.file.flush()
+        contents |= pictures
+        if tensorboard:
+            contents[writers.event_name()] = writers.of_pictures(pictures, step)
         if self._page:
-            runs.write_whole(self.folder / "landscape.html", self._page.render(self.typed).encode())
+            contents["landscape.html"] = self._page.render(self.typed).encode()
+        kind = OURS["curvature" if self.data else "surface"]
+        tell_moved(self.console, self.folder.publish(contents, kind))
+
+
+OURS = {
+    "surface": re.compile(r"(lines|surface|paths)(-\d+)*\.(png|svg)|landscape(-\d+)?\.html"),
+    "curvature": re.compile(r"curvature(-\d+)*\.(png|svg|json)"),
+}
+"""Names of the files that a later command of the same kind replaces."""
 
 
 # --- surfaces -------------------------------------------------------------------------------------------
@@ -346,8 +355,7 @@ def _curvature(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
             "step": run.step,
             "eigenvalues": seen.eigenvalues.tolist(),
         }
-    drawn.folder.mkdir(parents=True, exist_ok=True)
-    runs.write_json(drawn.folder / "curvature.json", everything)
+    drawn.data["curvature.json"] = runs.to_json(everything)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ffn_bench.device import THREADS
+from ffn_bench.files import LARGE, Folder
 from ffn_bench.landscape.trained import explained, layered
 from ffn_bench.network import Activation
-from ffn_bench.runs import write_whole
 
 NUMBERS = 500_000
 """Activations held at once: what a cache of some megabytes takes."""
@@ -132,21 +131,21 @@ def grid(low: Tensor, high: Tensor, points: int) -> tuple[list[Tensor], Tensor]:
 
 
 def cached(
-    folder: Path, what: dict[str, Any], compute: Callable[[], dict[str, Tensor]]
+    folder: Folder, what: dict[str, Any], compute: Callable[[], dict[str, Tensor]]
 ) -> tuple[dict[str, Tensor], bool]:
     """What `compute` gives, kept in `folder` under all that it depends on; and whether it was there."""
     key = json.dumps(what, sort_keys=True)
-    path = folder / f"surface-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    name = f"surface-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        content = folder.read(name, LARGE) if folder.owns(name) else b""
+        with np.load(io.BytesIO(content or b""), allow_pickle=False) as stored:
             if str(stored["key"]) == key:
                 return {name: torch.from_numpy(stored[name]) for name in stored.files if name != "key"}, True
     except (OSError, ValueError, KeyError, EOFError):
         pass  # not there, or damaged: it is computed again
     found = compute()
-    content = io.BytesIO()
+    buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in found.items()}
-    np.savez_compressed(content, key=np.asarray(key), **arrays)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content.getvalue())
+    np.savez_compressed(buffer, key=np.asarray(key), **arrays)
+    folder.put(name, buffer.getvalue())
     return found, False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ffn_bench import checkpoints, config, train
 from ffn_bench.compare import read
 from ffn_bench.data import Data
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError
+from ffn_bench.files import Folder
 from ffn_bench.schema import TrainConfig, count_parameters
 from ffn_bench.writers import Trajectory
 
@@ -56,25 +58,27 @@ def load(folder: Path) -> Trained:
     made = train.prepare(run)
     if made.data.sha256 != found.data:
         raise UserError(str(folder), "was trained on other data than is there now", "bring it back", DATA)
+    inside = Folder(folder)
     try:
-        file, _ = checkpoints.find(folder)
+        name, _ = checkpoints.find(inside)
     except UserError as e:
         raise UserError(e.where, e.what, "name another run, or train it again", e.status) from e
-    if file is None:
+    if name is None:
         raise UserError(str(folder), "has no checkpoint", "runs keep one at their end", RUN_FOLDER)
-    state = checkpoints.load(file)
+    state = checkpoints.load(inside, name)
     shapes = list(itertools.pairwise(made.widths))
     try:
+        checkpoints.check_place(state, run.epochs * made.steps_per_epoch, made.steps_per_epoch)
         network = state["network"]
         layers = [(network[f"weights.{k}"], network[f"biases.{k}"]) for k in range(len(shapes))]
         fits = all(
             tuple(W.shape) == shape and tuple(b.shape) == shape[1:] and W.dtype == b.dtype == made.dtype
             for (W, b), shape in zip(layers, shapes, strict=True)
         )
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         fits = False
     if not fits:
-        raise UserError(str(file), "does not fit the run's configuration", "", RUN_FOLDER)
+        raise UserError(f"{inside}/{name}", "does not fit the run's configuration", "", RUN_FOLDER)
     logged = {
         tag: float(curve.values[at[-1]])
         for tag, curve in found.curves.items()
@@ -88,7 +92,7 @@ def load(folder: Path) -> Trained:
         layers,
         int(state["step"]),
         made.steps_per_epoch,
-        file.name,
+        name.rpartition("/")[2],
         logged,
     )
 
@@ -99,11 +103,11 @@ def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
     Raises `UserError` (status 4) for a file that is no trajectory of this network.
     """
     path = trained.folder / Trajectory.NAME
-    if not path.exists() or path.is_symlink():
+    content = Folder(trained.folder).read(Trajectory.NAME, psutil.virtual_memory().available // 2)
+    if content is None:
         return None
     number = np.dtype(np.float64 if trained.run.dtype == "float64" else np.float32).newbyteorder("<")
     record = np.dtype([("step", "<i8"), ("theta", number, (count_parameters(trained.widths),))])
-    content = path.read_bytes()
     whole = len(content) // record.itemsize
     found = np.frombuffer(content[: whole * record.itemsize], record)
     found = found[found["step"] <= trained.step]

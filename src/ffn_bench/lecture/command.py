@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ffn_bench import cli, config, errors, schema
 from ffn_bench.errors import UserError, nearest
+from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,8 +132,9 @@ def save_figures(console: Console, folder: Path, topic: Topic, context: Context)
     for name, figure in context.figures.items():
         metadata: dict[str, Any] = {"Description": made_by}
         for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=metadata)
-        console.print(Text(f"  figure  {folder / name}.png, .svg\n", style="dim"), soft_wrap=True)
+            figure.savefig(content := io.BytesIO(), format=kind, dpi=150, metadata=metadata)
+            put = Folder(folder).put(f"{name}.{kind}", content.getvalue())
+            console.print(Text(f"  figure  {folder / put}", style="dim"), soft_wrap=True)
 
 
 def rewrite(argument: str) -> str:

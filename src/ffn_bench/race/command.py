@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ffn_bench import cli, config, runs, schema
-from ffn_bench.compare.command import words
+from ffn_bench.compare.command import tell_moved, words
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,9 +58,7 @@ def race(cfg: DictConfig, typed: str) -> None:
         from ffn_bench import surfaces
 
         surfaces.find(cfg.surface)
-    runs.check_folder(folder, None)
-    if folder.is_file():
-        raise UserError(str(folder), "is a file, not a folder", "name another with save=…", RUN_FOLDER)
+    runs.check_place(folder)
 
     from ffn_bench import optim
     from ffn_bench.console import make_console, progress
@@ -74,7 +73,7 @@ def race(cfg: DictConfig, typed: str) -> None:
         raced, scene = (on_network if cfg.surface == "network" else on_surface)(cfg, optimizers, rates, told)
     show(console, scene, raced)
     try:
-        written = write(scene, raced, folder, console, typed, cfg.animation, cfg.tensorboard)
+        written = write(scene, raced, Folder(folder), console, typed, cfg.animation, cfg.tensorboard)
     except OSError as e:
         status = RESOURCE if e.errno == 28 else RUN_FOLDER
         reason = (e.strerror or str(e)).lower()
@@ -82,8 +81,9 @@ def race(cfg: DictConfig, typed: str) -> None:
             str(folder), f"cannot be written ({reason})", "name another with save=…", status
         ) from e
     console.print(f"\n  {time.perf_counter() - began:.1f} s", style="dim")
-    for path in written:
-        console.print(f"  {path}", soft_wrap=True)
+    tell_moved(console, written)
+    for name in written.values():
+        console.print(f"  {folder / name}", soft_wrap=True)
     if cfg.tensorboard:
         console.print(f"  tensorboard --logdir {shlex.quote(str(folder))}", soft_wrap=True)
 
@@ -255,52 +255,45 @@ def show(console: Console, scene: Scene, raced: Sequence[Raced]) -> None:
         console.print(Text(f"  {remark}", style="dim"), soft_wrap=not console.is_terminal)
 
 
+OURS = re.compile(r"[\w-]+\.(png|svg)|race(-\d+)?\.(gif|mp4|json)|events\.out\.tfevents\.[^/]+")
+"""Names of a race's files."""
+
+
 def write(
     scene: Scene,
     raced: Sequence[Raced],
-    folder: Path,
+    folder: Folder,
     console: Console,
     typed: str,
     animation: bool,
     tensorboard: bool,
-) -> list[Path]:
-    """The pictures, the film and the numbers; the paths that were written. Raises `OSError`."""
+) -> dict[str, str]:
+    """The pictures, the film and the numbers; the names they went to. Raises `OSError`."""
     from ffn_bench import style
     from ffn_bench.console import progress
     from ffn_bench.race import figures
 
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-
-    def keep(name: str, content: bytes) -> None:
-        runs.write_whole(folder / name, content)
-        written.append(folder / name)
-
-    drawn, pictures = figures.draw_all(scene), {}
+    contents: dict[str, bytes] = {}
+    drawn = figures.draw_all(scene)
     with progress(console, "drawing", len(drawn)) as told:
         for number, (name, figure) in enumerate(drawn.items(), 1):
-            pictures[name], svg = style.save(figure, typed)
-            keep(f"{name}.png", pictures[name])
-            keep(f"{name}.svg", svg)
+            contents[f"{name}.png"], contents[f"{name}.svg"] = style.save(figure, typed)
             told(number)
+    pictures = {name: content for name, content in contents.items() if name.endswith(".png")}
     if animation:
         with progress(console, "filming", len(figures.moments(scene))) as told:
             film = list(figures.frames(scene, told))
         with progress(console, "packing", 2) as told:
-            keep("race.gif", figures.gif(film, typed))
+            contents["race.gif"] = figures.gif(film, typed)
             told(1)
             if (packed := figures.mp4(film, typed)) is not None:
-                keep("race.mp4", packed)
-    runs.write_json(folder / "race.json", numbers(scene, raced, typed))
-    written.append(folder / "race.json")
+                contents["race.mp4"] = packed
+    contents["race.json"] = runs.to_json(numbers(scene, raced, typed))
     if tensorboard:
-        from ffn_bench.writers import TensorBoard
+        from ffn_bench import writers
 
-        board = TensorBoard(folder)
-        for name, png in pictures.items():
-            board.write_image(name, png, 0)
-        board.file.flush()
-    return written
+        contents[writers.event_name()] = writers.of_pictures(pictures, 0)
+    return folder.publish(contents, OURS)
 
 
 def numbers(scene: Scene, raced: Sequence[Raced], typed: str) -> dict[str, Any]:

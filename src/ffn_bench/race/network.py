@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ffn_bench import config, runs, train
 from ffn_bench.data import epoch_order
 from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.files import Folder
 from ffn_bench.network import FFN, Activation
 from ffn_bench.race.paths import Raced, advance
 from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
@@ -110,17 +111,12 @@ def read(folder: Path) -> Problem:
     """
     if not folder.exists():
         raise UserError(str(folder), "there is no such folder", "name the folder of a run", RUN_FOLDER)
-    identity = runs.read_json(folder / "run.json")
-    flat = (identity or {}).get("config")
-    if not (folder / "run.json").exists():
+    identity = runs.read_identity(Folder(folder)) if folder.is_dir() else None
+    if identity is None:
         raise UserError(str(folder), "holds no run (no run.json)", "name the folder of a run", RUN_FOLDER)
-    if identity is None or not isinstance(flat, dict) or identity.get("format") != runs.FORMAT:
-        raise UserError(
-            str(folder / "run.json"), "is damaged, or of another version", "name another run", RUN_FOLDER
-        )
-    run = dataclasses.replace(config.from_flat(flat), device="cpu")
+    run = dataclasses.replace(config.from_flat(identity["config"]), device="cpu")
     made = train.prepare(run)
-    if made.data.sha256 != identity.get("data_sha256"):
+    if made.data.sha256 != identity["data_sha256"]:
         raise UserError(
             str(folder), f"was trained on other data than {run.data.name} is now", "bring it back", RUN_FOLDER
         )

@@ -2,7 +2,7 @@
 
 import gc
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 
 HERE = "hydra_plugins.ffn_bench_launcher"
 TUNING = {
@@ -64,6 +65,9 @@ class CheckedSweeper(BasicSweeper):
             extra = "slurm" if "submitit" in name else name
             raise UserError("hydra/launcher", f"{name} is not installed", f"pip install 'ffn-bench[{extra}]'")
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        if isinstance(self.launcher, BasicLauncher):  # Hydra's own writes through links
+            self.launcher = SequentialLauncher()
+            self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _parse_config(self) -> list[str]:
         """The sweep that a configuration file asks for, but for keys of the command line, which wins."""
@@ -82,13 +86,18 @@ class CheckedSweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        if self.config.chunk_file:
+            from ffn_bench import scale
+
+            scale.train_chunk(Path(self.config.chunk_file))
+            return []
         folder = Path(str(self.config.hydra.sweep.dir))
         if self.config.force and not self.config.status and any(folder.glob("*/run.json")):
             folder = runs.another_folder(folder)
             self.config.hydra.sweep.dir = str(folder)
-        runs.check_folder(folder, None)
+        runs.check_place(folder)
         if not self.config.status:
-            runs.check_free(folder)
+            runs.check_free(Folder(folder))
         from ffn_bench import plan  # which needs PyTorch
 
         gc.freeze()  # as for one run: the collector, put off by the command, has only what is new to look at
@@ -101,23 +110,27 @@ class CheckedSweeper(BasicSweeper):
             plan.show_status(folder, jobs, map(planner.find, jobs))
             return []
         plans = [planner.plan(job) for job in jobs]
+        return self._locked(planner, lambda: [self._launch(planner, plans, 0, None)])
+
+    def _locked(self, planner: Any, work: Callable[[], list[Sequence[JobReturn]]]) -> Any:
+        """Take the sweep's folder, note the configuration there, and train."""
+        from ffn_bench import runs
+
+        folder = Folder(planner.folder)
+        planner.check_extends()
         lock = runs.Lock(folder, shared=self._is_chunked())
         try:
-            if self._is_chunked():
-                OmegaConf.save(self.config, folder / "multirun.yaml")
-                returns = self._launch(planner, plans, 0, None)
-                for result in returns:
-                    _ = result.return_value  # raises what a run that failed has raised
-                return [returns]
-            if isinstance(self.launcher, BatchedLauncher):
-                self.launcher.planner = planner
-            return super().sweep(arguments)
+            folder.put("multirun.yaml", OmegaConf.to_yaml(self.config).encode())
+            returns = work()
+            for result in (result for some in returns for result in some):
+                _ = result.return_value  # raises what a run that failed has raised
+            return returns
         finally:
             lock.release()
 
     def _is_chunked(self) -> bool:
         """Whether the launcher is one of others, whose jobs train chunks of runs."""
-        return not isinstance(self.launcher, (BatchedLauncher, BasicLauncher))
+        return not isinstance(self.launcher, BatchedLauncher)
 
     def _launch(self, planner: Any, plans: Sequence[Any], first: int, shown: Any) -> Sequence[JobReturn]:
         """Train some runs with the launcher that was chosen."""
@@ -127,34 +140,21 @@ class CheckedSweeper(BasicSweeper):
         if self._is_chunked():
             from ffn_bench import scale, sweep
 
-            assert self.hydra_context is not None
-            shown = shown or sweep.Shown()
-            return scale.launch(self.launcher, planner, self.hydra_context, overrides, first, shown)
-        if isinstance(self.launcher, BatchedLauncher):
-            self.launcher.planner, self.launcher.shown = planner, shown
+            return scale.launch(self.launcher, planner, overrides, first, shown or sweep.Shown())
+        assert isinstance(self.launcher, BatchedLauncher)
+        self.launcher.planner, self.launcher.shown = planner, shown
         return self.launcher.launch(overrides, first)
 
     def _tune(self, planner: Any, overrides: list[Override]) -> Any:
         """Search, choose, and train what was chosen and what is shipped."""
-        from ffn_bench import runs, tuning
+        from ffn_bench import tuning
 
         assert self.config is not None
         found = tuning.Tuning(planner, overrides, tuning.Rules(**self.tuning), int(self.config.max_runs))
         if self.config.status:
             found.show_status()
             return []
-        lock = runs.Lock(planner.folder, shared=self._is_chunked())
-        try:
-            OmegaConf.save(self.config, planner.folder / "multirun.yaml")
-            returns = found.run(partial(self._launch, planner))
-            for result in (result for stage in returns for result in stage):
-                _ = result.return_value  # raises what a run that failed has raised
-            return returns
-        finally:
-            lock.release()
-
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing: `sweep` has composed and checked every run."""
+        return self._locked(planner, lambda: found.run(partial(self._launch, planner)))
 
 
 class BatchedLauncher(Launcher):
@@ -174,18 +174,16 @@ class BatchedLauncher(Launcher):
 
         shown = self.shown or sweep.Shown()
         if self.planner is not None:
-            return sweep.launch(
-                self.planner, self.context, job_overrides, initial_job_idx, self.batched, shown
-            )
+            return sweep.launch(self.planner, job_overrides, initial_job_idx, self.batched, shown)
         for key in ("status", "force"):
             if self.config[key]:
                 what = "does not go with this sweeper, which chooses its runs as it goes"
                 raise UserError(key, what, "leave it out, or use +tune=optuna")
         planner = plan.Planner(self.config, self.context)
-        runs.check_folder(planner.folder, None)
-        lock = runs.Lock(planner.folder)
+        runs.check_place(planner.folder)
+        lock = runs.Lock(Folder(planner.folder))
         try:
-            return sweep.launch(planner, self.context, job_overrides, initial_job_idx, self.batched, shown)
+            return sweep.launch(planner, job_overrides, initial_job_idx, self.batched, shown)
         finally:
             lock.release()
 
