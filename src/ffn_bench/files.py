@@ -382,11 +382,13 @@ class Appended:
         """Go on with the file that is there: the next `flush` cuts it to `size` first; by default all of it
         stays.
 
-        Raises `UserError` where its first bytes are not what was written (do not have the hash, if one is
-        known), and `FileNotFoundError` where it is gone.
+        Raises `UserError` where it is missing, or where its first bytes are not what was written (do not have
+        the hash, if one is known).
         """
         where = f"{self.folder}/{self.name}"
         todo = "restore it, or train anew in another folder with force=true"
+        if self.folder.kind(self.name) is None:
+            raise UserError(where, "is missing", todo, errors.RUN_FOLDER)
         with self.folder._file(self.name, os.O_RDWR) as file:
             self._there = os.fstat(file).st_size
             self.size = self._there if size is None else size

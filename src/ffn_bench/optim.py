@@ -175,13 +175,14 @@ def state_after(optimizer: torch.optim.Optimizer, step: int) -> Any:
     """
     kind = type(optimizer)
     if step == 0 or kind is Newton:
-        return {}
+        return optimizer.state_dict()["state"]
     count = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
     if kind is torch.optim.LBFGS:
         return lambda state: isinstance(state, dict) and _is_lbfgs_state(state, count)
     if kind is not RuleOptimizer and not kind.__module__.startswith("torch.optim."):
         return lambda state: isinstance(state, dict)
     trial = copy.deepcopy(optimizer)
+    vars(trial).update({key: value for key, value in vars(optimizer).items() if key not in vars(trial)})
     for group in trial.param_groups:
         for p in group["params"]:
             p.grad = torch.full_like(p, 1e-3)

@@ -142,9 +142,9 @@ class Record:
         event_file, resumed = Appended(folder, writers.event_name()), False
         if state is not None:
             sizes = _sizes(folder, state, [file.name for file in kept])
-            self._read_back(sizes["metrics.jsonl"][0], training.step)
             for file in kept:
                 file.resume(*sizes[file.name])
+            self._read_back(sizes["metrics.jsonl"][0], training.step)
             for name in filter(writers.EVENTS.fullmatch, sizes):
                 if folder.kind(name) is None:
                     note = f"{name} is gone: TensorBoard shows the run from step {training.step} on"
@@ -199,12 +199,9 @@ class Record:
     def _read_back(self, size: int, until: int) -> None:
         """Take what has been measured so far from the first bytes of metrics.jsonl.
 
-        Raises `UserError` (status 4) where it is missing or a line of it is damaged.
+        Raises `UserError` (status 4) where a line of it is damaged.
         """
-        content, before = self.folder.read("metrics.jsonl", LARGE), -1
-        where = f"{self.folder}/metrics.jsonl"
-        if content is None:
-            raise UserError(where, "is missing", runs.REPAIR, errors.RUN_FOLDER)
+        content, before = self.folder.read("metrics.jsonl", LARGE) or b"", -1
         for number, text in enumerate(content[:size].splitlines(), 1):
             try:
                 line = json.loads(text)
@@ -214,7 +211,7 @@ class Record:
                 if type(step) is not int or type(epoch) is not int or not before <= step <= until:
                     raise ValueError
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
-                what = f"line {number} is damaged"
+                where, what = f"{self.folder}/metrics.jsonl", f"line {number} is damaged"
                 raise UserError(where, what, runs.REPAIR, errors.RUN_FOLDER) from e
             before = step
             measurement = Measurement(step, epoch, float(seconds), values, "accuracy/train" in values)

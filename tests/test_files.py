@@ -1,0 +1,292 @@
+"""Whose files are whose: what a person has in a folder of ours is never lost, whatever we do there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from conftest import Command, call, files_below
+from ffn_bench import runs
+from ffn_bench.compare.command import OURS
+from ffn_bench.compare.command import main as compare_main
+from ffn_bench.errors import UserError
+from ffn_bench.files import MANIFEST, Appended, Folder
+from hostile import DAMAGES, bytes_below, make_outside
+from run_folders import write_run
+
+NAMES = ("report.html", "comparison.json", "figures/curves.png", "figures/finals.svg", "tables/runs.csv")
+names = st.sampled_from(NAMES)
+
+
+class Shared(RuleBasedStateMachine):
+    """We and a person write into one folder; every text of the person's is there until the person takes it
+    away, and outside nothing changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = Path(tempfile.mkdtemp())
+        make_outside(self.here / "outside")
+        self.outside = bytes_below(self.here / "outside")
+        self.root = self.here / "report"
+        self.count, self.theirs = 0, set[str]()
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.here)
+
+    def _text(self, who: str) -> str:
+        self.count += 1
+        return f"{who}-{self.count}."
+
+    # --- we ---
+
+    @rule(chosen=st.sets(names))
+    def publish(self, chosen: set[str]) -> None:
+        self._ours(lambda f: f.publish({n: self._text("ours").encode() for n in sorted(chosen)}, OURS))
+
+    @rule(name=names)
+    def replace(self, name: str) -> None:
+        self._ours(lambda f: f.replace(name, self._text("ours").encode()))
+
+    @rule(name=names)
+    def retire(self, name: str) -> None:
+        self._ours(lambda f: f.retire(name))
+
+    @rule(name=names)
+    def killed_while_writing(self, name: str) -> None:
+        def kill(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "rename", kill)
+            patched.setattr(os, "unlink", kill)
+            with pytest.raises(KeyboardInterrupt):
+                self._ours(lambda f: f.put(name, self._text("ours").encode()))
+                raise KeyboardInterrupt  # where it was refused
+        self._ours(lambda f: f.remove_temporary_files())
+
+    def _ours(self, act: object) -> None:
+        try:
+            act(Folder(self.root))  # type: ignore[operator]
+        except UserError as e:
+            assert e.status == 4
+
+    # --- the person ---
+
+    @rule(name=names)
+    def write(self, name: str) -> None:
+        path = self.root / name
+        if path.parent.is_symlink() or path.parent.is_file():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._forget(path)
+        text = self._text("theirs")
+        path.write_text(text)
+        self.theirs.add(text)
+
+    @rule(name=names)
+    def edit(self, name: str) -> None:
+        path = self.root / name
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1:
+            text = self._text("theirs")
+            with path.open("a") as file:
+                file.write(text)
+            self.theirs.add(text)
+
+    @rule(name=names, to=st.sampled_from(["thesis.txt", "papers", "nothing"]))
+    def link(self, name: str, to: str) -> None:
+        path = self.root / name
+        if path.parent.is_symlink() or path.parent.is_file():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._forget(path)
+        path.symlink_to(self.here / "outside" / to)
+
+    @rule(name=st.sampled_from(["figures", "tables"]))
+    def link_a_folder(self, name: str) -> None:
+        path = self.root / name
+        if not os.path.lexists(path) and self.root.is_dir():
+            path.symlink_to(self.here / "outside" / "papers")
+
+    @rule(name=names)
+    def link_hard(self, name: str) -> None:
+        path = self.root / name
+        if path.parent.is_dir() and not os.path.lexists(path) and not path.parent.is_symlink():
+            os.link(self.here / "outside" / "thesis.txt", path)
+
+    @rule(name=names)
+    def folder(self, name: str) -> None:
+        path = self.root / name
+        if path.parent.is_dir() and not os.path.lexists(path) and not path.parent.is_symlink():
+            path.mkdir()
+            text = self._text("theirs")
+            (path / "inside.txt").write_text(text)
+            self.theirs.add(text)
+
+    def _forget(self, path: Path) -> None:
+        """The person takes something away."""
+        for file in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else [])]:
+            if file.is_file() and not file.is_symlink():
+                content = file.read_text()
+                self.theirs = {text for text in self.theirs if text not in content}
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            path.unlink()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        assert bytes_below(self.here / "outside") == self.outside
+        found = "".join(p.read_text() for p in self.root.rglob("*") if p.is_file() and not p.is_symlink())
+        assert {text for text in self.theirs if text not in found} == set()
+        assert not list(self.root.rglob(".*.tmp"))
+
+
+Shared.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=25, deadline=None, derandomize=True, database=None
+)
+TestShared = Shared.TestCase
+
+
+@pytest.mark.parametrize("first", ["{}", "[1]", "a person's notes", '{"ffn-bench manifest": 2}'])
+def test_a_manifest_that_is_none_owns_nothing(tmp_path: Path, first: str) -> None:
+    (tmp_path / MANIFEST).write_text(first + "\n")
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UserError, match="no manifest of ffn-bench"):
+        Folder(tmp_path).put("report.html", b"ours")
+    assert (tmp_path / MANIFEST).read_text() == first + "\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside/thesis.txt", "/etc/hostname", "figures/../../outside/thesis.txt", "", ".", "a\0b"]
+)
+def test_names_of_a_manifest_stay_below(tmp_path: Path, name: str) -> None:
+    """A manifest from elsewhere names a person's file, its content, and wants it deleted."""
+    make_outside(tmp_path / "outside")
+    before = bytes_below(tmp_path / "outside")
+    content = (tmp_path / "outside" / "thesis.txt").read_bytes()
+    folder = Folder(tmp_path / "report")
+    folder.put("report.html", b"x")
+    digest = hashlib.sha256(content).hexdigest()
+    entry = {"file": name, "size": len(content), "sha256": digest, "temporary": name}
+    with (tmp_path / "report" / MANIFEST).open("a") as manifest:
+        manifest.write(json.dumps(entry) + "\n")
+    folder.publish({}, re.compile(".*", re.DOTALL))
+    assert bytes_below(tmp_path / "outside") == before
+
+
+def test_a_torn_line_of_the_manifest_costs_that_line_only(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.put("report.html", b"1")
+    with (tmp_path / MANIFEST).open("a") as manifest:
+        manifest.write('{"file": "comparison.json", "si')
+    folder.put("figures/a.png", b"2")
+    assert folder.owns("report.html") and folder.owns("figures/a.png")
+
+
+def test_a_log_that_somebody_else_writes_to_is_not_written_any_more(tmp_path: Path) -> None:
+    log, shared = (
+        Appended(Folder(tmp_path), "metrics.jsonl"),
+        Appended(Folder(tmp_path), "train.log", strict=False),
+    )
+    for file in (log, shared):
+        file.write(b"1\n")
+        file.flush()
+        with (tmp_path / file.name).open("ab") as other:
+            other.write(b"a person's note\n")
+        file.write(b"2\n")
+    shared.flush()
+    assert (tmp_path / "train.log").read_bytes() == b"1\na person's note\n2\n"
+    with pytest.raises(UserError, match="changed by another program"):
+        log.flush()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b"1\na person's note\n"
+
+
+# --- reports --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compare(ffn: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    del ffn  # it has changed the working directory
+
+    def command(*arguments: str) -> object:
+        return call(compare_main, "ffn-compare", monkeypatch, capsys, *arguments)
+
+    return command  # type: ignore[return-value]
+
+
+def sweep(tmp_path: Path) -> None:
+    for optimizer in ("adam", "sgd"):
+        for seed in range(3):
+            write_run(tmp_path / "runs" / f"{optimizer}{seed}", f"optimizer={optimizer}", f"seed={seed}")
+
+
+def test_a_persons_figures_and_tables_stay(compare: Command, tmp_path: Path) -> None:
+    sweep(tmp_path)
+    paper = tmp_path / "paper"
+    for name in ("figures/architecture.png", "figures/curves-epochs.svg", "tables/summary.csv",
+                 "tables/mine.tex", "report.html", "notes.md"):  # fmt: skip
+        (paper / name).parent.mkdir(parents=True, exist_ok=True)
+        (paper / name).write_text(f"mine: {name}")
+    mine = bytes_below(paper)
+    result = compare("runs=runs", "save=paper")
+    assert result.code == 0, result.err
+    assert "is there and is not ours: it stays, and ours is" in result.out
+    assert "paper/report-2.html" in result.out
+    assert {path: content for path, content in bytes_below(paper).items() if path in mine} == mine
+    first = {p.relative_to(paper).as_posix() for p in files_below(paper)} - mine.keys()
+    assert {
+        "report-2.html",
+        "tables/summary-2.csv",
+        "figures/curves-epochs-2.svg",
+        "comparison.json",
+    } <= first
+
+    # A second report takes the place of the first one, but for a picture that the person has retouched.
+    (paper / "figures" / "finals.png").write_bytes(b"retouched")
+    assert compare("runs=runs", "save=paper", "metric=loss/train").code == 0
+    after = bytes_below(paper)
+    assert {path: content for path, content in after.items() if path in mine} == mine
+    assert after["figures/finals.png"] == b"retouched"
+    assert "report-3.html" not in after
+    assert "loss" in str(after["report-2.html"])
+
+
+def test_of_an_earlier_report_only_what_is_ours_goes(compare: Command, tmp_path: Path) -> None:
+    sweep(tmp_path)
+    assert compare("runs=runs", "save=paper", "tensorboard=true").code == 0
+    paper = tmp_path / "paper"
+    assert (paper / "figures" / "finals.png").exists()
+    events = set((paper / "tensorboard").rglob("events*"))
+    assert events
+    (paper / "tensorboard" / "events.out.tfevents.1.mine.2").write_text("mine")
+    assert compare("runs=runs", "save=paper").code == 0
+    assert [p.name for p in (paper / "tensorboard").rglob("events*")] == ["events.out.tfevents.1.mine.2"]
+
+
+@pytest.mark.parametrize("name", ["report.html", "figures", "tables", "figures/finals.png", MANIFEST])
+@pytest.mark.parametrize(
+    "damage", [name for name in DAMAGES if name.startswith("a link") or name == "a pipe"]
+)
+def test_no_link_in_a_report_is_followed(compare: Command, tmp_path: Path, name: str, damage: str) -> None:
+    sweep(tmp_path)
+    make_outside(tmp_path / "outside")
+    (tmp_path / "paper" / "figures").mkdir(parents=True)
+    (tmp_path / "paper" / "tables").mkdir()
+    DAMAGES[damage](tmp_path / "paper" / name, tmp_path / "outside")
+    before = bytes_below(tmp_path / "outside")
+    result = compare("runs=runs", "save=paper", "tensorboard=true")
+    assert bytes_below(tmp_path / "outside") == before
+    whole = name in ("report.html", "figures/finals.png")
+    assert result.code == (0 if whole else 4), result.err
+    assert result.err.count("\n") == (0 if whole else 1)
+    runs.read_identity(Folder(tmp_path / "runs" / "adam0"))  # and the runs are as they were

@@ -1,0 +1,278 @@
+"""Damaged and hostile run folders crossed with every command, generated: no traceback, the status that the
+damage demands, nothing outside changed, sound neighbours complete and equal to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import ffn_bench.compare.command
+import ffn_bench.landscape.command
+import ffn_bench.race.command
+import ffn_bench.train
+from conftest import Result
+from ffn_bench import data
+from ffn_bench.files import Folder
+from ffn_bench.metrics import Measurement
+from ffn_bench.record import Record
+from ffn_bench.runs import read_summary
+from ffn_bench.stop import Stop
+from hostile import (
+    DAMAGES,
+    FILES,
+    OUTSIDE,
+    RUN_STATES,
+    STATES,
+    Case,
+    bytes_below,
+    junk_beside,
+    make_outside,
+    rewrite_checkpoints,
+)
+from test_survival import outcome
+
+KEYS = (
+    "data=moons",
+    "data.n_samples=200",
+    "model.hidden=[4]",
+    "epochs=4",
+    "log_every=3",
+    "checkpoint_seconds=0",
+)
+WORDS: dict[str, tuple[Callable[[], None], list[str]]] = {
+    "train": (ffn_bench.train.main, ["ffn-train", *KEYS, "name=x"]),
+    "status": (ffn_bench.train.main, ["ffn-train", *KEYS, "name=x", "status=true"]),
+    "landscape": (
+        ffn_bench.landscape.command.main,
+        ["ffn-landscape", "run=outputs/x", "points=5", "directions=1", "save=drawn"],
+    ),
+    "race": (
+        ffn_bench.race.command.main,
+        ["ffn-race", "surface=network", "run=outputs/x", "optimizers=[sgd]", "lr=0.1", "steps=2",
+         "animation=false", "save=drawn"],
+    ),
+    "sweep": (ffn_bench.train.main, ["ffn-train", "-m", *KEYS, "name=s", "seed=0,1,2"]),
+    "sweep status": (ffn_bench.train.main, ["ffn-train", "-m", *KEYS, "name=s", "seed=0,1,2", "status=true"]),
+    "compare": (ffn_bench.compare.command.main, ["ffn-compare", "runs=outputs/sweeps/s", "save=report"]),
+}  # fmt: skip
+
+
+def run(command: str, cwd: Path, argv: list[str] | None = None) -> Result:
+    """One of the commands, inside this process."""
+    main, words = WORDS[command]
+    before, here, code = sys.argv, Path.cwd(), 0
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
+    out, err = io.StringIO(), io.StringIO()
+    os.chdir(cwd)
+    sys.argv = argv or words
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else 1
+    finally:
+        sys.argv = before
+        os.chdir(here)
+        gc.enable()
+        torch.set_num_threads(1)
+        data._loaded.clear()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def ending(how: str, step: int) -> Iterator[None]:
+    """Let runs end at a step as if by a kill, or by a signal."""
+    write = Record.write
+
+    def written(self: Record, measurement: Measurement) -> None:
+        write(self, measurement)
+        if measurement.step >= step:
+            if how == "killed":
+                raise SystemExit(137)
+            stop: Stop = self.training.stop  # type: ignore[attr-defined]
+            stop.asked, stop.number = True, signal.SIGTERM
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Record, "write", written)
+        yield
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, and a sweep whose second and third run are, in every state; and what they come to in the end."""
+    folder = tmp_path_factory.mktemp("stock")
+    for state in RUN_STATES:
+        here = folder / state
+        here.mkdir()
+        first = [*WORDS["sweep"][1][:-1], "seed=0"]
+        assert run("train", here, first).code == 0
+        with ending(state, 14) if state != "finished" else contextlib.nullcontext():
+            run("train", here)
+            run("sweep", here)
+        make_outside(here / OUTSIDE)
+    found = [read_summary(Folder(victim(folder / state))) for state in RUN_STATES]
+    assert [one and one["status"] for one in found] == ["finished", None, "interrupted"]
+    assert all(len(list(f.glob("checkpoint/step-*"))) == 2 for f in folder.glob("killed/outputs/x"))
+    return folder
+
+
+def victim(here: Path) -> Path:
+    """The run of the sweep that is to be damaged."""
+    return next((here / "outputs" / "sweeps" / "s").glob("*seed=1*"))
+
+
+def neighbours(here: Path) -> list[Path]:
+    return sorted(f for seed in (0, 2) for f in (here / "outputs" / "sweeps" / "s").glob(f"*seed={seed}*"))
+
+
+def check(
+    stock: Path,
+    state: str,
+    command: str,
+    harm: Callable[[Path, Path], object],
+    demanded: set[int],
+) -> Result:
+    """Do harm to a run, give the command, and hold everything else against what it was."""
+    with tempfile.TemporaryDirectory() as name:
+        here = Path(name) / "here"
+        shutil.copytree(stock / state, here, symlinks=True)
+        swept = command in ("sweep", "sweep status", "compare")
+        folder = victim(here) if swept else here / "outputs" / "x"
+        harm(folder, here / OUTSIDE)
+        outside, kept = bytes_below(here / OUTSIDE), bytes_below(here)
+        result = run(command, here)
+        assert "Traceback" not in result.err, result.err
+        assert result.code in demanded, (result.code, result.err, result.out)
+        if result.code and not swept:
+            assert result.err.count("\n") == 1, result.err
+        assert bytes_below(here / OUTSIDE) == outside
+        assert not list(Path(name).rglob("*canary*"))
+        assert not list(here.rglob(".*.tmp"))
+        after = bytes_below(here)
+        for path, content in kept.items():
+            if path.endswith(("kept.txt", "model.pt", "junk.safetensors", "mine", "odd\n")):
+                assert after[path] == content, path
+        if result.code and not swept:  # refused: nothing at all has changed but for the lock's file
+            changed = {p for p in kept.keys() | after.keys() if kept.get(p, ()) != after.get(p, ())}
+            assert all(p.endswith((".lock", ".ffn-bench.jsonl")) or ".hydra" in p for p in changed), changed
+        if command == "sweep":
+            for mine, whole in zip(neighbours(here), neighbours(stock / "finished"), strict=True):
+                assert outcome(mine) == outcome(whole)
+        elif command == "train" and result.code == 0:
+            assert (read_summary(Folder(folder)) or {})["status"] == "finished"
+        return result
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """A case that is possible."""
+    command = draw(st.sampled_from(["train", "train", "train", "sweep", "sweep", "status", "sweep status",
+                                    "compare", "landscape", "race"]))  # fmt: skip
+    state = draw(st.sampled_from(RUN_STATES))
+    return draw(
+        st.builds(
+            Case, st.just(command), st.just(state), st.sampled_from(FILES), st.sampled_from([*DAMAGES])
+        ).filter(lambda case: case.possible)
+    )
+
+
+GENERATED = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_what_must_come_of_no_damage(stock: Path) -> None:
+    """The commands themselves work in every state."""
+    for state in RUN_STATES:
+        for command in WORDS:
+            check(stock, state, command, lambda folder, outside: junk_beside(folder), {0})
+
+
+def check_case(stock: Path, case: Case) -> None:
+    demanded = case.demanded()
+    if case.command == "sweep":
+        demanded = {1 if status else 0 for status in demanded}
+    check(stock, case.state, case.command, case.act, demanded)
+
+
+@given(case=cases())
+@settings(GENERATED, max_examples=170)
+def test_a_damaged_file_gets_one_line(stock: Path, case: Case) -> None:
+    check_case(stock, case)
+
+
+OTHERS = st.lists(st.tuples(st.sampled_from(FILES), st.sampled_from([*DAMAGES])), max_size=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", range(6))
+def test_many_damaged_files_get_one_line(stock: Path, seed: int) -> None:
+    @hypothesis.seed(seed)
+    @given(
+        case=cases(),
+        more=st.lists(st.tuples(st.sampled_from(FILES), st.sampled_from([*DAMAGES])), max_size=2),
+    )
+    @settings(GENERATED, derandomize=False, max_examples=500)
+    def one(case: Case, more: list[tuple[str, str]]) -> None:
+        """A damaged file, or several: then at least no traceback, and nothing outside is touched."""
+        others = [replace(case, file=file, damage=damage) for file, damage in more]
+        if not others or not all(other.possible for other in others):
+            check_case(stock, case)
+            return
+
+        def harm(folder: Path, outside: Path) -> None:
+            for one in (case, *others):
+                with contextlib.suppress(OSError, ValueError, StopIteration):
+                    one.act(folder, outside)
+
+        check(stock, case.state, case.command, harm, {0, 1} if case.command == "sweep" else {0, 4})
+
+    one()
+
+
+@pytest.mark.parametrize("change", STATES)
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_checkpoint_of_another_state_is_refused(stock: Path, command: str, change: str) -> None:
+    """Its checksum is right."""
+
+    def harm(folder: Path, outside: Path) -> None:
+        rewrite_checkpoints(folder, STATES[change])
+
+    check(stock, "killed", command, harm, {1 if command == "sweep" else 4})
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link", "a link to nothing", "a pipe"])
+@pytest.mark.parametrize("command", ["sweep", "sweep status", "compare"])
+def test_something_else_in_the_place_of_a_runs_folder(stock: Path, command: str, kind: str) -> None:
+    def harm(folder: Path, outside: Path) -> None:
+        shutil.rmtree(folder)
+        if kind == "a file":
+            folder.write_text("a person's")
+        elif kind == "a pipe":
+            os.mkfifo(folder)
+        else:
+            folder.symlink_to(outside / ("papers" if kind == "a link" else "nothing"))
+
+    check(stock, "killed", command, harm, {1 if command == "sweep" else 0})
