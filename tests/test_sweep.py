@@ -269,3 +269,24 @@ def test_leaderboard_without_validation_ranks_by_test_and_missing_runs_last() ->
     assert [row["settings"]["lr"] for row in rows] == ["0.01", "0.1", "1"]
     assert rows[2]["bad"] == "1 missing"
     assert math.isnan(rows[0]["test"][1])
+
+
+def test_a_sweep_is_of_one_budget(ffn: Command, tmp_path: Path) -> None:
+    """What a command does not sweep over is what the runs have that are there; nothing mixes in silence."""
+    first = ("-m", "name=ext", "data=moons", "seed=0,1")
+    assert ffn(*first, "epochs=2", "optimizer=sgd", "lr=0.1").code == 0
+    for change in (["epochs=3", "lr=0.1"], ["epochs=2", "lr=0.2"], ["batch_size=16", "epochs=2", "lr=0.1"]):
+        result = ffn(*first, "optimizer=sgd", *change)
+        assert result.code == 4, change
+        assert result.err.count("\n") == 1
+        assert "outputs/sweeps/ext: holds runs with" in result.err and "sweep over" in result.err
+    assert len(folders(tmp_path, "ext")) == 2
+    wider = [
+        ["epochs=2", "optimizer=adam", "lr=0.01"],  # another competitor, with a rate of its own
+        ["epochs=2", "optimizer=sgd", "lr=0.1,0.2"],
+        ["epochs=2,3", "optimizer=sgd", "lr=0.1"],
+    ]
+    for keys in wider:
+        result = ffn(*first, *keys)
+        assert result.code == 0, result.err
+    assert ffn("-m", "name=ext", "data=moons", "seed=2", "epochs=2", "optimizer=sgd", "lr=0.1").code == 0
