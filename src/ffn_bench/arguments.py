@@ -26,6 +26,8 @@ def prepare(argv: Sequence[str]) -> list[str]:
     if known.config_path is not None and not Path(known.config_path).is_absolute():
         what = f"{known.config_path!r} is not an absolute path, and Hydra would look for a Python package"
         raise UserError("--config-path", what, f"write {Path(known.config_path).absolute()}")
+    if known.resolve and not (known.cfg or known.help):
+        raise UserError("--resolve", "is of --cfg and --help", "add one of them")
     if known.multirun and (known.cfg or known.info):
         flag = "--cfg" if known.cfg else "--info"
         raise UserError(flag, "shows one run, and -m is many", f"leave out -m, or {flag}")

@@ -48,6 +48,7 @@ RESOLVERS = (
     "python_version", "run_folder", "run_name", "config_groups",
 )  # fmt: skip
 """All that `${name:…}` may call: they compute a text or look a value up."""
+RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
 
 OURS = "hydra_plugins.ffn_bench_launcher."
 LAUNCHERS = (
@@ -239,15 +240,17 @@ class Loader(ConfigLoaderImpl):
             # Nothing of ours runs in there: Hydra stumbles over a defaults list, a package, a key.
             line = (str(e).strip().splitlines() or [""])[0]
             raise UserError("configuration", f"{type(e).__name__}: {line}", "see --help") from e
-        raw = OmegaConf.to_container(cfg, resolve=False)
-        _check(raw, overrides, logs=config_name is not None)
-        if config_name is not None:  # else it is Hydra's own help
-            kind = OmegaConf.get_type(cfg)
-            expected = _command if from_shell else None
-            if kind is None or kind.__module__ != schema.__name__ or expected not in (None, kind):
-                what = "is not a configuration of this command: no /_schema/… of it is in its defaults list"
-                raise UserError(f"--config-name {config_name}", what, "leave it out, and --config-path")
-            _check_run(raw, kind is schema.TrainConfig, run_mode)
+        kind = OmegaConf.get_type(cfg)
+        expected = _command if from_shell else None
+        if config_name is None:  # Hydra's own help
+            kind = None
+        elif kind is None or kind.__module__ != schema.__name__ or expected not in (None, kind):
+            what = "is not a configuration of this command: no /_schema/… of it is in its defaults list"
+            raise UserError(f"--config-name {config_name}", what, "leave it out, and --config-path")
+        _check(OmegaConf.to_container(cfg, resolve=False), kind, run_mode)
+        given = cfg.hydra.overrides
+        if len(given.hydra) + len(given.task) != len(overrides):
+            raise UserError("hydra.overrides", "is what was typed", "leave it as it is")
         return cfg
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
@@ -289,11 +292,11 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 # --- what came out --------------------------------------------------------------------------------------
 
 
-def _check(raw: Any, overrides: Sequence[str], logs: bool) -> None:
+def _check(raw: Any, kind: type | None, run_mode: RunMode) -> None:
     """Raise `UserError` for a composed configuration that names anything to call but what is on the lists.
 
-    `raw` has its interpolations as they are written, so that nothing is resolved. `logs`: whether a job is
-    going to log.
+    `raw` has its interpolations as they are written, so that nothing is resolved; `kind` is its schema, None
+    for Hydra's own help.
     """
     node = raw["hydra"]
     for key in ("", "run", "sweep", "launcher", "sweeper", "hydra_logging", "job_logging", "callbacks", "job",
@@ -301,9 +304,9 @@ def _check(raw: Any, overrides: Sequence[str], logs: bool) -> None:
         value = node[key] if key else node
         if not isinstance(value, dict):
             raise UserError(f"hydra.{key}".strip("."), f"{value!r} are not keys and values", "write them out")
-    for key, kind, known in (("launcher", Launcher, LAUNCHERS), ("sweeper", Sweeper, SWEEPERS)):
+    for key, plugin, known in (("launcher", Launcher, LAUNCHERS), ("sweeper", Sweeper, SWEEPERS)):
         target = _target(node[key])
-        if target not in known and target not in _installed(kind):
+        if target not in known and target not in _installed(plugin):
             what = f"{target!r} is no installed {key}"
             raise UserError(f"hydra.{key}._target_", what, f"choose by name: hydra/{key}=…")
     sampler = node["sweeper"].get("sampler")
@@ -311,14 +314,14 @@ def _check(raw: Any, overrides: Sequence[str], logs: bool) -> None:
         raise UserError("hydra.sweeper.sampler", "is none of Optuna's", "choose by name: random, tpe, …")
     if node["sweeper"].get("custom_search_space") is not None:
         raise UserError("hydra.sweeper.custom_search_space", "names a function to call", "leave it out")
-    allowed = {f"hydra.{key}._target_" for key in ("launcher", "sweeper", "sweeper.sampler")}
-    if node["callbacks"] == CALLBACKS:
-        allowed.add("hydra.callbacks.check_first._target_")
-    _check_keys(raw, "", allowed)
+    if node["callbacks"] != (CALLBACKS if kind is schema.TrainConfig else {}):
+        raise UserError("hydra.callbacks", "are the command's own", "leave them as they are")
+    places = ("callbacks.check_first", "launcher", "sweeper", "sweeper.sampler")
+    _check_nodes(raw, "", {f"hydra.{place}._target_" for place in places})
     _check_printable(node["launcher"], "hydra.launcher")
     for key, options in (("hydra_logging", ("default", "disabled")), ("job_logging", ("disabled", "stdout"))):
         quiet = "root" in node[key] and node[key]["root"] is None  # Hydra then leaves logging alone
-        if not quiet and (logs or key == "hydra_logging") and node[key] not in _shipped(key, options):
+        if not quiet and (kind or key == "hydra_logging") and node[key] not in _shipped(key, options):
             todo = f"use one of: none, {', '.join(options)}"
             raise UserError(f"hydra/{key}", "opens files or calls what it names", todo)
     if node["output_subdir"] not in (".hydra", None):
@@ -328,17 +331,8 @@ def _check(raw: Any, overrides: Sequence[str], logs: bool) -> None:
         if not ENVIRONMENT.fullmatch(str(name)):
             what = f"{name!r} is not one of the variables that jobs are given"
             raise UserError("hydra.job.env_set", what, "set it in the shell that starts the command")
-    if len(node["overrides"]["hydra"]) + len(node["overrides"]["task"]) != len(overrides):
-        raise UserError("hydra.overrides", "is what was typed", "leave it as it is")
-
-
-def _check_run(raw: Any, trains: bool, run_mode: RunMode) -> None:
-    """Raise `UserError` where the callbacks are not a command's own, or a sweep would take no locks."""
-    node = raw["hydra"]
-    if node["callbacks"] != (CALLBACKS if trains else {}):
-        raise UserError("hydra.callbacks", "are the command's own", "leave them as they are")
     launcher, sweeper = (node[key]["_target_"] for key in ("launcher", "sweeper"))
-    sweeps = trains and run_mode == RunMode.MULTIRUN
+    sweeps = kind is schema.TrainConfig and run_mode == RunMode.MULTIRUN
     if sweeps and sweeper != SWEEPERS[0] and launcher not in LAUNCHERS[:2]:
         what = "does not lock the runs of this hydra/sweeper"
         raise UserError("hydra/launcher", what, "use hydra/launcher=batched or sequential")
@@ -359,17 +353,28 @@ def _shipped(group: str, options: Sequence[str]) -> list[Any]:
     return [yaml.safe_load((folder / f"{option}.yaml").read_text("utf-8")) for option in options]
 
 
-def _check_keys(node: Any, path: str, allowed: set[str]) -> None:
-    """Raise `UserError` for a key that asks to be called, wherever it is, but for `allowed` places."""
+def _check_nodes(node: Any, path: str, allowed: set[str]) -> None:
+    """Raise `UserError` for a key that asks to be called, but for `allowed` places, or a resolver that is not
+    on the list. (A name that is put together is refused when it is looked up.)"""
     if isinstance(node, dict):
         for key, value in node.items():
             here = f"{path}.{key}" if path else str(key)
             if CALLS.fullmatch(str(key)) and here not in allowed:
                 raise UserError(here, f"{str(key)!r} is not taken from a configuration", "choose by name")
-            _check_keys(value, here, allowed)
+            _check_nodes(value, here, allowed)
     elif isinstance(node, list):
         for k, value in enumerate(node):
-            _check_keys(value, f"{path}.{k}", allowed)
+            _check_nodes(value, f"{path}.{k}", allowed)
+    elif isinstance(node, str):
+        for name in RESOLVER.findall(node):
+            if name not in RESOLVERS:
+                raise unlisted(name, path)
+
+
+def unlisted(name: str, key: str) -> UserError:
+    """The mistake of a resolver that is not on the list."""
+    todo = f"use one of: {', '.join(RESOLVERS)}"
+    return UserError(key or "configuration", f"resolver {name!r} is not on the list", todo)
 
 
 def _check_printable(node: Any, path: str) -> None:
@@ -397,7 +402,8 @@ def _environment(name: str, *default: Any, _node_: Node) -> str | None:
         if not default:
             raise KeyError(f"environment variable {name!r} is not set")
         return None if default[0] is None else str(default[0])
-    key = _node_._get_full_key(None) or "a choice"
+    key = _node_._get_full_key(None)
+    key = "a defaults list" if not key or key.startswith("_dummy_") else key  # where Hydra resolves choices
     if (key, name) not in _told:
         _told.add((key, name))
         from ffn_bench.cli import command_name

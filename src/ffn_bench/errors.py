@@ -120,10 +120,9 @@ def _bad_value(error: BaseException) -> UserError:
     if "type hint 'Union[int, str]'" in what:
         return UserError(key, what.partition(" of type")[0].lower() + " is no whole number", "or write full")
     if isinstance(error, UnsupportedInterpolationType):
-        from ffn_bench.composition import RESOLVERS
+        from ffn_bench.composition import unlisted
 
-        what = f"resolver {what.rpartition(' ')[2]!r} is not on the list"
-        return UserError(key or "configuration", what, f"use one of: {', '.join(RESOLVERS)}")
+        return unlisted(what.rpartition(" ")[2], key)
     if isinstance(error, InterpolationResolutionError):
         return UserError(
             key or "configuration", f"an interpolation fails: {what}", "name a key that is there"
