@@ -33,7 +33,7 @@ from conftest import Command, Result, call
 from ffn_bench import composition, config
 from ffn_bench.cli import config_folder
 from ffn_bench.errors import UserError
-from ffn_bench.numbers import REAL, misread
+from ffn_bench.notation import REAL, misread
 
 # --- what is called: each leaves a mark in the working directory ------------------------------------------
 
@@ -156,7 +156,9 @@ SCALARS = {
     "lr: 1e400": "infinity", "lr: 1e-400": "as 0", "epochs: '010'": "epochs", "lr: '1_0'": "lr",
     "epochs: ' 8'": "epochs", "epochs: .inf": "epochs", "name: 1e3": "name", "name: true": "name",
     "data: {name: 0.10}": "data.name", "off: 1": "off", "? [a]\n: 1": "line", "lr: 0.1\nlr: 0.2": "twice",
-    "lr: !!python/name:os.mkdir": "python", "lr:\t0.1\n\tx: 1": "line", "epochs: +5": "+5",
+    "lr: !!python/name:os.mkdir": "python",
+    "epochs: !!int '010'": "octal",
+    "force: !!bool 'yes'": "yes", "name: !!null x": "null", "name: !!binary eA==": "binary", "lr:\t0.1\n\tx: 1": "line", "epochs: +5": "+5",
     f"seed: {'9' * 5000}": "5,000", "lr: {a: &a [*a]}": "itself", "defaults: 5": "defaults",
     "defaults: [1]": "defaults", "defaults: [{a: 1}]": "defaults", "defaults: [{a: b, c: d}]": "defaults",
     "defaults: [../../../x]": "leaves", "defaults: [/experiment/../x]": "leaves",

@@ -41,7 +41,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ffn_bench import schema, yaml_files
 from ffn_bench.errors import UserError
-from ffn_bench.numbers import REAL, WHOLE, misread
+from ffn_bench.notation import REAL, WHOLE, misread
 
 RESOLVERS = (
     "oc.env", "oc.select", "oc.dict.keys", "oc.dict.values", "oc.deprecated", "now", "hydra",
