@@ -158,7 +158,8 @@ SCALARS = {
     "data: {name: 0.10}": "data.name", "off: 1": "off", "? [a]\n: 1": "line", "lr: 0.1\nlr: 0.2": "twice",
     "lr: !!python/name:os.mkdir": "python",
     "epochs: !!int '010'": "octal",
-    "force: !!bool 'yes'": "yes", "name: !!null x": "null", "name: !!binary eA==": "binary", "lr:\t0.1\n\tx: 1": "line", "epochs: +5": "+5",
+    "force: !!bool 'yes'": "yes", "name: !!null x": "null",
+    "name: !!binary eA==": "binary", "lr:\t0.1\n\tx: 1": "line", "epochs: +5": "+5",
     f"seed: {'9' * 5000}": "5,000", "lr: {a: &a [*a]}": "itself", "defaults: 5": "defaults",
     "defaults: [1]": "defaults", "defaults: [{a: 1}]": "defaults", "defaults: [{a: b, c: d}]": "defaults",
     "defaults: [../../../x]": "leaves", "defaults: [/experiment/../x]": "leaves",
@@ -394,7 +395,9 @@ def test_odd_scalars_of_files(prepared: Command, text: str) -> None:
      "model.hidden=[010]", "model.hidden=[1_0]", "optimizer.betas=[0.9,1_0e-2]", "name=1e3", "name=0.10",
      "name=true", "name=1_0", "data.split_seed=0o7"],
 )  # fmt: skip
-@pytest.mark.parametrize("flags", [[], ["-m", "l2=0,1"]], ids=["run", "sweep"])
+@pytest.mark.parametrize(
+    "flags", [[], pytest.param(["-m", "l2=0,1"], marks=pytest.mark.slow)], ids=["run", "sweep"]
+)
 def test_odd_scalars_of_the_command_line(prepared: Command, argument: str, flags: list[str]) -> None:
     before = contents(Path())
     assert_refused(prepared(*flags, argument, "data=digits"), before, argument.partition("=")[0])
