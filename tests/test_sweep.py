@@ -202,7 +202,7 @@ def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pyte
         "model": ["lecture", "linear"],
         "seed": ["0", "7"],
         "lr": ["1e-3", "0.1"],
-        "+hydra.job.env_set.A": ["b"],
+        "+hydra.job.env_set.OMP_NUM_THREADS": ["1"],
         "data.val_fraction": ["0", "0.2"],
     }
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):

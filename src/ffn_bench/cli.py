@@ -19,11 +19,14 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import __version__, arguments, config, errors, runs
+from ffn_bench import __version__, arguments, composition, config, errors, runs
 
 
-def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Compose conf/<config_name>.yaml with the command line and hand it to `task`; a mistake ends it all."""
+def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None:
+    """Compose conf/<config_name>.yaml, whose keys `node` types, with the command line and hand it to `task`.
+
+    A mistake ends it all.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
@@ -39,7 +42,8 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         sys.argv[1:] = arguments.prepare(sys.argv[1:])
         register_plugins(sys.argv[1:])
         decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
-        decorate(task)()
+        with composition.guarded(node):
+            decorate(task)()
 
 
 def run_analysis(
@@ -65,7 +69,7 @@ def run_analysis(
         if {"-m", "--multirun"} & set(sys.argv):
             raise errors.UserError("-m", "there is nothing to sweep", f"write {several}")
     sys.argv[1:] = [rewrite(argument) for argument in sys.argv[1:]]
-    run(name, handed)
+    run(name, node, handed)
 
 
 def command_name() -> str:

@@ -102,7 +102,12 @@ def _bad_override(override: str, message: str) -> UserError:
 
 
 def _bad_value(error: BaseException) -> UserError:
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        InterpolationResolutionError,
+        UnsupportedInterpolationType,
+    )
 
     key = str(getattr(error, "full_key", "") or "")
     what = _first_line(str(getattr(error, "msg", "") or error))
@@ -114,6 +119,10 @@ def _bad_value(error: BaseException) -> UserError:
         return UserError(key, "cannot be null", f"give a value: {key}=…")
     if "type hint 'Union[int, str]'" in what:
         return UserError(key, what.partition(" of type")[0].lower() + " is no whole number", "or write full")
+    if isinstance(error, UnsupportedInterpolationType):
+        from ffn_bench.composition import unlisted
+
+        return unlisted(what.rpartition(" ")[2], key)
     if isinstance(error, InterpolationResolutionError):
         return UserError(
             key or "configuration", f"an interpolation fails: {what}", "name a key that is there"

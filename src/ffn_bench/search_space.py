@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -15,7 +14,6 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from ffn_bench.arguments import check_yaml
 from ffn_bench.errors import UserError
 
 REPEATS = 1000
@@ -116,9 +114,6 @@ def read_space(loader: ConfigLoader, option: str) -> dict[str, Any]:
         found = repository.load_config(f"search_space/{name}")
         if found is None:
             continue
-        source = next(s for s in repository.get_sources() if s.is_config(f"search_space/{name}"))
-        if source.scheme() == "file":
-            check_yaml(Path(source.path) / f"search_space/{name}.yaml")
         content = OmegaConf.to_container(found.config)
         if not isinstance(content, dict) or not content:
             raise UserError(f"search_space/{name}", "holds no key: values lines", "write lr: interval(…)")

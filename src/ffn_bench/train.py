@@ -258,7 +258,7 @@ def _task(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """The console script `ffn-train`."""
-    cli.run("config", _task)
+    cli.run("config", schema.TrainConfig, _task)
 
 
 if __name__ == "__main__":
