@@ -36,7 +36,8 @@ def when(condition: Callable[[Tensor, Tensor, int], Any], of: Callable[[Tensor],
 
 
 def unit(g: Tensor) -> Tensor:
-    return g / g.norm()
+    normed: Tensor = g / g.norm()
+    return normed
 
 
 def averaged(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
@@ -261,7 +262,7 @@ def test_a_rule_whose_scope_is_no_word_is_refused(offer: Callable[[Rule], None])
 
 
 def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], None], ffn: Command) -> None:
-    """The issue's example: 83.7 % alone, 77.8 % beside one other run, 35.9 % beside 29."""
+    """It once had 83.7 % alone, 77.8 % beside one other run, 35.9 % beside 29."""
     offer(TENSORWISE["norm"])
     common = ["optimizer=theirs", "epochs=3", "lr=0.02"]
 
@@ -277,7 +278,7 @@ def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], Non
         (first,) = (
             folder
             for folder in Path("outputs/sweeps", name).glob("*/")
-            if "seed: 0\n" in (folder / ".hydra" / "config.yaml").read_text()
+            if json.loads((folder / "run.json").read_text())["config"]["seed"] == 0
         )
         assert accuracy(first) == alone
 
