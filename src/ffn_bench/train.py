@@ -189,9 +189,10 @@ def begin(cfg: DictConfig) -> runs.Lock:
     """
     from ffn_bench import console
 
+    run = config.parse(cfg)
     if not cfg.hydra.run.dir:
         raise UserError("hydra.run.dir", "is empty", "name a folder")
-    run, folder = config.parse(cfg), Path(cfg.hydra.run.dir)
+    folder = Path(cfg.hydra.run.dir)
     if run.force and (folder / "run.json").exists() and not run.status:
         folder = runs.another_folder(folder)
         cfg.hydra.run.dir = str(folder)
