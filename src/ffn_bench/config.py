@@ -184,14 +184,13 @@ def set_values(config: TrainConfig, values: dict[tuple[str, ...], Any]) -> Train
     groups: dict[str, dict[str, Any]] = {}
     for path, value in values.items():
         (groups.setdefault(path[0], {}) if path[1:] else top)[path[-1]] = value
+    top = {key: fitted(value, _hints(TrainConfig)[key], key) for key, value in top.items()}
     for group, keys in groups.items():
         old = getattr(config, group)
         hints = _hints(type(old))
         fitting = {key: fitted(value, hints[key], f"{group}.{key}") for key, value in keys.items()}
         new = dataclasses.replace(old, **fitting)
         top[group] = old if repr(new) == repr(old) else new  # 1 and 1.0 are equal, and not the same
-    hints = _hints(TrainConfig)
-    top |= {key: fitted(value, hints[key], key) for key, value in top.items() if key not in groups}
     config = dataclasses.replace(config, **top)
     check(config)
     return config

@@ -11,12 +11,12 @@ import importlib.metadata
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import torch
 from torch import Tensor
 
-from ffn_bench.config import one_of
+from ffn_bench.config import fitted, one_of
 from ffn_bench.curvature import Newton
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.rules import RULES, Rule, RuleOptimizer, apart, impure
@@ -138,6 +138,8 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
                 f"{found.__name__} has no such argument{nearest(key, known)}",
                 f"it takes: {', '.join(known)}",
             )
+        if isinstance(config, TorchOptimizerConfig) and key != "lr":
+            fitted(arguments[key], get_type_hints(found.__init__).get(key, Any), f"optimizer.options.{key}")
     if "fused" in accepted and not {"fused", "foreach", "differentiable", "capturable"} & arguments.keys():
         # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
         on_cpu = all(p.device.type == "cpu" for p in parameters)
