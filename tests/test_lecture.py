@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from conftest import files_below
+from ffn_bench import config
 from ffn_bench.cli import config_folder
 from ffn_bench.lecture import command
 from ffn_bench.lecture.command import chosen
@@ -27,7 +28,7 @@ TOPICS = [topic.name for topic in chosen("all")]
 
 def composed(*overrides: str) -> DictConfig:
     store = ConfigStore.instance()
-    store.store(group="_schema", name="lecture", node=LectureConfig, package="_global_")
+    store.store(group="_schema", name="lecture", node=config.untyped(LectureConfig), package="_global_")
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         return compose("lecture", list(overrides))
 

@@ -34,7 +34,7 @@ from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.inplace import InPlace, in_place
 from ffn_bench.metrics import Measurement
 from ffn_bench.network import ACTIVATIONS, FFN, forward
-from ffn_bench.rules import RULES, Rule, State
+from ffn_bench.rules import State, first_state
 from ffn_bench.schema import TorchOptimizerConfig, TrainConfig, count_parameters
 from ffn_bench.stop import Stop
 
@@ -59,16 +59,7 @@ def why_not(run: TrainConfig) -> str | None:
         return f"optimizer=torch is torch.optim's {name}, which trains one network"
     if name in FULL_BATCH_ONLY and name != "gd":
         return f"{name} looks at the loss several times a step"
-    if _rule(name) is None:
-        return f"{name} is a class that trains one network"
-    return None
-
-
-def _rule(name: str) -> Rule | None:
-    if name in RULES:
-        return RULES[name]
-    found = optim.plugin(name)
-    return found if isinstance(found, Rule) else None
+    return optim.by_itself(run.optimizer)
 
 
 def group_key(run: TrainConfig) -> tuple[Any, ...]:
@@ -206,17 +197,21 @@ class Segment:
 
 
 def _segment_key(run: TrainConfig) -> tuple[Any, ...]:
-    """Runs with equal keys share a rule and which of its terms there are."""
-    rule = _rule(run.optimizer.name)
+    """Runs with equal keys share a rule and which of its terms there are; with a rule as it is, all settings
+    but the learning rate."""
+    rule = optim.rule_of(run.optimizer)
     assert rule is not None
+    as_it_is = in_place(rule).as_it_is
     shape: list[Any] = []
     for key, value in sorted(run.optimizer.hyperparameters().items()):
         numbers = value if isinstance(value, (tuple, list)) else (value,)
-        if all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
+        if as_it_is and key == "lr":
+            continue
+        if not as_it_is and all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
             shape.append((key, *(n == 0 for n in numbers)))
         else:
             shape.append((key, repr(value)))
-    return id(rule.update), repr(shape)
+    return id(rule.update), id(rule.init), repr(shape)
 
 
 def _columns(values: Sequence[Any]) -> Any:
@@ -334,12 +329,13 @@ class Tile:
         for _, group in itertools.groupby(self._places, key=lambda row: _segment_key(row.run)):
             members = list(group)
             part = slice(members[0].place, members[-1].place + 1)
-            rule = _rule(members[0].run.optimizer.name)
+            rule = optim.rule_of(members[0].run.optimizer)
             assert rule is not None
             settings = [row.run.optimizer.hyperparameters() for row in members]
             hyper = {key: _columns([s[key] for s in settings]) for key in settings[0]}
             if states is None:
-                state = rule.init(θ[part], {key: self._tensor(value) for key, value in hyper.items()})
+                columns = {key: self._tensor(value) for key, value in hyper.items()}
+                state = first_state(rule, θ[part], columns)
             else:
                 state = {key: torch.stack([s[key] for s in states[part]]) for key in states[part.start]}
             mine = (self.θ[part], self._g[part], self._spare[part])
@@ -375,10 +371,11 @@ class Tile:
     def _prepare_step(self) -> list[Callable[[], None]]:
         """`_backward` and `_update` as they are run: plainly, compiled, as CUDA graphs."""
         functions: list[Callable[[], None]] = [self._backward, self._update]
+        fixed = 1 if any(s.rule.as_it_is for s in self._segments) else 2
         if self._compiled:
-            functions = [torch.compile(function, dynamic=False) for function in functions]
+            functions[:fixed] = [torch.compile(function, dynamic=False) for function in functions[:fixed]]
         if self.device.type == "cuda":
-            functions = [_Captured(function) for function in functions]
+            functions[:fixed] = [_Captured(function) for function in functions[:fixed]]
         return functions
 
     def _backward(self) -> None:
@@ -424,6 +421,8 @@ class Tile:
         for s in self._segments:
             if s.now is not None and s.ahead is not None:
                 s.now.copy_(s.ahead[self.step - self._chunk_begins])
+            if s.rule.as_it_is:
+                s.c["t"] = self.step + 1
 
     # --- the loop ---------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import field
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +37,8 @@ from ffn_bench.schema import (
     TrainConfig,
 )
 
+T = TypeVar("T")
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64")
 GRADIENTS = ("autograd", "manual")
@@ -54,10 +56,23 @@ FULL_BATCH_ONLY = {
 def register() -> None:
     """Put the schema where Hydra's defaults lists find it: `/_schema/train`, `/_schema/<group>/<kind>`."""
     store = ConfigStore.instance()
-    store.store(group="_schema", name="train", node=TrainConfig, package="_global_")
+    store.store(group="_schema", name="train", node=untyped(TrainConfig), package="_global_")
     for group, kinds in SCHEMA.items():
         for kind, node in kinds.items():
-            store.store(group=f"_schema/{group}", name=kind, node=node)
+            store.store(group=f"_schema/{group}", name=kind, node=untyped(node))
+
+
+@functools.cache
+def untyped(node: type) -> type:
+    """A schema whose keys OmegaConf knows and whose values it takes as they come.
+
+    By their types it would make true of 7, 10 of "010" and text of a list; `typed` says what they may be.
+    """
+    keys = [
+        (f.name, Any, field(default=f.default, default_factory=f.default_factory))
+        for f in dataclasses.fields(node)
+    ]
+    return dataclasses.make_dataclass(node.__name__, keys, namespace={"__typed__": node})
 
 
 def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
@@ -65,7 +80,7 @@ def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
     if name in SCHEMA["optimizer"]:
         return
     node = _plugin_config(defaults)
-    ConfigStore.instance().store(group="optimizer", name=name, node=node(name=name))
+    ConfigStore.instance().store(group="optimizer", name=name, node=untyped(node)(name=name))
     SCHEMA["optimizer"][name] = node
 
 
@@ -84,31 +99,80 @@ def _plugin_config(defaults: dict[str, Any]) -> type:
 def parse(cfg: DictConfig) -> TrainConfig:
     """The composed configuration as plain typed values, checked.
 
-    Raises `UserError` where a value is missing, out of its bounds or at odds with another one, and
-    OmegaConf's own errors (which `errors.explain` turns into one line) where an interpolation fails.
+    Raises `UserError` where a value is missing, of the wrong type, out of its bounds or at odds with another
+    one, and OmegaConf's own errors (which `errors.explain` turns into one line) where an interpolation fails.
     """
-    fields = [spec.name for spec in dataclasses.fields(TrainConfig)]
-    if extra := [str(key) for key in cfg if key not in (*fields, "hydra")]:
-        raise UserError(
-            extra[0], f"no such key{nearest(extra[0], fields)}", f"keys here: {', '.join(fields)}"
-        )
-    values: dict[str, Any] = {}
-    for key in sorted(fields, key=GROUPS.__contains__):  # plain keys first: groups refer to them
-        if OmegaConf.is_missing(cfg, key) or (key in GROUPS and cfg[key] is None):
-            raise UserError(key, "has no value", f"give one: {key}=…")
-        if key not in GROUPS:
-            values[key] = cfg[key]
-            continue
-        for path in sorted(OmegaConf.missing_keys(cfg[key])):
-            raise UserError(path, "has no value", f"give one: {path}=…")
-        values[key] = OmegaConf.to_object(cfg[key])
-        known = [spec.name for spec in dataclasses.fields(values[key])]
-        if extra := [str(name) for name in cfg[key] if name not in known]:
-            path = f"{key}.{extra[0]}"
-            raise UserError(path, f"no such key{nearest(extra[0], known)}", f"keys here: {', '.join(known)}")
-    config = TrainConfig(**values)
+    config = typed(cfg, TrainConfig)
     check(config)
     return config
+
+
+def typed(cfg: DictConfig, node: type[T], within: str = "") -> T:
+    """A composed configuration as the dataclass that describes it. Every value is what was given: only a
+    whole number becomes a float, or text, where one is wanted. `within` is where `cfg` lies: `data.`.
+
+    Raises as `parse` does.
+    """
+    hints = _hints(node)
+    for key in map(str, cfg):
+        if key not in hints and (within or key != "hydra"):
+            path = f"{within}{key}"
+            raise UserError(path, f"no such key{nearest(key, hints)}", f"keys here: {', '.join(hints)}")
+    groups_last = sorted(hints, key=GROUPS.__contains__)  # they refer to plain keys
+    return node(**{key: _value(cfg, key, hints[key], f"{within}{key}") for key in groups_last})
+
+
+def check_plain_keys(cfg: DictConfig) -> None:
+    """Raise `UserError` where a key of a run outside its groups is of the wrong type."""
+    for key, hint in _hints(TrainConfig).items():
+        if key not in GROUPS:
+            _value(cfg, key, hint, key)
+
+
+def _value(cfg: DictConfig, key: str, hint: Any, path: str) -> Any:
+    if OmegaConf.is_missing(cfg, key) or (dataclasses.is_dataclass(hint) and cfg[key] is None):
+        raise UserError(path, "has no value", f"give one: {path}=…")
+    value = cfg[key]
+    if dataclasses.is_dataclass(hint):
+        kind = getattr(OmegaConf.get_type(value), "__typed__", None)
+        if kind is None:
+            todo = f"begin its file with defaults: [/_schema/{key}/…@_here_]"
+            raise UserError(path, "is of no known kind", todo)
+        return typed(value, kind, f"{path}.")
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return fitted(value, hint, path)
+
+
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+
+
+def fitted(value: Any, hint: Any, path: str) -> Any:
+    """A value as a key's type has it. Raises `UserError` where it is of another type."""
+    try:
+        return _as(value, hint)
+    except TypeError:
+        shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+        todo = "quote it" if hint in (str, str | None) and isinstance(value, (bool, float)) else "change it"
+        raise UserError(path, f"{shown} is not {in_words(hint)}", todo) from None
+
+
+def in_words(hint: Any) -> str:
+    """What a value of a type is, in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(in_words(kind) for kind in inner)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin is list:
+        return f"a list, of each element {in_words(inner[0])}" if inner[0] is not Any else "a list"
+    if origin is tuple:
+        return f"a list of {'two' if len(inner) == 2 else len(inner)} values, each {in_words(inner[0])}"
+    if origin is dict:
+        return "a table of keys and values"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+    return words.get(hint, str(hint))
 
 
 def set_values(config: TrainConfig, values: dict[tuple[str, ...], Any]) -> TrainConfig:
@@ -120,9 +184,12 @@ def set_values(config: TrainConfig, values: dict[tuple[str, ...], Any]) -> Train
     groups: dict[str, dict[str, Any]] = {}
     for path, value in values.items():
         (groups.setdefault(path[0], {}) if path[1:] else top)[path[-1]] = value
+    top = {key: fitted(value, _hints(TrainConfig)[key], key) for key, value in top.items()}
     for group, keys in groups.items():
         old = getattr(config, group)
-        new = dataclasses.replace(old, **keys)
+        hints = _hints(type(old))
+        fitting = {key: fitted(value, hints[key], f"{group}.{key}") for key, value in keys.items()}
+        new = dataclasses.replace(old, **fitting)
         top[group] = old if repr(new) == repr(old) else new  # 1 and 1.0 are equal, and not the same
     config = dataclasses.replace(config, **top)
     check(config)
@@ -135,8 +202,9 @@ def check(config: TrainConfig) -> None:
     Raises `UserError` at the first fault.
     """
     for path, value in flatten(config).items():
-        if isinstance(value, float) and not math.isfinite(value) and path != "optimizer.lr":
-            raise UserError(path, f"{value} is not a finite number", "give a finite one")
+        for number in _numbers(value) if path != "optimizer.lr" else ():
+            if not math.isfinite(number):
+                raise UserError(path, f"{number} is not a finite number", "give a finite one")
         if isinstance(value, str) and not value.strip(" "):
             raise UserError(path, "is empty", f"give a value: {path}=…")
 
@@ -151,9 +219,7 @@ def check(config: TrainConfig) -> None:
         at_least(getattr(config, key), 1, key)
     check_seed(config.seed, "seed")
     at_least(config.l2, 0.0, "l2")
-    if isinstance(config.batch_size, str):
-        one_of(config.batch_size, ("full",), "batch_size", also="a whole number")
-    else:
+    if config.batch_size != "full":
         at_least(config.batch_size, 1, "batch_size")
     at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
     at_least(config.log_curvature, 0, "log_curvature")
@@ -184,6 +250,15 @@ def check(config: TrainConfig) -> None:
             f"{config.batch_size} does not go with optimizer={config.optimizer.name}: {reason}",
             "use batch_size=full",
         )
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The floats in a value, its lists and tables."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
 
 
 def check_name(name: str | None) -> None:
@@ -321,11 +396,12 @@ def at_least(value: float, bound: float, key: str, *, open_bound: bool = False) 
         raise UserError(key, f"{value:g} is too small", f"use a number {relation} {bound:g}")
 
 
-def one_of(value: str, allowed: tuple[str, ...], key: str, also: str = "") -> None:
+def one_of(value: str, allowed: tuple[str, ...], key: str) -> None:
     """Raise `UserError`, with the nearest right name, unless `value` is one of `allowed`."""
     if value not in allowed:
-        choices = ", ".join((*allowed, also) if also else allowed)
-        raise UserError(key, f"{value!r} is not known{nearest(value, allowed)}", f"use one of: {choices}")
+        raise UserError(
+            key, f"{value!r} is not known{nearest(value, allowed)}", f"use one of: {', '.join(allowed)}"
+        )
 
 
 # --- a configuration as flat keys -----------------------------------------------------------------------
@@ -409,9 +485,17 @@ def _as(value: Any, hint: Any) -> Any:
             raise TypeError
         kinds = inner if origin is tuple else inner * len(value)
         return [_as(v, kind) for v, kind in zip(value, kinds, strict=True)]
-    if hint is float and type(value) is int:
+    if origin is dict and type(value) is dict and inner[0] is str:
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError
+        return {key: _as(v, inner[1]) for key, v in value.items()}
+    if origin is Literal and value in inner:
+        return value
+    if hint is float and type(value) is int and abs(value) < 2**1000:
         return float(value)
-    if type(value) is (origin or hint):
+    if hint is str and type(value) is int:
+        return str(value)
+    if type(value) is hint or (hint is NoneType and value is None):
         return value
     raise TypeError
 

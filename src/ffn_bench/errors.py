@@ -111,14 +111,6 @@ def _bad_value(error: BaseException) -> UserError:
 
     key = str(getattr(error, "full_key", "") or "")
     what = _first_line(str(getattr(error, "msg", "") or error))
-    if "is not a ListConfig" in what:
-        return UserError(
-            key, "is not a list", f"write {key}=[64,32]" if "hidden" in key else f"write {key}=[…]"
-        )
-    if "is not Optional" in what:
-        return UserError(key, "cannot be null", f"give a value: {key}=…")
-    if "type hint 'Union[int, str]'" in what:
-        return UserError(key, what.partition(" of type")[0].lower() + " is no whole number", "or write full")
     if isinstance(error, UnsupportedInterpolationType):
         from ffn_bench.composition import unlisted
 

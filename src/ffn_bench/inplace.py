@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffn_bench.rules import RULES, Rule, State, Update
+from ffn_bench.rules import RULES, Rule, State, Update, advance
 
 Coefficients = Mapping[str, Any]
 
@@ -30,6 +30,9 @@ class InPlace:
 
     coefficients: Callable[[Mapping[str, Any], Any], dict[str, Any]]
     step: Callable[[Tensor, Tensor, State, Coefficients, Tensor], None]
+    as_it_is: bool = False
+    """Whether it is a rule's own update: then the coefficients have t, a number, and the step can be neither
+    compiled nor captured."""
 
 
 def root(x: Tensor, out: Tensor) -> Tensor:
@@ -255,29 +258,19 @@ def _radam(θ: Tensor, g: Tensor, state: State, c: Coefficients, spare: Tensor) 
 
 
 def _as_it_is(rule: Rule) -> InPlace:
-    """A rule that has no version here, such as another package's: its own update, on columns."""
+    """A rule that has no version here, such as another package's: its own update, on rows.
+
+    It finds what it finds alone, numbers, but for the learning rate, which is a column even of equal ones: a
+    run's bits must not depend on its company.
+    """
 
     def coefficients(h: Mapping[str, Any], t: Any) -> dict[str, Any]:
-        # A hyper-parameter of several numbers travels as several.
-        flat: dict[str, Any] = {"t": t}
-        for key, value in h.items():
-            several = isinstance(value, tuple)
-            flat |= {(key, k): v for k, v in enumerate(value)} if several else {key: value}
-        return flat
+        return {**h, "lr": h["lr"] + np.zeros_like(t)}
 
     def step(θ: Tensor, g: Tensor, state: State, c: Coefficients, spare: Tensor) -> None:
-        hyper: dict[str, Any] = {}
-        for key, value in c.items():
-            if isinstance(key, tuple):
-                hyper[key[0]] = (*hyper.get(key[0], ()), value)
-            else:
-                hyper[key] = value
-        updated, new_state = rule.update(g, state, θ, hyper, hyper.pop("t"))
-        θ.copy_(updated)
-        for name, value in new_state.items():
-            state[name].copy_(value)
+        advance(rule, θ, g, state, c, c["t"])
 
-    return InPlace(coefficients, step)
+    return InPlace(coefficients, step, as_it_is=True)
 
 
 _IN_PLACE: dict[Update, InPlace] = {

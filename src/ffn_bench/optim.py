@@ -12,16 +12,17 @@ import importlib.metadata
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import torch
 from torch import Tensor
 
-from ffn_bench.config import one_of
+from ffn_bench.config import fitted, one_of
 from ffn_bench.curvature import Newton
 from ffn_bench.errors import UserError, nearest
-from ffn_bench.rules import RULES, Rule, RuleOptimizer
+from ffn_bench.rules import RULES, Rule, RuleOptimizer, apart, impure
 from ffn_bench.schema import (
+    OURS,
     CosineConfig,
     InverseTimeConfig,
     OptimizerConfig,
@@ -75,6 +76,40 @@ def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
     return None
 
 
+def rule_of(config: OptimizerConfig) -> Rule | None:
+    """The rule behind an optimizer; None where it has none."""
+    if isinstance(config, TorchOptimizerConfig):
+        return None
+    if config.name in RULES or config.name in OPTIMIZERS:
+        return RULES.get(config.name)
+    found = plugin(config.name)
+    return found if isinstance(found, Rule) else None
+
+
+def by_itself(config: OptimizerConfig) -> str | None:
+    """Why an optimizer trains one run at a time, or None where its rule takes many as rows.
+
+    Raises `UserError` for a rule of another package that is not what it says it is.
+    """
+    rule = rule_of(config)
+    if rule is None:
+        return f"{config.name} is a class that trains one network"
+    if config.name in RULES:
+        return None
+    if rule.scope not in (None, "element", "tensor"):
+        raise UserError("optimizer", f"{config.name}: scope {rule.scope!r} is not known", "mend that package")
+    hyper = config.hyperparameters()
+    if fault := impure(rule, hyper):
+        raise UserError("optimizer", f"{config.name} {fault}", "mend that package")
+    if rule.scope == "tensor":
+        return f"{config.name} is not elementwise"
+    fault = apart(rule, hyper)
+    if fault and rule.scope == "element":
+        what = f"{config.name} is not elementwise, as its package says: it {fault}"
+        raise UserError("optimizer", what, "let that package say scope='tensor'")
+    return f"{config.name} {fault}" if fault else None
+
+
 def plugin_defaults(name: str) -> dict[str, Any]:
     """The hyper-parameters of a plugin and their defaults, `lr` apart."""
     found = plugin(name)
@@ -104,6 +139,8 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
                 f"{found.__name__} has no such argument{nearest(key, known)}",
                 f"it takes: {', '.join(known)}",
             )
+        if isinstance(config, TorchOptimizerConfig) and key != "lr":
+            fitted(arguments[key], get_type_hints(found.__init__).get(key, Any), f"optimizer.options.{key}")
     if "fused" in accepted and not {"fused", "foreach", "differentiable", "capturable"} & arguments.keys():
         # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
         on_cpu = all(p.device.type == "cpu" for p in parameters)
@@ -149,6 +186,8 @@ def check_optimizer(config: OptimizerConfig) -> None:
 
     Raises `UserError`.
     """
+    if rule_of(config) is not None:
+        by_itself(config)
     weight = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = build_optimizer(config, [weight])
 
@@ -162,7 +201,9 @@ def check_optimizer(config: OptimizerConfig) -> None:
     try:
         closure()  # some optimizers call it, others take the gradient that is there
         optimizer.step(closure)
-    except (RuntimeError, ValueError, TypeError) as e:
+    except Exception as e:
+        if type(config) in OURS and not isinstance(e, (RuntimeError, ValueError, TypeError)):
+            raise
         raise UserError(
             "optimizer", f"{type(optimizer).__name__} cannot train this network: {e}", "use another optimizer"
         ) from e

@@ -2,9 +2,10 @@
 
 A rule is `update(g, state, θ, hyper, t) → (θ, state)`: gradient `g` and parameters `θ` of one shape, the
 state a dict of tensors that begins as `init(θ, hyper)`, the hyper-parameters numbers or columns that
-broadcast against θ, and t the number of the step, from 1. Everything is elementwise: θ may be one tensor,
-or `[runs, P]` with a learning rate of its own for every run (`hyper["lr"]` of shape `[runs, 1]`). Nothing
-changes in place.
+broadcast against θ, and t the number of the step, from 1. Nothing changes in place, nothing is remembered
+outside the state, nothing is drawn at random. A rule is elementwise where no number of θ depends on another
+one: then θ may be one tensor, or `[runs, P]` with a learning rate of its own for every run (`hyper["lr"]` of
+shape `[runs, 1]`). All rules here are; whether another package's is, `apart` finds by trying.
 
 `RULES` holds PyTorch's semantics under PyTorch's names, and the lecture's equations (L14) as `lecture/…`.
 They differ: the lecture's ε stands inside the square root, PyTorch's outside; the lecture's momentum is an
@@ -16,7 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +40,9 @@ class Rule:
     update: Update
     init: Callable[[Tensor, Hyper], State] = field(default_factory=zeros)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    scope: Literal["element", "tensor"] | None = None
+    """What a number of the new θ depends on: on its own element alone, or on others of its tensor, too (a
+    norm, a shape). Runs of an elementwise rule may train side by side; one that does not say is tried."""
 
 
 # --- the lecture's equations (L14) ----------------------------------------------------------------------
@@ -238,27 +243,51 @@ def _nadam_init(θ: Tensor, hyper: Hyper) -> State:
     return {"s": torch.zeros_like(θ), "gamma": torch.zeros_like(θ), "product": torch.ones_like(θ[..., :1])}
 
 
-_ADAM = Rule(adam, zeros("s", "gamma", "largest"))
+_rule = partial(Rule, scope="element")
+_ADAM = _rule(adam, zeros("s", "gamma", "largest"))
 
 RULES: dict[str, Rule] = {
-    "sgd": Rule(sgd, zeros("v")),
-    "momentum": Rule(sgd, zeros("v")),
-    "nesterov": Rule(sgd, zeros("v")),
-    "gd": Rule(sgd, zeros("v")),
-    "adagrad": Rule(adagrad, _adagrad_init),
-    "adadelta": Rule(adadelta, zeros("gamma", "delta")),
-    "rmsprop": Rule(rmsprop, zeros("gamma", "mean", "v")),
+    "sgd": _rule(sgd, zeros("v")),
+    "momentum": _rule(sgd, zeros("v")),
+    "nesterov": _rule(sgd, zeros("v")),
+    "gd": _rule(sgd, zeros("v")),
+    "adagrad": _rule(adagrad, _adagrad_init),
+    "adadelta": _rule(adadelta, zeros("gamma", "delta")),
+    "rmsprop": _rule(rmsprop, zeros("gamma", "mean", "v")),
     "adam": _ADAM,
-    "adamw": Rule(adamw, _ADAM.init),
-    "nadam": Rule(nadam, _nadam_init),
-    "adamax": Rule(adamax, zeros("s", "u")),
-    "radam": Rule(radam, zeros("s", "gamma")),
-    "lecture/momentum": Rule(lecture_momentum, zeros("v"), {"alpha": 0.1}),
-    "lecture/adagrad": Rule(lecture_adagrad, zeros("gamma"), {"eps": 1e-6}),
-    "lecture/rmsprop": Rule(lecture_rmsprop, zeros("gamma"), {"beta": 0.9, "eps": 1e-6}),
-    "lecture/adam": Rule(lecture_adam, zeros("s", "gamma"), {"betas": (0.9, 0.999), "eps": 1e-6}),
+    "adamw": _rule(adamw, _ADAM.init),
+    "nadam": _rule(nadam, _nadam_init),
+    "adamax": _rule(adamax, zeros("s", "u")),
+    "radam": _rule(radam, zeros("s", "gamma")),
+    "lecture/momentum": _rule(lecture_momentum, zeros("v"), {"alpha": 0.1}),
+    "lecture/adagrad": _rule(lecture_adagrad, zeros("gamma"), {"eps": 1e-6}),
+    "lecture/rmsprop": _rule(lecture_rmsprop, zeros("gamma"), {"beta": 0.9, "eps": 1e-6}),
+    "lecture/adam": _rule(lecture_adam, zeros("s", "gamma"), {"betas": (0.9, 0.999), "eps": 1e-6}),
 }
 """Every rule by the name of its YAML in conf/optimizer, where its hyper-parameters have their values."""
+
+
+def advance(rule: Rule, θ: Tensor, g: Tensor, state: State, hyper: Hyper, t: int) -> None:
+    """One step of a rule: θ, in place, and `state` take what it gives for them."""
+    updated, after = rule.update(g, state, θ, hyper, t)
+    state.update(_held(after, θ, g))
+    θ.copy_(updated)
+
+
+def first_state(rule: Rule, θ: Tensor, hyper: Hyper) -> State:
+    """What a rule's state begins as."""
+    return _held(rule.init(θ, hyper), θ)
+
+
+def _held(state: State, *passing: Tensor) -> State:
+    """A state, with copies of what lies in tensors that will soon hold other numbers."""
+    there = {tensor.untyped_storage().data_ptr() for tensor in passing}
+    return {
+        name: value.clone()
+        if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in there
+        else value
+        for name, value in state.items()
+    }
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -285,9 +314,123 @@ class RuleOptimizer(torch.optim.Optimizer):
                     continue
                 state = self.state[θ]
                 if not state:
-                    state.update(self.rule.init(θ, group), t=0)
+                    state.update(first_state(self.rule, θ, group), t=0)
                 t = state["t"] + 1
-                updated, new_state = self.rule.update(θ.grad, state, θ, group, t)
-                θ.copy_(updated)
-                state.update(new_state, t=t)
+                advance(self.rule, θ, θ.grad, state, group, t)
+                state["t"] = t
         return loss
+
+
+# --- is it elementwise? ---------------------------------------------------------------------------------
+
+TRIED_SHAPES = ((3, 5), (5,), (60, 50), (1,))
+TRIED_SCALES = (1e-6, 1e-2, 1.0, 1e2, 1e6)
+TRIED_STEPS = (*range(1, 9), 10, 16, 100, 101, 1000, 1001, 10_000, 1_000_000)
+"""What rules are tried on: tensors of a network, sizes of gradients (a rule may clip them), numbers of steps
+(a rule may change its mind, as RAdam does at its sixth)."""
+TRIED_RATES = (0.1, 0.03)
+
+_tried: dict[tuple[int, int, str], tuple[Rule, str | None, str | None]] = {}
+
+
+def impure(rule: Rule, hyper: Hyper) -> str | None:
+    """What keeps a rule from training anything, in words; None where nothing does.
+
+    It must give the same numbers for the same arguments, and leave the gradient as it is.
+    """
+    return _try(rule, hyper)[1]
+
+
+def apart(rule: Rule, hyper: Hyper) -> str | None:
+    """What keeps a rule from training runs side by side, in words; None where each gets what it gets alone.
+
+    It is tried with these hyper-parameters, the learning rate apart: two small networks, each tensor by
+    itself, against their parameters as rows `[2, P]`, and after half of the steps one row without the other.
+    """
+    return _try(rule, hyper)[2]
+
+
+def _try(rule: Rule, hyper: Hyper) -> tuple[Rule, str | None, str | None]:
+    own = {key: value for key, value in hyper.items() if key != "lr"}
+    key = id(rule.update), id(rule.init), repr(sorted(own.items()))
+    if key not in _tried:
+        found = [_faults(rule, own, scale, seed) for seed, scale in enumerate(TRIED_SCALES)]
+        impurity, company = (next((faults[k] for faults in found if faults[k]), None) for k in (0, 1))
+        _tried[key] = rule, impurity, company
+    return _tried[key]
+
+
+@torch.no_grad()
+def _faults(rule: Rule, hyper: Hyper, scale: float, seed: int) -> tuple[str | None, str | None]:
+    """What `impure` and `apart` say after gradients of one scale."""
+    generator = torch.Generator().manual_seed(seed)
+    like: Any = {"generator": generator, "dtype": torch.float64}
+    count = sum(math.prod(shape) for shape in TRIED_SHAPES)
+    start = torch.randn(2, count, **like)
+    gs = scale * torch.randn(len(TRIED_STEPS), 2, count, **like)
+    gs[:, :, 3] = 0.0  # a weight that nothing reaches, as of a constant feature
+    try:
+        alone = [_by_itself(rule, hyper, TRIED_RATES[k], start[k], gs[:, k]) for k in (0, 1)]
+        again = alone[0] if seed else _by_itself(rule, hyper, TRIED_RATES[0], start[0], gs[:, 0])
+    except _GradientChanged:
+        return "changes its gradient in place", None
+    except Exception as e:  # which shows again when it trains
+        return None, f"cannot be tried ({_said(e)})"
+    if not torch.equal(alone[0].nan_to_num(), again.nan_to_num()):
+        return "gives other numbers when asked again, so it draws or remembers something", None
+    expected = torch.stack(alone, 1)
+    try:
+        found = _side_by_side(rule, hyper, start, gs)
+    except Exception as e:
+        return None, f"cannot take several runs at once ({_said(e)})"
+    for got, rows in zip(found, expected, strict=True):
+        right = rows[-len(got) :]
+        size = float(right.nan_to_num(0.0, 0.0, 0.0).abs().max())
+        if not torch.allclose(got, right, rtol=1e-9, atol=1e-12 * size, equal_nan=True):
+            return None, "gives a run other numbers beside another one"
+    return None, None
+
+
+class _GradientChanged(Exception):
+    pass
+
+
+def _said(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor) -> Tensor:
+    """θ `[steps, P]` after every step of one network, each of its tensors by itself, as an eager run's."""
+    sizes = [math.prod(shape) for shape in TRIED_SHAPES]
+
+    def tensors(row: Tensor) -> list[Tensor]:
+        return [p.reshape(s).clone() for p, s in zip(row.split(sizes), TRIED_SHAPES, strict=True)]
+
+    parameters = [torch.nn.Parameter(tensor) for tensor in tensors(start)]
+    optimizer = RuleOptimizer(parameters, rule, **hyper, lr=rate)
+    path = []
+    for t, g in zip(TRIED_STEPS, gs, strict=True):
+        gradients = tensors(g)
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+            if t > 1:
+                optimizer.state[p]["t"] = t - 1
+        optimizer.step()
+        if not torch.equal(torch.cat([gradient.flatten() for gradient in gradients]), g):
+            raise _GradientChanged
+        path.append(torch.cat([p.flatten() for p in parameters]))
+    return torch.stack(path)
+
+
+def _side_by_side(rule: Rule, hyper: Hyper, start: Tensor, gs: Tensor) -> list[Tensor]:
+    """θ `[2, P]` after every step of two networks side by side, `[1, P]` from when the first one leaves."""
+    θ, rates = start.clone(), torch.tensor(TRIED_RATES, dtype=start.dtype)[:, None]
+    state = first_state(rule, θ, {**hyper, "lr": rates})
+    path = []
+    for k, (t, g) in enumerate(zip(TRIED_STEPS, gs, strict=True)):
+        if k == len(gs) // 2:
+            θ, rates = θ[1:].clone(), rates[1:]
+            state = {name: torch.stack([value[1]]) for name, value in state.items()}
+        advance(rule, θ, g[-len(θ) :].clone(), state, {**hyper, "lr": rates}, t)
+        path.append(θ.clone())
+    return path

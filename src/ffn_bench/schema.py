@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import II, MISSING
 
@@ -317,7 +317,7 @@ class TrainConfig:
     schedule: ScheduleConfig = MISSING
     lr: float = 0.005
     epochs: int = 50
-    batch_size: int | str = 32
+    batch_size: int | Literal["full"] = 32
     drop_last: bool = False
     seed: int = 0
     l2: float = 0.0
@@ -345,7 +345,7 @@ class LectureConfig:
 
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
-    topic: Any = "all"
+    topic: str | list[str] = "all"
     save: str | None = None
     seed: int = 0
 
@@ -354,10 +354,10 @@ class LectureConfig:
 class CompareConfig:
     """What `ffn-compare` can be told."""
 
-    runs: Any = None
-    by: Any = None
-    tuned: Any = None
-    workloads: Any = None
+    runs: str | list[str] | None = None
+    by: str | list[str] | None = None
+    tuned: str | list[str] | None = None
+    workloads: str | list[str] | None = None
     metric: str = "accuracy/test"
     aggregate: str = "iqm"
     reference: str | None = None
@@ -370,7 +370,7 @@ class CompareConfig:
 class LandscapeConfig:
     """What `ffn-landscape` can be told."""
 
-    run: Any = None
+    run: str | list[str] | None = None
     curvature: bool = False
     part: str = "train"
     samples: int | None = None
@@ -388,9 +388,9 @@ class RaceConfig:
 
     surface: str = "saddle"
     run: str | None = None
-    optimizers: Any = None
+    optimizers: str | list[str] | None = None
     steps: int = 200
-    lr: Any = None
+    lr: float | dict[str, float] | None = None
     budget: int = 25
     rates: list[float] = field(default_factory=lambda: [1e-4, 1e2])
     start: list[float] | None = None

@@ -197,9 +197,10 @@ def begin(cfg: DictConfig) -> runs.Lock:
     """
     from ffn_bench import console
 
+    run = config.parse(cfg)
     if not cfg.hydra.run.dir:
         raise UserError("hydra.run.dir", "is empty", "name a folder")
-    run, path = config.parse(cfg), Path(cfg.hydra.run.dir)
+    path = Path(cfg.hydra.run.dir)
     cfg.hydra.output_subdir = None  # we write these files, see `hydra_files`
     if run.force and (path / "run.json").exists() and not run.status:
         path = runs.another_folder(path)

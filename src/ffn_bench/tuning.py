@@ -16,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from hydra.core.override_parser.types import Override, RangeSweep
@@ -54,6 +55,9 @@ class Rules:
                 raise UserError(
                     f"hydra.sweeper.{key}", f"{getattr(self, key)!r} is no whole number", "give one"
                 )
+        if not isinstance(self.space, (Mapping, NoneType)):
+            todo = "write keys and their ranges, or leave it out"
+            raise UserError("hydra.sweeper.space", f"{self.space!r} is no table of keys", todo)
         config.check_seed(self.search_seed, "hydra.sweeper.search_seed")
         for key in ("trials", "side_by_side"):
             config.at_least(getattr(self, key), 1, f"hydra.sweeper.{key}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import math
 import re
@@ -10,12 +9,12 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
-from ffn_bench import cli, runs, schema
-from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+from ffn_bench import cli, config, runs, schema
+from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError
 from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
@@ -24,15 +23,12 @@ if TYPE_CHECKING:
     from ffn_bench.compare.study import Study
 
 
-def report(cfg: DictConfig, typed: str) -> None:
-    """Compare the runs that `cfg` names and write everything; `typed` is the command, for the record.
+def report(given: DictConfig, typed: str) -> None:
+    """Compare the runs that `given` names and write everything; `typed` is the command, for the record.
 
     Raises `UserError` for runs that cannot be read or compared, and for a folder that cannot be written.
     """
-    known = [f.name for f in dataclasses.fields(schema.CompareConfig)]
-    for key in cfg:
-        if key not in known:
-            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
+    cfg = config.typed(given, schema.CompareConfig)
     patterns = words(cfg.runs)
     if not patterns:
         raise UserError("runs", "has no value", "name folders of runs or sweeps: runs=outputs/sweeps/study")
@@ -74,11 +70,11 @@ def report(cfg: DictConfig, typed: str) -> None:
         console.print(f"  {'bands':<12} tensorboard --logdir {logdir}", soft_wrap=True)
 
 
-def words(value: Any) -> list[str]:
+def words(value: str | list[str] | None) -> list[str]:
     """A word or a list of words, as a list."""
     if value is None:
         return []
-    return [str(v) for v in value] if isinstance(value, ListConfig) else [str(value)]
+    return value if isinstance(value, list) else [value]
 
 
 def tell_moved(console: Console, written: Mapping[str, str]) -> None:
@@ -213,7 +209,7 @@ def rewrite(argument: str) -> str:
 def main() -> None:
     """The console script `ffn-compare`."""
     several = "runs=[one,two] for several folders"
-    cli.run_analysis("compare", schema.CompareConfig, report, rewrite, several)
+    cli.run_analysis("compare", config.untyped(schema.CompareConfig), report, rewrite, several)
 
 
 if __name__ == "__main__":

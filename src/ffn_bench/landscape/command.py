@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -16,7 +15,7 @@ from omegaconf import DictConfig
 from ffn_bench import cli, config, runs, schema
 from ffn_bench.compare.command import quote, tell_moved, words
 from ffn_bench.compare.read import find
-from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
+from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError
 from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
@@ -35,8 +34,9 @@ LARGE = 2e11
 """Multiply-adds of a 51 × 51 surface on all rows beyond which the defaults are 25 × 25 and 10,000 rows."""
 
 
-def landscape(cfg: DictConfig, typed: str) -> None:
-    """Draw what `cfg` asks for; `typed` is the command, for the record. Raises `UserError`."""
+def landscape(given: DictConfig, typed: str) -> None:
+    """Draw what `given` asks for; `typed` is the command, for the record. Raises `UserError`."""
+    cfg = config.typed(given, schema.LandscapeConfig)
     check(cfg)
     here = Path.cwd()
     folders = [f.relative_to(here) if f.is_relative_to(here) else f for f in find(words(cfg.run))]
@@ -73,12 +73,8 @@ def landscape(cfg: DictConfig, typed: str) -> None:
     console.print(f"\n  {time.perf_counter() - start:.1f} s; figures in {folder}", soft_wrap=True)
 
 
-def check(cfg: DictConfig) -> None:
-    """Raise `UserError` for keys and values that cannot be."""
-    known = [f.name for f in dataclasses.fields(schema.LandscapeConfig)]
-    for key in cfg:
-        if key not in known:
-            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
+def check(cfg: schema.LandscapeConfig) -> None:
+    """Raise `UserError` for values that cannot be."""
     if not words(cfg.run):
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
     config.one_of(cfg.part, tuple(PARTS), "part")
@@ -156,7 +152,7 @@ OURS = {
 # --- surfaces -------------------------------------------------------------------------------------------
 
 
-def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
+def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings) -> None:
     """Random directions around each run, and the plane of all trajectories."""
     import torch
 
@@ -256,7 +252,7 @@ def _surfaces(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
 
 
 def _plane(
-    cfg: DictConfig,
+    cfg: schema.LandscapeConfig,
     kept: list[tuple[Trained, tuple[torch.Tensor, torch.Tensor]]],
     drawn: Drawings,
     values: Callable[..., dict[str, torch.Tensor]],
@@ -310,7 +306,7 @@ def _plane(
 # --- minimum or saddle ----------------------------------------------------------------------------------
 
 
-def _curvature(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
+def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings) -> None:
     """The verdict on each run, its evidence, its figure, and the numbers as JSON."""
     from rich.text import Text
 
@@ -361,7 +357,7 @@ def _curvature(cfg: DictConfig, found: list[Trained], drawn: Drawings) -> None:
 def main() -> None:
     """The console script `ffn-landscape`."""
     several = "run=[one,two] for several runs"
-    cli.run_analysis("landscape", schema.LandscapeConfig, landscape, quote, several)
+    cli.run_analysis("landscape", config.untyped(schema.LandscapeConfig), landscape, quote, several)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import re
 import sys
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ffn_bench import cli, config, errors, schema
 from ffn_bench.errors import UserError, nearest
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     from ffn_bench.lecture.topic import Context, Row, Topic
 
 
-def lecture(cfg: DictConfig, typed: str) -> None:
+def lecture(given: DictConfig, typed: str) -> None:
     """Hydra's task function."""
-    sys.exit(0 if show(cfg) else 1)
+    sys.exit(0 if show(given) else 1)
 
 
-def show(cfg: DictConfig) -> bool:
-    """Run and print the topics that `cfg` names; True when every row of them holds.
+def show(given: DictConfig) -> bool:
+    """Run and print the topics that `given` names; True when every row of them holds.
 
     Raises `UserError` for an unknown topic and for what cannot be loaded or written.
     """
@@ -37,16 +36,9 @@ def show(cfg: DictConfig) -> bool:
     from ffn_bench.console import duration, make_console
     from ffn_bench.lecture.topic import Context
 
-    for key in cfg:
-        if key not in (known := [f.name for f in dataclasses.fields(schema.LectureConfig)]):
-            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
-    for path in sorted(OmegaConf.missing_keys(cfg)):
-        raise UserError(path, "has no value", f"give one: {path}=…")
-    data, model = OmegaConf.to_object(cfg.data), OmegaConf.to_object(cfg.model)
-    assert isinstance(data, schema.DataConfig)
-    assert isinstance(model, schema.ModelConfig)
-    config.check_data(data)
-    config.check_model(model)
+    cfg = config.typed(given, schema.LectureConfig)
+    config.check_data(cfg.data)
+    config.check_model(cfg.model)
     config.check_seed(cfg.seed, "seed")
     topics = chosen(cfg.topic)
     folder = _folder(cfg.save)
@@ -54,7 +46,7 @@ def show(cfg: DictConfig) -> bool:
     start = time.perf_counter()
     disagreeing, count = [], 0
     for topic in topics:
-        context = Context(data, model, cfg.seed, draw=folder is not None)
+        context = Context(cfg.data, cfg.model, cfg.seed, draw=folder is not None)
         rows = list(topic.rows(context))
         print_topic(console, topic, rows)
         disagreeing += [f"{topic.name}: {row.what}" for row in rows if not row.ok]
@@ -70,17 +62,17 @@ def show(cfg: DictConfig) -> bool:
     return not disagreeing
 
 
-def chosen(names: str | ListConfig) -> list[Topic]:
+def chosen(names: str | list[str]) -> list[Topic]:
     """The topics called `names` (`all`, one, or a list), in the lecture's order."""
     from ffn_bench.lecture import curvature, derivatives, optimization
     from ffn_bench.lecture.topic import TOPICS
 
     del curvature, derivatives, optimization  # imported for the topics that they register
     in_order = sorted(TOPICS.values(), key=lambda topic: int(topic.number[1:]))
-    wanted = list(names) if isinstance(names, ListConfig) else [names]
+    wanted = list(names) if isinstance(names, list) else [names]
     if not wanted:
         raise UserError("topic", "is empty", f"use one of: all, {', '.join(t.name for t in in_order)}")
-    for name in map(str, wanted):
+    for name in wanted:
         if name != "all" and name not in TOPICS:
             known = ", ".join(topic.name for topic in in_order)
             raise UserError(
@@ -145,7 +137,7 @@ def rewrite(argument: str) -> str:
 def main() -> None:
     """The console script `ffn-lecture`."""
     several = "topic=rules,newton for several topics"
-    cli.run_analysis("lecture", schema.LectureConfig, lecture, rewrite, several)
+    cli.run_analysis("lecture", config.untyped(schema.LectureConfig), lecture, rewrite, several)
 
 
 if __name__ == "__main__":

@@ -33,15 +33,12 @@ MOST = 24
 """Optimizers of one picture: more cannot be told apart."""
 
 
-def race(cfg: DictConfig, typed: str) -> None:
-    """Run the race that `cfg` describes and write its pictures; `typed` is the command, for their metadata.
+def race(given: DictConfig, typed: str) -> None:
+    """Run the race that `given` describes and write its pictures; `typed` is the command, for their metadata.
 
     Raises `UserError`. Nothing is created before all is checked and the race is run.
     """
-    known = [f.name for f in dataclasses.fields(schema.RaceConfig)]
-    for key in cfg:
-        if key not in known:
-            raise UserError(str(key), f"no such key{nearest(str(key), known)}", f"keys: {', '.join(known)}")
+    cfg = config.typed(given, schema.RaceConfig)
     config.at_least(cfg.steps, 1, "steps")
     config.at_most(cfg.steps, 100_000, "steps")
     config.at_least(cfg.budget, 1, "budget")
@@ -49,7 +46,7 @@ def race(cfg: DictConfig, typed: str) -> None:
     config.check_seed(cfg.seed, "seed")
     low, high = bounds(cfg.rates)
     names = chosen(cfg)
-    given = given_rates(cfg.lr, names)
+    fixed = given_rates(cfg.lr, names)
     folder = Path(cfg.save if cfg.save is not None else f"outputs/race/{cfg.surface}")
     if cfg.save is not None and not cfg.save.strip():
         raise UserError("save", "is empty", "name a folder")
@@ -67,7 +64,7 @@ def race(cfg: DictConfig, typed: str) -> None:
     optimizers = [compose(name) for name in names]
     for optimizer in optimizers:
         optim.check_optimizer(optimizer)
-    rates = {name: [given[name]] if name in given else paths.spaced(cfg.budget, low, high) for name in names}
+    rates = {name: [fixed[name]] if name in fixed else paths.spaced(cfg.budget, low, high) for name in names}
     console, began = make_console(), time.perf_counter()
     with progress(console, "racing", len(names) + 1) as told:  # the last is the ground they run on
         raced, scene = (on_network if cfg.surface == "network" else on_surface)(cfg, optimizers, rates, told)
@@ -91,7 +88,7 @@ def race(cfg: DictConfig, typed: str) -> None:
 # --- what the keys say ----------------------------------------------------------------------------------
 
 
-def chosen(cfg: DictConfig) -> list[str]:
+def chosen(cfg: schema.RaceConfig) -> list[str]:
     """The optimizers' names. Raises `UserError` for none, too many, and what is no name or there twice."""
     if cfg.optimizers is None:
         return [name for name in TEN if name != "newton" or cfg.surface != "network"]
@@ -119,24 +116,22 @@ def bounds(rates: Sequence[float]) -> tuple[float, float]:
     return rates[0], rates[1]
 
 
-def given_rates(lr: Any, names: Sequence[str]) -> dict[str, float]:
+def given_rates(lr: float | dict[str, float] | None, names: Sequence[str]) -> dict[str, float]:
     """The learning rates that are fixed, by optimizer; the others' are tuned. Raises `UserError`."""
     if lr is None:
         return {}
-    table: dict[Any, Any] = dict(lr) if isinstance(lr, DictConfig) else dict.fromkeys(names, lr)
+    table = lr if isinstance(lr, dict) else dict.fromkeys(names, lr)
     for name, rate in table.items():
         if name not in names:
-            raise UserError(
-                "lr", f"{name!r} does not run{nearest(str(name), names)}", f"runs: {', '.join(names)}"
-            )
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise UserError("lr", f"{name!r} does not run{nearest(name, names)}", f"runs: {', '.join(names)}")
+        if not 0 < rate < math.inf:
             raise UserError(
                 "lr", f"{rate!r} is no learning rate", "write lr=0.05 or 'lr={sgd:0.1,adam:0.05}'"
             )
-    return {str(name): float(rate) for name, rate in table.items()}
+    return table
 
 
-def check_run(cfg: DictConfig) -> None:
+def check_run(cfg: schema.RaceConfig) -> None:
     """Raise `UserError` unless `run`, `start` and `surface` go together."""
     if cfg.surface == "network" and cfg.run is None:
         raise UserError("run", "has no value", "name the folder of a run: run=outputs/NAME")
@@ -162,7 +157,7 @@ def compose(name: str) -> schema.OptimizerConfig:
 
 
 def on_surface(
-    cfg: DictConfig,
+    cfg: schema.RaceConfig,
     optimizers: Sequence[schema.OptimizerConfig],
     rates: Mapping[str, Sequence[float]],
     told: Callable[[int], object],
@@ -194,7 +189,7 @@ def on_surface(
 
 
 def on_network(
-    cfg: DictConfig,
+    cfg: schema.RaceConfig,
     optimizers: Sequence[schema.OptimizerConfig],
     rates: Mapping[str, Sequence[float]],
     told: Callable[[int], object],
@@ -202,6 +197,7 @@ def on_network(
     """The race on a network's loss."""
     from ffn_bench.race import network
 
+    assert cfg.run is not None
     problem = network.read(Path(cfg.run))
     for optimizer in optimizers:
         problem.check(optimizer)
@@ -214,7 +210,7 @@ def on_network(
     )
 
 
-def rates_in_words(cfg: DictConfig, rates: Mapping[str, Sequence[float]], rule: str) -> str:
+def rates_in_words(cfg: schema.RaceConfig, rates: Mapping[str, Sequence[float]], rule: str) -> str:
     """The learning-rate rule of a picture."""
     fixed = [name for name, tried in rates.items() if cfg.lr is not None and len(tried) == 1]
     others = "All other settings as shipped" + (
@@ -329,7 +325,7 @@ def quote(argument: str) -> str:
 
 def main() -> None:
     """The console script `ffn-race`."""
-    cli.run_analysis("race", schema.RaceConfig, race, quote, "optimizers=[one,two]")
+    cli.run_analysis("race", config.untyped(schema.RaceConfig), race, quote, "optimizers=[one,two]")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The parameters lie in one row, so that a network is an objective like a surface:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,11 @@ class Problem:
     y: Tensor
     """The training part."""
     steps_per_epoch: int
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the tensors that `start` strings together."""
+        return [s for n_in, n_out in itertools.pairwise(self.widths) for s in ((n_in, n_out), (n_out,))]
 
     def losses(self, θ: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy `[k]` of `θ [k, P]` on rows x, y, by k forward passes in one."""
@@ -157,7 +163,7 @@ def on_network(problem: Problem, optimizer: OptimizerConfig, rates: Sequence[flo
             if t == steps:
                 last = θ.clone()
 
-        advance(problem.objective, problem.start, optimizer, rates, steps, remember)
+        advance(problem.objective, problem.start, optimizer, rates, steps, remember, problem.shapes)
         scores = [loss if math.isfinite(loss) else math.inf for loss in problem.on_subset(last).tolist()]
         best, tried = scores.index(min(scores)), dict(zip(rates, scores, strict=True))
     every = max(1, math.ceil((steps + 1) * len(problem.start) / KEPT), math.ceil(steps / 200))
@@ -169,7 +175,8 @@ def on_network(problem: Problem, optimizer: OptimizerConfig, rates: Sequence[flo
             points.append(θ[0].clone())
             at.append(t)
 
-    advance(problem.objective, problem.start, optimizer, rates[best : best + 1], steps, keep)
+    chosen = rates[best : best + 1]
+    advance(problem.objective, problem.start, optimizer, chosen, steps, keep, problem.shapes)
     return Raced(optimizer.name, rates[best], tried, torch.stack(points), torch.tensor(at))
 
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ffn_bench import optim
 from ffn_bench.curvature import Newton
-from ffn_bench.rules import RULES, Rule, RuleOptimizer
-from ffn_bench.schema import OptimizerConfig, TorchOptimizerConfig
+from ffn_bench.rules import RuleOptimizer
+from ffn_bench.schema import OptimizerConfig
 from ffn_bench.surfaces import Surface
 
 F64 = torch.float64
@@ -35,70 +34,74 @@ def advance(
     rates: Sequence[float],
     steps: int,
     look: Look,
+    shapes: Sequence[tuple[int, ...]] | None = None,
 ) -> None:
     """Let an optimizer take `steps` steps from `start [P]` with each of k `rates`; `look` sees every step.
 
-    Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's class) go one by
-    one, and `look` then sees them when all are done.
+    Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's) go one by one, on
+    tensors of `shapes` (by default one, of all P numbers), and `look` then sees them when all are done.
     """
-    rule = rule_of(config)
-    if rule is not None:
+    rule = optim.rule_of(config)
+    if rule is not None and optim.by_itself(config) is None:
         θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
-        _advance(
-            objective, θ, RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column}), steps, look
-        )
+        by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})
+        _advance(objective, [θ], by_rule, steps, look, lambda: θ)
         return
+    shapes = shapes or [tuple(start.shape)]
+    sizes = [math.prod(shape) for shape in shapes]
     paths: list[list[Tensor]] = []
     for rate in rates:
-        θ = torch.nn.Parameter(start[None].clone())
+        parts = zip(start.split(sizes), shapes, strict=True)
+        parameters = [torch.nn.Parameter(part.reshape(shape).clone()) for part, shape in parts]
         path: list[Tensor] = []
-        optimizer = optim.build_optimizer(config, [θ])
+        optimizer = optim.build_optimizer(config, parameters)
         for group in optimizer.param_groups:
             group["lr"] = rate
             if isinstance(
                 optimizer, torch.optim.LBFGS
             ):  # ships with up to 20 iterations a step; here a step is one
                 group["max_iter"], group["max_eval"] = 1, 25
-        _advance(objective, θ, optimizer, steps, lambda t, θ, path=path: path.append(θ.clone()))  # type: ignore[misc]
+
+        def row(parameters: list[torch.nn.Parameter] = parameters) -> Tensor:
+            return torch.cat([p.flatten() for p in parameters])[None]
+
+        _advance(objective, parameters, optimizer, steps, lambda t, θ, path=path: path.append(θ.clone()), row)  # type: ignore[misc]
         paths.append(path)
     for t, points in enumerate(zip(*paths, strict=True)):
         look(t, torch.cat(points))
 
 
-def rule_of(config: OptimizerConfig) -> Rule | None:
-    """The elementwise rule behind an optimizer; None where it has none."""
-    if isinstance(config, TorchOptimizerConfig):
-        return None
-    found: Any = RULES.get(config.name) or (
-        None if config.name in optim.OPTIMIZERS else optim.plugin(config.name)
-    )
-    return found if isinstance(found, Rule) else None
-
-
 def _advance(
-    objective: Objective, θ: torch.nn.Parameter, optimizer: torch.optim.Optimizer, steps: int, look: Look
+    objective: Objective,
+    parameters: Sequence[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    look: Look,
+    θ: Callable[[], Tensor],
 ) -> None:
-    look(0, θ.detach())
+    """`θ` gives the parameters as rows `[k, P]`, through which gradients reach them."""
+    look(0, θ().detach())
     for t in range(steps):
 
         def value(t: int = t) -> Tensor:
-            return objective(θ, t).sum()
+            return objective(θ(), t).sum()
 
         def closure(value: Callable[[], Tensor] = value) -> float:
-            θ.grad = None
+            for p in parameters:
+                p.grad = None
             (found := value()).backward()
             return float(found.detach())
 
         if isinstance(optimizer, Newton):
             optimizer.step(value)
         elif isinstance(optimizer, torch.optim.LBFGS):
-            if bool(torch.isfinite(θ).all()):  # its line search does not end well elsewhere
+            if bool(torch.isfinite(θ()).all()):  # its line search does not end well elsewhere
                 optimizer.step(closure)
         else:
             closure()
             optimizer.step()
-        look(t + 1, θ.detach())
+        look(t + 1, θ().detach())
 
 
 # --- on a surface ---------------------------------------------------------------------------------------

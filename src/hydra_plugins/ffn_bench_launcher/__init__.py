@@ -78,12 +78,13 @@ class CheckedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check every combination, then hand all of them to the launcher."""
-        from ffn_bench import runs
+        from ffn_bench import config, runs
 
         self._given = arguments
 
         assert self.config is not None
         assert self.hydra_context is not None
+        config.check_plain_keys(self.config)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         if self.config.chunk_file:

@@ -1,0 +1,318 @@
+"""A rule of another package gives a run the same numbers alone and beside others, or is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cases import parsed
+from conftest import Command
+from ffn_bench import config, data, optim, rules, schema, surfaces
+from ffn_bench.batched import Tile, why_not
+from ffn_bench.errors import UserError
+from ffn_bench.race import paths
+from ffn_bench.rules import RULES, Rule, zeros
+from ffn_bench.train import build_eager
+from test_rules import VARIANTS, hyperparameters
+
+Update = Callable[[Tensor, Any, Tensor, Any, int], Any]
+
+
+def descending(of: Callable[[Tensor], Tensor]) -> Update:
+    """θ ← θ − η of(g)."""
+    return lambda g, state, θ, hyper, t: (θ - hyper["lr"] * of(g), {})
+
+
+def when(condition: Callable[[Tensor, Tensor, int], Any], of: Callable[[Tensor], Tensor]) -> Update:
+    """θ ← θ − η of(g) where a condition on g, θ and t holds, else θ ← θ − η g."""
+    return lambda g, s, θ, h, t: (θ - h["lr"] * (of(g) if condition(g, θ, t) else g), {})
+
+
+def unit(g: Tensor) -> Tensor:
+    normed: Tensor = g / g.norm()
+    return normed
+
+
+def averaged(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    v = hyper.get("mu", 0.9) * state["v"] + (1 - hyper.get("mu", 0.9)) * g
+    return θ - hyper["lr"] * v.sign(), {"v": v}
+
+
+def average_of_norms(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    norm = 0.9 * state["n"] + 0.1 * g.norm()
+    return θ - hyper["lr"] * g / norm, {"n": norm}
+
+
+def by_difference(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    """Heavy ball by the last two θ, of which it keeps one as it is."""
+    return θ - hyper["lr"] * g + 0.5 * (θ - state["last"]), {"last": θ}
+
+
+def by_last_gradient(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    return θ - hyper["lr"] * (g + 0.3 * state["last"]), {"last": g}
+
+
+def swapping(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    return θ - hyper["lr"] * (g + state["a"]), {"a": state["b"], "b": 0.5 * g}
+
+
+def late_state(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    v = 0.9 * state["v"] + g if "v" in state else g
+    return θ - hyper["lr"] * v, {"v": v}
+
+
+def corrected(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    s = 0.9 * state["s"] + 0.1 * g
+    return θ - hyper["lr"] / (1 - 0.999**t) ** 0.5 * s / (1 + (1 if t == 1 else 0)), {"s": s}
+
+
+def with_a_count(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    n = state["n"] + 1
+    return θ - hyper["lr"] * g / n.sqrt(), {"n": n}
+
+
+def by_rate(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    return θ - hyper["lr"] * (g.sign() if hyper["lr"] > 0.05 else g), {}
+
+
+def through_params(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+    """Gradients clipped by the norm of all of them together, where they can be seen."""
+    seen = [p.grad.norm() for p in hyper.get("params", ())]
+    return θ - hyper["lr"] * g / (torch.stack(seen).norm() if seen else 1.0), {}
+
+
+ELEMENTWISE: dict[str, Rule] = {
+    "sign of an average": Rule(averaged, zeros("v"), {"mu": 0.9}),
+    "plain": Rule(descending(lambda g: g)),
+    "clamped": Rule(descending(lambda g: g.clamp(-0.1, 0.1))),
+    "another from step 50": Rule(when(lambda g, θ, t: t >= 50, torch.sign)),
+    "by the last θ": Rule(by_difference, lambda θ, hyper: {"last": θ}),
+    "by the last g": Rule(by_last_gradient, zeros("last")),
+    "states that change places": Rule(swapping, zeros("a", "b")),
+    "a state that comes late": Rule(late_state),
+    "bias correction": Rule(corrected, zeros("s")),
+    "a state of one number a run": Rule(with_a_count, lambda θ, h: {"n": torch.zeros_like(θ[..., :1])}),
+    "its own θ in place": Rule(lambda g, s, θ, h, t: (θ.sub_(h["lr"] * g), s)),
+    "its state in place": Rule(lambda g, s, θ, h, t: (θ - h["lr"] * s["v"].mul_(0.9).add_(g), s), zeros("v")),
+}
+TENSORWISE: dict[str, Rule] = {
+    "norm": Rule(descending(unit)),
+    "norm of every row": Rule(descending(lambda g: g / g.norm(dim=-1, keepdim=True))),
+    "largest": Rule(descending(lambda g: g / (g.abs().max() + 1e-12))),
+    "mean": Rule(descending(lambda g: g - g.mean())),
+    "mean of every row": Rule(descending(lambda g: g - g.mean(-1, keepdim=True))),
+    "a little of the mean": Rule(descending(lambda g: g + 1e-6 * g.mean())),
+    "clipped": Rule(descending(lambda g: g * (1.0 / g.norm().clamp_min(1.0)))),
+    "clipped late": Rule(descending(lambda g: g * (1e5 / g.norm().clamp_min(1e5)))),
+    "clipped where tiny": Rule(descending(lambda g: g * (1e-3 / g.norm().clamp_max(1e-3)))),
+    "if the sum is positive": Rule(when(lambda g, θ, t: g.sum() > 0, torch.sign)),
+    "if θ is long": Rule(when(lambda g, θ, t: θ.norm() > 100, torch.sign)),
+    "norm from step 7": Rule(when(lambda g, θ, t: t >= 7, unit)),
+    "norm from step 500": Rule(when(lambda g, θ, t: t >= 500, unit)),
+    "norm at every hundredth": Rule(when(lambda g, θ, t: t % 100 == 0, unit)),
+    "matrices": Rule(when(lambda g, θ, t: g.ndim == 2, torch.sign)),
+    "large tensors": Rule(when(lambda g, θ, t: g.numel() > 1000, torch.sign)),
+    "by size": Rule(descending(lambda g: g / g.numel() ** 0.5)),
+    "sorted": Rule(descending(lambda g: g.flatten().sort().values.reshape(g.shape))),
+    "cumulated": Rule(descending(lambda g: g.cumsum(-1))),
+    "softmax": Rule(descending(lambda g: g.softmax(-1))),
+    "neighbours": Rule(descending(lambda g: g + 0.5 * g.roll(1, -1))),
+    "by place": Rule(descending(lambda g: g * torch.arange(g.shape[-1]))),
+    "mean of the runs": Rule(descending(lambda g: g - g.mean(0))),
+    "average of norms": Rule(average_of_norms, lambda θ, h: {"n": torch.ones(())}),
+    "a count": Rule(with_a_count, lambda θ, hyper: {"n": torch.zeros(())}),
+    "by its rate": Rule(by_rate),
+    "the whole network's norm": Rule(through_params),
+    "float(η)": Rule(lambda g, s, θ, h, t: (θ - float(h["lr"]) * g, {})),
+}
+
+
+def counting() -> Update:
+    calls = itertools.count(1)
+    return lambda g, state, θ, hyper, t: (θ - hyper["lr"] * g / next(calls), {})
+
+
+def remembering() -> Update:
+    kept: list[Tensor] = []
+
+    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+        kept.append(g.mean())
+        return θ - hyper["lr"] * g / (1 + kept[len(kept) // 2].abs()), {}
+
+    return update
+
+
+IMPURE: dict[str, Callable[[], Rule]] = {
+    "random": lambda: Rule(descending(lambda g: g + 0.01 * torch.rand_like(g))),
+    "dropout": lambda: Rule(descending(torch.nn.functional.dropout)),
+    "counting": lambda: Rule(counting()),
+    "remembering": lambda: Rule(remembering()),
+    "g in place": lambda: Rule(descending(lambda g: g.mul_(2.0))),
+    "g in place, unseen": lambda: Rule(descending(lambda g: torch.from_numpy(g.numpy().__imul__(2.0)))),
+}
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
+    """`offer(rule)` makes it `optimizer=theirs`, as if another package were installed."""
+    monkeypatch.setitem(schema.SCHEMA, "optimizer", dict(schema.SCHEMA["optimizer"]))
+
+    def offered(rule: Rule) -> None:
+        schema.SCHEMA["optimizer"].pop("theirs", None)
+        config.register_optimizer("theirs", dict(rule.defaults))
+        monkeypatch.setattr(optim, "plugin", lambda name: rule if name == "theirs" else None)
+
+    yield offered
+
+
+SMALL = ["optimizer=theirs", "model.hidden=[4]", "epochs=8", "data=moons", "data.n_samples=300"]
+
+
+def weights_beside(*specs: list[str]) -> list[Tensor]:
+    """The last weights of runs that a tile trains."""
+    all_runs = [parsed(*SMALL, *spec) for spec in specs]
+    loaded = data.load(all_runs[0].data).to(torch.device("cpu"), getattr(torch, all_runs[0].dtype))
+    tile = Tile(all_runs, loaded)
+    last: dict[int, Tensor] = {}
+    for measured in tile.measurements():
+        for row, _ in measured:
+            last[id(row)] = torch.cat([t.flatten() for layer in row.layers() for t in layer])
+    return [last[id(row)] for row in tile.rows]
+
+
+def weights_alone(spec: list[str]) -> Tensor:
+    engine, _ = build_eager(parsed(*SMALL, *spec))
+    for _ in engine.measurements():
+        pass
+    return torch.cat([t.flatten() for layer in engine.layers() for t in layer])
+
+
+SPECS = [["lr=0.03"], ["lr=0.01", "seed=1", "schedule=cosine"], ["lr=0.03", "seed=2", "epochs=5"]]
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_an_elementwise_rule_trains_beside_others_as_alone(name: str, offer: Callable[[Rule], None]) -> None:
+    offer(ELEMENTWISE[name])
+    assert why_not(parsed("optimizer=theirs")) is None
+    exact = [[*spec, "dtype=float64"] for spec in SPECS]
+    for spec, beside in zip(exact, weights_beside(*exact), strict=True):
+        assert torch.allclose(weights_alone(spec), beside, rtol=1e-7, atol=1e-9), spec
+    # In float32 the two engines round differently, but company changes no bit.
+    company = weights_beside(*SPECS)
+    for spec, beside in zip(SPECS, company, strict=True):
+        assert torch.equal(weights_beside(spec)[0], beside), spec
+
+
+@pytest.mark.parametrize("name", TENSORWISE)
+def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[[Rule], None]) -> None:
+    rule = TENSORWISE[name]
+    offer(rule)
+    assert str(why_not(parsed("optimizer=theirs"))).startswith("theirs ")
+    offer(Rule(rule.update, rule.init, scope="tensor"))
+    assert why_not(parsed("optimizer=theirs")) == "theirs is not elementwise"
+    offer(Rule(rule.update, rule.init, scope="element"))
+    with pytest.raises(UserError, match="theirs is not elementwise, as its package says"):
+        why_not(parsed("optimizer=theirs"))
+
+
+@pytest.mark.parametrize("scope", [None, "element", "tensor"])
+@pytest.mark.parametrize("name", IMPURE)
+def test_a_rule_that_is_no_function_is_refused(
+    name: str, scope: Any, offer: Callable[[Rule], None], ffn: Command, tmp_path: Path
+) -> None:
+    rule = IMPURE[name]()
+    offer(Rule(rule.update, rule.init, scope=scope))
+    for arguments in (["epochs=1"], ["-m", "seed=1,2"]):
+        result = ffn("optimizer=theirs", *arguments)
+        assert result.code == 2
+        assert result.err.startswith("ffn-train: error: optimizer: theirs ")
+        assert result.err.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_our_own_rules_are_what_they_say(name: str) -> None:
+    assert RULES[name].scope == "element"
+    for variant in [{}, *VARIANTS.get(name, [])]:
+        hyper = {**hyperparameters(name), **variant}
+        assert rules.impure(RULES[name], hyper) is None
+        assert rules.apart(RULES[name], hyper) is None
+
+
+def test_a_setting_may_decide_whether_a_rule_is_elementwise(offer: Callable[[Rule], None]) -> None:
+    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+        return θ - hyper["lr"] * (unit(g) if hyper["normalise"] else g), {}
+
+    offer(Rule(update, defaults={"normalise": False}))
+    assert why_not(parsed("optimizer=theirs")) is None
+    assert why_not(parsed("optimizer=theirs", "optimizer.normalise=true")) is not None
+
+
+def test_a_rule_whose_scope_is_no_word_is_refused(offer: Callable[[Rule], None]) -> None:
+    offer(Rule(descending(unit), scope="layer"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'layer'"):
+        why_not(parsed("optimizer=theirs"))
+
+
+def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], None], ffn: Command) -> None:
+    """It once had 83.7 % alone, 77.8 % beside one other run, 35.9 % beside 29."""
+    offer(TENSORWISE["norm"])
+    common = ["optimizer=theirs", "epochs=3", "lr=0.02"]
+
+    def accuracy(folder: Path) -> Any:
+        return json.loads((folder / "summary.json").read_text())["final"]
+
+    assert ffn(*common, "name=one").code == 0
+    alone = accuracy(Path("outputs/one"))
+    for name, seeds in (("two", "range(0,2)"), ("many", "range(0,6)")):
+        result = ffn("-m", *common, f"seed={seeds}", f"name={name}")
+        assert result.code == 0, result.err
+        assert "theirs gives a run other numbers beside another one" in result.out
+        (first,) = (
+            folder
+            for folder in Path("outputs/sweeps", name).glob("*/")
+            if json.loads((folder / "run.json").read_text())["config"]["seed"] == 0
+        )
+        assert accuracy(first) == alone
+
+
+# --- in races -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *TENSORWISE])
+def test_a_rate_is_raced_alone_as_beside_others(name: str, offer: Callable[[Rule], None]) -> None:
+    offer(ELEMENTWISE.get(name) or TENSORWISE[name])
+    config_of = parsed("optimizer=theirs").optimizer
+    surface = surfaces.find("saddle")
+    rates = [0.001, 0.01, 0.1]
+
+    def ends(*given: float) -> dict[float, list[float]]:
+        points: list[Tensor] = []
+        start = torch.tensor(surface.start, dtype=torch.float64)
+        objective = paths.noisy(surface, 40, 0)
+        paths.advance(objective, start, config_of, given, 40, lambda t, θ: points.append(θ.clone()))
+        return {rate: points[-1][k].tolist() for k, rate in enumerate(given)}
+
+    together = ends(*rates)
+    for rate in rates:
+        assert ends(rate)[rate] == together[rate]
+
+
+def test_a_tensor_of_a_network_is_raced_as_it_is_trained(offer: Callable[[Rule], None], ffn: Command) -> None:
+    """Each W and b by itself, not all parameters as one."""
+    from ffn_bench.race import network
+
+    offer(TENSORWISE["norm"])
+    assert ffn(*SMALL, "lr=0.05", "name=run", "dtype=float64").code == 0
+    problem = network.read(Path("outputs/run"))
+    raced = network.on_network(
+        problem, parsed("optimizer=theirs").optimizer, [0.05], 8 * problem.steps_per_epoch
+    )
+    assert torch.allclose(raced.path[-1], weights_alone(["lr=0.05", "dtype=float64"]), rtol=1e-9)
