@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from ffn_bench.process import heard
 
 
 class Stop:
@@ -26,7 +27,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in heard()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
@@ -36,7 +37,8 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             if sys.stdout.isatty():
-                os.write(1, b"\x1b[?25h\n")  # the cursor, which a live display hides
+                with contextlib.suppress(OSError):
+                    os.write(1, b"\x1b[?25h\n")  # the cursor, which a live display hides
             os._exit(128 + number)
         self.asked, self.number = True, number
 

@@ -1,0 +1,250 @@
+"""The process as the system hands it over: its streams, its signals, its limits.
+
+Nothing but the standard library is imported here: `begin` comes before everything else.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import importlib.abc
+import io
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from ffn_bench import errors
+
+COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 1.0
+"""Seconds that a process may take to leave in good order once a signal has come."""
+
+
+def name() -> str:
+    """The command as it was called, for messages."""
+    return Path(sys.argv[0]).stem
+
+
+def begin() -> None:
+    """What a command does before it imports anything that may take long or fail.
+
+    Called when the package is imported; does nothing in a process that was not started as a command.
+    """
+    script = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
+    if Path(script).name in COMMANDS or script.startswith("ffn_bench."):
+        open_streams()
+        last()
+        listen()
+        sys.excepthook = _last_resort
+
+
+def _last_resort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nothing has caught: while a command is imported there is nobody yet to say it in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        _tell(signal.SIGINT)
+        os._exit(128 + signal.SIGINT)
+    if mistake := errors.of_resources(error):
+        print(f"{name()}: error: {mistake}", file=sys.stderr)
+        os._exit(mistake.status)
+    sys.__excepthook__(kind, error, trace)
+
+
+# --- signals --------------------------------------------------------------------------------------------
+
+
+def listen() -> None:
+    """Leave when a signal comes. One that is ignored, as below nohup, stays ignored."""
+    for number in heard():
+        signal.signal(number, _leave)
+
+
+def heard() -> list[signal.Signals]:
+    """The signals that stop a command: all that were not ignored when it began."""
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Answer a signal: clean up and go, and go without cleaning up where that takes too long."""
+    if _importing(frame):  # nothing is being written, and half a library may swallow an exception
+        _tell(number)
+        os._exit(128 + number)
+
+    def at_once(*_: Any) -> None:
+        os._exit(128 + number)
+
+    for other in heard():
+        signal.signal(other, at_once)
+    signal.signal(signal.SIGALRM, at_once)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    sys.unraisablehook = lambda _: None  # what a destructor says of the exception is no news
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _tell(number: int) -> None:
+    if number == signal.SIGINT:
+        with contextlib.suppress(OSError):  # behind the ^C that a terminal shows
+            os.write(2, f"{chr(10) * os.isatty(2)}{name()}: interrupted\n".encode())
+
+
+# --- streams --------------------------------------------------------------------------------------------
+
+PLAIN = {
+    "–": "-", "−": "-", "─": "-", "→": "->", "×": "x", "·": "*", "…": "...", "±": "+-", "∞": "inf",
+    "η": "eta", "θ": "theta", "λ": "lambda", "σ": "sigma", "τ": "tau", "✓": "+", "✗": "x",
+}  # fmt: skip
+"""What stands for the signs that we write where a terminal does not have them."""
+
+
+def _without(error: UnicodeError) -> tuple[str, int]:
+    """What is written for characters that the stream's encoding lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    part = error.object[error.start : error.end]
+    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in part), error.end
+
+
+codecs.register_error("ffn_bench.plain", _without)
+
+
+def open_streams() -> None:
+    """Open what was closed (`>&-`): the next file would become standard output, and be written into."""
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            file = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            os.set_inheritable(file, True)
+            assert file == number
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+class _Lasting(io.RawIOBase):
+    """A file descriptor that takes everything, and notes what was wrong when it could not write it.
+
+    What a command leaves in its folder matters, and a reader that has gone (`| head -1`) or a full disk
+    behind `>` must not end a training.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.fault: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        while rest and self.fault is None:
+            try:
+                rest = rest[os.write(self._number, rest) :]
+            except BlockingIOError:  # of a pipe that somebody made so: wait for its reader
+                import select
+
+                select.select([], [self._number], [])
+            except OSError as e:
+                self.fault = e
+        return size
+
+
+def last() -> None:
+    """Make standard output and error streams that never raise, whatever is written and wherever it goes."""
+    for stream in ("stdout", "stderr"):
+        old = getattr(sys, stream)
+        lines = old.isatty() or stream == "stderr"
+        lasting = io.BufferedWriter(_Lasting(old.fileno()))
+        setattr(sys, stream, io.TextIOWrapper(lasting, old.encoding, "ffn_bench.plain", line_buffering=lines))
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+    """Raise `UserError` (status 5) at the end of what succeeded but for its standard output.
+
+    A reader that has gone wants no more, and is no fault.
+    """
+    try:
+        yield
+    except SystemExit as e:
+        if e.code not in (None, 0):
+            raise
+        _check_output()
+        raise
+    _check_output()
+
+
+def _check_output() -> None:
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    fault = raw.fault if isinstance(raw, _Lasting) else None
+    if fault and fault.errno not in (errno.EPIPE, errno.ECONNRESET):
+        what = f"cannot be written ({str(fault.strerror).lower()})"
+        raise errors.UserError("standard output", what, "all else is done", errors.RESOURCE)
+
+
+# --- limits ---------------------------------------------------------------------------------------------
+
+MARGIN = 256 * 2**20
+"""Bytes of address space that must be left once everything is imported."""
+TRIALS = {
+    "torch": "import ffn_bench.sweep, torch; x = torch.ones(64, 64, requires_grad=True); (x @ x).sum().backward()",
+    "numpy": "import numpy, scipy.linalg, matplotlib.figure; x = numpy.ones((64, 64)); x @ x",
+}  # fmt: skip
+"""What is tried in another process before a library is imported where memory is limited."""
+
+
+class _Trial(importlib.abc.MetaPathFinder):
+    """Where the address space is limited, finds out whether a library can be imported before it is.
+
+    Native code that gets no memory aborts, or tries for minutes; its process is lost then. How much is needed
+    depends on how the library was built and on the number of cores, so it is tried.
+    """
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
+        """Nothing, or `UserError` (status 5)."""
+        if fullname not in TRIALS:
+            return
+        sys.meta_path.remove(self)
+        limits = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
+        limits = {kind: both for kind, both in limits.items() if both[0] != resource.RLIM_INFINITY}
+        if not limits:
+            return
+        import subprocess
+
+        lower = {kind: (max(0, soft - MARGIN), hard) for kind, (soft, hard) in limits.items()}
+        code = "".join(f"resource.setrlimit({kind}, {both})\n" for kind, both in lower.items())
+        code = f"import resource\n{code}{TRIALS[fullname]}"
+        quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        try:
+            subprocess.run([sys.executable, "-c", code], timeout=60, check=True, **quiet)
+        except (OSError, subprocess.SubprocessError) as e:
+            low = min(soft for soft, _ in limits.values()) / 2**20
+            what = f"its limit of {low:,.0f} MiB is too low to import {fullname}"
+            raise errors.UserError("memory", what, "raise it (ulimit -v, ulimit -d)", errors.RESOURCE) from e
+
+
+def try_imports() -> None:
+    """From here on, importing a library raises `UserError` (status 5) where memory is too limited for it."""
+    sys.meta_path.insert(0, _Trial())
