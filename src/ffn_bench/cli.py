@@ -25,7 +25,6 @@ def run(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Compose conf/<config_name>.yaml with the command line and hand it to `task`; a mistake ends it all."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
     process.listen()
-    process.try_imports()
     atexit.register(gc.unfreeze)  # `train` freezes what was imported; at the end it must be let go
     gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
     with one_line_errors(command_name()), process.checked_output():

@@ -43,6 +43,7 @@ def begin() -> None:
         last()
         listen()
         sys.excepthook = _last_resort
+        check_limits()
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -50,7 +51,8 @@ def _last_resort(kind: type[BaseException], error: BaseException, trace: Traceba
     if isinstance(error, KeyboardInterrupt):
         _tell(signal.SIGINT)
         os._exit(128 + signal.SIGINT)
-    if mistake := errors.of_resources(error):
+    mistake = error if isinstance(error, errors.UserError) else errors.of_resources(error)
+    if mistake:
         print(f"{name()}: error: {mistake}", file=sys.stderr)
         os._exit(mistake.status)
     sys.__excepthook__(kind, error, trace)
@@ -206,10 +208,12 @@ def _check_output() -> None:
 
 # --- limits ---------------------------------------------------------------------------------------------
 
+LEAST = 96 * 2**20
+"""Bytes of address space below which the interpreter itself breaks in odd ways."""
 MARGIN = 256 * 2**20
 """Bytes of address space that must be left once everything is imported."""
 TRIALS = {
-    "torch": "import ffn_bench.sweep, torch; x = torch.ones(64, 64, requires_grad=True); (x @ x).sum().backward()",
+    "torch": "import ffn_bench.sweep, torch; x = torch.ones(64, 64); x @ x",
     "numpy": "import numpy, scipy.linalg, matplotlib.figure; x = numpy.ones((64, 64)); x @ x",
 }  # fmt: skip
 """What is tried in another process before a library is imported where memory is limited."""
@@ -227,24 +231,35 @@ class _Trial(importlib.abc.MetaPathFinder):
         if fullname not in TRIALS:
             return
         sys.meta_path.remove(self)
-        limits = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
-        limits = {kind: both for kind, both in limits.items() if both[0] != resource.RLIM_INFINITY}
-        if not limits:
-            return
         import subprocess
 
-        lower = {kind: (max(0, soft - MARGIN), hard) for kind, (soft, hard) in limits.items()}
+        lower = {kind: (max(0, soft - MARGIN), hard) for kind, (soft, hard) in limits().items()}
         code = "".join(f"resource.setrlimit({kind}, {both})\n" for kind, both in lower.items())
         code = f"import resource\n{code}{TRIALS[fullname]}"
         quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         try:
             subprocess.run([sys.executable, "-c", code], timeout=60, check=True, **quiet)
         except (OSError, subprocess.SubprocessError) as e:
-            low = min(soft for soft, _ in limits.values()) / 2**20
-            what = f"its limit of {low:,.0f} MiB is too low to import {fullname}"
-            raise errors.UserError("memory", what, "raise it (ulimit -v, ulimit -d)", errors.RESOURCE) from e
+            raise too_low(f"to import {fullname}") from e
 
 
-def try_imports() -> None:
-    """From here on, importing a library raises `UserError` (status 5) where memory is too limited for it."""
-    sys.meta_path.insert(0, _Trial())
+def limits() -> dict[int, tuple[int, int]]:
+    """The limits of memory that are set: soft and hard one, bytes."""
+    found = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
+    return {kind: both for kind, both in found.items() if both[0] != resource.RLIM_INFINITY}
+
+
+def check_limits() -> None:
+    """Raise `UserError` (status 5) where memory is limited too much: at once, or when a library that needs
+    more is imported."""
+    if limits():
+        if min(limits().values())[0] < LEAST:
+            raise too_low("to start")
+        sys.meta_path.insert(0, _Trial())
+
+
+def too_low(what_for: str) -> errors.UserError:
+    """The limit of memory is."""
+    low = min(limits().values())[0] / 2**20
+    what = f"its limit of {low:,.0f} MiB is too low {what_for}"
+    return errors.UserError("memory", what, "raise it (ulimit -v, ulimit -d)", errors.RESOURCE)
