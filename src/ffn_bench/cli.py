@@ -117,4 +117,5 @@ def one_line_errors(command: str) -> Iterator[None]:
         if mistake is None:
             raise
         print(f"{command}: error: {mistake}", file=sys.stderr)
+        process.hush()
         sys.exit(mistake.status)

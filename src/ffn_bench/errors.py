@@ -42,6 +42,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def short(text: str, longest: int) -> str:
+    """The same, cut where it is longer: a label in a picture."""
+    text = printable(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'adam'?)`, or nothing where no known name is close."""
     lower = {k.lower(): k for k in known}

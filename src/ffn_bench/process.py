@@ -5,6 +5,7 @@ Nothing but the standard library is imported here: `begin` comes before everythi
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import contextlib
 import errno
@@ -14,17 +15,30 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
+from types import CodeType, FrameType, TracebackType
+from typing import Any, NoReturn, TypeVar
 
 from ffn_bench import errors
 
+F = TypeVar("F", bound=Callable[..., Any])
 COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.0
 """Seconds that a process may take to leave in good order once a signal has come."""
+
+
+@dataclass
+class _State:
+    begun: bool = False
+    """Whether this process is one of the commands, and not one that only uses the package."""
+    left: int = 0
+    """The signal that it leaves for."""
+
+
+_state = _State()
 
 
 def name() -> str:
@@ -39,18 +53,20 @@ def begin() -> None:
     """
     script = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
     if Path(script).name in COMMANDS or script.startswith("ffn_bench."):
+        _state.begun = True
         open_streams()
         last()
         listen()
         sys.excepthook = _last_resort
+        atexit.register(_skip_teardown)
         check_limits()
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What nothing has caught: while a command is imported there is nobody yet to say it in one line."""
     if isinstance(error, KeyboardInterrupt):
-        _tell(signal.SIGINT)
-        os._exit(128 + signal.SIGINT)
+        _tell()
+        end(signal.SIGINT)
     mistake = error if isinstance(error, errors.UserError) else errors.of_resources(error)
     if mistake:
         print(f"{name()}: error: {mistake}", file=sys.stderr)
@@ -62,47 +78,79 @@ def _last_resort(kind: type[BaseException], error: BaseException, trace: Traceba
 
 
 def listen() -> None:
-    """Leave when a signal comes. One that is ignored, as below nohup, stays ignored."""
+    """Leave when a signal comes."""
     for number in heard():
         signal.signal(number, _leave)
 
 
 def heard() -> list[signal.Signals]:
-    """The signals that stop a command: all that were not ignored when it began."""
-    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    """The signals that stop a command: not SIGHUP where it is ignored, as below nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
+
+
+def tidies(function: F) -> F:
+    """Mark a function that cleans up behind an exception: a signal that comes in it is raised as one.
+
+    Anywhere else a signal ends the process at once. Libraries swallow exceptions that come from nowhere (an
+    import that is half done, OmegaConf, destructors) and fail later, in another way.
+    """
+    _tidying.add(function.__code__)
+    return function
+
+
+_tidying: set[CodeType] = set()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Answer a signal: clean up and go, and go without cleaning up where that takes too long."""
-    if _importing(frame):  # nothing is being written, and half a library may swallow an exception
-        _tell(number)
-        os._exit(128 + number)
+    """Answer a signal: go, but let go first what is being written."""
+    while frame is not None and frame.f_code not in _tidying:
+        frame = frame.f_back
+    if frame is None and _state.begun:
+        if number == signal.SIGINT:
+            _tell()
+        end(number)
+    leave(number)
 
-    def at_once(*_: Any) -> None:
-        os._exit(128 + number)
 
-    for other in heard():
-        signal.signal(other, at_once)
-    signal.signal(signal.SIGALRM, at_once)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    sys.unraisablehook = lambda _: None  # what a destructor says of the exception is no news
+def leave(number: int) -> None:
+    """Raise what ends the command for a signal. Another signal, or too long a wait, ends it at once."""
+    if _state.begun:
+        _state.left = number
+        for other in (*heard(), signal.SIGALRM):
+            signal.signal(other, lambda *_: end(number))
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        hush()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
 
 
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
+def hush() -> None:
+    """Have destructors and exit handlers keep what they cannot do to themselves: the command ends badly."""
+    if _state.begun:
+        sys.unraisablehook = lambda _: None
 
 
-def _tell(number: int) -> None:
-    if number == signal.SIGINT:
-        with contextlib.suppress(OSError):  # behind the ^C that a terminal shows
-            os.write(2, f"{chr(10) * os.isatty(2)}{name()}: interrupted\n".encode())
+def end(number: int) -> NoReturn:
+    """End the process now, for a signal: files are whole at every instant."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.isatty():
+            os.write(1, b"\x1b[?25h\n")  # the cursor, which a live display hides
+    os._exit(128 + number)
+
+
+def _tell() -> None:
+    with contextlib.suppress(OSError):  # on a line of its own behind the ^C that a terminal shows
+        os.write(2, f"{chr(10) * os.isatty(2)}{name()}: interrupted\n".encode())
+
+
+def _skip_teardown() -> None:
+    """After all other exit handlers: taking the interpreter down takes up to a second."""
+    if _state.left:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(128 + _state.left)
 
 
 # --- streams --------------------------------------------------------------------------------------------
@@ -213,7 +261,7 @@ LEAST = 96 * 2**20
 MARGIN = 256 * 2**20
 """Bytes of address space that must be left once everything is imported."""
 TRIALS = {
-    "torch": "import ffn_bench.sweep, torch; x = torch.ones(64, 64); x @ x",
+    "torch": "import ffn_bench.sweep, torch._dynamo as t; x = t.torch.ones(64, 64); x @ x",
     "numpy": "import numpy, scipy.linalg, matplotlib.figure; x = numpy.ones((64, 64)); x @ x",
 }  # fmt: skip
 """What is tried in another process before a library is imported where memory is limited."""

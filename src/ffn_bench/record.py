@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ffn_bench import checkpoints, config, curvature, errors, figures, metrics, runs, schema, writers
 from ffn_bench.data import Data
-from ffn_bench.errors import UserError
+from ffn_bench.errors import UserError, printable
 from ffn_bench.metrics import Measurement
 
 FLUSH_SECONDS = 1.0
@@ -115,7 +115,7 @@ class Record:
         self._trajectory = writers.Trajectory(folder) if run.trajectory else None
         if state is None:
             settings = config.flatten(run).items()
-            text = "".join(f"    {key}: {value}\n" for key, value in settings)
+            text = "".join(f"    {printable(f'{key}: {value}')}\n" for key, value in settings)
             self._tensorboard.write_text("config", text)
             self._tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
             for warning in training.data.warnings:

@@ -25,7 +25,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import config, errors, schema
+from ffn_bench import config, errors, process, schema
 from ffn_bench.errors import UserError
 
 FORMAT = 1
@@ -183,6 +183,7 @@ def another_folder(folder: Path) -> Path:
 # --- whole files ----------------------------------------------------------------------------------------
 
 
+@process.tidies
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, even across a power cut."""
     part = path.with_name(path.name + ".tmp")
@@ -214,7 +215,7 @@ def write_all(file: int, content: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write strict JSON, whole: numbers that are not finite become null."""
     text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, text.encode() + b"\n")
+    write_whole(path, text.encode(errors="backslashreplace") + b"\n")  # of a path that is not UTF-8
 
 
 def finite(content: Any) -> Any:

@@ -30,7 +30,7 @@ from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 
-from ffn_bench import checkpoints, config, console, runs, train
+from ffn_bench import checkpoints, config, console, process, runs, train
 from ffn_bench.batched import group_key, why_not
 from ffn_bench.errors import RUN_FOLDER, UserError, explain
 from ffn_bench.plan import Planned, Planner
@@ -139,6 +139,7 @@ def _quoted(path: Path) -> str:
     return "'" + text.replace("${", "\\${") + "'"
 
 
+@process.tidies
 def _run(launcher: Launcher, jobs: list[list[str]], first: int) -> str:
     """Let the launcher run its jobs; what went wrong with them in a line, or nothing."""
     try:

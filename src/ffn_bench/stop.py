@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from ffn_bench.process import heard
+from ffn_bench import process
 
 
 class Stop:
@@ -27,7 +24,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in heard()}
+            self._before = {number: signal.signal(number, self._note) for number in process.heard()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
@@ -36,15 +33,10 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            if sys.stdout.isatty():
-                with contextlib.suppress(OSError):
-                    os.write(1, b"\x1b[?25h\n")  # the cursor, which a live display hides
-            os._exit(128 + number)
+            process.end(number)
         self.asked, self.number = True, number
 
     def leave(self) -> None:
         """Raise what ends the command, if a signal has come."""
-        if self.number == signal.SIGINT:
-            raise KeyboardInterrupt
         if self.number:
-            sys.exit(128 + self.number)
+            process.leave(self.number)

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import math
 import re
-import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ def report(cfg: DictConfig, typed: str) -> None:
     folder = folder_of(cfg.save, patterns)
 
     from ffn_bench.compare import axes, read, study
-    from ffn_bench.console import count, make_console, progress
+    from ffn_bench.console import count, line, make_console, progress, tensorboard
 
     console, start = make_console(), time.perf_counter()
     folders = read.find(patterns)
@@ -70,10 +69,10 @@ def report(cfg: DictConfig, typed: str) -> None:
         ("figures", folder / "figures"),
         ("tables", folder / "tables"),
     ):
-        console.print(f"  {what:<12} {path}", soft_wrap=True)
+        console.print(line(f"  {what:<12} {path}"), soft_wrap=True)
     if cfg.tensorboard:
-        logdir = shlex.quote(str(folder.parent if cfg.save is None else folder))
-        console.print(f"  {'bands':<12} tensorboard --logdir {logdir}", soft_wrap=True)
+        shown = tensorboard(folder.parent if cfg.save is None else folder)
+        console.print(f"  {'bands':<12} {shown}", soft_wrap=True)
 
 
 def words(value: Any) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn_bench import runs
-from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.errors import RUN_FOLDER, UserError, printable
 
 COMPARED = ("loss/", "accuracy/")
 """Beginnings of the tags that are read."""
@@ -256,5 +256,5 @@ def _number(value: Any) -> float:
 
 
 def clean(text: str) -> str:
-    """Text of a foreign file, fit for one line: control characters become �."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+    """Text of a foreign file, fit for one line."""
+    return printable(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ffn_bench import cli, config, errors, schema
-from ffn_bench.errors import UserError, nearest
+from ffn_bench.errors import UserError, nearest, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,7 +131,9 @@ def save_figures(console: Console, folder: Path, topic: Topic, context: Context)
         metadata: dict[str, Any] = {"Description": made_by}
         for kind in ("png", "svg"):
             figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=metadata)
-        console.print(Text(f"  figure  {folder / name}.png, .svg\n", style="dim"), soft_wrap=True)
+        console.print(
+            Text(f"  figure  {printable(str(folder / name))}.png, .svg\n", style="dim"), soft_wrap=True
+        )
 
 
 def rewrite(argument: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +61,7 @@ def race(cfg: DictConfig, typed: str) -> None:
         raise UserError(str(folder), "is a file, not a folder", "name another with save=…", RUN_FOLDER)
 
     from ffn_bench import optim
-    from ffn_bench.console import make_console, progress
+    from ffn_bench.console import line, make_console, progress, tensorboard
     from ffn_bench.race import paths
 
     optimizers = [compose(name) for name in names]
@@ -83,9 +82,9 @@ def race(cfg: DictConfig, typed: str) -> None:
         ) from e
     console.print(f"\n  {time.perf_counter() - began:.1f} s", style="dim")
     for path in written:
-        console.print(f"  {path}", soft_wrap=True)
+        console.print(line(f"  {path}"), soft_wrap=True)
     if cfg.tensorboard:
-        console.print(f"  tensorboard --logdir {shlex.quote(str(folder))}", soft_wrap=True)
+        console.print(f"  {tensorboard(folder)}", soft_wrap=True)
 
 
 # --- what the keys say ----------------------------------------------------------------------------------
