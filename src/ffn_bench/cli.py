@@ -7,6 +7,7 @@ import gc
 import importlib.metadata
 import os
 import shlex
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -110,8 +111,8 @@ def one_line_errors(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\n" * sys.stderr.isatty() + f"{command}: interrupted", file=sys.stderr)  # behind the ^C
-        sys.exit(130)
+        process.tell(signal.SIGINT)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         mistake = errors.explain(error)
         if mistake is None:

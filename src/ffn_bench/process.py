@@ -9,24 +9,28 @@ import atexit
 import codecs
 import contextlib
 import errno
+import functools
 import importlib.abc
 import io
 import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, FrameType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from ffn_bench import errors
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 1.0
+PATIENCE = 1.3
 """Seconds that a process may take to leave in good order once a signal has come."""
 
 
@@ -36,6 +40,10 @@ class _State:
     """Whether this process is one of the commands, and not one that only uses the package."""
     left: int = 0
     """The signal that it leaves for."""
+    told: bool = False
+    ending: bool = False
+    busy: set[int] = field(default_factory=set)
+    """Threads that are in a function which tidies up."""
 
 
 _state = _State()
@@ -65,7 +73,6 @@ def begin() -> None:
 def _last_resort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What nothing has caught: while a command is imported there is nobody yet to say it in one line."""
     if isinstance(error, KeyboardInterrupt):
-        _tell()
         end(signal.SIGINT)
     mistake = error if isinstance(error, errors.UserError) else errors.of_resources(error)
     if mistake:
@@ -89,41 +96,67 @@ def heard() -> list[signal.Signals]:
     return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
 
 
-def tidies(function: F) -> F:
-    """Mark a function that cleans up behind an exception: a signal that comes in it is raised as one.
+def tidies(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function that cleans up behind an exception one that a signal lets do so: it is raised in it.
 
     Anywhere else a signal ends the process at once. Libraries swallow exceptions that come from nowhere (an
-    import that is half done, OmegaConf, destructors) and fail later, in another way.
+    import that is half done, OmegaConf, destructors) and fail later, in another way. Other threads may end
+    what they have begun of such functions, and begin none any more.
     """
-    _tidying.add(function.__code__)
-    return function
 
+    @functools.wraps(function)
+    def tidied(*args: P.args, **kwargs: P.kwargs) -> R:
+        thread = threading.get_ident()
+        _state.busy.add(thread)
+        try:
+            if _state.ending and threading.current_thread() is not threading.main_thread():
+                _state.busy.discard(thread)
+                threading.Event().wait()  # for the end of the process
+            return function(*args, **kwargs)
+        finally:
+            _state.busy.discard(thread)
 
-_tidying: set[CodeType] = set()
+    return tidied
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """Answer a signal: go, but let go first what is being written."""
-    while frame is not None and frame.f_code not in _tidying:
-        frame = frame.f_back
-    if frame is None and _state.begun:
-        if number == signal.SIGINT:
-            _tell()
+    if _state.begun and not _is_tidying(frame):
         end(number)
     leave(number)
+
+
+def _is_tidying(frame: FrameType | None) -> bool:
+    while frame is not None and (frame.f_code.co_name, frame.f_code.co_filename) != ("tidied", __file__):
+        frame = frame.f_back
+    return frame is not None
 
 
 def leave(number: int) -> None:
     """Raise what ends the command for a signal. Another signal, or too long a wait, ends it at once."""
     if _state.begun:
-        _state.left = number
-        for other in (*heard(), signal.SIGALRM):
+        for other in heard():
             signal.signal(other, lambda *_: end(number))
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        hurry(number)
         hush()
+        _state.left = number
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
+
+
+def hurry(number: int) -> None:
+    """End the process for a signal in a while, whatever it does by then but writing a file."""
+
+    def late(_: int, frame: FrameType | None) -> None:
+        if _is_tidying(frame):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            end(number)
+
+    if _state.begun and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 
 def hush() -> None:
@@ -134,15 +167,22 @@ def hush() -> None:
 
 def end(number: int) -> NoReturn:
     """End the process now, for a signal: files are whole at every instant."""
+    tell(number)
+    _state.ending, latest = True, time.monotonic() + 0.4
+    while _state.busy - {threading.get_ident()} and time.monotonic() < latest:
+        time.sleep(0.005)
     with contextlib.suppress(OSError, ValueError):
         if sys.stdout.isatty():
             os.write(1, b"\x1b[?25h\n")  # the cursor, which a live display hides
     os._exit(128 + number)
 
 
-def _tell() -> None:
-    with contextlib.suppress(OSError):  # on a line of its own behind the ^C that a terminal shows
-        os.write(2, f"{chr(10) * os.isatty(2)}{name()}: interrupted\n".encode())
+def tell(number: int) -> None:
+    """Say once that the command was interrupted, on a line of its own behind the ^C that a terminal shows."""
+    if number == signal.SIGINT and not _state.told:
+        _state.told = _state.begun
+        with contextlib.suppress(OSError):
+            print("\n" * sys.stderr.isatty() + f"{name()}: interrupted", file=sys.stderr, flush=True)
 
 
 def _skip_teardown() -> None:

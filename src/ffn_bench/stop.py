@@ -13,8 +13,9 @@ from ffn_bench import process
 class Stop:
     """Whether a signal has asked to stop; used as a context, it listens.
 
-    The first signal sets `asked`, for loops to look at. The second ends the process at once: files are whole
-    at every instant. `leave` then ends the command with the status of the signal.
+    The first signal sets `asked`, for loops to look at. The second ends the process at once, and so does
+    taking too long over it (large networks, many runs): files are whole at every instant. `leave` then ends
+    the command with the status of the signal.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Stop:
         if self.asked:
             process.end(number)
         self.asked, self.number = True, number
+        process.hurry(number)
 
     def leave(self) -> None:
         """Raise what ends the command, if a signal has come."""
