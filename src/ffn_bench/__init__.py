@@ -2,6 +2,10 @@
 
 import warnings
 
+from ffn_bench import process
+
+process.begin()
+
 __version__ = "0.1.0"
 
 # Files of conf/hydra/launcher are complete, whether or not Hydra checks them by their plugins' schemas, of

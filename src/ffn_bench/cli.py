@@ -19,7 +19,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import __version__, arguments, composition, config, errors, runs
+from ffn_bench import __version__, arguments, composition, config, errors, process, runs
 
 
 def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None:
@@ -28,11 +28,10 @@ def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None
     A mistake ends it all.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
+    process.listen()
     atexit.register(gc.unfreeze)  # `train` freezes what was imported; at the end it must be let go
     gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
-    with one_line_errors(command_name()):
+    with one_line_errors(command_name()), process.checked_output():
         if "--version" in sys.argv[1:]:
             print(f"ffn-bench {__version__}")
             sys.exit(0)
@@ -68,7 +67,7 @@ def run_analysis(
     with one_line_errors(command_name()):
         if {"-m", "--multirun"} & set(sys.argv):
             raise errors.UserError("-m", "there is nothing to sweep", f"write {several}")
-    sys.argv[1:] = [rewrite(argument) for argument in sys.argv[1:]]
+        sys.argv[1:] = [rewrite(argument) for argument in sys.argv[1:]]
     run(name, node, handed)
 
 
@@ -89,10 +88,6 @@ def register_plugins(argv: list[str]) -> None:
 
             defaults = plugin_defaults(entry.name)
         config.register_optimizer(entry.name, defaults)
-
-
-def _terminate(signum: int, frame: object) -> None:
-    sys.exit(128 + signum)
 
 
 def config_folder() -> Path:
@@ -120,11 +115,12 @@ def one_line_errors(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\n{command}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        process.tell(signal.SIGINT)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         mistake = errors.explain(error)
         if mistake is None:
             raise
         print(f"{command}: error: {mistake}", file=sys.stderr)
+        process.hush()
         sys.exit(mistake.status)

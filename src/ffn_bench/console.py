@@ -1,6 +1,7 @@
 """What a person sees: one run on a terminal or in a pipe, a sweep run by run, and its leaderboard.
 
-On a terminal there are colours and a live bar; in a pipe plain lines. Nothing printed is read as markup.
+On a terminal there are colours and a live bar; in a pipe plain lines. Nothing printed is read as markup or as
+a terminal's control.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -29,9 +30,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ffn_bench.errors import printable
 from ffn_bench.schema import TrainConfig, count_parameters
 
 if TYPE_CHECKING:
@@ -53,12 +56,31 @@ LIVE_RUNS = 2000
 """Runs of a sweep, at most, whose settings are compared live."""
 
 
+class _Plain(Console):
+    """A console to which text is text: what it holds for a terminal (colours, titles, other directions of
+    writing) is shown, not done."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Segments of which those that are text are printable."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                lines = map(printable, segment.text.split("\n"))
+                yield Segment("\n".join(lines), segment.style)
+
+
 def make_console() -> Console:
     """Standard output; in a pipe without a width of its own, so that no line is broken."""
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = _Plain(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(markup=False, highlight=False, emoji=False, width=200)
+        console = _Plain(markup=False, highlight=False, emoji=False, width=200)
     return console
+
+
+def line(text: object, style: str = "") -> Text:
+    """Text of anywhere, such as a name or a reason, as one line."""
+    return Text(printable(str(text)), style=style)
 
 
 @contextmanager
@@ -76,6 +98,16 @@ def progress(console: Console, what: str, total: int | None) -> Iterator[Callabl
                 bar.update(task, completed=done)
 
         yield told
+
+
+def tensorboard(folder: Path) -> str:
+    """The command that shows a folder's curves, to be copied."""
+    return f"tensorboard --logdir {quoted(str(folder))}"
+
+
+def quoted(text: str) -> str:
+    """A word of a shell's command, which may be copied whatever is in it."""
+    return shlex.quote(text) if text.isprintable() else "$'" + printable(text).replace("'", "\\'") + "'"
 
 
 def count(n: float) -> str:
@@ -136,12 +168,12 @@ class RunView:
         """Print warnings and facts, a line each, and begin the bar."""
         self._epochs, steps = epochs, training.steps
         for warning in warnings:
-            self.console.print(Text(f"  warning    {warning}", style="yellow"), soft_wrap=True)
+            self.console.print(line(f"  warning    {warning}", "yellow"), soft_wrap=True)
         self.console.print(Text("ffn-train", style="bold"))
         for key, value in facts.items():
-            self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
+            self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), line(value)), soft_wrap=True)
         for warning in training.data.warnings:
-            self.console.print(Text(f"  warning    {warning}", style="yellow"), soft_wrap=True)
+            self.console.print(line(f"  warning    {warning}", "yellow"), soft_wrap=True)
         if training.step:
             self.console.print(f"  goes on at step {count(training.step)} of {count(steps)}")
         self.console.print()
@@ -198,18 +230,17 @@ class RunView:
         rate = f", {count(steps / seconds)} steps/s" if seconds else ""
         status = summary["status"]
         style = "green" if status == "finished" else "bold red"
-        line = Text.assemble("  ", (status, style), f": {summary['reason']}" if summary["reason"] else "")
-        line.append(f" after {count(steps)} steps in {duration(seconds)} of training{rate}")
-        self.console.print(line, soft_wrap=True)
+        told = Text.assemble(
+            "  ", (status, style), line(f": {summary['reason']}" if summary["reason"] else "")
+        )
+        told.append(f" after {count(steps)} steps in {duration(seconds)} of training{rate}")
+        self.console.print(told, soft_wrap=True)
         self.console.print()
-        self.console.print(Text.assemble("  ", ("run folder   ", "dim"), str(folder)), soft_wrap=True)
+        self.console.print(Text.assemble("  ", ("run folder   ", "dim"), line(folder)), soft_wrap=True)
         self._tensorboard(folder)
 
     def _tensorboard(self, folder: Path) -> None:
-        line = Text.assemble(
-            "  ", ("curves       ", "dim"), f"tensorboard --logdir {shlex.quote(str(folder))}"
-        )
-        self.console.print(line, soft_wrap=True)
+        self.console.print(Text.assemble("  ", ("curves       ", "dim"), tensorboard(folder)), soft_wrap=True)
 
 
 class SweepView:
@@ -228,7 +259,8 @@ class SweepView:
         search: bool = False,
     ) -> None:
         self.console = make_console()
-        self.runs, self.folder, self.heading = runs, folder, heading
+        self.runs = [(printable(name), settings) for name, settings in runs]
+        self.folder, self.heading = folder, heading
         self._lock = threading.Lock()
         self._latest: dict[int, Measurement] = {}
         self._ended: dict[int, dict[str, Any]] = {}
@@ -236,7 +268,7 @@ class SweepView:
         self._before: dict[str, int] = {}
         self._live: Live | None = None
         self._bar: Progress | None = None
-        self._width = min(70, max(len(name) for name, _ in runs))
+        self._width = min(70, max(len(name) for name, _ in self.runs))
         self._lines = len(runs) <= LINES and not search
         self._told_of = ("failed",) if search else ("failed", "diverged")
         self._told = self._bad = 0
@@ -263,7 +295,7 @@ class SweepView:
                 "alone", f"{count(number)} runs" + (f": {reason}" if reason else ", one after the other")
             )
         self._fact("folder", str(self.folder))
-        self._fact("curves", f"tensorboard --logdir {shlex.quote(str(self.folder))}")
+        self._fact("curves", tensorboard(self.folder))
         self.console.print()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._bar = _bar(self.console)
@@ -280,7 +312,7 @@ class SweepView:
 
     def warn(self, text: str) -> None:
         """Print a warning."""
-        self.console.print(Text(f"  warning    {text}", style="yellow"), soft_wrap=True)
+        self.console.print(line(f"  warning    {text}", "yellow"), soft_wrap=True)
 
     def expect(self, steps: int) -> None:
         """Say how many steps all runs have together, or, where others train them, how many runs there are."""
@@ -321,7 +353,7 @@ class SweepView:
             text.append(f"  test {percent((best or final).get('accuracy/test'))}")
             text.append(f"  {duration(summary['train_seconds'])}")
         if summary["reason"]:
-            text.append(f"  {summary['reason']}", style=style)
+            text.append(line(f"  {summary['reason']}", style))
         self.console.print(text, soft_wrap=True)
 
     def _picture(self) -> Group:
@@ -352,7 +384,7 @@ class SweepView:
             rows.append((own, len(members), max(m.epoch for m in members), loss, accuracy))
         rows.sort(key=lambda row: -row[4] if math.isfinite(row[4]) else math.inf)
         for own, members_count, epoch, loss, accuracy in rows[:10]:
-            table.add_row(Text(own), str(members_count), str(epoch), number(loss), percent(accuracy))
+            table.add_row(line(own), str(members_count), str(epoch), number(loss), percent(accuracy))
         return Group(table, self._bar)
 
     def finish(self) -> None:
@@ -365,18 +397,19 @@ class SweepView:
         """Say again which runs failed or never began, and where everything is."""
         self.console.print()
         for name in failures[:20]:
-            self.console.print(Text(f"  failed       {name}", style="bold red"), soft_wrap=True)
+            self.console.print(line(f"  failed       {name}", "bold red"), soft_wrap=True)
         if len(failures) > 20:
             self.console.print(Text(f"  failed       and {len(failures) - 20} more", style="bold red"))
         total = len(self.runs)
         if begun < total:
             self.console.print(Text(f"  not trained  {total - begun} of {total} runs", style="bold red"))
-        self.console.print(Text.assemble("  ", ("sweep folder ", "dim"), str(self.folder)), soft_wrap=True)
-        line = f"tensorboard --logdir {shlex.quote(str(self.folder))}"
-        self.console.print(Text.assemble("  ", ("curves       ", "dim"), line), soft_wrap=True)
+        self.console.print(Text.assemble("  ", ("sweep folder ", "dim"), line(self.folder)), soft_wrap=True)
+        self.console.print(
+            Text.assemble("  ", ("curves       ", "dim"), tensorboard(self.folder)), soft_wrap=True
+        )
 
     def _fact(self, key: str, value: str) -> None:
-        self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), value), soft_wrap=True)
+        self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), line(value)), soft_wrap=True)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -423,12 +456,12 @@ def show_status(
             shown = "running" if holder and status in ("begun", "interrupted") else status
             best = (found.get("best") or {}).get("accuracy/val")
             steps = count(found["steps"]) if "steps" in found else "–"
-            table.add_row(Text(name), shown, steps, percent(best), Text(str(found.get("reason") or "")))
+            table.add_row(line(name), line(shown), steps, percent(best), line(found.get("reason") or ""))
     console = make_console()
-    console.print(Text(f"ffn-train: {folder}" + (f", in use by {holder}" if holder else ""), style="bold"))
+    console.print(line(f"ffn-train: {folder}" + (f", in use by {holder}" if holder else ""), "bold"))
     if listed:
         console.print(table)
-    console.print("  " + ", ".join(f"{count(n)} {status}" for status, n in tally.items()))
+    console.print(line("  " + ", ".join(f"{count(n)} {status}" for status, n in tally.items())))
 
 
 def show_leaderboard(
@@ -444,7 +477,7 @@ def show_leaderboard(
     )
     table.add_column("", justify="right")
     for key in keys:
-        table.add_column(key)
+        table.add_column(printable(key))
     ranked = any(math.isfinite(row["val"][0]) for row in rows)
     scored = ranked or any(math.isfinite(row["test"][0]) for row in rows)
     table.add_column("validation" if ranked or not scored else "validation (none)", justify="right")
@@ -455,12 +488,12 @@ def show_leaderboard(
         table.add_column("seeds", justify="right")
     table.add_column("")
     for rank, row in enumerate(rows[:30], start=1):
-        cells: list[str | Text] = [str(rank), *(Text(str(row["settings"].get(key, ""))) for key in keys)]
+        cells: list[str | Text] = [str(rank), *(line(row["settings"].get(key, "")) for key in keys)]
         cells += [_spread(row["val"], percent), _spread(row["test"], percent)]
         cells += [_spread(row["epoch"], lambda v: f"{v:.0f}"), _spread(row["seconds"], lambda v: f"{v:.1f}")]
         if seeds:
             cells.append(str(row["runs"]))
-        cells.append(Text(row["bad"], style="bold red"))
+        cells.append(line(row["bad"], "bold red"))
         table.add_row(*cells, style="bold" if rank == 1 else None)
     console.print()
     console.print(table)
@@ -483,11 +516,11 @@ def show_choices(console: Console, rows: Sequence[tuple[str, str, float, str]], 
     for column in ("", "setting", "validation", "of its trials"):
         table.add_column(column, justify="right" if column == "validation" else "left")
     for name, setting, accuracy, bad in rows:
-        table.add_row(Text(name), Text(setting, style="bold"), percent(accuracy), Text(bad, style="yellow"))
+        table.add_row(line(name), line(setting, "bold"), percent(accuracy), line(bad, "yellow"))
     console.print()
     console.print(table)
     for note in notes:
-        console.print(Text(f"  {note}", style="yellow"), soft_wrap=True)
+        console.print(line(f"  {note}", "yellow"), soft_wrap=True)
     console.print()
 
 
@@ -513,7 +546,7 @@ def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]
             spread = f" ± {deviation * 100:.2f}" if math.isfinite(deviation) else ""
             mean = round(statistics.fmean(values) * 100, 2) + 0.0  # no negative zero
             cells.append(f"{mean:+.2f}{spread}")
-        table.add_row(Text(name), *cells)
+        table.add_row(line(name), *cells)
     console.print()
     console.print(table)
     note = "  accuracy in percentage points, mean ± standard deviation of the differences of the same seed"

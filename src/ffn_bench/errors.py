@@ -10,6 +10,7 @@ import difflib
 import errno
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 CONFIGURATION, DATA, RUN_FOLDER, RESOURCE = 2, 3, 4, 5
 """Exit statuses: configuration, data, run folder, and disk, memory or device."""
@@ -27,9 +28,24 @@ class UserError(Exception):
         self.where, self.what, self.todo, self.status = where, what, todo, status
 
     def __str__(self) -> str:
-        line = f"{self.where}: {self.what}" + (f"; {self.todo}" if self.todo else "")
-        # A file's name or a cell may hold anything; what reaches the terminal is one printable line.
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return printable(f"{self.where}: {self.what}" + (f"; {self.todo}" if self.todo else ""))
+
+
+def printable(text: str) -> str:
+    """Text of anywhere as one line that every terminal, file and font takes: `\\n` for a line feed, `\\x1b`.
+
+    A file's name, a label or a cell may hold controls, marks that turn the direction of writing, lone
+    surrogates. Different texts stay different unless they were written to look alike.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def short(text: str, longest: int) -> str:
+    """The same, cut where it is longer: a label in a picture."""
+    text = printable(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -62,25 +78,43 @@ def explain(error: BaseException) -> UserError | None:
         if isinstance(cause, (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
             return explain(cause)
         return _composition(str(error))
+    return of_resources(error)
+
+
+def of_resources(error: BaseException) -> UserError | None:
+    """What the system lacks, told from an exception: memory, room, descriptors, a working folder."""
     if is_memory_error(error):
-        return UserError(
-            "memory",
-            _first_line(
-                str(error).partition("DefaultCPUAllocator: ")[2] or str(error) or "there is not enough"
-            ),
-            "use a smaller network or less data",
-            RESOURCE,
-        )
+        told = str(error).partition("DefaultCPUAllocator: ")[2] or str(error) or "there is not enough"
+        return UserError("memory", _first_line(told), "use a smaller network or less data", RESOURCE)
     if isinstance(error, OSError) and error.errno in DISK:
         todo = "make room and run again"
         return UserError(str(error.filename or "disk"), str(error.strerror).lower(), todo, RESOURCE)
+    if isinstance(error, FileNotFoundError) and not _is_somewhere():
+        return UserError("working directory", "has been deleted", "change to one that is there", RUN_FOLDER)
     return None
+
+
+def _is_somewhere() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+NO_MEMORY = re.compile(
+    "DefaultCPUAllocator|failed to map segment|cannot allocate memory|can't start new thread", re.I
+)
+"""What PyTorch, the linker and the interpreter say where memory or its limits are too small."""
 
 
 def is_memory_error(error: BaseException) -> bool:
     """Whether memory, the CPU's or a GPU's, was too small. PyTorch tells of the CPU's by a RuntimeError."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, (RuntimeError, ImportError)) and bool(NO_MEMORY.search(str(error)))
 
 
 def _missing_option(path: str, options: Iterable[str], message: str) -> UserError:

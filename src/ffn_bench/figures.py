@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ffn_bench.data import Data
+from ffn_bench.errors import short
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], part: str) -> bytes
     """Counts `[true, predicted]`, shaded by the share of the true class."""
     table = counts.numpy()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    names = [name if len(name) <= 12 else name[:11] + "…" for name in classes]
+    names = [short(name, 12) for name in classes]
     few = len(classes) <= 30
     longest = max(_width(name, 13) for name in names) if few else 0
     turned = longest > 30
@@ -106,7 +107,8 @@ def mistakes(data: Data, rows: Tensor, predicted: Tensor, losses: Tensor) -> byt
     columns = min(6, len(rows))
     lines = -(-len(rows) // columns)
     labels = [
-        f"{data.classes[int(data.test.y[row])]} → {data.classes[int(guess)]} ({float(loss):.1f})"
+        f"{short(data.classes[int(data.test.y[row])], 12)} → {short(data.classes[int(guess)], 12)} "
+        f"({float(loss):.1f})"
         for row, guess, loss in zip(rows, predicted, losses, strict=True)
     ]
     side = 96

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ffn_bench import errors
+from ffn_bench import errors, process
 from ffn_bench.errors import UserError
 
 MANIFEST = ".ffn-bench.jsonl"
@@ -116,14 +116,13 @@ class Folder:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The object that a JSON file holds, or None where it is not there.
 
-        Raises `UserError` for a file that holds no object, or text that is none of Unicode.
+        Raises `UserError` for a file that holds no object.
         """
         content = self.read(name)
         if content is None:
             return None
         try:
             found = json.loads(content)
-            json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate could be neither shown nor kept
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
@@ -241,6 +240,7 @@ class Folder:
         if self.owns(name):
             self._unlink(name)
 
+    @process.tidies
     def _write(self, name: str, content: bytes) -> None:
         """Write to a temporary name, flush, rename, so that it is there whole or not at all."""
         with self._parent(name, create=True) as (parent, leaf):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ffn_bench import checkpoints, config, curvature, errors, figures, metrics, runs, schema, writers
 from ffn_bench.data import Data
-from ffn_bench.errors import UserError
+from ffn_bench.errors import UserError, printable
 from ffn_bench.files import Appended, Folder
 from ffn_bench.metrics import Measurement
 
@@ -172,7 +172,7 @@ class Record:
         if not resumed:
             self._tensorboard.begin()
             settings = config.flatten(run).items()
-            text = "".join(f"    {key}: {value}\n" for key, value in settings)
+            text = "".join(f"    {printable(f'{key}: {value}')}\n" for key, value in settings)
             self._tensorboard.write_text("config", text)
             self._tensorboard.write_hparams(config.result_keys(run), config.superset_of_keys())
         for warning in (*self.notes, *(training.data.warnings if state is None else ())):

@@ -209,7 +209,8 @@ def another_folder(folder: Path) -> Path:
 
 def to_json(content: Any) -> bytes:
     """Strict JSON: numbers that are not finite become null."""
-    return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace") + b"\n"  # of a path that is not UTF-8
 
 
 def finite(content: Any) -> Any:

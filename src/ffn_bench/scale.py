@@ -28,7 +28,7 @@ import psutil
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 
-from ffn_bench import checkpoints, config, runs
+from ffn_bench import checkpoints, config, process, runs
 from ffn_bench.batched import group_key, why_not
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.files import Folder
@@ -142,6 +142,7 @@ def _quoted(path: Path) -> str:
     return "'" + text.replace("${", "\\${") + "'"
 
 
+@process.tidies
 def _run(launcher: Launcher, jobs: list[list[str]], first: int) -> str:
     """Let the launcher run its jobs; what went wrong with them in a line, or nothing."""
     try:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from ffn_bench import process
 
 
 class Stop:
     """Whether a signal has asked to stop; used as a context, it listens.
 
-    The first signal sets `asked`, for loops to look at. The second ends the process at once: files are whole
-    at every instant. `leave` then ends the command with the status of the signal.
+    The first signal sets `asked`, for loops to look at. The second ends the process at once, and so does
+    taking too long over it (large networks, many runs): files are whole at every instant. `leave` then ends
+    the command with the status of the signal.
     """
 
     def __init__(self) -> None:
@@ -26,7 +25,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in process.heard()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
@@ -35,14 +34,11 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            if sys.stdout.isatty():
-                os.write(1, b"\x1b[?25h\n")  # the cursor, which a live display hides
-            os._exit(128 + number)
+            process.end(number)
         self.asked, self.number = True, number
+        process.hurry(number)
 
     def leave(self) -> None:
         """Raise what ends the command, if a signal has come."""
-        if self.number == signal.SIGINT:
-            raise KeyboardInterrupt
         if self.number:
-            sys.exit(128 + self.number)
+            process.leave(self.number)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from ffn_bench.errors import printable, short
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5c6570", "#dfe3e8", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc6699", "#b8860b", "#3aa6dd", "#7b5ea7", "#7f7f7f")
@@ -58,13 +63,34 @@ def dashes(k: int) -> Any:
 
 def slug(text: str) -> str:
     """Text fit for a file's name."""
-    return re.sub(r"[^\w.=-]+", "_", text)[:60]
+    short = re.sub(r"[^\w.=-]+", "_", text)[:60]
+    return short.encode()[:120].decode(errors="ignore")
+
+
+def slugs(names: Sequence[str]) -> dict[str, str]:
+    """A slug of its own for every name: two that look alike get a number behind them."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        first = slug(name)
+        tries = itertools.chain([first], (f"{first}-{k}" for k in itertools.count(2)))
+        found[name] = next(one for one in tries if one.lower() not in taken)
+        taken.add(found[name].lower())
+    return found
+
+
+def literal(text: str, longest: int = 60) -> str:
+    """The same for matplotlib, which reads what stands between dollars as mathematics, and hides from legends
+    what begins with an underscore."""
+    return ("\N{HAIR SPACE}" * text.startswith("_") + short(text, longest)).replace("$", r"\$")
 
 
 def save(figure: Figure, command: str) -> tuple[bytes, bytes]:
     """PNG and SVG, with the command that made them inside."""
     kinds = []
-    with mpl.rc_context({**STYLE, "svg.hashsalt": command}):
+    command = printable(command)
+    with mpl.rc_context({**STYLE, "svg.hashsalt": command}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be of any script
         for kind, metadata in (
             ("png", {"Description": command}),
             ("svg", {"Description": command, "Date": None}),

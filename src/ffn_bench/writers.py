@@ -22,6 +22,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch import Tensor
 
+from ffn_bench.errors import printable
 from ffn_bench.files import Appended, Folder
 from ffn_bench.metrics import Measurement
 from ffn_bench.runs import finite
@@ -54,6 +55,7 @@ class TextLog:
 
     def note(self, level: str, message: str) -> None:
         """A line of its own, or several."""
+        message = "\n".join(map(printable, message.split("\n")))
         now = time.time()
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
         self.file.write(f"{stamp} {level} {message}\n".encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ def report(given: DictConfig, typed: str) -> None:
     folder = folder_of(cfg.save, patterns)
 
     from ffn_bench.compare import axes, read, study
-    from ffn_bench.console import count, make_console, progress
+    from ffn_bench.console import count, line, make_console, progress, tensorboard
 
     console, start = make_console(), time.perf_counter()
     folders = read.find(patterns)
@@ -64,10 +63,10 @@ def report(given: DictConfig, typed: str) -> None:
     console.print(f"\n  {number} in {time.perf_counter() - start:.1f} s", style="dim")
     tell_moved(console, written)
     for what, name in (("report", written["report.html"]), ("figures", "figures"), ("tables", "tables")):
-        console.print(f"  {what:<12} {folder}/{name}", soft_wrap=True)
+        console.print(line(f"  {what:<12} {folder}/{name}"), soft_wrap=True)
     if cfg.tensorboard:
-        logdir = shlex.quote(str(folder.path.parent if cfg.save is None else folder))
-        console.print(f"  {'bands':<12} tensorboard --logdir {logdir}", soft_wrap=True)
+        shown = tensorboard(folder.path.parent if cfg.save is None else folder.path)
+        console.print(f"  {'bands':<12} {shown}", soft_wrap=True)
 
 
 def words(value: str | list[str] | None) -> list[str]:

@@ -20,7 +20,7 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.curves import AXES_OF_TIME
 from ffn_bench.compare.study import Competitor, Study
-from ffn_bench.style import MUTED, PAPER, STYLE, colour, dashes, slug
+from ffn_bench.style import MUTED, PAPER, STYLE, colour, dashes, literal, slugs
 
 MANY = 16
 """Competitors that a figure holds; the tables have all."""
@@ -47,8 +47,8 @@ def draw_all(study: Study) -> dict[str, Figure]:
     """Every figure that has something to say, by the name of its file."""
     found: dict[str, Figure] = {}
     with mpl.rc_context(STYLE):
-        for workload in study.workloads:
-            tail = f"-{slug(workload)}" if len(study.workloads) > 1 else ""
+        for workload, tail in slugs(study.workloads).items():
+            tail = f"-{tail}" if len(study.workloads) > 1 else ""
             for axis in AXES_OF_TIME:
                 _add(found, f"curves-{axis}{tail}", curves(study, workload, axis))
             _add(found, f"sensitivity{tail}", sensitivity(study, workload))
@@ -95,7 +95,7 @@ def _legend(figure: Figure, study: Study, extra: int = 0) -> None:
 
     shown_ = _shown(study)
     handles = [Line2D([], [], color=colour(k), linestyle=dashes(k), linewidth=2) for k, _ in shown_]
-    longest = max(len(c.name) for _, c in shown_)
+    longest = max(len(literal(c.name)) for _, c in shown_)
     columns = max(1, min(len(shown_), int(92 / (longest + 7))))
     legend = figure.legend(
         handles, [literal(c.name) for _, c in shown_], loc="outside upper left", ncols=columns
@@ -111,11 +111,6 @@ def _interval(plot: Plot, y: float, found: statistics.Interval, k: int, size: fl
     for artist in drawn:
         artist.set_gid(f"series-{k}")
     return drawn
-
-
-def literal(text: str) -> str:
-    """A name as it is: matplotlib reads what stands between dollars as mathematics."""
-    return text.replace("$", r"\$")
 
 
 def _rows(plot: Plot, names: Sequence[str]) -> None:
@@ -167,7 +162,7 @@ def curves(study: Study, workload: str, axis: str = "epochs") -> Figure | None:
                 fill.set_gid(f"series-{k}")
             finite = band.center[np.isfinite(band.center)]
             ends += [*finite[len(finite) // 10 :], *finite[-1:]]
-        plot.set_title(name_of(tag))
+        plot.set_title(literal(name_of(tag)))
         plot.set_xlabel({"seconds": "seconds of training"}.get(axis, axis))
         if not statistics.higher_is_better(tag) and ends and min(ends) > 0:
             plot.set_yscale("log")
@@ -213,7 +208,7 @@ def finals(study: Study) -> Figure | None:
                 )
     _rows(plot, [c.name for _, c in shown_])
     known = any(c.test.known for _, c in shown_)
-    plot.set_xlabel(name_of(study.metric))
+    plot.set_xlabel(literal(name_of(study.metric)))
     plot.set_title(AGGREGATES[study.aggregate] + (" and 95 % interval" if known else "") + ", over the runs")
     _percent(plot, "x", study.metric)
     return figure
@@ -245,7 +240,7 @@ def improvement(study: Study) -> Figure | None:
     plots[1].set_title(f"by how much {better}")
     plots[0].set_xlabel("probability of improvement")
     unit = "points of " if study.higher else "difference in "
-    plots[1].set_xlabel(f"{unit}{name_of(study.metric)}, paired by seed")
+    plots[1].set_xlabel(f"{unit}{literal(name_of(study.metric))}, paired by seed")
     if study.higher:
         plots[1].xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+g}" if v else "0"))
     return figure
@@ -284,7 +279,7 @@ def time_to_target(study: Study, workload: str) -> Figure | None:
     plots[0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
     target = study.targets[workload]
     text = f"{100 * target:.2f} %" if statistics.higher_is_better(study.selecting) else f"{target:.4g}"
-    plots[0].set_title(f"runs that have met {name_of(study.selecting)} {text}")
+    plots[0].set_title(f"runs that have met {literal(name_of(study.selecting))} {text}")
     _legend(figure, study)
     return figure
 
@@ -351,8 +346,10 @@ def sensitivity(study: Study, workload: str) -> Figure | None:
         plot.set_xscale("log")
     if not higher and everything and min(everything) > 0:
         plot.set_yscale("log")
-    plot.set_xlabel(f"{_long(key)} (○ chosen{', × every run diverged' if crossed else ''})")
-    plot.set_title(f"best {name_of(study.selecting)}" + (", mean over seeds" if _seeds(study) > 1 else ""))
+    plot.set_xlabel(f"{literal(_long(key))} (○ chosen{', × every run diverged' if crossed else ''})")
+    plot.set_title(
+        f"best {literal(name_of(study.selecting))}" + (", mean over seeds" if _seeds(study) > 1 else "")
+    )
     _percent(plot, "y", study.selecting)
     _legend(figure, study)
     return figure
@@ -412,9 +409,8 @@ def budget(study: Study, workload: str) -> Figure | None:
     plot.set_xlim(1, longest)
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_xlabel("trials of tuning")
-    plot.set_title(
-        f"best {name_of(study.selecting)} so far: median {'and quartiles ' * few}over orders of trials"
-    )
+    told = f"median {'and quartiles ' * few}over orders of trials"
+    plot.set_title(f"best {literal(name_of(study.selecting))} so far: {told}")
     _percent(plot, "y", study.selecting)
     _legend(figure, study)
     return figure
@@ -529,7 +525,9 @@ def parallel_coordinates(study: Study, workload: str) -> Figure | None:
         value = low + share * (high - low)
         text = f"{100 * value:.1f} %" if statistics.higher_is_better(study.selecting) else f"{value:.3g}"
         plot.text(at + 0.03, share, text, fontsize=7.5, va="center")
-    plot.set_xticks(range(at + 1), [*map(short, keys), name_of(study.selecting)])
+    plot.set_xticks(
+        range(at + 1), [*(literal(short(key)) for key in keys), literal(name_of(study.selecting))]
+    )
     plot.set_yticks([])
     plot.grid(False)
     plot.spines[["left", "bottom"]].set_visible(False)

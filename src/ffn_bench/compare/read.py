@@ -20,7 +20,7 @@ import psutil
 from numpy.typing import NDArray
 
 from ffn_bench import runs
-from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.errors import RUN_FOLDER, UserError, printable
 from ffn_bench.files import Folder
 
 COMPARED = ("loss/", "accuracy/")
@@ -215,5 +215,5 @@ def _number(value: Any) -> float:
 
 
 def clean(text: str) -> str:
-    """Text of a foreign file, fit for one line: control characters become �."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+    """Text of a foreign file, fit for one line."""
+    return printable(text)

@@ -117,8 +117,12 @@ def inline(svg: bytes) -> Any:
         re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
         count=1,
     )
-    for number, hexadecimal in enumerate(style.COLOURS):
-        text = text.replace(hexadecimal, f"var(--c{number})")
+    numbers = {colour: number for number, colour in enumerate(style.COLOURS)}
+
+    def recoloured(tag: re.Match[str]) -> str:
+        return re.sub("|".join(numbers), lambda colour: f"var(--c{numbers[colour[0]]})", tag[0])
+
+    text = re.sub("<[^>]*>", recoloured, text)  # a name may look like a colour
     return Markup(text)  # matplotlib has escaped every text in it
 
 

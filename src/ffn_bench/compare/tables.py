@@ -1,10 +1,14 @@
-"""The tables of a comparison: CSV with plain numbers, Markdown and LaTeX with intervals."""
+"""The tables of a comparison: CSV with plain numbers, Markdown and LaTeX with intervals.
+
+Names come from folders and files of anybody. In each format they are text: no formula, no markup, no command.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +20,7 @@ from ffn_bench.compare.axes import shown
 from ffn_bench.compare.figures import AGGREGATES, name_of
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Study, is_ahead, result_of
+from ffn_bench.errors import printable
 
 
 @dataclass(frozen=True)
@@ -40,21 +45,22 @@ class Table:
             header += [name, f"{name} low", f"{name} high"] if wide else [name]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow(map(_plain, header))
         for row in self.rows:
             flat: list[Any] = []
             for value, wide in zip(row, spread, strict=True):
                 if isinstance(value, Interval):
-                    flat += [_number(value.estimate), _number(value.low), _number(value.high)]
+                    flat += [_plain(value.estimate), _plain(value.low), _plain(value.high)]
                 else:
-                    flat += [_number(value), "", ""] if wide else [_number(value)]
+                    flat += [_plain(value), "", ""] if wide else [_plain(value)]
             writer.writerow(flat)
         return text.getvalue()
 
     def markdown(self) -> str:
         """For a page or an issue."""
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
-        return str(tabulate(cells, self.header, "github", disable_numparse=True)) + "\n"
+        cells = [[_marked(cell) for cell in row] for row in self.cells()]
+        header = [_marked(name) for name in self.header]
+        return str(tabulate(cells, header, "github", disable_numparse=True)) + "\n"
 
     def latex(self) -> str:
         """For a paper; needs the package booktabs."""
@@ -85,12 +91,42 @@ TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(c, c) for c in text)
+    """Text for LaTeX. A row that begins with a bracket or a star would be read with the `\\\\` before it."""
+    text = printable(text)
+    return "{}" * text.startswith(("[", "*")) + "".join(TEX.get(c, c) for c in text)
 
 
-def _number(value: Any) -> Any:
-    """For CSV: NaN is empty."""
+MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{c: f"\\{c}" for c in "\\`*_~|$#"}}
+
+
+def _marked(text: str) -> str:
+    """Text for Markdown. Entities and not backslashes before what would be HTML: not all readers know those.
+
+    Brackets stay, as intervals have them; they make a link only where a parenthesis or a colon follows.
+    """
+    text = "".join(MARKDOWN.get(c, c) for c in printable(text))
+    text = re.sub(r"\](?=[(\[:])", r"\]", text)
+    return re.sub(r"(?i)\b(https?|ftp|www)(?=[:.])|@", lambda word: f"{word[0]}&#8203;", text)
+
+
+FORMULA = tuple("=+-@＝＋－＠")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def _plain(value: Any) -> Any:
+    """A value for CSV: NaN is empty; text that a spreadsheet would compute has an apostrophe before it."""
+    if isinstance(value, str):
+        text = printable(value)
+        return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
     return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def all_tables(study: Study) -> dict[str, Table]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from ffn_bench import cli, config, runs, schema
 from ffn_bench.compare.command import quote, tell_moved, words
 from ffn_bench.compare.read import find
-from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError
+from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, printable
 from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def landscape(given: DictConfig, typed: str) -> None:
         raise UserError(
             str(folder), f"cannot be written ({reason})", "name another with save=…", status
         ) from e
-    console.print(f"\n  {time.perf_counter() - start:.1f} s; figures in {folder}", soft_wrap=True)
+    took = f"{time.perf_counter() - start:.1f} s"
+    console.print(f"\n  {took}; figures in {printable(str(folder))}", soft_wrap=True)
 
 
 def check(cfg: schema.LandscapeConfig) -> None:

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
+from ffn_bench.errors import printable
 from ffn_bench.landscape.verdict import Curvature
-from ffn_bench.style import INK, MUTED, PAPER, SERIES, STYLE, colour, dashes
+from ffn_bench.style import INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 
 COLOURS = "viridis"
 """Even in lightness, and told apart by people with any colour vision."""
@@ -96,7 +97,7 @@ def plane(
         for k, path in enumerate(paths):
             x, y = path.places.T
             left.plot(x, y, "-", color=PAPER, lw=3.4, zorder=3)
-            left.plot(x, y, color=colour(k), lw=1.8, marker="o", ms=2.6, zorder=4, label=path.name)
+            left.plot(x, y, color=colour(k), lw=1.8, marker="o", ms=2.6, zorder=4, label=literal(path.name))
             left.plot(x[-1:], y[-1:], "o", color=colour(k), ms=8, mec=PAPER, mew=1.2, zorder=5)
             right.plot(path.epochs, path.true, color=colour(k), lw=1.8)
             right.plot(path.epochs, path.on_plane, color=colour(k), lw=1.3, linestyle=(0, (1.5, 1.5)))
@@ -162,7 +163,7 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
         right.set_xlabel("step along a unit vector")
         right.set_title("change of the objective")
         right.legend(loc="upper center")
-        figure.suptitle(f"{name}: {found.verdict}", x=0.01, ha="left", weight="bold", fontsize=12)
+        figure.suptitle(f"{literal(name)}: {found.verdict}", x=0.01, ha="left", weight="bold", fontsize=12)
         evidence = found.evidence()
         half = (len(evidence) + 1) // 2
         _note(figure, "; ".join(evidence[:half]) + "\n" + "; ".join(evidence[half:]) + f"\n{note}")
@@ -199,5 +200,5 @@ def _levels(losses: Tensor) -> tuple[np.ndarray[Any, Any], Normalize]:
 def _note(figure: Figure, text: str) -> None:
     """What a reader must know, below the plots."""
     width = int(19 * figure.get_figwidth())
-    wrapped = "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, width))
-    figure.supxlabel(wrapped, fontsize=7.5, color=MUTED, x=0.01, ha="left")
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(printable(part), width)]
+    figure.supxlabel("\n".join(lines).replace("$", r"\$"), fontsize=7.5, color=MUTED, x=0.01, ha="left")

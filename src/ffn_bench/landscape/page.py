@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ffn_bench.errors import printable
 from ffn_bench.landscape.figures import Path
 from ffn_bench.style import INK, MUTED, PAPER, colour
 
@@ -48,7 +49,7 @@ class Page:
                     y=y,
                     z=_height(path.on_plane, losses),
                     mode="lines+markers",
-                    name=html.escape(path.name),
+                    name=_escaped(path.name),
                     text=text,
                     hoverinfo="text+name",
                     line=line,
@@ -92,7 +93,7 @@ class Page:
         config = {"displaylogo": False, "responsive": True}
         height = "min(36rem, 110vw)"  # a scene is as large as it is high
         plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config, default_height=height)
-        self._parts.append(f"<h2>{html.escape(heading)}</h2>{plot}<p>{html.escape(note)}</p>")
+        self._parts.append(f"<h2>{_escaped(heading)}</h2>{plot}<p>{_escaped(note)}</p>")
 
     def render(self, command: str) -> str:
         """The page. `command` is what made it."""
@@ -101,14 +102,18 @@ class Page:
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<title>{html.escape(self.title)}</title><link rel="icon" href="data:,">'
+            f'<title>{_escaped(self.title)}</title><link rel="icon" href="data:,">'
             "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padding:0 1em;"
             f"background:{PAPER};color:{INK}}}p{{color:{MUTED};font-size:.9rem}}h1{{font-size:1.4rem}}"
             "@media (prefers-color-scheme:dark){body{background:#16181d;color:#e8e6e3}p{color:#a3a09b}}"
             "h2{font-size:1.1rem}code{overflow-wrap:anywhere}</style>"
-            f"<script>{get_plotlyjs()}</script></head><body><h1>{html.escape(self.title)}</h1>"
-            f"{''.join(self._parts)}<p>Made with <code>{html.escape(command)}</code></p></body></html>"
+            f"<script>{get_plotlyjs()}</script></head><body><h1>{_escaped(self.title)}</h1>"
+            f"{''.join(self._parts)}<p>Made with <code>{_escaped(command)}</code></p></body></html>"
         )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def _is_wide(losses: Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ffn_bench import cli, config, errors, schema
-from ffn_bench.errors import UserError, nearest
+from ffn_bench.errors import UserError, nearest, printable
 from ffn_bench.files import Folder
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def save_figures(console: Console, folder: Path, topic: Topic, context: Context)
         for kind in ("png", "svg"):
             figure.savefig(content := io.BytesIO(), format=kind, dpi=150, metadata=metadata)
             put = Folder(folder).put(f"{name}.{kind}", content.getvalue())
-            console.print(Text(f"  figure  {folder / put}", style="dim"), soft_wrap=True)
+            console.print(Text(f"  figure  {printable(str(folder / put))}", style="dim"), soft_wrap=True)
 
 
 def rewrite(argument: str) -> str:

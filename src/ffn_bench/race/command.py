@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -58,7 +57,7 @@ def race(given: DictConfig, typed: str) -> None:
     runs.check_place(folder)
 
     from ffn_bench import optim
-    from ffn_bench.console import make_console, progress
+    from ffn_bench.console import line, make_console, progress, tensorboard
     from ffn_bench.race import paths
 
     optimizers = [compose(name) for name in names]
@@ -80,9 +79,9 @@ def race(given: DictConfig, typed: str) -> None:
     console.print(f"\n  {time.perf_counter() - began:.1f} s", style="dim")
     tell_moved(console, written)
     for name in written.values():
-        console.print(f"  {folder / name}", soft_wrap=True)
+        console.print(line(f"  {folder / name}"), soft_wrap=True)
     if cfg.tensorboard:
-        console.print(f"  tensorboard --logdir {shlex.quote(str(folder))}", soft_wrap=True)
+        console.print(f"  {tensorboard(folder)}", soft_wrap=True)
 
 
 # --- what the keys say ----------------------------------------------------------------------------------

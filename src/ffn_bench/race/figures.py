@@ -23,8 +23,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from ffn_bench import process
+from ffn_bench.errors import printable
 from ffn_bench.race.scene import Array, Scene, Track
-from ffn_bench.style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes
+from ffn_bench.style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 
 SIZE = (12.0, 6.75)
 """Inches: a slide's shape."""
@@ -63,10 +65,12 @@ def _frame(scene: Scene, words: bool = True) -> tuple[Figure, Any]:
     """A figure with room for the plots on the left, names on the right, remarks below."""
     figure = Figure(figsize=SIZE)
     FigureCanvasAgg(figure)
-    figure.suptitle(scene.title, x=0.04, y=0.965, ha="left", fontsize=13, fontweight="bold", color=INK)
-    lines = [line for remark in scene.remarks for line in textwrap.wrap(remark, 172)]
+    figure.suptitle(
+        literal(scene.title, 120), x=0.04, y=0.965, ha="left", fontsize=13, fontweight="bold", color=INK
+    )
+    lines = [line for remark in scene.remarks for line in textwrap.wrap(printable(remark), 172)]
     for k, line in enumerate(reversed(lines)):
-        figure.text(0.04, 0.022 + 0.026 * k, line, fontsize=8.5, color=MUTED)
+        figure.text(0.04, 0.022 + 0.026 * k, line.replace("$", r"\$"), fontsize=8.5, color=MUTED)
     bottom = 0.115 + 0.026 * len(lines)
     return figure, {"left": 0.065, "right": 0.765, "bottom": bottom, "top": 0.9}
 
@@ -80,7 +84,7 @@ def _names(figure: Figure, scene: Scene, top: float, bottom: float) -> None:
     for k, track in enumerate(scene.tracks):
         y = top - pitch * (k + 0.5)
         figure.add_artist(Line2D([0.797, 0.823], [y, y], transform=figure.transFigure, **_look(k)))
-        figure.text(0.83, y, track.name, fontsize=large, va="center", color=INK)
+        figure.text(0.83, y, literal(track.name), fontsize=large, va="center", color=INK)
         figure.text(0.985, y, f"{track.rate:.3g}", fontsize=large, va="center", ha="right", color=INK)
         figure.text(0.83, y - 1.12 * below, track.note, fontsize=small, va="center", color=MUTED)
 
@@ -330,6 +334,7 @@ def gif(film: list[Image.Image], command: str) -> bytes:
     return buffer.getvalue()
 
 
+@process.tidies
 def mp4(film: list[Image.Image], command: str) -> bytes | None:
     """The film as an MP4 (H.264) by ffmpeg; None where ffmpeg is missing or cannot."""
     program = shutil.which("ffmpeg")

@@ -1,0 +1,353 @@
+"""The process as the system hands it over: its streams, its signals, its limits.
+
+Nothing but the standard library is imported here: `begin` comes before everything else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import codecs
+import contextlib
+import errno
+import functools
+import importlib.abc
+import io
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from ffn_bench import errors
+
+P = ParamSpec("P")
+R = TypeVar("R")
+COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 1.3
+"""Seconds that a process may take to leave in good order once a signal has come."""
+
+
+@dataclass
+class _State:
+    begun: bool = False
+    """Whether this process is one of the commands, and not one that only uses the package."""
+    left: int = 0
+    """The signal that it leaves for."""
+    told: bool = False
+    ending: bool = False
+    busy: set[int] = field(default_factory=set)
+    """Threads that are in a function which tidies up."""
+
+
+_state = _State()
+
+
+def name() -> str:
+    """The command as it was called, for messages."""
+    return Path(sys.argv[0]).stem
+
+
+def begin() -> None:
+    """What a command does before it imports anything that may take long or fail.
+
+    Called when the package is imported; does nothing in a process that was not started as a command.
+    """
+    script = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
+    if Path(script).name in COMMANDS or script.startswith("ffn_bench."):
+        _state.begun = True
+        open_streams()
+        last()
+        listen()
+        sys.excepthook = _last_resort
+        atexit.register(_skip_teardown)
+        check_limits()
+
+
+def _last_resort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nothing has caught: while a command is imported there is nobody yet to say it in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        end(signal.SIGINT)
+    mistake = error if isinstance(error, errors.UserError) else errors.of_resources(error)
+    if mistake:
+        print(f"{name()}: error: {mistake}", file=sys.stderr)
+        os._exit(mistake.status)
+    sys.__excepthook__(kind, error, trace)
+
+
+# --- signals --------------------------------------------------------------------------------------------
+
+
+def listen() -> None:
+    """Leave when a signal comes."""
+    for number in heard():
+        signal.signal(number, _leave)
+
+
+def heard() -> list[signal.Signals]:
+    """The signals that stop a command: not SIGHUP where it is ignored, as below nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
+
+
+def tidies(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function that cleans up behind an exception one that a signal lets do so: it is raised in it.
+
+    Anywhere else a signal ends the process at once. Libraries swallow exceptions that come from nowhere (an
+    import that is half done, OmegaConf, destructors) and fail later, in another way. Other threads may end
+    what they have begun of such functions, and begin none any more.
+    """
+
+    @functools.wraps(function)
+    def tidied(*args: P.args, **kwargs: P.kwargs) -> R:
+        thread = threading.get_ident()
+        _state.busy.add(thread)
+        try:
+            if _state.ending and threading.current_thread() is not threading.main_thread():
+                _state.busy.discard(thread)
+                threading.Event().wait()  # for the end of the process
+            return function(*args, **kwargs)
+        finally:
+            _state.busy.discard(thread)
+
+    return tidied
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Answer a signal: go, but let go first what is being written."""
+    if _state.begun and not _is_tidying(frame):
+        end(number)
+    leave(number)
+
+
+def _is_tidying(frame: FrameType | None) -> bool:
+    while frame is not None and (frame.f_code.co_name, frame.f_code.co_filename) != ("tidied", __file__):
+        frame = frame.f_back
+    return frame is not None
+
+
+def leave(number: int) -> None:
+    """Raise what ends the command for a signal. Another signal, or too long a wait, ends it at once."""
+    if _state.begun:
+        for other in heard():
+            signal.signal(other, lambda *_: end(number))
+        hurry(number)
+        hush()
+        _state.left = number
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def hurry(number: int) -> None:
+    """End the process for a signal in a while, whatever it does by then but writing a file."""
+
+    def late(_: int, frame: FrameType | None) -> None:
+        if _is_tidying(frame):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            end(number)
+
+    if _state.begun and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+
+def hush() -> None:
+    """Have destructors and exit handlers keep what they cannot do to themselves: the command ends badly."""
+    if _state.begun:
+        sys.unraisablehook = lambda _: None
+
+
+def end(number: int) -> NoReturn:
+    """End the process now, for a signal: files are whole at every instant."""
+    tell(number)
+    _state.ending, latest = True, time.monotonic() + 0.4
+    while _state.busy - {threading.get_ident()} and time.monotonic() < latest:
+        time.sleep(0.005)
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.isatty():
+            os.write(1, b"\x1b[?25h\n")  # the cursor, which a live display hides
+    os._exit(128 + number)
+
+
+def tell(number: int) -> None:
+    """Say once that the command was interrupted, on a line of its own behind the ^C that a terminal shows."""
+    if number == signal.SIGINT and not _state.told:
+        _state.told = _state.begun
+        with contextlib.suppress(OSError):
+            print("\n" * sys.stderr.isatty() + f"{name()}: interrupted", file=sys.stderr, flush=True)
+
+
+def _skip_teardown() -> None:
+    """After all other exit handlers: taking the interpreter down takes up to a second."""
+    if _state.left:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(128 + _state.left)
+
+
+# --- streams --------------------------------------------------------------------------------------------
+
+PLAIN = {
+    "–": "-", "−": "-", "─": "-", "→": "->", "×": "x", "·": "*", "…": "...", "±": "+-", "∞": "inf",
+    "η": "eta", "θ": "theta", "λ": "lambda", "σ": "sigma", "τ": "tau", "✓": "+", "✗": "x",
+}  # fmt: skip
+"""What stands for the signs that we write where a terminal does not have them."""
+
+
+def _without(error: UnicodeError) -> tuple[str, int]:
+    """What is written for characters that the stream's encoding lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    part = error.object[error.start : error.end]
+    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in part), error.end
+
+
+codecs.register_error("ffn_bench.plain", _without)
+
+
+def open_streams() -> None:
+    """Open what was closed (`>&-`): the next file would become standard output, and be written into."""
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            file = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            os.set_inheritable(file, True)
+            assert file == number
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+class _Lasting(io.RawIOBase):
+    """A file descriptor that takes everything, and notes what was wrong when it could not write it.
+
+    What a command leaves in its folder matters, and a reader that has gone (`| head -1`) or a full disk
+    behind `>` must not end a training.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.fault: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        while rest and self.fault is None:
+            try:
+                rest = rest[os.write(self._number, rest) :]
+            except BlockingIOError:  # of a pipe that somebody made so: wait for its reader
+                import select
+
+                select.select([], [self._number], [])
+            except OSError as e:
+                self.fault = e
+        return size
+
+
+def last() -> None:
+    """Make standard output and error streams that never raise, whatever is written and wherever it goes."""
+    for stream in ("stdout", "stderr"):
+        old = getattr(sys, stream)
+        lines = old.isatty() or stream == "stderr"
+        lasting = io.BufferedWriter(_Lasting(old.fileno()))
+        setattr(sys, stream, io.TextIOWrapper(lasting, old.encoding, "ffn_bench.plain", line_buffering=lines))
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+    """Raise `UserError` (status 5) at the end of what succeeded but for its standard output.
+
+    A reader that has gone wants no more, and is no fault.
+    """
+    try:
+        yield
+    except SystemExit as e:
+        if e.code not in (None, 0):
+            raise
+        _check_output()
+        raise
+    _check_output()
+
+
+def _check_output() -> None:
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    fault = raw.fault if isinstance(raw, _Lasting) else None
+    if fault and fault.errno not in (errno.EPIPE, errno.ECONNRESET):
+        what = f"cannot be written ({str(fault.strerror).lower()})"
+        raise errors.UserError("standard output", what, "all else is done", errors.RESOURCE)
+
+
+# --- limits ---------------------------------------------------------------------------------------------
+
+LEAST = 96 * 2**20
+"""Bytes of address space below which the interpreter itself breaks in odd ways."""
+MARGIN = 256 * 2**20
+"""Bytes of address space that must be left once everything is imported."""
+TRIALS = {
+    "torch": "import ffn_bench.sweep, torch._dynamo as t; x = t.torch.ones(64, 64); x @ x",
+    "numpy": "import numpy, scipy.linalg, matplotlib.figure; x = numpy.ones((64, 64)); x @ x",
+}  # fmt: skip
+"""What is tried in another process before a library is imported where memory is limited."""
+
+
+class _Trial(importlib.abc.MetaPathFinder):
+    """Where the address space is limited, finds out whether a library can be imported before it is.
+
+    Native code that gets no memory aborts, or tries for minutes; its process is lost then. How much is needed
+    depends on how the library was built and on the number of cores, so it is tried.
+    """
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
+        """Nothing, or `UserError` (status 5)."""
+        if fullname not in TRIALS:
+            return
+        sys.meta_path.remove(self)
+        import subprocess
+
+        lower = {kind: (max(0, soft - MARGIN), hard) for kind, (soft, hard) in limits().items()}
+        code = "".join(f"resource.setrlimit({kind}, {both})\n" for kind, both in lower.items())
+        code = f"import resource\n{code}{TRIALS[fullname]}"
+        quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        try:
+            subprocess.run([sys.executable, "-c", code], timeout=60, check=True, **quiet)
+        except (OSError, subprocess.SubprocessError) as e:
+            raise too_low(f"to import {fullname}") from e
+
+
+def limits() -> dict[int, tuple[int, int]]:
+    """The limits of memory that are set: soft and hard one, bytes."""
+    found = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
+    return {kind: both for kind, both in found.items() if both[0] != resource.RLIM_INFINITY}
+
+
+def check_limits() -> None:
+    """Raise `UserError` (status 5) where memory is limited too much: at once, or when a library that needs
+    more is imported."""
+    if limits():
+        if min(limits().values())[0] < LEAST:
+            raise too_low("to start")
+        sys.meta_path.insert(0, _Trial())
+
+
+def too_low(what_for: str) -> errors.UserError:
+    """The limit of memory is."""
+    low = min(limits().values())[0] / 2**20
+    what = f"its limit of {low:,.0f} MiB is too low {what_for}"
+    return errors.UserError("memory", what, "raise it (ulimit -v, ulimit -d)", errors.RESOURCE)
