@@ -57,7 +57,7 @@ def run_analysis(
     `task` is also handed the command as it was typed; every argument goes through `rewrite` first; `several`
     says what to write instead of `-m`.
     """
-    ConfigStore.instance().store(group="_schema", name=name, node=node, package="_global_")
+    ConfigStore.instance().store(group="_schema", name=name, node=config.untyped(node), package="_global_")
     typed = shlex.join([command_name(), *sys.argv[1:]])
 
     def handed(cfg: DictConfig) -> None:

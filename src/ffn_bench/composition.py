@@ -39,7 +39,7 @@ from omegaconf import DictConfig, FloatNode, IntegerNode, Node, OmegaConf, Strin
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from ffn_bench import schema, yaml_files
+from ffn_bench import config, schema, yaml_files
 from ffn_bench.errors import UserError
 from ffn_bench.notation import REAL, WHOLE, misread
 
@@ -240,11 +240,11 @@ class Loader(ConfigLoaderImpl):
             # Nothing of ours runs in there: Hydra stumbles over a defaults list, a package, a key.
             line = (str(e).strip().splitlines() or [""])[0]
             raise UserError("configuration", f"{type(e).__name__}: {line}", "see --help") from e
-        kind = OmegaConf.get_type(cfg)
+        kind = config.schema_of(cfg)
         expected = _command if from_shell else None
         if config_name is None:  # Hydra's own help
             kind = None
-        elif kind is None or kind.__module__ != schema.__name__ or expected not in (None, kind):
+        elif kind is None or expected not in (None, kind):
             what = "is not a configuration of this command: no /_schema/… of it is in its defaults list"
             raise UserError(f"--config-name {config_name}", what, "leave it out, and --config-path")
         _check(OmegaConf.to_container(cfg, resolve=False), kind, run_mode)

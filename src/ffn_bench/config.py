@@ -75,6 +75,11 @@ def untyped(node: type) -> type:
     return dataclasses.make_dataclass(node.__name__, keys, namespace={"__typed__": node})
 
 
+def schema_of(cfg: DictConfig) -> type | None:
+    """The dataclass that describes a composed configuration or one of its groups; None where none does."""
+    return getattr(OmegaConf.get_type(cfg), "__typed__", None)
+
+
 def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
     """Make `optimizer=<name>` known, with hyper-parameters typed by their defaults; ours keep their names."""
     if name in SCHEMA["optimizer"]:
@@ -134,7 +139,7 @@ def _value(cfg: DictConfig, key: str, hint: Any, path: str) -> Any:
         raise UserError(path, "has no value", f"give one: {path}=…")
     value = cfg[key]
     if dataclasses.is_dataclass(hint):
-        kind = getattr(OmegaConf.get_type(value), "__typed__", None)
+        kind = schema_of(value)
         if kind is None:
             todo = f"begin its file with defaults: [/_schema/{key}/…@_here_]"
             raise UserError(path, "is of no known kind", todo)

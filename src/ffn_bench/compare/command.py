@@ -208,7 +208,7 @@ def rewrite(argument: str) -> str:
 def main() -> None:
     """The console script `ffn-compare`."""
     several = "runs=[one,two] for several folders"
-    cli.run_analysis("compare", config.untyped(schema.CompareConfig), report, rewrite, several)
+    cli.run_analysis("compare", schema.CompareConfig, report, rewrite, several)
 
 
 if __name__ == "__main__":

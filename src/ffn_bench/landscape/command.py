@@ -358,7 +358,7 @@ def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawing
 def main() -> None:
     """The console script `ffn-landscape`."""
     several = "run=[one,two] for several runs"
-    cli.run_analysis("landscape", config.untyped(schema.LandscapeConfig), landscape, quote, several)
+    cli.run_analysis("landscape", schema.LandscapeConfig, landscape, quote, several)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def rewrite(argument: str) -> str:
 def main() -> None:
     """The console script `ffn-lecture`."""
     several = "topic=rules,newton for several topics"
-    cli.run_analysis("lecture", config.untyped(schema.LectureConfig), lecture, rewrite, several)
+    cli.run_analysis("lecture", schema.LectureConfig, lecture, rewrite, several)
 
 
 if __name__ == "__main__":

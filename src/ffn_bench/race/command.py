@@ -324,7 +324,7 @@ def quote(argument: str) -> str:
 
 def main() -> None:
     """The console script `ffn-race`."""
-    cli.run_analysis("race", config.untyped(schema.RaceConfig), race, quote, "optimizers=[one,two]")
+    cli.run_analysis("race", schema.RaceConfig, race, quote, "optimizers=[one,two]")
 
 
 if __name__ == "__main__":
