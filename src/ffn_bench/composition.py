@@ -35,13 +35,13 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
-from omegaconf import DictConfig, FloatNode, IntegerNode, Node, OmegaConf, StringNode
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import OmegaConfBaseException
 
 from ffn_bench import config, schema, yaml_files
 from ffn_bench.errors import UserError
-from ffn_bench.notation import REAL, WHOLE, misread
+from ffn_bench.notation import misread, plain
 
 RESOLVERS = (
     "oc.env", "oc.select", "oc.dict.keys", "oc.dict.values", "oc.deprecated", "now", "hydra",
@@ -100,9 +100,6 @@ def guarded(node: type) -> Iterator[None]:
         (hydra._internal.hydra, "ConfigLoaderImpl", Loader),
         (BaseContainer, "_resolvers", dict(BaseContainer._resolvers)),
         (HydraOverrideVisitor, "_createPrimitive", _primitive),
-        (IntegerNode, "_validate_and_convert_impl", _whole),
-        (FloatNode, "_validate_and_convert_impl", _real),
-        (StringNode, "_validate_and_convert_impl", _text),
     ]
     theirs = [(place, name, getattr(place, name)) for place, name, _ in ours]
     _told.clear()
@@ -396,12 +393,13 @@ def _keep_resolvers() -> None:
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
 
 
-def _environment(name: str, *default: Any, _node_: Node) -> str | None:
-    """`oc.env`, which tells. A variable that is not set is an error without a `default`."""
+def _environment(name: str, *default: Any, _node_: Node) -> Any:
+    """`oc.env`, which tells; plain numbers, true and false are what they say. A variable that is not set is
+    an error without a `default`."""
     if name not in os.environ:
         if not default:
             raise KeyError(f"environment variable {name!r} is not set")
-        return None if default[0] is None else str(default[0])
+        return default[0]
     key = _node_._get_full_key(None)
     key = "a defaults list" if not key or key.startswith("_dummy_") else key  # where Hydra resolves choices
     if (key, name) not in _told:
@@ -409,14 +407,12 @@ def _environment(name: str, *default: Any, _node_: Node) -> str | None:
         from ffn_bench.cli import command_name
 
         print(f"{command_name()}: {key} is taken from the environment variable {name}", file=sys.stderr)
-    return os.environ[name]
+    return plain(os.environ[name])
 
 
 # --- numbers --------------------------------------------------------------------------------------------
 
 _hydras_primitive = HydraOverrideVisitor._createPrimitive
-_hydras_real = FloatNode._validate_and_convert_impl
-_hydras_text = StringNode._validate_and_convert_impl
 
 
 def _primitive(self: HydraOverrideVisitor, ctx: Any) -> Any:
@@ -434,27 +430,3 @@ def _primitive(self: HydraOverrideVisitor, ctx: Any) -> Any:
         ctx = ctx.parentCtx
     key = ctx.getText().partition("=")[0].lstrip("+")
     raise UserError(key, f"{text[:80]!r} is read as {what}", "write it in plain digits, or quote it")
-
-
-def _whole(self: IntegerNode, value: Any) -> int:
-    """A whole number, or its plain text: not `010`, `1_000` or ` 8`, which Python takes for one, too."""
-    if type(value) is int or (type(value) is str and WHOLE.fullmatch(value) and not misread(value)):
-        return int(value)
-    raise ValidationError("Value '$VALUE' of type '$VALUE_TYPE' could not be converted to Integer")
-
-
-def _real(self: FloatNode, value: Any) -> float:
-    """A number, or its plain text."""
-    try:
-        if type(value) is not str or (REAL.fullmatch(value) and not misread(value)):
-            return _hydras_real(self, value)
-    except OverflowError:
-        pass
-    raise ValidationError("Value '$VALUE' of type '$VALUE_TYPE' could not be converted to Float")
-
-
-def _text(self: StringNode, value: Any) -> str:
-    """A text, or a whole number; what else looks otherwise than it was written (1e3 becomes 1000.0)."""
-    if type(value) in (bool, float):
-        raise ValidationError("'$VALUE' is what is read here, and not text: quote what was written")
-    return _hydras_text(self, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 REAL = re.compile(r"-?(((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|\.?(inf|nan))", re.IGNORECASE)
@@ -33,3 +34,12 @@ def misread(text: str) -> str | None:
     if value == 0 and re.search("[1-9]", re.split("e", text, flags=re.IGNORECASE)[0]):
         return "0"
     return None
+
+
+def plain(text: str) -> Any:
+    """What a text says: a number in plain notation, true or false, or itself."""
+    if WHOLE.fullmatch(text) and not misread(text):
+        return int(text)
+    if REAL.fullmatch(text) and not misread(text):
+        return float(text)
+    return {"true": True, "false": False}.get(text, text)
