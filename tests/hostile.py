@@ -94,6 +94,12 @@ def _link(target: str) -> Callable[[Path, Path], None]:
     return act
 
 
+def _link_inside(path: Path, outside: Path) -> None:
+    """To another file of the same folder."""
+    _remove(path)
+    path.symlink_to("run.json" if path.name != "run.json" else "metrics.jsonl")
+
+
 def _hard_link(path: Path, outside: Path) -> None:
     """The same content, under a second name outside."""
     shutil.copyfile(path, outside / "second")
@@ -143,6 +149,7 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
     "a link to a file": _link("thesis.txt"),
     "a link to a folder": _link("papers"),
     "a link to nothing": _link("nothing/there"),
+    "a link inside": _link_inside,
     "a hard link": _hard_link,
     "a pipe": _fifo,
     "huge": _huge,
@@ -351,6 +358,19 @@ _DEMANDED: dict[str, Callable[[Case], set[int]]] = {
 }
 
 
+SWEEP_FILES = (".lock", "multirun.yaml", ".ffn-bench.jsonl")
+
+
+def of_the_sweep(file: str, damage: str) -> set[int]:
+    """Exit statuses that damage to a file of the sweep itself allows, when the sweep is resumed."""
+    if file == "multirun.yaml":
+        return {0}
+    if file == ".lock":
+        in_the_way = damage.startswith("a link") or damage in ("a folder", "a pipe", "a hard link")
+        return {4} if in_the_way else {0}
+    return {0} if damage in ("deleted", "junk behind", "empty") else {0, 4} if damage == "truncated" else {4}
+
+
 def junk_beside(folder: Path) -> None:
     """Things of a person's, and of nobody's, that no command may touch or take for its own."""
     (folder / "kept.txt").write_text("a person's\n")
@@ -361,3 +381,6 @@ def junk_beside(folder: Path) -> None:
     (folder / "checkpoint" / "step-9999999999-junk.safetensors").write_text("a person's\n")
     (folder / "checkpoint" / f"step-99-{'0' * 64}.safetensors").write_text("a person's\n")
     (folder / "checkpoint" / "model.pt").write_text("a person's\n")
+    odd = folder.parent / "[red]\x1b[31m <script>${oc.env:HOME}"
+    if not odd.exists():
+        shutil.copytree(folder, odd)  # a run under an odd name

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import itertools
 import os
 import shutil
 import signal
@@ -23,11 +24,12 @@ from hypothesis import strategies as st
 
 import ffn_bench.compare.command
 import ffn_bench.landscape.command
+import ffn_bench.lecture.command
 import ffn_bench.race.command
 import ffn_bench.train
 from conftest import Result
 from ffn_bench import data
-from ffn_bench.files import Folder
+from ffn_bench.files import MANIFEST, Folder
 from ffn_bench.metrics import Measurement
 from ffn_bench.record import Record
 from ffn_bench.runs import read_summary
@@ -38,10 +40,12 @@ from hostile import (
     OUTSIDE,
     RUN_STATES,
     STATES,
+    SWEEP_FILES,
     Case,
     bytes_below,
     junk_beside,
     make_outside,
+    of_the_sweep,
     rewrite_checkpoints,
 )
 from test_survival import outcome
@@ -68,6 +72,7 @@ WORDS: dict[str, tuple[Callable[[], None], list[str]]] = {
     ),
     "sweep": (ffn_bench.train.main, ["ffn-train", "-m", *KEYS, "name=s", "seed=0,1,2"]),
     "sweep status": (ffn_bench.train.main, ["ffn-train", "-m", *KEYS, "name=s", "seed=0,1,2", "status=true"]),
+    "lecture": (ffn_bench.lecture.command.main, ["ffn-lecture", "topic=descent", "save=drawn"]),
     "compare": (ffn_bench.compare.command.main, ["ffn-compare", "runs=outputs/sweeps/s", "save=report"]),
 }  # fmt: skip
 
@@ -172,7 +177,7 @@ def check(
         if result.code and not swept:  # refused: nothing at all has changed but for the lock's file
             changed = {p for p in kept.keys() | after.keys() if kept.get(p, ()) != after.get(p, ())}
             assert all(p.endswith((".lock", ".ffn-bench.jsonl")) or ".hydra" in p for p in changed), changed
-        if command == "sweep":
+        if command == "sweep" and result.code in (0, 1):  # 4: the sweep itself is refused
             for mine, whole in zip(neighbours(here), neighbours(stock / "finished"), strict=True):
                 assert outcome(mine) == outcome(whole)
         elif command == "train" and result.code == 0:
@@ -250,6 +255,52 @@ def test_many_damaged_files_get_one_line(stock: Path, seed: int) -> None:
         check(stock, case.state, case.command, harm, {0, 1} if case.command == "sweep" else {0, 4})
 
     one()
+
+
+SWEEPS = [(file, damage) for file in SWEEP_FILES for damage in DAMAGES]
+SWEEPS = [one for one in SWEEPS if one[0] != ".lock" or one[1] not in ("flipped", "truncated")]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [pytest.param(*one, marks=[] if k % 6 == 0 else pytest.mark.slow) for k, one in enumerate(SWEEPS)],
+)
+def test_a_damaged_file_of_a_sweep(stock: Path, file: str, damage: str) -> None:
+    def harm(folder: Path, outside: Path) -> None:
+        DAMAGES[damage](folder.parent / file, outside)
+
+    check(stock, "killed", "sweep", harm, of_the_sweep(file, damage))
+
+
+@pytest.mark.parametrize("command", ["compare", "landscape", "race", "lecture"])
+def test_a_report_into_a_persons_folder(stock: Path, tmp_path: Path, command: str) -> None:
+    """Every name that the command writes is taken there: by a file, a folder, or a link."""
+    make_outside(tmp_path / OUTSIDE)
+    shutil.copytree(stock / "finished" / "outputs", tmp_path / "outputs", symlinks=True)
+    assert run(command, tmp_path).code == 0
+    save = tmp_path / ("report" if command == "compare" else "drawn")
+    names = sorted(p.relative_to(save) for p in save.rglob("*") if p.is_file() and p.name != MANIFEST)
+    assert len(names) >= 2
+    shutil.rmtree(save)
+    ways = itertools.cycle(["a person's file", "a folder", "a link to a file", "a link to nothing", "a pipe"])
+    for name, way in zip(names, ways, strict=False):
+        (save / name).parent.mkdir(parents=True, exist_ok=True)
+        if way == "a person's file":
+            (save / name).write_text("a person's")
+        else:
+            DAMAGES[way](save / name, tmp_path / OUTSIDE)
+    outside, before = bytes_below(tmp_path / OUTSIDE), bytes_below(save)
+    for _ in range(2):  # the second time ours are there, and make room for ours
+        result = run(command, tmp_path)
+        assert result.code == 0, result.err
+        assert bytes_below(tmp_path / OUTSIDE) == outside
+        after = bytes_below(save)
+        assert {name: after[name] for name in before} == before
+        beside = {name.with_name(f"{name.stem}-2{name.suffix}") for name in names}
+        written = {
+            Path(name) for name, content in after.items() if name not in before and content is not None
+        }
+        assert {p for p in written if p.name != MANIFEST} == beside
 
 
 @pytest.mark.parametrize("change", STATES)
