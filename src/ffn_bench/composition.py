@@ -180,11 +180,10 @@ class Repository(ConfigRepository):
         for entry in config_search_path.get_path():
             path, provider = str(entry.path), str(entry.provider)
             scheme = self._get_scheme(path)
-            if scheme != "file" and (provider in ("main", "command-line") or "hydra.searchpath" in provider):
+            is_folder = scheme == "file" and Path(path.removeprefix("file://")).is_dir()
+            if not is_folder and (provider in ("main", "command-line") or "hydra.searchpath" in provider):
                 where = "hydra.searchpath" if "hydra.searchpath" in provider else "--config-path"
-                raise UserError(where, f"{path} is not a folder", "name one, as an absolute path")
-            if "hydra.searchpath" in provider and not Path(path.removeprefix("file://")).is_dir():
-                raise UserError("hydra.searchpath", f"{path} is not a folder", "name one that is there")
+                raise UserError(where, f"{path} is not a folder", "name one that is there")
             kind: type[ConfigSource] = (
                 FolderSource if scheme == "file" else SourcesRegistry.instance().resolve(scheme)
             )
@@ -266,8 +265,6 @@ class Loader(ConfigLoaderImpl):
 
 def _check_file(node: Any, file: Path) -> None:
     """Raise `UserError` where a person's file sets what only the command line may set below `hydra`."""
-    if not isinstance(node, dict):
-        raise UserError(f"{file}, hydra", f"{node!r} are not keys and values", "write them out")
     for path, value in _leaves(node):
         name = path.removeprefix("launcher.")
         if name in LAUNCHER_KEYS and name != path and "${" not in str(value):
