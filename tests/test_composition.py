@@ -479,7 +479,7 @@ def test_a_byte_order_mark_hides_no_head(prepared: Command) -> None:
         (["--config-path=pkg://evil"], "--config-path"),
         (["--config-path=../evil"], "--config-path"),
         (["--config-path="], "--config-path"),
-        (["-cp", "mine"], "/mine"),
+        (["-cp", "mine"], "not an absolute path"),
         (["--config-name=../../etc/x"], "leaves"),
         (["--config-name=/etc/x"], "leaves"),
         (["--config-name=experiment/lecture"], "configuration"),

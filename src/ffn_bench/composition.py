@@ -140,7 +140,7 @@ class FolderSource(FileConfigSource):
             raise ConfigLoadError(f"Config not found : {file}")
         text = yaml_files.read_text(file)
         content = yaml_files.parse(text, file)
-        _check_defaults(content.get("defaults"), name.removesuffix(".yaml"), file)
+        _check_defaults(content.get("defaults"), file)
         try:
             header = self._get_header_dict(text)
         except ValueError as e:
@@ -153,8 +153,8 @@ class FolderSource(FileConfigSource):
         )
 
 
-def _check_defaults(entries: Any, option: str, file: Path) -> None:
-    """Raise `UserError` unless a defaults list is a list of choices that does not begin with itself."""
+def _check_defaults(entries: Any, file: Path) -> None:
+    """Raise `UserError` unless a defaults list is a list of choices."""
 
     def is_choice(entry: Any) -> bool:
         if not isinstance(entry, dict):
@@ -166,9 +166,6 @@ def _check_defaults(entries: Any, option: str, file: Path) -> None:
         return
     if not isinstance(entries, list) or not all(map(is_choice, entries)):
         raise UserError(f"{file}, defaults", "is not a list of choices", "write - group: option lines")
-    group, _, name = option.rpartition("/")
-    if any(entry in (name, f"/{option}") or entry in ({f"/{group}": name},) for entry in entries):
-        raise UserError(f"{file}, defaults", "names the file itself", "remove that line")
 
 
 class Repository(ConfigRepository):
