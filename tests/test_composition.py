@@ -470,16 +470,20 @@ def test_a_byte_order_mark_hides_no_head(prepared: Command) -> None:
     ("arguments", "word"),
     [
         (["hydra.searchpath=[pkg://evil]"], "hydra.searchpath"),
+        (["hydra.searchpath=[pkg://antigravity]"], "hydra.searchpath"),
         (["hydra.searchpath=[structured://evil]"], "hydra.searchpath"),
+        (["hydra.job_logging=${data.root}"], "hydra.job_logging"),
+        (["hydra.launcher=${data.root}"], "hydra.launcher"),
+        (["hydra=${data.root}"], "hydra"),
         (["hydra.searchpath=[mine,nowhere]"], "nowhere"),
         (["--config-path=pkg://evil"], "--config-path"),
         (["--config-path=../evil"], "--config-path"),
         (["--config-path="], "--config-path"),
-        (["-cp", "mine"], "/mine"),
+        (["-cp", "mine"], "not an absolute path"),
         (["--config-name=../../etc/x"], "leaves"),
         (["--config-name=/etc/x"], "leaves"),
         (["--config-name=experiment/lecture"], "configuration"),
-        (["--config-name=race"], "race"),
+        (["--config-name=race"], "_schema"),
         (["+experiment=../../x"], "leaves"),
         (["+experiment=/etc/x"], "experiment"),
         (["hydra/env=../../x"], "leaves"),
@@ -501,8 +505,17 @@ def test_a_byte_order_mark_hides_no_head(prepared: Command) -> None:
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
 )  # fmt: skip
 def test_places_and_choices(prepared: Command, arguments: list[str], word: str) -> None:
+    Path("pkg:/antigravity").mkdir(parents=True)  # which looks like a folder, and would be imported
     before = contents(Path())
     assert_refused(prepared(*arguments), before, word)
+
+
+def test_a_configuration_without_the_commands_schema(prepared: Command) -> None:
+    """One that is harmless, but without checks and lock."""
+    quiet = "defaults: [override hydra/job_logging: none, override hydra/hydra_logging: none]\n"
+    arguments = by_foreign_folder(quiet + "lr: 0.1\n")
+    before = contents(Path())
+    assert_refused(prepared(*arguments), before, "_schema")
 
 
 def test_what_is_meant_still_works(prepared: Command) -> None:

@@ -356,7 +356,7 @@ def test_a_space_of_a_persons_own(ffn: Command, tmp_path: Path) -> None:
     file.write_text("lr: intervall(0.1, 0.2)\n")
     assert "search_space/heavy: lr: 'intervall" in ffn(*command).err
     file.write_text("lr: interval(0.1, 0.2)\nlr: 3\n")
-    assert "heavy.yaml, line 2, column 1: found duplicate key lr" in ffn(*command).err
+    assert "heavy.yaml, line 2: key 'lr' is there twice" in ffn(*command).err
 
 
 # --- that a kill changes nothing ------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class FolderSource(FileConfigSource):
             raise ConfigLoadError(f"Config not found : {file}")
         text = yaml_files.read_text(file)
         content = yaml_files.parse(text, file)
-        _check_defaults(content.get("defaults"), name.removesuffix(".yaml"), file)
+        _check_defaults(content.get("defaults"), file)
         try:
             header = self._get_header_dict(text)
         except ValueError as e:
@@ -150,8 +150,8 @@ class FolderSource(FileConfigSource):
         )
 
 
-def _check_defaults(entries: Any, option: str, file: Path) -> None:
-    """Raise `UserError` unless a defaults list is a list of choices that does not begin with itself."""
+def _check_defaults(entries: Any, file: Path) -> None:
+    """Raise `UserError` unless a defaults list is a list of choices."""
 
     def is_choice(entry: Any) -> bool:
         if not isinstance(entry, dict):
@@ -163,9 +163,6 @@ def _check_defaults(entries: Any, option: str, file: Path) -> None:
         return
     if not isinstance(entries, list) or not all(map(is_choice, entries)):
         raise UserError(f"{file}, defaults", "is not a list of choices", "write - group: option lines")
-    group, _, name = option.rpartition("/")
-    if any(entry in (name, f"/{option}") or entry in ({f"/{group}": name},) for entry in entries):
-        raise UserError(f"{file}, defaults", "names the file itself", "remove that line")
 
 
 class Repository(ConfigRepository):
@@ -177,11 +174,10 @@ class Repository(ConfigRepository):
         for entry in config_search_path.get_path():
             path, provider = str(entry.path), str(entry.provider)
             scheme = self._get_scheme(path)
-            if scheme != "file" and (provider in ("main", "command-line") or "hydra.searchpath" in provider):
+            is_folder = scheme == "file" and Path(path.removeprefix("file://")).is_dir()
+            if not is_folder and (provider in ("main", "command-line") or "hydra.searchpath" in provider):
                 where = "hydra.searchpath" if "hydra.searchpath" in provider else "--config-path"
-                raise UserError(where, f"{path} is not a folder", "name one, as an absolute path")
-            if "hydra.searchpath" in provider and not Path(path.removeprefix("file://")).is_dir():
-                raise UserError("hydra.searchpath", f"{path} is not a folder", "name one that is there")
+                raise UserError(where, f"{path} is not a folder", "name one that is there")
             kind: type[ConfigSource] = (
                 FolderSource if scheme == "file" else SourcesRegistry.instance().resolve(scheme)
             )
@@ -263,8 +259,6 @@ class Loader(ConfigLoaderImpl):
 
 def _check_file(node: Any, file: Path) -> None:
     """Raise `UserError` where a person's file sets what only the command line may set below `hydra`."""
-    if not isinstance(node, dict):
-        raise UserError(f"{file}, hydra", f"{node!r} are not keys and values", "write them out")
     for path, value in _leaves(node):
         name = path.removeprefix("launcher.")
         if name in LAUNCHER_KEYS and name != path and "${" not in str(value):
