@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 
 import psutil
@@ -42,17 +43,35 @@ def find_device(name: str, dtype: str) -> torch.device:
 THREADS = torch.get_num_threads()
 """Threads that PyTorch uses by itself: the cores, or what OMP_NUM_THREADS says."""
 
+QUIET = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" and "GOMP_SPINCOUNT" not in os.environ
+"""Whether threads sleep while they wait for each other, as `ffn_bench` has asked if it came before torch."""
+
 SMALL_STEP = 1_000_000
-"""Multiply-adds of a mini-batch's forward pass below which a second thread costs more than it does."""
+"""Multiply-adds of a mini-batch's forward pass that give a tile's thread enough to do."""
+
+LARGE_STEP = 30_000_000
+"""Multiply-adds of a mini-batch's forward pass from which on a second thread is worth waking."""
 
 
 def set_threads(widths: Sequence[int], batch_size: int) -> None:
-    """Let CPU operations use one thread for small networks, all of them for others.
+    """Let CPU operations use one thread, or all of them for large steps, if they sleep while they wait.
 
-    A step of the lecture's network took 0.15 ms with one thread and 0.18 ms with two. On busy cores two
-    threads wait for each other at every operation: a default run took 17 to 27 s with two, 4 s with one.
+    Threads that spin collapse on busy cores. Steps/s of Adam in float32 on two cores, worst and best of 2 or
+    3; busy: two other processes compute all the time, loaded: the machine had a load of 4.
+
+    | network, rows of a batch | one thread | two that spin | two that sleep |
+    |---|---|---|---|
+    | 64-10-20-15-10, 1,257, busy | 167–254 | 1.2–15 | 235–910 |
+    | the same, loaded | 894–956 | 2.4–4.8 | 532–568 |
+    | 784-128-64-10, 64, busy | 232–233 | 4.9–11 | 596–716 |
+    | the same, loaded | 1,247–1,901 | 33–371 | 667–1,441 |
+    | 784-512-512-10, 64, busy | 65–69 | 1.5–3.5 | 82–147 |
+    | the same, loaded | 346–391 | 13–601 | 166–329 |
+    | 784-128-64-10, 20,000, busy | 1.6–1.9 | 0.7–0.8 | 2.6–3.1 |
+    | the same, loaded | 6.3–6.6 | 1.5–3.2 | 6.4 |
     """
-    torch.set_num_threads(1 if multiply_adds(widths, batch_size) < SMALL_STEP else THREADS)
+    large = multiply_adds(widths, batch_size) >= LARGE_STEP
+    torch.set_num_threads(THREADS if QUIET and large else 1)
 
 
 def multiply_adds(widths: Sequence[int], batch_size: int) -> int:

@@ -189,6 +189,12 @@ class Folder:
         self._write(name, content)
         return name
 
+    def put_before(self, name: str) -> Iterator[str]:
+        """The names under which `put` may have written a file: its own, `…-2` and so on, as far as they are
+        taken; regular files only."""
+        there = itertools.takewhile(lambda other: self.kind(other) is not None, _names(name))
+        return (other for other in there if self.kind(other) == "file")
+
     def publish(self, contents: Mapping[str, bytes], ours: re.Pattern[str]) -> dict[str, str]:
         """`put` the files of a report, and delete those of an earlier one that it does not have, of the names
         that `ours` matches. Returns the names under which they went."""

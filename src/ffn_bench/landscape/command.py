@@ -6,9 +6,10 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ffn_bench.data import Split
     from ffn_bench.landscape.page import Page
+    from ffn_bench.landscape.surface import Ground
     from ffn_bench.landscape.trained import Trained
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
@@ -160,7 +162,6 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
     from ffn_bench.console import number, percent, progress
     from ffn_bench.landscape import figures, surface
     from ffn_bench.landscape.trained import flat, trajectory
-    from ffn_bench.network import ACTIVATIONS
 
     first = found[0]
     ways = [(run, trajectory(run)) for run in found]
@@ -171,26 +172,12 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
     points = (cfg.points or (51 if cost < LARGE else 25)) | 1  # odd, so that the centre is one of them
     rows = min(len(split.y), cfg.samples or (len(split.y) if cost < LARGE else 10_000))
     x, y = split.x[:rows], split.y[:rows]
-    activation = ACTIVATIONS[first.run.model.activation]
+    ground = surface.Ground(first.widths, first.run.model.activation, x, y)
+    shown = partial(progress, drawn.console)
     of = f"all {rows:,}" if rows == len(split.y) else f"the first {rows:,} of {len(split.y):,}"
     on = f"{PARTS[cfg.part]} loss on {of} rows"
     console = drawn.console
 
-    def values(
-        origin: torch.Tensor, directions: torch.Tensor, steps: torch.Tensor, what: str
-    ) -> dict[str, torch.Tensor]:
-        with progress(drawn.console, what, len(steps)) as told:
-            found = surface.evaluate(origin, directions, steps, first.widths, activation, x, y, told)
-        loss, accuracy = found
-        return {"loss": loss, "accuracy": accuracy}
-
-    common = {
-        "format": 1,
-        "part": cfg.part,
-        "rows": rows,
-        "data": first.data.sha256,
-        "split": first.run.data.split_seed,
-    }
     steps = torch.linspace(-cfg.extent, cfg.extent, points, dtype=torch.float64)
     corner = torch.full((2,), float(cfg.extent))
     axes, places = surface.grid(-corner, corner, points)
@@ -200,30 +187,12 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
         directions = torch.stack(
             [flat(surface.filter_normalised(run.layers, generator)) for _ in range(max(2, cfg.directions))]
         )
-        key = {
-            **common,
-            "checkpoint": run.checkpoint,
-            "seed": cfg.seed,
-            "extent": cfg.extent,
-            "points": points,
-        }
-
-        def around(
-            θ: torch.Tensor = θ, directions: torch.Tensor = directions, name: str = run.name
-        ) -> dict[str, torch.Tensor]:
-            along = [
-                values(θ, d[None], steps[:, None], f"line {j + 1}")
-                for j, d in enumerate(directions[: cfg.directions])
-            ]
-            plane = values(θ, directions[:2], places, f"surface of {name}")
-            return {
-                "losses": torch.stack([a["loss"] for a in along]),
-                "accuracies": torch.stack([a["accuracy"] for a in along]),
-                "plane": plane["loss"].reshape(len(axes[0]), -1),
-                "plane_accuracy": plane["accuracy"].reshape(len(axes[0]), -1),
-            }
-
-        result, old = surface.cached(drawn.folder, {**key, "directions": cfg.directions}, around)
+        what = {"ground": ground, "θ": θ, "directions": directions}
+        what |= {"steps": steps, "lines": cfg.directions, "places": places}
+        shapes: dict[str, tuple[int, ...]] = {}
+        shapes |= dict.fromkeys(("losses", "accuracies"), (cfg.directions, points))
+        shapes |= dict.fromkeys(("plane", "plane_accuracy"), (points, points))
+        result, old = surface.cached(drawn.folder, surface.around, what, shapes, shown)
         centre = float(result["plane"][points // 2, points // 2])
         logged = run.logged.get(f"loss/{cfg.part}") if cfg.part != "train" and rows == len(split.y) else None
         told = f"; the run logged {number(logged)}" if logged is not None else ""
@@ -249,21 +218,20 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
             "no trajectory was kept by every run: train with trajectory=true to see the way", style="yellow"
         )
     if len(kept) == len(found) and sum(len(θ) for _, (_, θ) in kept) >= 3:
-        _plane(cfg, kept, drawn, values, common, points, on)
+        _plane(kept, drawn, ground, points, on)
 
 
 def _plane(
-    cfg: schema.LandscapeConfig,
     kept: list[tuple[Trained, tuple[torch.Tensor, torch.Tensor]]],
     drawn: Drawings,
-    values: Callable[..., dict[str, torch.Tensor]],
-    common: dict[str, Any],
+    ground: Ground,
     points: int,
     on: str,
 ) -> None:
     """The trajectories of all runs on their principal plane."""
     import torch
 
+    from ffn_bench.console import progress
     from ffn_bench.landscape import figures, surface
 
     everything = torch.cat([θ for _, (_, θ) in kept])
@@ -272,16 +240,12 @@ def _plane(
     low, high = coordinates.min(0).values, coordinates.max(0).values
     margin = 0.18 * (high - low).max()
     axes, places = surface.grid(low - margin, high + margin, points)
-    key = {**common, "plane": [run.checkpoint for run, _ in kept]}
-    nothing = torch.zeros(1, 1)
-
-    def compute() -> dict[str, torch.Tensor]:
-        grid = values(plane.origin, plane.directions, places, "plane of the paths")["loss"]
-        on_plane = values(plane.origin, plane.directions, coordinates, "paths on the plane")["loss"]
-        true = [values(θ, torch.zeros_like(θ[None]), nothing, "paths")["loss"] for θ in everything]
-        return {"grid": grid.reshape(len(axes[0]), -1), "on_plane": on_plane, "true": torch.cat(true)}
-
-    result, _ = surface.cached(drawn.folder, key, compute)
+    what = {"ground": ground, "origin": plane.origin, "directions": plane.directions}
+    what |= {"places": places, "points": everything, "coordinates": coordinates}
+    shapes: dict[str, tuple[int, ...]] = {"grid": (points, points)}
+    shapes |= dict.fromkeys(("on_plane", "true"), (len(everything),))
+    shown = partial(progress, drawn.console)
+    result, _ = surface.cached(drawn.folder, surface.along_paths, what, shapes, shown)
     paths, at = [], 0
     for run, (steps, _) in kept:
         part = slice(at, at + len(steps))

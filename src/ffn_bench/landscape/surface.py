@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
-import json
+import math
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ffn_bench.device import THREADS
-from ffn_bench.files import LARGE, Folder
+from ffn_bench.files import Folder
 from ffn_bench.landscape.trained import explained, layered
-from ffn_bench.network import Activation
+from ffn_bench.network import ACTIVATIONS, Activation
 
 NUMBERS = 500_000
 """Activations held at once: what a cache of some megabytes takes."""
@@ -130,22 +133,140 @@ def grid(low: Tensor, high: Tensor, points: int) -> tuple[list[Tensor], Tensor]:
     return axes, torch.cartesian_prod(*axes)
 
 
+# --- what pictures are made of, and keeping it ----------------------------------------------------------
+
+Surface = dict[str, Tensor]
+Shown = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+"""Shows that a part of so many points is being evaluated; hears how many are done."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The loss as a function of θ: a network's shape, and rows of data."""
+
+    widths: list[int]
+    activation: str
+    x: Tensor
+    y: Tensor
+
+    def values(
+        self, shown: Shown, what: str, origin: Tensor, directions: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`evaluate` on these rows."""
+        with shown(what, len(steps)) as told:
+            activation = ACTIVATIONS[self.activation]
+            return evaluate(origin, directions, steps, self.widths, activation, self.x, self.y, told)
+
+
+def around(
+    shown: Shown, ground: Ground, θ: Tensor, directions: Tensor, steps: Tensor, lines: int, places: Tensor
+) -> Surface:
+    """Losses and accuracies on lines `[lines, n]` through θ, and on a plane `[n, n]` of two `directions`."""
+    n = len(steps)
+    along = [
+        ground.values(shown, f"line {k + 1}", θ, d[None], steps[:, None])
+        for k, d in enumerate(directions[:lines])
+    ]
+    loss, accuracy = ground.values(shown, "surface", θ, directions[:2], places)
+    return {
+        "losses": torch.stack([losses for losses, _ in along]),
+        "accuracies": torch.stack([accuracies for _, accuracies in along]),
+        "plane": loss.reshape(n, n),
+        "plane_accuracy": accuracy.reshape(n, n),
+    }
+
+
+def along_paths(
+    shown: Shown,
+    ground: Ground,
+    origin: Tensor,
+    directions: Tensor,
+    places: Tensor,
+    points: Tensor,
+    coordinates: Tensor,
+) -> Surface:
+    """Losses on a plane `[n, n]`, and of T `points [T, P]` as they are and as they lie on the plane."""
+    n, nothing = math.isqrt(len(places)), torch.zeros(1, 1)
+    grid, _ = ground.values(shown, "plane of the paths", origin, directions, places)
+    on_plane, _ = ground.values(shown, "paths on the plane", origin, directions, coordinates)
+    true = [ground.values(shown, "paths", θ, torch.zeros_like(θ[None]), nothing)[0] for θ in points]
+    return {"grid": grid.reshape(n, n), "on_plane": on_plane, "true": torch.cat(true)}
+
+
+FORMAT = 2
+"""Another number whenever the functions above compute something else."""
+
+
 def cached(
-    folder: Folder, what: dict[str, Any], compute: Callable[[], dict[str, Tensor]]
-) -> tuple[dict[str, Tensor], bool]:
-    """What `compute` gives, kept in `folder` under all that it depends on; and whether it was there."""
-    key = json.dumps(what, sort_keys=True)
-    name = f"surface-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    try:
-        content = folder.read(name, LARGE) if folder.owns(name) else b""
-        with np.load(io.BytesIO(content or b""), allow_pickle=False) as stored:
-            if str(stored["key"]) == key:
-                return {name: torch.from_numpy(stored[name]) for name in stored.files if name != "key"}, True
-    except (OSError, ValueError, KeyError, EOFError):
-        pass  # not there, or damaged: it is computed again
-    found = compute()
-    buffer = io.BytesIO()
+    folder: Folder,
+    compute: Callable[..., Surface],
+    what: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]],
+    shown: Shown,
+) -> tuple[Surface, bool]:
+    """`compute(shown, **what)`, float64 tensors of these shapes, from a file of `folder` if it is there.
+
+    The file is named by a hash of `compute`'s name and all of `what`, and `compute` sees nothing else: a
+    surface is the same whether it was kept or not. Also says whether it was there.
+    """
+    key = _digest(FORMAT, compute.__name__, what)
+    file = f"surface-{key.hex()[:16]}.npz"
+    expected: dict[str, np.ndarray[Any, Any]] = {name: np.empty(shape) for name, shape in shapes.items()}
+    expected["key"] = np.empty(len(key), np.uint8)
+    for name in folder.put_before(file):
+        kept = _kept(folder.read(name) or b"", expected)
+        if kept is not None and kept.pop("key").tobytes() == key:
+            return {name: torch.from_numpy(array) for name, array in kept.items()}, True
+    found = compute(shown, **what)
+    content = io.BytesIO()
     arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in found.items()}
-    np.savez_compressed(buffer, key=np.asarray(key), **arrays)
-    folder.put(name, buffer.getvalue())
+    np.savez_compressed(content, key=np.frombuffer(key, np.uint8), **arrays)
+    folder.put(file, content.getvalue())
     return found, False
+
+
+def _digest(*parts: Any) -> bytes:
+    """SHA-256 of numbers, words, tensors, lists, tables and dataclasses of these, types and shapes told."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.update(f"tensor {part.dtype} {tuple(part.shape)}".encode())
+            found.update(hashlib.sha256(part.detach().cpu().contiguous().numpy().data).digest())
+        elif isinstance(part, (list, tuple)):
+            found.update(b"list" + _digest(*part))
+        elif isinstance(part, dict):
+            found.update(b"table" + _digest(*(item for pair in sorted(part.items()) for item in pair)))
+        elif dataclasses.is_dataclass(part):
+            found.update(
+                b"table" + _digest({f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
+            )
+        else:
+            assert isinstance(part, (int, float, str))
+            found.update(f"{type(part).__name__} {len(repr(part))} {part!r}".encode())
+    return found.digest()
+
+
+def _kept(
+    content: bytes, expected: dict[str, np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Arrays of a .npz, if they have the names, shapes and types of `expected`; None for anything else.
+
+    No more is read than these take, whatever the file says that it holds.
+    """
+    found = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as stored:
+            for name, like in expected.items():
+                head = io.BytesIO()
+                layout = np.lib.format.header_data_from_array_1_0(like)
+                np.lib.format.write_array_header_1_0(head, layout)
+                size = len(head.getvalue()) + like.nbytes
+                with stored.open(f"{name}.npy") as member:
+                    member_content = member.read(size + 1)
+                if len(member_content) != size or not member_content.startswith(head.getvalue()):
+                    return None
+                array = np.frombuffer(member_content, like.dtype, offset=len(head.getvalue()))
+                found[name] = array.reshape(like.shape).copy()
+    except Exception:  # whatever a damaged archive makes zipfile raise
+        return None
+    return found
