@@ -72,6 +72,10 @@ def check_folder(folder: Path, run: schema.TrainConfig | None) -> None:
     """Raise `UserError` (status 4) where a run, or a sweep when `run` is None, cannot or must not write."""
     if ".." in folder.parts:
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(str(folder.absolute()), "is not UTF-8", "use another name", errors.RUN_FOLDER) from e
     if any(len(part.encode()) > 255 for part in folder.parts) or len(str(folder.absolute()).encode()) > 4000:
         raise UserError(str(folder)[:80] + "…", "is too long a path", "use a shorter name", errors.RUN_FOLDER)
     existing = folder
