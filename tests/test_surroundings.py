@@ -83,8 +83,9 @@ def test_a_reader_that_goes_away_harms_nothing(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    assert (process.stderr.read(), process.wait(60)) == ("", 0)
-    assert [summary(f)["status"] for f in tmp_path.glob("outputs/sweeps/x/seed*")] == ["finished"] * 2
+    with process.stderr as file:
+        assert (file.read(), process.wait(60)) == ("", 0)
+    assert [summary(f)["status"] for f in tmp_path.glob("outputs/sweeps/x/*seed*")] == ["finished"] * 2
 
 
 def test_a_full_disk_behind_standard_output_ends_no_training(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_terminal_with_few_signs(tmp_path: Path, surroundings: dict[str, str])
 @pytest.mark.parametrize("how", ["{} > /dev/full", "{} | true", "{} >&-", "{} 2>&-", "{} 2>/dev/full"])
 def test_every_command_with_every_output(tmp_path: Path, name: str, how: str) -> None:
     done("train", "-m", "seed=1,2", "epochs=3", "trajectory=true", "name=x", cwd=tmp_path)
-    run = next(tmp_path.glob("outputs/sweeps/x/seed*")).relative_to(tmp_path)
+    run = next(tmp_path.glob("outputs/sweeps/x/*seed*")).relative_to(tmp_path)
     arguments = {
         "train": ["epochs=2", "name=y"],
         "lecture": ["topic=rules", "save=l"],
@@ -276,6 +277,8 @@ def test_many_runs_are_put_away_in_time(tmp_path: Path) -> None:
 
 def test_below_nohup_a_hangup_is_not_heard(tmp_path: Path) -> None:
     process = start("train", "epochs=60", "name=x", shell="trap '' HUP; {}", cwd=tmp_path)
+    while not has_begun(process):
+        time.sleep(0.002)
     for _ in range(20):
         process.send_signal(signal.SIGHUP)
         time.sleep(0.1)
@@ -289,7 +292,8 @@ def test_below_nohup_a_hangup_is_not_heard(tmp_path: Path) -> None:
 
 def cpu_seconds(*words: str, cwd: Path) -> float:
     process = subprocess.Popen([sys.executable, *words], cwd=cwd, stdout=-3, stderr=-3)
-    _, _, used = os.wait4(process.pid, 0)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     return used.ru_utime + used.ru_stime
 
 
