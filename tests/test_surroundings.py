@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from rich.text import Text
 
+import ffn_bench
 from conftest import Command
 from ffn_bench import console, figures, runs, style, writers
 from ffn_bench.compare import axes, command, read, study, tables
@@ -242,6 +243,20 @@ def test_a_signal_while_it_starts(tmp_path: Path, what: str, number: signal.Sign
     taken, found = signalled(number, delay, what.partition(" ")[0], *SIGNALLED[what], cwd=tmp_path)
     check_signal(number, found, tmp_path)
     assert taken < 2 or os.getloadavg()[0] > 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_library_is_imported(tmp_path: Path, number: signal.Signals) -> None:
+    """Of a library that swallows what is raised in it."""
+    (tmp_path / "hydra").mkdir()
+    swallowing = "import time\ntry:\n    time.sleep(30)\nexcept BaseException:\n    pass\n"
+    (tmp_path / "hydra" / "__init__.py").write_text(swallowing)
+    places = os.pathsep.join([str(tmp_path), str(Path(ffn_bench.__file__).parents[1])])
+    process = start("train", "epochs=1", cwd=tmp_path, env={**os.environ, "PYTHONPATH": places})
+    time.sleep(1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+    check_signal(number, subprocess.CompletedProcess([], process.returncode, "", err), tmp_path)
 
 
 @pytest.mark.slow
