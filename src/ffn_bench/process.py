@@ -191,7 +191,8 @@ def _skip_teardown() -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(128 + _state.left)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # all is done; the status says how
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # all is done; the status says how
 
 
 # --- streams --------------------------------------------------------------------------------------------
