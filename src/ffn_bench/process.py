@@ -186,11 +186,13 @@ def tell(number: int) -> None:
 
 
 def _skip_teardown() -> None:
-    """After all other exit handlers: taking the interpreter down takes up to a second."""
+    """After all other exit handlers: taking the interpreter down takes up to a second, and is deaf."""
     if _state.left:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(128 + _state.left)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # all is done; the status says how
 
 
 # --- streams --------------------------------------------------------------------------------------------

@@ -86,6 +86,10 @@ def check_place(folder: Path) -> None:
     """Raise `UserError` (status 4) where no run or sweep can be written, or would be inside another run."""
     if ".." in folder.parts:
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(str(folder.absolute()), "is not UTF-8", "use another name", errors.RUN_FOLDER) from e
     if any(len(part.encode()) > 255 for part in folder.parts) or len(str(folder.absolute()).encode()) > 4000:
         raise UserError(str(folder)[:80] + "…", "is too long a path", "use a shorter name", errors.RUN_FOLDER)
     existing = folder

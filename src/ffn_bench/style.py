@@ -80,9 +80,9 @@ def slugs(names: Sequence[str]) -> dict[str, str]:
 
 
 def literal(text: str, longest: int = 60) -> str:
-    """The same for matplotlib, which reads what stands between dollars as mathematics, and hides from legends
-    what begins with an underscore."""
-    return ("\N{HAIR SPACE}" * text.startswith("_") + short(text, longest)).replace("$", r"\$")
+    """The same for matplotlib, which reads what stands between dollars as mathematics, and leaves out of
+    legends what is empty or begins with an underscore."""
+    return ("\N{HAIR SPACE}" * (not text or text.startswith("_")) + short(text, longest)).replace("$", r"\$")
 
 
 def save(figure: Figure, command: str) -> tuple[bytes, bytes]:
@@ -90,7 +90,8 @@ def save(figure: Figure, command: str) -> tuple[bytes, bytes]:
     kinds = []
     command = printable(command)
     with mpl.rc_context({**STYLE, "svg.hashsalt": command}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be of any script
+        for words in ("Glyph .* missing from font", "constrained_layout not applied"):
+            warnings.filterwarnings("ignore", words)  # names may be of any script and any length
         for kind, metadata in (
             ("png", {"Description": command}),
             ("svg", {"Description": command, "Date": None}),

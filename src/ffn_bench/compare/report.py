@@ -11,6 +11,7 @@ from ffn_bench import __version__, style
 from ffn_bench.compare import figures, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.tables import Table
+from ffn_bench.errors import printable
 
 SECTIONS = (
     (
@@ -56,7 +57,8 @@ def html(
     from jinja2 import Environment, StrictUndefined
 
     source = files("ffn_bench.compare").joinpath("report.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    made_of = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown)
+    template = made_of.from_string(source)
     sections = []
     for heading, beginnings, above in SECTIONS:
         found = [
@@ -90,6 +92,11 @@ def html(
         made=made,
         variables=variables(),
     )
+
+
+def _shown(value: Any) -> Any:
+    """Text as it stands in the page; what is HTML already stays."""
+    return printable(value) if type(value) is str else value
 
 
 def _kind(name: str) -> str:

@@ -328,7 +328,8 @@ def gif(film: list[Image.Image], command: str) -> bytes:
     buffer = io.BytesIO()
     durations = [FRAME_MS] * (len(film) - 1) + [LAST_MS]
     indexed[0].save(
-        buffer, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, comment=command,
+        buffer, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0,
+        comment=printable(command),
         optimize=False,
     )  # fmt: skip
     return buffer.getvalue()
@@ -337,7 +338,7 @@ def gif(film: list[Image.Image], command: str) -> bytes:
 @process.tidies
 def mp4(film: list[Image.Image], command: str) -> bytes | None:
     """The film as an MP4 (H.264) by ffmpeg; None where ffmpeg is missing or cannot."""
-    program = shutil.which("ffmpeg")
+    program, command = shutil.which("ffmpeg"), printable(command)
     if program is None:
         return None
     width, height = film[0].size
