@@ -36,6 +36,7 @@ from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.data import Data, Split
 from ffn_bench.errors import UserError, printable
+from ffn_bench.files import Folder
 from ffn_bench.landscape.figures import Path as Way
 from ffn_bench.landscape.page import Page
 from run_folders import write_run
@@ -315,7 +316,7 @@ def cpu_seconds(*words: str, cwd: Path) -> float:
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_loser_of_a_lock_stops_at_once(tmp_path: Path, sweep: bool) -> None:
     """Within a second of CPU time beyond its imports, which are not PyTorch."""
-    lock = runs.Lock(tmp_path / "outputs" / ("sweeps/x" if sweep else "x"))
+    lock = runs.Lock(Folder(tmp_path / "outputs" / ("sweeps/x" if sweep else "x")))
     arguments = ["name=x", *(["-m", "seed=1,2"] if sweep else [])]
     try:
         is_one_line(done("train", *arguments, cwd=tmp_path), 4, "is in use by process")
@@ -478,7 +479,7 @@ def report_of(place: Path, names: tuple[str, ...]) -> Elements:
     found, _ = read.read_all(read.find([str(place / "runs")]))
     result = study.analyse(found, axes.find(found, workloads=["data"]), resamples=50)
     result.notes.extend(names)
-    command.write(result, place / "report", console.make_console(), f"ffn-compare {names[0]}", False)
+    command.write(result, Folder(place / "report"), console.make_console(), f"ffn-compare {names[0]}", False)
     page = (place / "report" / "report.html").read_text()
     assert is_plain(re.sub(r"<svg.*?</svg>", "", page, flags=re.S))
     assert not any(
@@ -566,12 +567,13 @@ def test_an_interactive_page_is_of_the_same_elements(text: str) -> None:
 @given(anything)
 def test_a_log_takes_any_message(text: str) -> None:
     with tempfile.TemporaryDirectory() as place:
-        log = writers.TextLog(Path(place))
+        folder = Folder(Path(place))
+        log = writers.TextLog(folder)
         log.note("INFO", text)
         log.file.flush()
         assert is_plain((Path(place) / "train.log").read_text())
-        runs.write_json(Path(place) / "x.json", {"text": text})
-        assert json.loads((Path(place) / "x.json").read_text()) == {"text": text}
+        folder.put("x.json", runs.to_json({"text": text}))
+        assert folder.read_json("x.json") == {"text": text}
 
 
 def write_labels(path: Path, labels: list[str]) -> Path:
