@@ -316,3 +316,15 @@ def test_a_tensor_of_a_network_is_raced_as_it_is_trained(offer: Callable[[Rule],
         problem, parsed("optimizer=theirs").optimizer, [0.05], 8 * problem.steps_per_epoch
     )
     assert torch.allclose(raced.path[-1], weights_alone(["lr=0.05", "dtype=float64"]), rtol=1e-9)
+
+
+def test_a_rule_that_keeps_its_last_parameters_means_those_of_then() -> None:
+    start, g = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 0.25], dtype=torch.float64)
+    θ = torch.nn.Parameter(start.clone())
+    optimizer = rules.RuleOptimizer([θ], ELEMENTWISE["by the last θ"], lr=0.1)
+    last = now = start
+    for _ in range(5):
+        θ.grad = g.clone()
+        optimizer.step()
+        last, now = now, now - 0.1 * g + 0.5 * (now - last)
+    assert torch.equal(θ.detach(), now)

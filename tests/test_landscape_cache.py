@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -76,15 +77,17 @@ def same(a: list[tuple[dict[str, Any], bool]], b: list[tuple[dict[str, Any], boo
 
 def test_every_key_alone_gives_what_it_gives_in_a_fresh_folder(look: Look) -> None:
     assert CHANGES.keys() == set(LandscapeConfig.__dataclass_fields__)
-    for number, change in enumerate(["", *(c for changes in CHANGES.values() for c in changes)]):
-        arguments = [*BASE, *(["run=outputs/a"] if not change.startswith("run") else [])]
-        arguments += [change] if change else []
-        if change:  # a later override wins
-            arguments = [a for a in arguments if a.partition("=")[0] != change.partition("=")[0]] + [change]
-        shared = look(*arguments, "save=shared")
+    base = look(*BASE, "run=outputs/a", "save=kept")
+    assert not any(old for _, old in base)
+    for number, change in enumerate(change for changes in CHANGES.values() for change in changes):
+        key = change.partition("=")[0]
+        arguments = [a for a in ("run=outputs/a", *BASE) if not a.startswith(f"{key}=")] + [change]
+        shutil.copytree("kept", f"kept-{number}")
+        beside = look(*arguments, f"save=kept-{number}")
         fresh = look(*arguments, f"save=fresh-{number}")
-        assert same(shared, fresh), change
-    again = look(*BASE, "run=outputs/a", "save=shared")
+        assert same(beside, fresh), change
+    again = look(*BASE, "run=outputs/a", "save=kept")
+    assert same(again, base)
     assert all(old for _, old in again)
 
 
