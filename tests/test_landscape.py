@@ -354,7 +354,8 @@ def test_pictures_of_one_and_of_several_runs(
     first = next(iter(stamps))
     first.write_bytes(b"damaged")
     assert landscape(f"run=[{listed}]", "points=9").code == 0
-    assert first.stat().st_size > 100
+    assert first.read_bytes() == b"damaged"  # it is not ours any more, and stays
+    assert first.with_name(f"{first.stem}-2.npz").stat().st_size > 100
 
 
 def test_the_page_turns_in_a_browser_without_a_network(

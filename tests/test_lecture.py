@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from conftest import files_below
 from ffn_bench import config
 from ffn_bench.cli import config_folder
+from ffn_bench.files import MANIFEST
 from ffn_bench.lecture import command
 from ffn_bench.lecture.command import chosen
 from ffn_bench.network import ACTIVATIONS
@@ -98,7 +99,8 @@ def test_the_command_leaves_nothing_but_the_figures(
     code, out, err = ffn_lecture("topic=surface,jacobian", "save=figures")
     assert (code, err) == (0, "")
     assert out.index("L2 ·") < out.index("L8 ·")
-    assert files_below(tmp_path) == [tmp_path / "figures" / f"surface.{kind}" for kind in ("png", "svg")]
+    names = [MANIFEST, "surface.png", "surface.svg"]
+    assert files_below(tmp_path) == [tmp_path / "figures" / name for name in names]
     assert "ffn-lecture topic=surface" in (tmp_path / "figures" / "surface.svg").read_text()
 
 

@@ -26,6 +26,7 @@ from ffn_bench import surfaces
 from ffn_bench.backprop import penalty
 from ffn_bench.curvature import gradient_and_hessian
 from ffn_bench.errors import UserError
+from ffn_bench.files import MANIFEST
 from ffn_bench.race import command, figures, network, paths, scene
 from ffn_bench.schema import OptimizerConfig
 from ffn_bench.surfaces import SURFACES, Surface
@@ -465,7 +466,7 @@ def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_pat
     assert "% of their variance" in result.out and "seed 3" in result.out
     folder = tmp_path / "outputs" / "race" / "network"
     assert {p.name for p in folder.iterdir()} == {
-        "race.png", "race.svg", "race-3d.png", "race-3d.svg", "race.json",
+        MANIFEST, "race.png", "race.svg", "race-3d.png", "race-3d.svg", "race.json",
     }  # fmt: skip
     found = json.loads((folder / "race.json").read_text())["optimizers"]
     firsts = {round(o["training loss (nats)"][0], 6) for o in found}
@@ -486,9 +487,10 @@ def test_a_damaged_run_is_one_line(race: Callable[..., Result], trained: Path) -
     original = (trained / "run.json").read_text()
     for said, arguments, changes in (
         ("other data", [], {"data_sha256": "0" * 64}),
-        ("damaged", [], {"format": 99}),
+        ("has format 99, known is 1", [], {"format": 99}),
         ("damaged", [], {"config": {}, "format": None}),
-        ("is of the wrong type", [], {"config": {"seed": "${oc.env:HOME}"}}),
+        ("damaged", [], {"config": {"seed": "${oc.env:HOME}"}}),
+        ("is of the wrong type", [], {"config": {"lr": "${oc.env:HOME}"}}),
         ("no such key", [], {"config": {"extra": 1}}),
         ("mini-batches", ["optimizers=[newton]"], {}),
     ):

@@ -39,7 +39,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
-from ffn_bench import config, schema, yaml_files
+from ffn_bench import config, errors, schema, yaml_files
 from ffn_bench.errors import UserError
 from ffn_bench.notation import misread, plain
 
@@ -230,6 +230,8 @@ class Loader(ConfigLoaderImpl):
         except (HydraException, OmegaConfBaseException):
             raise
         except (AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as e:
+            if errors.of_resources(e):
+                raise
             # Nothing of ours runs in there: Hydra stumbles over a defaults list, a package, a key.
             line = (str(e).strip().splitlines() or [""])[0]
             raise UserError("configuration", f"{type(e).__name__}: {line}", "see --help") from e

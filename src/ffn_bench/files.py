@@ -304,8 +304,7 @@ class Folder:
         try:
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode):
-                what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file"
-                raise UserError(f"{self}/{name}", what, "move it away", errors.RUN_FOLDER)
+                raise UserError(f"{self}/{name}", "is not a file", "move it away", errors.RUN_FOLDER)
             if writing and found.st_nlink > 1:
                 what = "has another name (a hard link), whose content would change too"
                 raise UserError(f"{self}/{name}", what, "make a copy of it", errors.RUN_FOLDER)
@@ -348,9 +347,9 @@ class Folder:
         path = self.root.joinpath(*parts) if parts else self.path / name
         known = {
             errno.ELOOP: "is a link, which is not followed",
-            errno.EISDIR: "is a folder",
+            errno.EISDIR: "is not a file",
             errno.EEXIST: "is there already",
-            errno.ENXIO: "is no regular file",
+            errno.ENXIO: "is not a file",
         }
         what = known.get(e.errno or 0)
         if e.errno in (errno.ENOTDIR, errno.EMLINK):  # how open says that it is no folder, or a link (BSD)
