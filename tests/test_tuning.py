@@ -132,6 +132,7 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
             folder = Folder(tmp_path / f"{rate:g}-{seed}")
             best = {"epoch": 1, "accuracy/val": accuracy, "loss/val": loss}
             summary = {"status": status, "best": None if status == "failed" else best}
+            folder.replace("run.json", runs.to_json({"format": 1, "config": {}, "data_sha256": ""}))
             folder.replace("summary.json", runs.to_json(summary))
             run = replace(shipped, lr=rate, seed=seed, stage="tune")
             plans.append(Planned((f"lr={rate:g}",), run, folder, None))

@@ -152,19 +152,18 @@ class Record:
                 else:
                     event_file, resumed = Appended(folder, name), True
                     event_file.resume(*sizes[name])
-        goes_on = folder.owns_log("train.log") or (begun and not folder.has_manifest())
-        if goes_on and folder.kind("train.log") is not None:
+        ours = folder.owns_log("train.log") or (begun and not folder.has_manifest())
+        if ours and folder.kind("train.log") is not None:
             self._log.file.resume()
-            goes_on = True
 
+        folder.remove_temporary_files()
         if begun:
-            folder.remove_temporary_files()
             self._retire("summary.json")
             if state is None:
                 self._take_back()
         else:
             folder.replace("run.json", runs.to_json({**identity, "trained_beside": company - 1}))
-        if not goes_on:
+        if not ours:
             self._retire("train.log")
         self._tensorboard = writers.TensorBoard(event_file)
         self._files: list[Appended] = [*kept, event_file, self._log.file]
@@ -184,9 +183,8 @@ class Record:
     def _take_back(self) -> None:
         """Remove what a run wrote that begins anew, having no checkpoint."""
         for name in self.folder.names():
-            if (name in runs.LOGS and name != "train.log") or (
-                writers.EVENTS.fullmatch(name) and self.folder.owns_log(name)
-            ):
+            events = writers.EVENTS.fullmatch(name) and self.folder.owns_log(name)
+            if events or name in ("metrics.jsonl", writers.Trajectory.NAME):
                 self._retire(name)
 
     def _retire(self, name: str) -> None:

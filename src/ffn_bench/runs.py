@@ -136,8 +136,13 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
         return  # of a run that failed before it had begun
     found += [f"checkpoint/{name}" for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
     if found:
-        what = "is there, and no run.json that says whose it is"
-        raise UserError(f"{folder}/{found[0]}", what, "use another name", errors.RUN_FOLDER)
+        raise unowned(folder, found[0])
+
+
+def unowned(folder: Folder, name: str) -> UserError:
+    """The mistake of a file under one of our names where no run has begun."""
+    what = "is there, and no run.json that says whose it is"
+    return UserError(f"{folder}/{name}", what, "use another name", errors.RUN_FOLDER)
 
 
 # --- who may write --------------------------------------------------------------------------------------
@@ -388,6 +393,8 @@ def standing_of(folder: Folder) -> tuple[str, dict[str, Any] | None]:
     summary = read_summary(folder)
     try:
         begun = read_identity(folder) is not None
+        if summary and summary["status"] in ENDED and not begun:
+            raise unowned(folder, "summary.json")
     except UserError as e:
         summary = {**failure(str(e)), "status": DAMAGED}
     if summary is not None:

@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> float | None:
     content, own = (OmegaConf.to_container(part, enum_to_str=True) for part in (cfg, hydra))
     assert isinstance(content, dict) and isinstance(own, dict)
     runs.check_run(folder, run)
-    hydra_files.write(folder, content, own, [*hydra.overrides.task])
+    hydra_files.write(folder, content, own, own["overrides"]["task"])
     return train_run(run, folder)
 
 
