@@ -18,6 +18,7 @@ import pytest
 import yaml
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -540,6 +541,8 @@ def test_what_is_meant_still_works(prepared: Command) -> None:
 
 def test_the_loader_of_a_launchers_worker_checks(prepared: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher's job gets the loader pickled, and composes where nothing of ours was begun."""
+    cloudpickle = pytest.importorskip("cloudpickle")  # which all launchers use
+    Plugins.instance()  # finds Hydra's kinds of sources
     path = ConfigSearchPathImpl()
     path.append("hydra", "pkg://hydra.conf")
     path.append("main", str(config_folder()))
@@ -547,7 +550,7 @@ def test_the_loader_of_a_launchers_worker_checks(prepared: Command, monkeypatch:
     path.append("schema", "structured://")
     write("experiment/x.yaml", HEAD + "name: ${evil:}\n")
     monkeypatch.setattr(BaseContainer, "_resolvers", dict(BaseContainer._resolvers))
-    loader = pickle.loads(pickle.dumps(composition.Loader(path)))
+    loader = pickle.loads(cloudpickle.dumps(composition.Loader(path)))
     config.register()
     for overrides in (["+experiment=x"], ["+hydra.callbacks.x._target_=os.mkdir"]):
         with pytest.raises(UserError):

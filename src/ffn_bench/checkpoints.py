@@ -36,9 +36,9 @@ def save(folder: Folder, state: dict[str, Any]) -> None:
     content = to_bytes(whole, metadata=header)
     name = f"step-{state['step']:010d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     folder.replace(f"checkpoint/{name}", content)
-    whole_ones = (old for old in reversed(_names(folder)) if folder.owns(old))
-    for old in [*whole_ones][KEPT:]:
-        folder.remove_owned(old)
+    if len(names := _names(folder)) > KEPT:
+        for old in [old for old in reversed(names) if folder.owns(old)][KEPT:]:
+            folder.remove_owned(old)
 
 
 def _names(folder: Folder) -> list[str]:

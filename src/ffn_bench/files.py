@@ -148,6 +148,13 @@ class Folder:
         """Whether anything was noted here; folders of earlier releases have no manifest."""
         return self.kind(MANIFEST) is not None
 
+    def check_manifest(self) -> None:
+        """Raise `UserError` for a manifest that is none, or that cannot be added to."""
+        if self.has_manifest():
+            self._manifest()
+            with self._file(MANIFEST, os.O_RDWR):
+                pass
+
     def owned(self) -> list[str]:
         """Names of the files that the manifest names, in the order they were noted."""
         return [name for name in self._manifest()["file"] if _is_below(name)]
@@ -169,9 +176,9 @@ class Folder:
                         hashes.add((size, digest))
         return found
 
-    def _note(self, entry: dict[str, Any]) -> None:
-        """Add a line to the manifest."""
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+    def _note(self, *entries: dict[str, Any]) -> None:
+        """Add lines to the manifest."""
+        line = b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries)
         with self._file(MANIFEST, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
             size = os.fstat(file).st_size
             if not size:
@@ -185,9 +192,17 @@ class Folder:
     def put(self, name: str, content: bytes) -> str:
         """Write a whole file in the place of ours; where something that is not ours has its name, under the
         next one. Returns the name."""
-        name = next(other for other in _names(name) if self.kind(other) is None or self.owns(other))
-        self._write(name, content)
-        return name
+        return self.put_all({name: content})[name]
+
+    def put_all(self, contents: Mapping[str, bytes]) -> dict[str, str]:
+        """`put` several files; the names under which they went."""
+        written = {
+            name: next(other for other in _names(name) if self.kind(other) is None or self.owns(other))
+            for name in contents
+        }
+        if contents:
+            self._write({written[name]: content for name, content in contents.items()})
+        return written
 
     def put_before(self, name: str) -> Iterator[str]:
         """The names under which `put` may have written a file: its own, `…-2` and so on, as far as they are
@@ -202,7 +217,7 @@ class Folder:
             with contextlib.suppress(OSError):  # file systems without locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)  # another report of the same folder is done first
             self.remove_temporary_files()
-            written = {name: self.put(name, content) for name, content in contents.items()}
+            written = self.put_all(contents)
             for name in self.owned():
                 if ours.fullmatch(name) and name not in written.values():
                     self.remove_owned(name)
@@ -214,7 +229,7 @@ class Folder:
         moved = None
         if self.kind(name) is not None and not self.owns(name):
             moved = self._move_aside(name)
-        self._write(name, content)
+        self._write({name: content})
         return moved
 
     def retire(self, name: str) -> str | None:
@@ -247,32 +262,40 @@ class Folder:
             self._unlink(name)
 
     @process.tidies
-    def _write(self, name: str, content: bytes) -> None:
-        """Write to a temporary name, flush, rename, so that it is there whole or not at all."""
-        with self._parent(name, create=True) as (parent, leaf):
-            temporary = f".{leaf[:200]}.{secrets.token_hex(8)}.tmp"
+    def _write(self, contents: Mapping[str, bytes]) -> None:
+        """Write to temporary names, flush, rename, so that every file is there whole or not at all."""
+        temporary = {
+            name: f".{PurePosixPath(name).name[:200]}.{secrets.token_hex(8)}.tmp" for name in contents
+        }
+        entries = []
+        for name, content in contents.items():
             digest = hashlib.sha256(content).hexdigest()
-            self._note(
-                {
-                    "file": name,
-                    "size": len(content),
-                    "sha256": digest,
-                    "temporary": str(PurePosixPath(name).with_name(temporary)),
-                }
-            )
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _INSIDE, 0o666, dir_fd=parent)
-            try:
+            own = {"temporary": str(PurePosixPath(name).with_name(temporary[name]))}
+            entries.append({"file": name, "size": len(content), "sha256": digest, **own})
+        self._note(*entries)
+        for folder, names in itertools.groupby(contents, key=lambda name: PurePosixPath(name).parts[:-1]):
+            with self._opened(folder, create=True) as parent:
+                waiting = []
                 try:
-                    write_all(file, content)
-                    os.fsync(file)
-                finally:
-                    os.close(file)
-                os.rename(temporary, leaf, src_dir_fd=parent, dst_dir_fd=parent)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=parent)
-                raise
-            os.fsync(parent)
+                    for name in names:
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _INSIDE
+                        file = os.open(temporary[name], flags, 0o666, dir_fd=parent)
+                        waiting.append(name)
+                        try:
+                            write_all(file, contents[name])
+                            os.fsync(file)
+                        finally:
+                            os.close(file)
+                    for name in list(waiting):
+                        leaf = PurePosixPath(name).name
+                        os.rename(temporary[name], leaf, src_dir_fd=parent, dst_dir_fd=parent)
+                        waiting.remove(name)
+                except BaseException:
+                    for name in waiting:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(temporary[name], dir_fd=parent)
+                    raise
+                os.fsync(parent)
 
     def _unlink(self, name: str) -> None:
         with self._parent(name) as (parent, leaf):
@@ -322,18 +345,27 @@ class Folder:
     @contextmanager
     def _opened(self, below: tuple[str, ...], create: bool = False) -> Iterator[int]:
         """A descriptor of this folder or one below it."""
-        if create:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.root, flags)
+        except FileNotFoundError:
+            if not create:
+                raise
             self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(self.root, flags)
         try:
             for k, part in enumerate(parts := (*self.parts, *below)):
                 if part in ("", ".", "..") or "/" in part:
                     raise UserError(f"{self}/{part}", "leaves the folder", "", errors.RUN_FOLDER)
-                if create:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=descriptor)
                 try:
-                    inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _INSIDE, dir_fd=descriptor)
+                    try:
+                        inner = os.open(part, flags | _INSIDE, dir_fd=descriptor)
+                    except FileNotFoundError:
+                        if not create:
+                            raise
+                        with contextlib.suppress(FileExistsError):
+                            os.mkdir(part, dir_fd=descriptor)
+                        inner = os.open(part, flags | _INSIDE, dir_fd=descriptor)
                 except OSError as e:
                     raise self._explained(e, "/".join(parts[len(self.parts) : k + 1]), parts[: k + 1]) from e
                 os.close(descriptor)

@@ -31,9 +31,11 @@ def write(
     `config` and `hydra` are the composed configuration and its node `hydra`, as plain values.
     """
     parts = {"config": config, "hydra": {"hydra": {**hydra, "output_subdir": SUBDIR}}, "overrides": overrides}
-    for name, part in parts.items():
-        if folder.kind(file := f"{SUBDIR}/{name}.yaml") is None:
-            text = yaml.dump(
-                part, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False
-            )
-            folder.put(file, text.encode())
+    missing = {f"{SUBDIR}/{name}.yaml": part for name, part in parts.items()}
+    missing = {file: part for file, part in missing.items() if folder.kind(file) is None}
+
+    def text(part: Any) -> str:
+        options: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
+        return str(yaml.dump(part, Dumper=_Dumper, **options))
+
+    folder.put_all({file: text(part).encode() for file, part in missing.items()})

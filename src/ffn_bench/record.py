@@ -135,6 +135,7 @@ class Record:
         kept = [lines.file, *([self._trajectory.file] if self._trajectory else [])]
 
         # First everything is looked at, then something is done.
+        folder.check_manifest()
         identity = runs.identity(run, device, training.data.sha256)
         begun = runs.read_identity(folder) is not None
         if begun:
