@@ -144,6 +144,12 @@ class Folder:
         """Whether a file that grows is one that the manifest names."""
         return name in self._manifest()["log"]
 
+    def note_logs(self, *names: str) -> None:
+        """Let the manifest name files that grow, before they are begun."""
+        known = self._manifest()["log"]
+        if missing := [name for name in names if name not in known]:
+            self._note(*({"log": name} for name in missing))
+
     def has_manifest(self) -> bool:
         """Whether anything was noted here; folders of earlier releases have no manifest."""
         return self.kind(MANIFEST) is not None
@@ -395,14 +401,14 @@ class Folder:
 class Appended:
     """A file that only grows. What `write` takes waits for `flush`.
 
-    One that is begun must not be there yet; `resume` goes on with one that is. `strict` says that nobody else
+    One that is begun must not be there yet, and be in the manifest (`Folder.note_logs`); `resume` goes on with one that is. `strict` says that nobody else
     may write to it.
     """
 
     def __init__(self, folder: Folder, name: str, strict: bool = True) -> None:
         self.folder, self.name, self.size = folder, name, 0
         self._there = 0  # its size on the disk, which is larger where it has to be cut first
-        self._begun, self._noted, self._strict = False, False, strict
+        self._begun, self._strict = False, strict
         self._waiting: list[bytes] = []
         self._digest = hashlib.sha256()
 
@@ -444,9 +450,6 @@ class Appended:
         """
         if not self._waiting and not sync:
             return
-        if not self._noted and not (self._begun and self.folder.owns_log(self.name)):
-            self.folder._note({"log": self.name})
-        self._noted = True
         flags = os.O_WRONLY | os.O_APPEND | (0 if self._begun else os.O_CREAT | os.O_EXCL)
         with self.folder._file(self.name, flags) as file:
             self._begun = True

@@ -168,6 +168,7 @@ class Record:
             self._retire("train.log")
         self._tensorboard = writers.TensorBoard(event_file)
         self._files: list[Appended] = [*kept, event_file, self._log.file]
+        folder.note_logs(*(file.name for file in self._files))
         self._writers: list[writers.Writer] = [lines, self._tensorboard, self._log]
         if not resumed:
             self._tensorboard.begin()
