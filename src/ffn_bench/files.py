@@ -401,8 +401,8 @@ class Folder:
 class Appended:
     """A file that only grows. What `write` takes waits for `flush`.
 
-    One that is begun must not be there yet, and is noted by `Folder.note_logs`; `resume` goes on with one that
-    is there. `strict` says that nobody else may write to it.
+    One that is begun must not be there yet, and is noted by `Folder.note_logs`; `resume` goes on with one
+    that is there. `strict` says that nobody else may write to it.
     """
 
     def __init__(self, folder: Folder, name: str, strict: bool = True) -> None:

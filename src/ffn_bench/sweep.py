@@ -32,7 +32,7 @@ class RunFailed(UserError):
     """Stands for a run's exception once that has been shown; it ends the command with status 1."""
 
     def __init__(self, name: str) -> None:
-        super().__init__("sweep", f"run {name} failed", "its train.log tells more", status=1)
+        super().__init__("sweep", f"run {name} failed", "see above, and its train.log", status=1)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def tell_moved(console: Console, written: Mapping[str, str]) -> None:
 
     if moved := {name: other for name, other in written.items() if name != other}:
         (name, other), *more = moved.items()
-        and_more = f", and {len(more)} others likewise" if more else ""
+        and_more = f"; {len(more)} more likewise" if more else ""
         line = f"{name} is there and is not ours: it stays, and ours is {other}{and_more}"
         console.print(Text(f"  note         {line}", style="yellow"), soft_wrap=True)
 

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -124,7 +124,8 @@ class CheckedSweeper(BasicSweeper):
             folder.put("multirun.yaml", OmegaConf.to_yaml(self.config).encode())
             returns = work()
             for result in (result for some in returns for result in some):
-                _ = result.return_value  # raises what a run that failed has raised
+                if result.status == JobStatus.FAILED:
+                    raise result._return_value  # `return_value` would print a line of its own
             return returns
         finally:
             lock.release()
