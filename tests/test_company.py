@@ -21,6 +21,7 @@ from ffn_bench.race import paths
 from ffn_bench.rules import RULES, Rule, zeros
 from ffn_bench.train import build_eager
 from test_rules import VARIANTS, hyperparameters
+from test_survival import outcome
 
 Update = Callable[[Tensor, Any, Tensor, Any, int], Any]
 
@@ -281,6 +282,31 @@ def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], Non
             if json.loads((folder / "run.json").read_text())["config"]["seed"] == 0
         )
         assert accuracy(first) == alone
+
+
+def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[Rule], None], ffn: Command) -> None:
+    """Runs of one tile: the others go on from their checkpoints, to the bit."""
+
+    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+        if t == 30 and bool((torch.as_tensor(hyper["lr"]) > 1).any()):
+            raise RuntimeError("a rate above 1")
+        return θ - hyper["lr"] * g, {}
+
+    offer(Rule(update, scope="element"))
+    common = ["-m", "optimizer=theirs", "data=moons", "epochs=3", "log_every=7"]
+    assert ffn(*common, "lr=0.01,0.02,0.03,0.04", "name=whole").code == 0
+    result = ffn(*common, "lr=0.01,0.02,0.03,0.04,2,3", "name=s", "checkpoint_seconds=0")
+    assert result.code == 1
+    assert (
+        "RuntimeError: a rate above 1" in result.err
+    )  # it is a bug of that package, and keeps its traceback
+    whole = {f.name: outcome(f) for f in Path("outputs/sweeps/whole").glob("*/")}
+    found = {f.name: f for f in Path("outputs/sweeps/s").glob("*/")}
+    statuses = {n: json.loads((f / "summary.json").read_text())["status"] for n, f in found.items()}
+    assert sorted(statuses.values()) == ["failed"] * 2 + ["finished"] * 4
+    for name, expected in whole.items():
+        assert statuses[name] == "finished"
+        assert outcome(found[name]) == expected
 
 
 # --- in races -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -335,3 +336,58 @@ def test_something_else_in_the_place_of_a_runs_folder(stock: Path, command: str,
             folder.symlink_to(outside / ("papers" if kind == "a link" else "nothing"))
 
     check(stock, "killed", command, harm, {1 if command == "sweep" else 0})
+
+
+def test_an_event_file_that_is_gone_is_told(stock: Path) -> None:
+    def harm(folder: Path, outside: Path) -> None:
+        next(folder.glob("events.*")).unlink()
+
+    for command in ("train", "sweep"):
+        assert (
+            "is gone: TensorBoard shows the run from step" in check(stock, "killed", command, harm, {0}).out
+        )
+
+
+def as_before_manifests(folder: Path) -> None:
+    """What a folder of an earlier release is: no manifest, and sizes without hashes in its checkpoints."""
+
+    def plain(state: dict[str, Any]) -> None:
+        state["files"] = {name: noted["size"] for name, noted in state["files"].items()}
+
+    rewrite_checkpoints(folder, plain)
+    (folder / ".ffn-bench.jsonl").unlink()
+
+
+def test_a_run_of_an_earlier_release_goes_on(stock: Path, tmp_path: Path) -> None:
+    """What it wrote is left alone where it cannot be proved ours; and once it went on, it is as any other."""
+    here = tmp_path / "here"
+    shutil.copytree(stock / "interrupted", here)
+    folder = here / "outputs" / "x"
+    as_before_manifests(folder)
+    old = {path.name: path.read_bytes() for path in folder.glob("*.json")}
+    with ending("killed", 17):
+        run("train", here)
+    assert (folder / "summary-2.json").read_bytes() == old["summary.json"]
+    assert (folder / "run.json").read_bytes() == old["run.json"]
+    result = run("train", here)
+    assert result.code == 0, result.err
+    assert outcome(folder) == outcome(stock / "finished" / "outputs" / "x")
+    notes = (folder / "train.log").read_text()
+    assert "summary.json was not what ffn-bench wrote; it is now summary-2.json" in notes
+
+
+@pytest.mark.parametrize("damage", ["junk", "a hole", "not UTF-8", "a list"])
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_damaged_line_of_an_earlier_release_is_refused(stock: Path, command: str, damage: str) -> None:
+    """Where no hash tells, every line is looked at."""
+    junk = {"junk": b"[red]", "a hole": b"\0", "not UTF-8": b"\xff", "a list": b"[1, 2]"}[damage]
+
+    def harm(folder: Path, outside: Path) -> None:
+        as_before_manifests(folder)
+        first, *others = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+        (folder / "metrics.jsonl").write_bytes(
+            first + junk.ljust(len(others[0]) - 1) + b"\n" + b"".join(others[1:])
+        )
+
+    result = check(stock, "killed", command, harm, {1 if command == "sweep" else 4})
+    assert "line 2 is damaged" in result.err + result.out
