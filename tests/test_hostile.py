@@ -212,7 +212,8 @@ def test_what_must_come_of_no_damage(stock: Path) -> None:
     """The commands themselves work in every state."""
     for state in RUN_STATES:
         for command in WORDS:
-            check(stock, state, command, lambda folder, outside: junk_beside(folder), {0})
+            result = check(stock, state, command, lambda folder, outside: junk_beside(folder), {0})
+            assert "damaged" not in result.out + result.err
 
 
 def check_case(stock: Path, case: Case) -> None:
