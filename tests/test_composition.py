@@ -9,6 +9,8 @@ import math
 import os
 import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,24 +18,17 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
-from omegaconf.basecontainer import BaseContainer
 
 import ffn_bench.compare.command
 import ffn_bench.landscape.command
 import ffn_bench.lecture.command
 import ffn_bench.race.command
 from conftest import Command, Result, call
-from ffn_bench import composition, config
-from ffn_bench.cli import config_folder
-from ffn_bench.errors import UserError
 from ffn_bench.notation import REAL, misread
 
 # --- what is called: each leaves a mark in the working directory ------------------------------------------
@@ -539,23 +534,46 @@ def test_what_is_meant_still_works(prepared: Command) -> None:
         assert (result.code, result.err) == (0, "")
 
 
-def test_the_loader_of_a_launchers_worker_checks(prepared: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+WORKER = """
+import pickle
+from pathlib import Path
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from ffn_bench import composition, config
+from ffn_bench.cli import config_folder
+from ffn_bench.errors import UserError
+
+Plugins.instance()  # finds Hydra's kinds of sources
+OmegaConf.register_new_resolver("evil", lambda: Path("canary").write_text("called"))
+path = ConfigSearchPathImpl()
+for provider, place in (("hydra", "pkg://hydra.conf"), ("main", str(config_folder())),
+                        ("command-line", "mine"), ("schema", "structured://")):
+    path.append(provider, place)
+loader = pickle.loads(pickle.dumps(composition.Loader(path)))
+config.register()
+for overrides in (["+experiment=x"], ["+hydra.callbacks.x._target_=os.mkdir"]):
+    try:
+        loader.load_configuration("config", overrides, RunMode.RUN)
+    except UserError as e:
+        print(e)
+assert not OmegaConf.has_resolver("evil")
+cfg = loader.load_configuration("config", ["lr=0.5"], RunMode.RUN)
+assert pickle.loads(pickle.dumps(cfg)).lr == 0.5
+"""
+
+
+def test_the_loader_of_a_launchers_worker_checks(prepared: Command, tmp_path: Path) -> None:
     """A launcher's job gets the loader pickled, and composes where nothing of ours was begun."""
-    cloudpickle = pytest.importorskip("cloudpickle")  # which all launchers use
-    Plugins.instance()  # finds Hydra's kinds of sources
-    path = ConfigSearchPathImpl()
-    path.append("hydra", "pkg://hydra.conf")
-    path.append("main", str(config_folder()))
-    path.append("command-line", "mine")
-    path.append("schema", "structured://")
     write("experiment/x.yaml", HEAD + "name: ${evil:}\n")
-    monkeypatch.setattr(BaseContainer, "_resolvers", dict(BaseContainer._resolvers))
-    loader = pickle.loads(cloudpickle.dumps(composition.Loader(path)))
-    config.register()
-    for overrides in (["+experiment=x"], ["+hydra.callbacks.x._target_=os.mkdir"]):
-        with pytest.raises(UserError):
-            loader.load_configuration("config", overrides, RunMode.RUN)
-    assert not OmegaConf.has_resolver("evil")
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    resolver, callback = done.stdout.splitlines()
+    assert "'evil'" in resolver and "callbacks" in callback
+    assert not (tmp_path / "canary").exists()
 
 
 OTHERS: dict[str, Callable[[], None]] = {

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from ffn_bench import schema
 from ffn_bench.errors import RUN_FOLDER, UserError, nearest
 from ffn_bench.schema import (
     GROUPS,
@@ -72,7 +73,19 @@ def untyped(node: type) -> type:
         (f.name, Any, field(default=f.default, default_factory=f.default_factory))
         for f in dataclasses.fields(node)
     ]
-    return dataclasses.make_dataclass(node.__name__, keys, namespace={"__typed__": node})
+    own = {"__typed__": node, "__module__": __name__}
+    return dataclasses.make_dataclass(f"{UNTYPED}{node.__name__}", keys, namespace=own)
+
+
+UNTYPED = "Untyped"
+
+
+def __getattr__(name: str) -> Any:
+    """The classes that `untyped` makes, by their names: launchers pickle configurations, and a dataclass that
+    is pickled by its content loses its fields."""
+    if name.startswith(UNTYPED) and isinstance(node := vars(schema).get(name.removeprefix(UNTYPED)), type):
+        return untyped(node)
+    raise AttributeError(name)
 
 
 def schema_of(cfg: DictConfig) -> type | None:
