@@ -541,7 +541,7 @@ from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from ffn_bench import composition, config
+from ffn_bench import composition, config, runs
 from ffn_bench.cli import config_folder
 from ffn_bench.errors import UserError
 
@@ -551,14 +551,15 @@ path = ConfigSearchPathImpl()
 for provider, place in (("hydra", "pkg://hydra.conf"), ("main", str(config_folder())),
                         ("command-line", "mine"), ("schema", "structured://")):
     path.append(provider, place)
-loader = pickle.loads(pickle.dumps(composition.Loader(path)))
 config.register()
+loader = pickle.loads(pickle.dumps(composition.Loader(path)))
 for overrides in (["+experiment=x"], ["+hydra.callbacks.x._target_=os.mkdir"]):
     try:
         loader.load_configuration("config", overrides, RunMode.RUN)
     except UserError as e:
         print(e)
 assert not OmegaConf.has_resolver("evil")
+runs.register_resolvers()
 cfg = loader.load_configuration("config", ["lr=0.5"], RunMode.RUN)
 assert pickle.loads(pickle.dumps(cfg)).lr == 0.5
 """
