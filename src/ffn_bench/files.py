@@ -37,6 +37,9 @@ from ffn_bench.errors import UserError
 MANIFEST = ".ffn-bench.jsonl"
 HEADER = {"ffn-bench manifest": 1}
 
+TEMPORARY = re.compile(r"([\w.-]{1,200}/)*\.[^/\0]{1,210}\.[0-9a-f]{16}\.tmp")
+"""Names of temporary files of ours."""
+
 LARGE = 2**26
 """Bytes of a JSON file at most; none of ours comes near."""
 
@@ -187,6 +190,9 @@ class Folder:
         line = b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries)
         with self._file(MANIFEST, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
             size = os.fstat(file).st_size
+            if size and _object(os.pread(file, 200, 0).partition(b"\n")[0]) != HEADER:
+                what = "is no manifest of ffn-bench"
+                raise UserError(f"{self}/{MANIFEST}", what, "move it away", errors.RUN_FOLDER)
             if not size:
                 line = json.dumps(HEADER).encode() + b"\n" + line
             elif os.pread(file, 1, size - 1) != b"\n":
@@ -250,7 +256,7 @@ class Folder:
     def remove_temporary_files(self) -> None:
         """Delete what a killed process of ours left half written."""
         for name in self._manifest()["temporary"]:
-            if _is_below(name) and self.kind(name) == "file":
+            if _is_below(name) and TEMPORARY.fullmatch(name) and self.kind(name) == "file":
                 self._unlink(name)
 
     def retire_log(self, name: str) -> str | None:

@@ -207,6 +207,7 @@ class Record:
                 line = json.loads(text)
                 step, epoch, seconds = (line.pop(key) for key in ("step", "epoch", "train_seconds"))
                 del line["time"]
+                seconds = float(seconds)
                 values = {tag: math.nan if value is None else float(value) for tag, value in line.items()}
                 if type(step) is not int or type(epoch) is not int or not before <= step <= until:
                     raise ValueError
@@ -214,7 +215,7 @@ class Record:
                 where, what = f"{self.folder}/metrics.jsonl", f"line {number} is damaged"
                 raise UserError(where, what, runs.REPAIR, errors.RUN_FOLDER) from e
             before = step
-            measurement = Measurement(step, epoch, float(seconds), values, "accuracy/train" in values)
+            measurement = Measurement(step, epoch, seconds, values, "accuracy/train" in values)
             self._last |= values
             if measurement.ends_epoch:
                 self._epochs.append(measurement)

@@ -98,7 +98,7 @@ class Trajectory:
         self.file.write(struct.pack("<q", step) + content)
 
 
-EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.[^/]+\.\d+")
+EVENTS = re.compile(r"events\.out\.tfevents\.\d{1,20}\.[\w.-]{1,200}\.\d{1,20}")
 """Names of event files."""
 
 
