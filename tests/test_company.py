@@ -309,6 +309,22 @@ def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[Rule], No
         assert outcome(found[name]) == expected
 
 
+def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[Rule], None]) -> None:
+    """It factors its average of large weights, as Adafactor does, and of no small one."""
+
+    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+        if g.dim() == 2 and min(g.shape) >= 128:
+            return θ - hyper["lr"] * g / (g.square().mean(0, keepdim=True).sqrt() + 1e-8), state
+        return θ - hyper["lr"] * g, state
+
+    offer(Rule(update))
+    assert why_not(parsed("optimizer=theirs", "model.hidden=[10]")) is None
+    for hidden in ("[150,150]", "[140]", "[500,200]"):
+        assert "other numbers beside another one" in (
+            why_not(parsed("optimizer=theirs", f"model.hidden={hidden}")) or ""
+        )
+
+
 # --- in races -------------------------------------------------------------------------------------------
 
 

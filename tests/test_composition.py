@@ -603,3 +603,26 @@ def test_the_other_commands(
     ):
         result = call(OTHERS[name], name, monkeypatch, capsys, *arguments)
         assert_refused(result, before)
+
+
+@pytest.mark.parametrize(
+    "argument", ["epochs=int(010)", "epochs=int(3.7)", "lr=float('0_1')", "model.hidden=int([010,5])",
+                 "epochs=${oc.env:NOPE_X,1_0}", "lr=${oc.select:zz,1_0.5}"],
+)  # fmt: skip
+def test_no_cast_and_no_argument_changes_a_number(prepared: Command, argument: str) -> None:
+    result = prepared(argument, "data=moons")
+    assert result.code == 2 and result.err.count("\n") == 1, result.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "chunk_file: c.json\n",
+        "hydra: {help: {template: evil}}\n",
+        "a: &a {epochs: 3}\n<<: [*a, {epochs: 4}]\n",
+    ],
+)
+def test_what_a_file_may_not_say(prepared: Command, text: str) -> None:
+    write("experiment/x.yaml", HEAD + text)
+    result = prepared("--config-dir", "mine", "+experiment=x", "--help" if "help" in text else "epochs=1")
+    assert result.code == 2 and result.err.count("\n") == 1, result.err

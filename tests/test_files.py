@@ -184,6 +184,32 @@ def test_names_of_a_manifest_stay_below(tmp_path: Path, name: str) -> None:
     assert bytes_below(tmp_path / "outside") == before
 
 
+@pytest.mark.parametrize(
+    "name", ["thesis.txt", "sub/thesis.txt", ".x.tmp", "a" * 300, "\\ud800", "a\\u0000b"]
+)
+def test_a_manifest_cannot_call_a_persons_file_temporary(tmp_path: Path, name: str) -> None:
+    folder = Folder(tmp_path)
+    folder.put("report.html", b"x")
+    (tmp_path / "sub").mkdir()
+    for mine in ("thesis.txt", "sub/thesis.txt", ".x.tmp"):
+        (tmp_path / mine).write_text("years")
+    with (tmp_path / MANIFEST).open("a") as manifest:
+        manifest.write(f'{{"temporary": "{name}"}}\n{{"file": "{name}", "temporary": "{name}"}}\n')
+    folder.remove_temporary_files()
+    for mine in ("thesis.txt", "sub/thesis.txt", ".x.tmp"):
+        assert (tmp_path / mine).read_text() == "years"
+
+
+def test_a_persons_file_that_is_called_as_the_manifest(ffn: Command, tmp_path: Path) -> None:
+    for command, folder in ((["name=n"], "n"), (["-m", "seed=0,1", "name=n"], "sweeps/n")):
+        mine = tmp_path / "outputs" / folder / MANIFEST
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("my notes\n")
+        result = ffn(*command, "data=moons", "epochs=1")
+        assert result.code == 4 and result.err.count("\n") == 1, result.err
+        assert mine.read_text() == "my notes\n"
+
+
 def test_a_torn_line_of_the_manifest_costs_that_line_only(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.put("report.html", b"1")

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -375,6 +376,36 @@ def test_a_run_of_an_earlier_release_goes_on(stock: Path, tmp_path: Path) -> Non
     assert outcome(folder) == outcome(stock / "finished" / "outputs" / "x")
     notes = (folder / "train.log").read_text()
     assert "summary.json was not what ffn-bench wrote; it is now summary-2.json" in notes
+
+
+VALUES = {
+    "accuracy/val": 7.0,
+    "loss/val": -7,
+    "epoch": 10**12,
+    "train_seconds": "x",
+    "lr": "1_0",
+    "step": True,
+}
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_an_impossible_value_of_an_earlier_release_is_refused(stock: Path, key: str) -> None:
+    def harm(folder: Path, outside: Path) -> None:
+        as_before_manifests(folder)
+        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        lines[1] = json.dumps({**json.loads(lines[1]), key: VALUES[key]}) + "\n"
+        size = len("".join(lines))
+        (folder / "metrics.jsonl").write_text("".join(lines))
+        rewrite_checkpoints_of_lengths(folder, size)
+
+    result = check(stock, "killed", "train", harm, {4})
+    assert "line 2 is damaged" in result.err
+
+
+def rewrite_checkpoints_of_lengths(folder: Path, longest: int) -> None:
+    """Let every checkpoint of an earlier release have seen all of metrics.jsonl."""
+    rewrite_checkpoints(folder, lambda state: state["files"].update({"metrics.jsonl": longest}))
+    (folder / ".ffn-bench.jsonl").unlink()
 
 
 @pytest.mark.parametrize("damage", ["junk", "a hole", "not UTF-8", "a list"])

@@ -388,8 +388,13 @@ def test_a_launcher_that_is_not_installed_is_one_line(ffn: Command) -> None:
     assert "hydra/launcher" in result.err
 
 
-def test_a_file_that_is_no_chunk(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("[]")
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"format": 1}', '{"format": 1, "folder": "/x", "cwd": "/", "runs": 3}',
+     '{"format": 1, "folder": "/x", "cwd": "/", "runs": [{}]}'],
+)  # fmt: skip
+def test_a_file_that_is_no_chunk(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_text(content)
     program = "from pathlib import Path; from ffn_bench import scale; scale.train_chunk(Path('x.json'))"
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60

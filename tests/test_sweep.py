@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,3 +291,11 @@ def test_a_sweep_is_of_one_budget(ffn: Command, tmp_path: Path) -> None:
         result = ffn(*first, *keys)
         assert result.code == 0, result.err
     assert ffn("-m", "name=ext", "data=moons", "seed=2", "epochs=2", "optimizer=sgd", "lr=0.1").code == 0
+    # A run that somebody put there is none of the sweep's.
+    stray = tmp_path / "outputs/sweeps/ext/zz-other"
+    shutil.copytree(folders(tmp_path, "ext")[0], stray)
+    identity = json.loads((stray / "run.json").read_text())
+    identity["config"]["epochs"] = 7
+    (stray / "run.json").write_text(json.dumps(identity))
+    again = ffn("-m", "name=ext", "data=moons", "seed=3", "epochs=2", "optimizer=sgd", "lr=0.1")
+    assert again.code == 0, again.err

@@ -59,7 +59,7 @@ def why_not(run: TrainConfig) -> str | None:
         return f"optimizer=torch is torch.optim's {name}, which trains one network"
     if name in FULL_BATCH_ONLY and name != "gd":
         return f"{name} looks at the loss several times a step"
-    return optim.by_itself(run.optimizer)
+    return optim.by_itself(run.optimizer, run.model.widths())
 
 
 def group_key(run: TrainConfig) -> tuple[Any, ...]:

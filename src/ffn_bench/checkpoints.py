@@ -112,6 +112,17 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
     return dict(state)
 
 
+def noted_size(value: Any) -> tuple[int, str | None]:
+    """Size and SHA-256 that a checkpoint notes of a file that grows; earlier releases noted no hash.
+
+    Raises `ValueError` for anything else.
+    """
+    size, digest = (value.get("size"), value.get("sha256")) if isinstance(value, dict) else (value, None)
+    if type(size) is not int or size < 0 or not (digest is None or isinstance(digest, str)):
+        raise ValueError
+    return size, digest
+
+
 PLACE = ("step", "epoch", "train_seconds")
 """Where in its run a state is."""
 

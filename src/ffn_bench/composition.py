@@ -28,6 +28,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -48,6 +49,8 @@ RESOLVERS = (
     "python_version", "run_folder", "run_name", "config_groups",
 )  # fmt: skip
 """All that `${name:…}` may call: they compute a text or look a value up."""
+ARGUMENT = re.compile(r"[:,]\s*([-+]?[.\d][\w.+-]*)(?=\s*[,}])")
+"""Numbers that are given to a resolver."""
 RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
 
 OURS = "hydra_plugins.ffn_bench_launcher."
@@ -83,7 +86,7 @@ LAUNCHER_KEYS = {
 }  # fmt: skip
 """Settings of launchers that a person's file may hold. Others name programs, folders of pickles or hosts, and
 are the command line's."""
-TYPED_ONLY = ("overrides", "runtime", "sweeper.storage", "launcher")
+TYPED_ONLY = ("overrides", "runtime", "sweeper.storage", "launcher", "help", "hydra_help")
 """Keys below `hydra` that a person's file may not set, but for `LAUNCHER_KEYS`."""
 
 _command: type | None = None
@@ -100,6 +103,7 @@ def guarded(node: type) -> Iterator[None]:
         (hydra._internal.hydra, "ConfigLoaderImpl", Loader),
         (BaseContainer, "_resolvers", dict(BaseContainer._resolvers)),
         (HydraOverrideVisitor, "_createPrimitive", _primitive),
+        (overrides_parser, "create_functions", _functions),
     ]
     theirs = [(place, name, getattr(place, name)) for place, name, _ in ours]
     _told.clear()
@@ -255,7 +259,10 @@ class Loader(ConfigLoaderImpl):
             placed = self._embed_result_config(found, default.package)
             content = OmegaConf.to_container(placed.config, resolve=False)
             assert isinstance(content, dict)
-            _check_file(content.get("hydra", {}), Path(folder) / f"{default.config_path}.yaml")
+            file = Path(folder) / f"{default.config_path}.yaml"
+            _check_file(content.get("hydra", {}), file)
+            if content.get("chunk_file") is not None:
+                raise UserError(str(file), "chunk_file is what a sweep gives its jobs", "leave it out")
         return super()._load_single_config(default, repo)
 
 
@@ -362,6 +369,11 @@ def _check_nodes(node: Any, path: str, allowed: set[str]) -> None:
         for name in RESOLVER.findall(node):
             if name not in RESOLVERS:
                 raise unlisted(name, path)
+        for number in ARGUMENT.findall(node) if "${" in node else ():
+            if what := misread(number):
+                raise UserError(
+                    path, f"{number!r} is read as {what}", "write it in plain digits, or quote it"
+                )
 
 
 def unlisted(name: str, key: str) -> UserError:
@@ -407,6 +419,19 @@ def _environment(name: str, *default: Any, _node_: Node) -> Any:
 
 
 # --- numbers --------------------------------------------------------------------------------------------
+
+_hydras_functions = overrides_parser.create_functions
+CASTS = ("int", "float", "bool", "str", "json_str")
+
+
+def _functions() -> Any:
+    """The functions of Hydra's overrides, without casts: `int(010)` is 10, `int(3.7)` is 3."""
+    found = _hydras_functions()
+    for name in CASTS:
+        found.functions.pop(name, None)
+        found.definitions.pop(name, None)
+    return found
+
 
 _hydras_primitive = HydraOverrideVisitor._createPrimitive
 

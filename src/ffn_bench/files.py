@@ -37,9 +37,6 @@ from ffn_bench.errors import UserError
 MANIFEST = ".ffn-bench.jsonl"
 HEADER = {"ffn-bench manifest": 1}
 
-TEMPORARY = re.compile(r"([\w.-]{1,200}/)*\.[^/\0]{1,210}\.[0-9a-f]{16}\.tmp")
-"""Names of temporary files of ours."""
-
 LARGE = 2**26
 """Bytes of a JSON file at most; none of ours comes near."""
 
@@ -166,20 +163,21 @@ class Folder:
 
     def owned(self) -> list[str]:
         """Names of the files that the manifest names, in the order they were noted."""
-        return [name for name in self._manifest()["file"] if _is_below(name)]
+        return [*self._manifest()["file"]]
 
     def _manifest(self) -> dict[str, dict[str, set[tuple[int, str]]]]:
         """(size, SHA-256) of files and of temporary ones by name, and names of logs. Lines that are no lines
         of ours, such as a torn one, name nothing."""
         found: dict[str, dict[str, set[tuple[int, str]]]] = {"file": {}, "log": {}, "temporary": {}}
         lines = (self.read(MANIFEST, 2**28) or b"").splitlines()
-        if lines and _object(lines[0]) != HEADER:
-            what = "is no manifest of ffn-bench"
-            raise UserError(f"{self}/{MANIFEST}", what, "move it away", errors.RUN_FOLDER)
+        if lines:
+            self._check_header(lines[0])
         for line in map(_object, lines[1:]):
             size, digest = line.get("size"), line.get("sha256")
+            if not _is_temporary(line.get("temporary"), line.get("file")):
+                line.pop("temporary", None)
             for key in ("file", "log", "temporary"):
-                if isinstance(name := line.get(key), str):
+                if isinstance(name := line.get(key), str) and _is_below(name):
                     hashes = found[key].setdefault(name, set())
                     if type(size) is int and isinstance(digest, str):
                         hashes.add((size, digest))
@@ -190,14 +188,18 @@ class Folder:
         line = b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries)
         with self._file(MANIFEST, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
             size = os.fstat(file).st_size
-            if size and _object(os.pread(file, 200, 0).partition(b"\n")[0]) != HEADER:
-                what = "is no manifest of ffn-bench"
-                raise UserError(f"{self}/{MANIFEST}", what, "move it away", errors.RUN_FOLDER)
+            if size:
+                self._check_header(os.pread(file, 200, 0).partition(b"\n")[0])
             if not size:
                 line = json.dumps(HEADER).encode() + b"\n" + line
             elif os.pread(file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # of a line that was torn
             _append(file, line, size)
+
+    def _check_header(self, line: bytes) -> None:
+        if _object(line) != HEADER:
+            what = "is no manifest of ffn-bench"
+            raise UserError(f"{self}/{MANIFEST}", what, "move it away", errors.RUN_FOLDER)
 
     # --- whole files ------------------------------------------------------------------------------------
 
@@ -256,7 +258,7 @@ class Folder:
     def remove_temporary_files(self) -> None:
         """Delete what a killed process of ours left half written."""
         for name in self._manifest()["temporary"]:
-            if _is_below(name) and TEMPORARY.fullmatch(name) and self.kind(name) == "file":
+            if self.kind(name) == "file":
                 self._unlink(name)
 
     def retire_log(self, name: str) -> str | None:
@@ -482,10 +484,24 @@ def _names(name: str) -> Iterator[str]:
     yield from (str(path.with_name(f"{path.stem}-{k}{path.suffix}")) for k in itertools.count(2))
 
 
-def _is_below(name: str) -> bool:
+def _is_below(name: Any) -> bool:
     """Whether a name that comes from a file is one of a file below."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
     path = PurePosixPath(name)
-    return bool(path.parts) and ".." not in path.parts and not path.is_absolute() and "\0" not in name
+    try:
+        fits = all(len(part.encode()) <= 255 for part in path.parts) and len(name.encode()) < 2000
+    except UnicodeEncodeError:
+        return False
+    return fits and bool(path.parts) and ".." not in path.parts and not path.is_absolute()
+
+
+def _is_temporary(name: Any, of: Any) -> bool:
+    """Whether a name that comes from a file is one that we give a file on its way to its own."""
+    if not (_is_below(name) and _is_below(of)) or PurePosixPath(name).parent != PurePosixPath(of).parent:
+        return False
+    leaf = re.escape(PurePosixPath(of).name[:200])
+    return re.fullmatch(rf"\.{leaf}\.[0-9a-f]{{16}}\.tmp", PurePosixPath(name).name) is not None
 
 
 def write_all(file: int, content: bytes) -> None:

@@ -11,7 +11,7 @@ import copy
 import importlib.metadata
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast, get_type_hints
 
 import torch
@@ -86,8 +86,9 @@ def rule_of(config: OptimizerConfig) -> Rule | None:
     return found if isinstance(found, Rule) else None
 
 
-def by_itself(config: OptimizerConfig) -> str | None:
-    """Why an optimizer trains one run at a time, or None where its rule takes many as rows.
+def by_itself(config: OptimizerConfig, hidden: Sequence[int] = ()) -> str | None:
+    """Why an optimizer trains one run at a time, or None where its rule takes many as rows, of networks with
+    these hidden layers.
 
     Raises `UserError` for a rule of another package that is not what it says it is.
     """
@@ -103,7 +104,7 @@ def by_itself(config: OptimizerConfig) -> str | None:
         raise UserError("optimizer", f"{config.name} {fault}", "mend that package")
     if rule.scope == "tensor":
         return f"{config.name} is not elementwise"
-    fault = apart(rule, hyper)
+    fault = apart(rule, hyper, hidden)
     if fault and rule.scope == "element":
         what = f"{config.name} is not elementwise, as its package says: it {fault}"
         raise UserError("optimizer", what, "let that package say scope='tensor'")

@@ -177,7 +177,11 @@ class Planner:
         """
         ours = [config.result_keys(planned.run) for planned in self._planned.values()]
         names = self._there - {planned.folder.name for planned in self._planned.values()}
-        theirs = [found["config"] for found in map(self._identity, sorted(names)) if found]
+        theirs = [
+            found["config"]
+            for name, found in ((name, self._identity(name)) for name in sorted(names))
+            if any(name.endswith(str(found.get("fingerprint"))[:digits]) for digits in runs.HASH_DIGITS)
+        ]  # others were put there by a person
         if not ours or not theirs:
             return
 

@@ -90,14 +90,14 @@ def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict
 
     noted, found = state.get("files"), {}
     for name, value in (noted if isinstance(noted, dict) else {}).items():
-        size, digest = (value.get("size"), value.get("sha256")) if isinstance(value, dict) else (value, None)
         if name not in runs.LOGS and not (isinstance(name, str) and writers.EVENTS.fullmatch(name)):
             raise bad(f"names {str(name)[:80]!r}, which is no file of a run")
-        if type(size) is not int or size < 0 or not (digest is None or isinstance(digest, str)):
-            raise bad(f"says no size of {name}")
+        try:
+            found[name] = checkpoints.noted_size(value)
+        except ValueError:
+            raise bad(f"says no size of {name}") from None
         if folder.kind(name) is not None and folder.has_manifest() and not folder.owns_log(name):
             raise bad(f"names {name}, which ffn-bench did not write here")
-        found[name] = (size, digest)
     if missing := [name for name in needed if name not in found]:
         raise bad(f"says no size of {missing[0]}")
     return found
@@ -208,8 +208,11 @@ class Record:
                 step, epoch, seconds = (line.pop(key) for key in ("step", "epoch", "train_seconds"))
                 del line["time"]
                 seconds = float(seconds)
-                values = {tag: math.nan if value is None else float(value) for tag, value in line.items()}
-                if type(step) is not int or type(epoch) is not int or not before <= step <= until:
+                values = {tag: runs.value_of(tag, value) for tag, value in line.items()}
+                epochs = range(self._run.epochs + 1)
+                if type(step) is not int or type(epoch) is not int or epoch not in epochs:
+                    raise ValueError
+                if not before <= step <= until or not 0 <= seconds < math.inf:
                     raise ValueError
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
                 where, what = f"{self.folder}/metrics.jsonl", f"line {number} is damaged"

@@ -15,7 +15,7 @@ average whose weight α sits on the gradient, PyTorch's is v ← μ v + g.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -333,45 +333,56 @@ TRIED_RATES = (0.1, 0.03)
 _tried: dict[tuple[int, int, str], tuple[Rule, str | None, str | None]] = {}
 
 
+LONGEST_SIDE = 300
+"""Of a network's own weights, as far as they are tried: more takes seconds."""
+Shapes = tuple[tuple[int, ...], ...]
+
+
 def impure(rule: Rule, hyper: Hyper) -> str | None:
     """What keeps a rule from training anything, in words; None where nothing does.
 
     It must give the same numbers for the same arguments, and leave the gradient as it is.
     """
-    return _try(rule, hyper)[1]
+    return _try(rule, hyper, TRIED_SHAPES)[1]
 
 
-def apart(rule: Rule, hyper: Hyper) -> str | None:
+def apart(rule: Rule, hyper: Hyper, hidden: Sequence[int] = ()) -> str | None:
     """What keeps a rule from training runs side by side, in words; None where each gets what it gets alone.
 
     It is tried with these hyper-parameters, the learning rate apart: two small networks, each tensor by
     itself, against their parameters as rows `[2, P]`, and after half of the steps one row without the other.
+    A rule may go by the shape of a weight, so those between `hidden` layers are tried, too, up to
+    `LONGEST_SIDE`; the first layer's and the last one's count as square.
     """
-    return _try(rule, hyper)[2]
+    sides = [min(width, LONGEST_SIDE) for width in hidden]
+    own = [(a, b) for a, b in zip([*sides[:1], *sides], [*sides, *sides[-1:]], strict=True) if max(a, b) > 60]
+    return _try(rule, hyper, (*TRIED_SHAPES, *dict.fromkeys(own)))[2]
 
 
-def _try(rule: Rule, hyper: Hyper) -> tuple[Rule, str | None, str | None]:
+def _try(rule: Rule, hyper: Hyper, shapes: Shapes) -> tuple[Rule, str | None, str | None]:
     own = {key: value for key, value in hyper.items() if key != "lr"}
-    key = id(rule.update), id(rule.init), repr(sorted(own.items()))
+    key = id(rule.update), id(rule.init), repr((shapes, sorted(own.items())))
     if key not in _tried:
-        found = [_faults(rule, own, scale, seed) for seed, scale in enumerate(TRIED_SCALES)]
+        found = [_faults(rule, own, scale, seed, shapes) for seed, scale in enumerate(TRIED_SCALES)]
         impurity, company = (next((faults[k] for faults in found if faults[k]), None) for k in (0, 1))
         _tried[key] = rule, impurity, company
     return _tried[key]
 
 
 @torch.no_grad()
-def _faults(rule: Rule, hyper: Hyper, scale: float, seed: int) -> tuple[str | None, str | None]:
+def _faults(
+    rule: Rule, hyper: Hyper, scale: float, seed: int, shapes: Shapes
+) -> tuple[str | None, str | None]:
     """What `impure` and `apart` say after gradients of one scale."""
     generator = torch.Generator().manual_seed(seed)
     like: Any = {"generator": generator, "dtype": torch.float64}
-    count = sum(math.prod(shape) for shape in TRIED_SHAPES)
+    count = sum(math.prod(shape) for shape in shapes)
     start = torch.randn(2, count, **like)
     gs = scale * torch.randn(len(TRIED_STEPS), 2, count, **like)
     gs[:, :, 3] = 0.0  # a weight that nothing reaches, as of a constant feature
     try:
-        alone = [_by_itself(rule, hyper, TRIED_RATES[k], start[k], gs[:, k]) for k in (0, 1)]
-        again = alone[0] if seed else _by_itself(rule, hyper, TRIED_RATES[0], start[0], gs[:, 0])
+        alone = [_by_itself(rule, hyper, TRIED_RATES[k], start[k], gs[:, k], shapes) for k in (0, 1)]
+        again = alone[0] if seed else _by_itself(rule, hyper, TRIED_RATES[0], start[0], gs[:, 0], shapes)
     except _GradientChanged:
         return "changes its gradient in place", None
     except Exception as e:  # which shows again when it trains
@@ -399,12 +410,12 @@ def _said(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor) -> Tensor:
+def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes) -> Tensor:
     """θ `[steps, P]` after every step of one network, each of its tensors by itself, as an eager run's."""
-    sizes = [math.prod(shape) for shape in TRIED_SHAPES]
+    sizes = [math.prod(shape) for shape in shapes]
 
     def tensors(row: Tensor) -> list[Tensor]:
-        return [p.reshape(s).clone() for p, s in zip(row.split(sizes), TRIED_SHAPES, strict=True)]
+        return [p.reshape(s).clone() for p, s in zip(row.split(sizes), shapes, strict=True)]
 
     parameters = [torch.nn.Parameter(tensor) for tensor in tensors(start)]
     optimizer = RuleOptimizer(parameters, rule, **hyper, lr=rate)

@@ -331,6 +331,18 @@ def _is_plain(config: dict[str, Any]) -> bool:
     return names and all(type(config.get(key, 0)) is int for key in ("seed", "data.split_seed"))
 
 
+def value_of(tag: str, value: Any) -> float:
+    """A measured value of JSON, null being NaN. Raises `TypeError` or `ValueError` for what cannot be one."""
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float):
+        raise TypeError
+    found = float(value)
+    if (tag.startswith(("loss/", "accuracy/")) and found < 0) or (tag.startswith("accuracy/") and found > 1):
+        raise ValueError
+    return found
+
+
 DAMAGED = "damaged"
 """The status of a summary that is none."""
 STATUSES = ("finished", "diverged", "interrupted", "failed")
@@ -366,7 +378,12 @@ def _is_sound_summary(summary: dict[str, Any]) -> bool:
         return type(value) in (int, float) and abs(value) < sys.float_info.max
 
     def values(found: Any) -> bool:
-        return isinstance(found, dict) and all(v is None or number(v) for v in found.values())
+        try:
+            return isinstance(found, dict) and all(
+                v is None or (number(v) and value_of(tag, v) >= -math.inf) for tag, v in found.items()
+            )
+        except ValueError:
+            return False
 
     counts = (summary["epochs"], summary["steps"])
     best = summary["best"]

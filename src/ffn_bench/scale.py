@@ -296,25 +296,36 @@ def train_chunk(file: Path) -> None:
         content = Folder(file.parent).read_json(file.name) or {}
     except UserError:
         content = {}
+    bad = UserError(str(file), "is no chunk of a sweep", "begin the sweep again", RUN_FOLDER)
     if content.get("format") != 1:
-        raise UserError(str(file), "is no chunk of a sweep", "begin the sweep again", RUN_FOLDER)
+        raise bad
+    try:
+        root, cwd = Path(content["folder"]), Path(content["cwd"])
+        described = [
+            (
+                tuple(map(str, one["overrides"])),
+                config.from_flat(dict(one["config"])),
+                Folder.below(root, str(Path(one["folder"]).relative_to(root))),
+                {str(key): str(value) for key, value in one["settings"].items()},
+            )
+            for one in content["runs"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise bad from e
     plans, settings, locks = [], [], []
     try:
-        for described in content["runs"]:
-            root = Path(content["folder"])
-            folder = Folder.below(root, str(Path(described["folder"]).relative_to(root)))
+        for overrides, run, folder, own in described:
             try:
                 locks.append(runs.Lock(folder))
             except UserError:
                 continue  # another job trains it
-            run = config.from_flat(described["config"])
-            plans.append(Planned(tuple(described["overrides"]), run, folder, why_not(run)))
-            settings.append(described["settings"])
+            plans.append(Planned(overrides, run, folder, why_not(run)))
+            settings.append(own)
         if plans:
             with suppress(OSError):  # where it is not there, absolute paths still are
-                os.chdir(content["cwd"])
+                os.chdir(cwd)
             with _warned():
-                Chunk(plans, Path(content["folder"]), settings).run(batched=True)
+                Chunk(plans, root, settings).run(batched=True)
     finally:
         for lock in locks:
             lock.release()

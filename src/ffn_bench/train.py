@@ -198,6 +198,8 @@ def begin(cfg: DictConfig) -> runs.Lock:
     from ffn_bench import console
 
     run = config.parse(cfg)
+    if run.chunk_file is not None:
+        raise UserError("chunk_file", "is what a sweep gives its jobs", "leave it out")
     if not cfg.hydra.run.dir:
         raise UserError("hydra.run.dir", "is empty", "name a folder")
     path = Path(cfg.hydra.run.dir)

@@ -87,6 +87,8 @@ def _check_node(node: yaml.Node, file: Path, sizes: dict[int, int]) -> None:
         for key, value in node.value:
             name = str(key.value)
             here = f"{file}, line {key.start_mark.line + 1}"
+            if key.tag == "tag:yaml.org,2002:merge" and not isinstance(value, yaml.MappingNode):
+                raise UserError(here, "'<<' of several tables has several readings", "write the keys out")
             if name in seen:
                 raise UserError(here, f"key {name!r} is there twice", "keep one")
             if name == "_target_":

@@ -177,7 +177,9 @@ def _read_curves(folder: Folder) -> dict[str, Curve]:
             continue
         try:
             line = json.loads(text)
-            step, epoch, seconds = (_number(line[key]) for key in ("step", "epoch", "train_seconds"))
+            step, epoch, seconds = (
+                runs.value_of(key, line[key]) for key in ("step", "epoch", "train_seconds")
+            )
             if not (0 <= step < math.inf and 0 <= epoch < math.inf and 0 <= seconds < math.inf):
                 raise ValueError
             for tag, value in line.items():
@@ -188,8 +190,8 @@ def _read_curves(folder: Folder) -> dict[str, Curve]:
                     columns = found[tag] = ([], [], [], [])
                 if columns[0] and step <= columns[0][-1]:
                     raise ValueError  # time goes forward
-                found_value = _number(value)
-                if found_value < 0 or found_value > 1e30 or (tag.startswith("accuracy/") and found_value > 1):
+                found_value = runs.value_of(tag, value)
+                if found_value > 1e30:
                     raise ValueError
                 for column, entry in zip(columns, (step, epoch, seconds, found_value), strict=True):
                     column.append(entry)
@@ -203,15 +205,6 @@ def _read_curves(folder: Folder) -> dict[str, Curve]:
         return kept.setdefault(tuple(column), np.asarray(column))
 
     return {tag: Curve(*map(once, columns)) for tag, columns in found.items()}
-
-
-def _number(value: Any) -> float:
-    """A number of JSON; null is NaN. Raises `TypeError` for anything else."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError
-    return float(value)
 
 
 def clean(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from ffn_bench import checkpoints, config, train
+from ffn_bench import checkpoints, config, runs, train
 from ffn_bench.compare import read
 from ffn_bench.data import Data
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError
@@ -40,6 +41,8 @@ class Trained:
     """Name of the file, which holds its checksum."""
     logged: dict[str, float]
     """What the run measured at that step."""
+    trajectory: tuple[int, str | None] | None
+    """Size and SHA-256 that its file had then, where it kept one."""
 
     @property
     def name(self) -> str:
@@ -69,6 +72,8 @@ def load(folder: Path) -> Trained:
     shapes = list(itertools.pairwise(made.widths))
     try:
         checkpoints.check_place(state, run.epochs * made.steps_per_epoch, made.steps_per_epoch)
+        kept = state["files"].get(Trajectory.NAME) if isinstance(state.get("files"), dict) else None
+        way = None if kept is None else checkpoints.noted_size(kept)
         network = state["network"]
         layers = [(network[f"weights.{k}"], network[f"biases.{k}"]) for k in range(len(shapes))]
         fits = all(
@@ -94,6 +99,7 @@ def load(folder: Path) -> Trained:
         made.steps_per_epoch,
         name.rpartition("/")[2],
         logged,
+        way,
     )
 
 
@@ -104,14 +110,22 @@ def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
     """
     path = trained.folder / Trajectory.NAME
     content = Folder(trained.folder).read(Trajectory.NAME, psutil.virtual_memory().available // 2)
-    if content is None:
+    if trained.trajectory is None:
         return None
+    size, digest = trained.trajectory
+    if content is None or len(content) < size:
+        raise UserError(str(path), "is not what the checkpoint knows: it was cut", runs.REPAIR, RUN_FOLDER)
+    content = content[:size]
+    if digest not in (None, hashlib.sha256(content).hexdigest()):
+        raise UserError(str(path), "is not what was written: it was changed", runs.REPAIR, RUN_FOLDER)
     number = np.dtype(np.float64 if trained.run.dtype == "float64" else np.float32).newbyteorder("<")
     record = np.dtype([("step", "<i8"), ("theta", number, (count_parameters(trained.widths),))])
     whole = len(content) // record.itemsize
     found = np.frombuffer(content[: whole * record.itemsize], record)
     found = found[found["step"] <= trained.step]
     steps = torch.from_numpy(found["step"].astype(np.int64))
+    if not np.isfinite(found["theta"]).all():
+        raise UserError(str(path), "holds weights that are not finite", "leave it out", RUN_FOLDER)
     if not len(found) or bool((steps.diff() <= 0).any()) or int(steps[0]) != 0:
         raise UserError(str(path), "is no trajectory of this network", "leave it out", RUN_FOLDER)
     return steps, torch.from_numpy(found["theta"].astype(number.newbyteorder("=")))
