@@ -402,19 +402,21 @@ ERRORS = [
     (("run=c",), "c: has no checkpoint", 4),
     (("run=d",), "every checkpoint is damaged", 4),
     (("run=e",), "does not fit the run's configuration", 4),
-    (("run=f",), "trajectory.bin: is no trajectory of this network", 4),
+    (("run=f",), "trajectory.bin: is not what was written: it was changed", 4),
+    (("run=g",), "trajectory.bin: is not what the checkpoint knows: it was cut", 4),
 ]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `a` to `f`, of which all but the first two are broken in some way."""
+    """Runs `a` to `g`, of which all but the first two are broken in some way."""
     place = tmp_path_factory.mktemp("runs")
     for name, widths in (("a", "[3]"), ("b", "[4]")):
-        process = start("data=moons", "epochs=1", f"model.hidden={widths}", f"name={name}", cwd=place)
+        keys = ("data=moons", "epochs=1", f"model.hidden={widths}", f"name={name}", "trajectory=true")
+        process = start(*keys, cwd=place)
         process.communicate(timeout=60)
         (place / "outputs" / name).rename(place / name)
-    for name in "cdef":
+    for name in "cdefg":
         shutil.copytree(place / "a", place / name)
     (place / "empty").mkdir()
     shutil.rmtree(place / "c" / "checkpoint")
@@ -422,7 +424,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     shutil.rmtree(place / "e" / "checkpoint")
     shutil.copytree(place / "b" / "checkpoint", place / "e" / "checkpoint")
-    (place / "f" / "trajectory.bin").write_bytes(b"\0" * 4000)
+    whole = (place / "f" / "trajectory.bin").read_bytes()
+    (place / "f" / "trajectory.bin").write_bytes(whole[:8] + b"\xff" * 8 + whole[16:])
+    (place / "g" / "trajectory.bin").write_bytes(whole[:-5])
     return place
 
 
