@@ -417,7 +417,7 @@ def test_what_a_kill_tore_is_cut_off(ffn: Command, tmp_path: Path) -> None:
     half.write_bytes(b"half")
     with (folder / ".ffn-bench.jsonl").open("a") as manifest:
         name = half.relative_to(folder).as_posix()
-        line = {"file": "checkpoint/x", "size": 9, "sha256": "0" * 64, "temporary": name}
+        line = {"file": "checkpoint/step-0000000099", "size": 9, "sha256": "0" * 64, "temporary": name}
         manifest.write(json.dumps(line) + "\n")
     assert ffn("epochs=2", "name=x").code == 0
     assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
