@@ -360,6 +360,22 @@ def test_a_tensor_of_a_network_is_raced_as_it_is_trained(offer: Callable[[Rule],
     assert torch.allclose(raced.path[-1], weights_alone(["lr=0.05", "dtype=float64"]), rtol=1e-9)
 
 
+def test_a_shape_of_a_network_counts_in_its_race(offer: Callable[[Rule], None], ffn: Command) -> None:
+    """A rule that is elementwise on small tensors, and is not on this network's."""
+    from ffn_bench.race import network
+
+    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
+        return θ - hyper["lr"] * (unit(g) if g.dim() == 2 and min(g.shape) >= 140 else g), state
+
+    offer(Rule(update))
+    small = [*SMALL, "model.hidden=[140,140]", "batch_size=full", "lr=0.05", "dtype=float64"]
+    assert ffn(*small, "name=run").code == 0
+    problem = network.read(Path("outputs/run"))
+    raced = network.on_network(problem, parsed("optimizer=theirs").optimizer, [0.05], 8)
+    alone = weights_alone([f"model.hidden={[140, 140]}", "batch_size=full", "lr=0.05", "dtype=float64"])
+    assert torch.allclose(raced.path[-1], alone, rtol=1e-9)
+
+
 def test_a_rule_that_keeps_its_last_parameters_means_those_of_then() -> None:
     start, g = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 0.25], dtype=torch.float64)
     θ = torch.nn.Parameter(start.clone())

@@ -529,9 +529,11 @@ def test_what_is_meant_still_works(prepared: Command) -> None:
     ):
         result = prepared(*arguments, "status=true")
         assert (result.code, result.err) == (0, ""), result.err
-    for flag in ("--hydra-help", "--help"):
+    for flag, key in (("--hydra-help", "hydra_help"), ("--help", "help")):
         result = prepared(flag)
         assert (result.code, result.err) == (0, "")
+        result = prepared(flag, f"hydra.{key}.template='$HOME'")
+        assert result.code == 2 and result.err.count("\n") == 1 and f"hydra.{key}.template" in result.err
 
 
 WORKER = """

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from string import Template
 from typing import Any
 
 import hydra._internal.hydra
@@ -88,6 +89,8 @@ LAUNCHER_KEYS = {
 are the command line's."""
 TYPED_ONLY = ("overrides", "runtime", "sweeper.storage", "launcher", "help", "hydra_help")
 """Keys below `hydra` that a person's file may not set, but for `LAUNCHER_KEYS`."""
+HELP = ("FLAGS_HELP", "HYDRA_CONFIG_GROUPS", "APP_CONFIG_GROUPS", "CONFIG")
+"""What Hydra fills into the template of a help text."""
 
 _command: type | None = None
 """The schema of the command that runs."""
@@ -331,6 +334,12 @@ def _check(raw: Any, kind: type | None, run_mode: RunMode) -> None:
         if not ENVIRONMENT.fullmatch(str(name)):
             what = f"{name!r} is not one of the variables that jobs are given"
             raise UserError("hydra.job.env_set", what, "set it in the shell that starts the command")
+    for key in ("help", "hydra_help"):
+        text = re.sub(r"\$\{[^}]*\}", "", str(node[key].get("template")))  # of OmegaConf, filled in before
+        try:
+            Template(text).substitute(dict.fromkeys(HELP, ""))
+        except (LookupError, ValueError) as e:
+            raise UserError(f"hydra.{key}.template", f"cannot be filled in: {e}", "leave it as it is") from e
     launcher, sweeper = (node[key]["_target_"] for key in ("launcher", "sweeper"))
     sweeps = kind is schema.TrainConfig and run_mode == RunMode.MULTIRUN
     if sweeps and sweeper != SWEEPERS[0] and launcher not in LAUNCHERS[:2]:

@@ -42,7 +42,8 @@ def advance(
     tensors of `shapes` (by default one, of all P numbers), and `look` then sees them when all are done.
     """
     rule = optim.rule_of(config)
-    if rule is not None and optim.by_itself(config) is None:
+    hidden = [shape[0] for shape in shapes or () if len(shape) == 1][:-1]  # a layer's bias tells its width
+    if rule is not None and optim.by_itself(config, hidden) is None:
         θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
         by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})
