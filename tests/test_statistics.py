@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from ffn_bench.compare import statistics
@@ -36,161 +38,126 @@ def test_a_failure_enters_as_the_worst_value_and_is_never_dropped() -> None:
     assert loss.tolist() == [0.1, INF, INF]
 
 
-def test_infinities_in_aggregates() -> None:
-    x = [array(0.1, 0.2, 0.3, 0.4, INF)]
-    assert statistics.aggregate(x, "mean", 200).estimate == INF
-    assert statistics.aggregate(x, "median", 200).estimate == 0.3
-    assert statistics.aggregate(x, "iqm", 200).estimate == pytest.approx(0.3)
-    everything_failed = statistics.aggregate([array(INF, INF, INF)], "median", 200)
-    assert (everything_failed.estimate, everything_failed.low, everything_failed.high) == (INF, INF, INF)
+# --- what is claimed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_no_interval_below_three_seeds(n: int) -> None:
-    x = np.linspace(0, 1, n)
-    for found in (
-        statistics.aggregate([x], "iqm"),
-        statistics.difference([(x, x)], "iqm"),
-        statistics.probability_of_improvement([(x, x)]),
-    ):
-        assert not found.known
-        assert math.isfinite(found.estimate)
-    assert math.isnan(statistics.paired_p_value(x))
+@given(won=st.integers(0, 60), lost=st.integers(0, 60))
+def test_the_sign_test_is_scipys(won: int, lost: int) -> None:
+    if won + lost:
+        expected = stats.binomtest(won, won + lost, alternative="greater").pvalue
+        assert statistics.sign_test(won, lost) == pytest.approx(expected, rel=1e-12)
+    assert 1 - statistics.sign_test(won, lost) == pytest.approx(
+        statistics.sign_test(lost + 1, won - 1) if won else 0.0, abs=1e-12
+    )
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
-    found = statistics.aggregate([array(0.5, 0.5, 0.5, 0.5)], "iqm", 500)
-    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+@given(total=st.integers(1, 80), data=st.data())
+def test_shares_have_clopper_and_pearsons_interval(total: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, total))
+    found, expected = (
+        statistics.share(count, total),
+        stats.binomtest(count, total).proportion_ci(0.95, "exact"),
+    )
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    # It leaves out one half exactly where the sign test, two-sided, rejects it.
+    both = 2 * min(statistics.sign_test(count, total - count), statistics.sign_test(total - count, count))
+    assert (found.low > 0.5 or found.high < 0.5) == (both <= 0.05)
+    wider = statistics.share(count, total, 36.0)
+    assert wider.low <= found.low
+    assert wider.high >= found.high
 
 
-def test_workloads_are_resampled_apart() -> None:
-    """Two workloads without spread inside have none together, however far apart they are."""
-    found = statistics.aggregate([array(0, 0, 0), array(1, 1, 1)], "mean", 500)
-    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+def test_nothing_to_share() -> None:
+    assert math.isnan(statistics.share(0, 0).estimate)
 
 
-def test_differences_are_paired() -> None:
-    """What all seeds share cancels: the difference is exact though each side varies."""
-    x = np.random.default_rng(0).normal(size=12)
-    found = statistics.difference([(x + 0.25, x)], "mean", 500)
-    assert found.low == pytest.approx(0.25)
-    assert found.high == pytest.approx(0.25)
+@pytest.mark.parametrize(("n", "rank"), [(5, 0), (6, 1), (8, 1), (9, 2), (10, 2), (20, 6), (30, 10)])
+def test_the_interval_of_a_median_is_of_order_statistics(n: int, rank: int) -> None:
+    """The ranks are those of tables of the sign test (Conover, Practical Nonparametric Statistics, table
+    A3)."""
+    values = np.random.default_rng(n).normal(size=n)
+    found, ordered = statistics.median(values), np.sort(values)
+    assert found.estimate == pytest.approx(np.median(values))
+    assert statistics.rank_of_end(n) == rank
+    if rank:
+        assert (found.low, found.high) == (ordered[rank - 1], ordered[n - rank])
+    assert found.known == bool(rank)
+
+
+@pytest.mark.parametrize("n", [6, 10, 20, 30])
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "failing"])
+def test_the_interval_of_a_median_covers_it(n: int, kind: str) -> None:
+    rng, covered, draws = np.random.default_rng(n), 0, 2000
+    for _ in range(draws):
+        x = rng.normal(size=n)
+        if kind == "lognormal":
+            x = np.exp(x) - 1
+        if kind == "failing":  # one in five fails on either side of 0
+            x = np.where(rng.random(n) < 0.2, np.copysign(INF, x), x)
+        found = statistics.median(x)
+        covered += found.low <= 0 <= found.high
+    assert stats.binomtest(covered, draws, 0.95, alternative="less").pvalue > 1e-4
+
+
+def test_votes() -> None:
+    a = np.asarray([[0.9, 0.9, -INF, -INF, 0.5], [0.8, 0.1, 0.9, -INF, math.nan]])
+    b = np.asarray([[0.8, 0.9, 0.1, -INF, 0.4], [0.7, 0.2, 0.1, 0.0, math.nan]])
+    assert statistics.votes(a, b).tolist() == [1, -1, 0, -1, 1]
+    assert statistics.votes(b, a).tolist() == [-1, 1, 0, 1, -1]
+
+
+def test_what_is_printed_alike_ties() -> None:
+    assert statistics.rounded(array(0.97001, 0.97004, 0.9701, -INF), "accuracy/test").tolist() == [
+        0.97, 0.97, 0.9701, -INF,
+    ]  # fmt: skip
+    losses = array(0.123441, 0.123449, 1234.4, 0.0, INF)
+    assert statistics.rounded(losses, "loss/test").tolist() == [0.1234, 0.1234, 1234.0, 0.0, INF]
+
+
+@pytest.mark.parametrize(
+    ("k", "least"), [(2, 6), (3, 7), (4, 8), (5, 9), (6, 10), (7, 10), (8, 11), (10, 11), (11, 12), (12, 12)]
+)
+def test_the_fewest_seeds(k: int, least: int) -> None:
+    """With one seed less not even a clean sweep passes Holm's first step."""
+    many = k * (k - 1)
+    assert statistics.fewest(many) == least
+    assert many * statistics.sign_test(least, 0) <= 0.05 < many * statistics.sign_test(least - 1, 0)
 
 
 def test_two_failures_differ_by_nothing() -> None:
     assert statistics.minus(array(INF, INF, 1.0), array(INF, 1.0, INF)).tolist() == [0.0, INF, -INF]
 
 
-def test_the_interval_of_a_mean_is_students_for_normal_numbers() -> None:
-    x = stats.norm.ppf((np.arange(30) + 0.5) / 30)
-    found = statistics.aggregate([x], "mean", 50_000)
-    half = stats.t.ppf(0.975, 29) * x.std(ddof=1) / math.sqrt(30)
-    assert found.low == pytest.approx(-half, rel=0.03)
-    assert found.high == pytest.approx(half, rel=0.03)
-
-
-def coverage(aggregate: str, n: int, workloads: int, draws: int = 4000, resamples: int = 1000) -> float:
-    """How often the interval covers the truth, 0, of normal numbers."""
-    rng = np.random.default_rng(1)
-    values = [rng.normal(size=(draws, n)) for _ in range(workloads)]
-    _, low, high = statistics.interval(
-        values,
-        lambda parts: statistics.AGGREGATES[aggregate](np.concatenate(parts, -1)),
-        aggregate,
-        resamples,
-    )
-    return float(((low <= 0) & (high >= 0)).mean())
-
-
-@pytest.mark.parametrize(
-    ("aggregate", "n", "workloads"),
-    [
-        *(("mean", n, w) for n, w in ((10, 1), (20, 1), (10, 4), (5, 3))),
-        *((by, n, w) for by in ("iqm", "median") for n, w in ((5, 1), (10, 1), (20, 1), (10, 4))),
-    ],
-)
-def test_95_percent_intervals_cover_the_truth_95_times_in_100(aggregate: str, n: int, workloads: int) -> None:
-    assert 0.93 <= coverage(aggregate, n, workloads) <= 0.97
-
-
-def test_plain_percentiles_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test of coverage can fail: with ten seeds plain percentiles cover about 90 %."""
-    monkeypatch.setattr(statistics, "levels", lambda sizes, by: (0.025, 0.975))
-    assert coverage("mean", 10, 1) < 0.92
-
-
-# --- two competitors ------------------------------------------------------------------------------------
-
-
-def test_probability_of_improvement_counts_pairs_and_half_of_ties() -> None:
-    x, y = array(1, 2, 3), array(1, 2, 4)
-    wins = sum((a > b) + 0.5 * (a == b) for a, b in itertools.product(x, y))
-    assert statistics.probability_of_improvement([(x, y)]).estimate == pytest.approx(wins / 9)
-    assert statistics.probability_of_improvement([(x, x)]).estimate == 0.5
-    better = statistics.probability_of_improvement([(x + 10, x)])
-    assert (better.estimate, better.low, better.high) == (1.0, 1.0, 1.0)
-    assert statistics.probability_of_improvement([(array(INF, 1, 2), array(0, 0, 0))]).estimate == 1.0
-    assert statistics.probability_of_improvement([(x, y[:2])]).estimate == pytest.approx(4 / 6)  # unequal
-
-
-def test_probability_of_improvement_is_the_mean_over_workloads() -> None:
-    x = array(1, 2, 3, 4)
-    found = statistics.probability_of_improvement([(x + 10, x), (x, x)])
-    assert found.estimate == 0.75
-
-
-def test_the_interval_of_the_probability_is_that_of_drawn_pairs() -> None:
-    rng = np.random.default_rng(3)
-    x, y = rng.normal(0.5, 1, 10), rng.normal(0, 1, 10)
-    found = statistics.probability_of_improvement([(x, y)], 20_000)
-    rows = rng.integers(0, 10, (20_000, 10))
-    by_hand = (x[rows][:, :, None] > y[rows][:, None, :]).mean((1, 2))
-    low, high = np.quantile(by_hand, statistics.levels([10]))
-    assert found.low == pytest.approx(low, abs=0.02)
-    assert found.high == pytest.approx(high, abs=0.02)
-
-
-@pytest.mark.parametrize("n", [5, 10, 30])
-def test_p_values_are_scipys(n: int) -> None:
-    d = np.random.default_rng(n).normal(0.4, 1, n)
-    assert statistics.paired_p_value(d) == pytest.approx(stats.ttest_rel(d + 7, np.full(n, 7.0)).pvalue)
-
-
-def test_p_values_of_equal_differences() -> None:
-    assert statistics.paired_p_value(np.zeros(5)) == 1.0
-    assert statistics.paired_p_value(np.full(5, 0.01)) == 0.0
-    assert statistics.paired_p_value(array(0.1 + 0.2, 0.3, 0.3)) == 0.0  # equal but for rounding
-
-
-def test_infinite_differences_are_ranked_exactly() -> None:
-    assert statistics.paired_p_value(array(INF, INF, INF, 1, 2)) == 2 / 32
-    d = array(0.5, 0.5, -0.5, 0, INF, INF, 2, 0)
-    large = np.where(np.isinf(d), 1e9, d)
-    method = stats.PermutationMethod(n_resamples=INF)
-    expected = stats.wilcoxon(large, zero_method="pratt", method=method).pvalue
-    assert statistics.paired_p_value(d) == pytest.approx(expected)
-    assert 0 < statistics.paired_p_value(np.append(np.arange(1.0, 20.0), INF)) < 0.001
-
-
-@pytest.mark.parametrize("kind", ["accuracies", "failures"])
-def test_of_equals_none_is_shown_to_be_better(kind: str) -> None:
-    """Of 1,000 comparisons of five that are the same, at most 5 % (+ 3 σ) find a difference."""
-    rng, found, n = np.random.default_rng(2), 0, 10
-    for _ in range(1000):
-        x = rng.binomial(270, rng.normal(0.95, 0.01, (5, n)).clip(0, 1)) / 270
-        if kind == "failures":
-            x[rng.random((5, n)) < 0.1] = 0.0
-        p_values = [statistics.paired_p_value(a - b) for a, b in itertools.combinations(x, 2)]
-        found += min(statistics.holm(p_values)) < 0.05
-    assert found <= 1000 * (0.05 + 3 * math.sqrt(0.05 * 0.95 / 1000))
-
-
 def test_holm_by_hand() -> None:
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
-    with_hole = statistics.holm([0.01, math.nan, 0.03])
-    assert with_hole[0] == 0.02
-    assert math.isnan(with_hole[1])
+    assert statistics.holm([]) == []
+
+
+# --- what is described ----------------------------------------------------------------------------------
+
+
+def test_bands_are_percentiles_of_the_bootstrap() -> None:
+    x = np.random.default_rng(0).normal(size=(1, 12))
+    center, low, high = statistics.band(x, "mean", 20_000)
+    found = stats.bootstrap((x[0],), np.mean, method="percentile", n_resamples=20_000, rng=1)
+    assert center == pytest.approx(x.mean())
+    assert (low[0], high[0]) == pytest.approx(tuple(found.confidence_interval), abs=0.02)
+
+
+def test_bands_of_many_points_and_of_few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(7, 5))
+    whole = statistics.band(x, "median")
+    monkeypatch.setattr(statistics, "AT_ONCE", 3 * 5 * statistics.CURVE_RESAMPLES)
+    assert all(np.array_equal(a, b) for a, b in zip(statistics.band(x, "median"), whole, strict=True))
+    center, low, _ = statistics.band(x[:, :2], "mean")
+    assert np.isfinite(center).all()
+    assert np.isnan(low).all()
+    _, low, high = statistics.band(array(INF, INF, INF)[None], "median")
+    assert (low[0], high[0]) == (INF, INF)
+
+
+# --- over workloads -------------------------------------------------------------------------------------
 
 
 def test_friedman_and_critical_difference() -> None:
@@ -204,13 +171,6 @@ def test_friedman_and_critical_difference() -> None:
     assert statistics.friedman(np.ones((5, 3))).p_value == 1.0
     tied = statistics.friedman(np.asarray([[1.0, 1.0, 0.0]] * 5))
     assert tied.mean == [1.5, 1.5, 3.0]
-
-
-def test_shares_have_wilsons_interval() -> None:
-    found = statistics.share(0, 10)
-    assert (found.estimate, found.low) == (0.0, 0.0)
-    assert found.high == pytest.approx(0.2775, abs=1e-4)
-    assert math.isnan(statistics.share(0, 0).estimate)
 
 
 # --- targets, profiles, budgets -------------------------------------------------------------------------

@@ -477,7 +477,7 @@ def report_of(place: Path, names: tuple[str, ...]) -> Elements:
                 folder = place / "runs" / f"{k}{data == 'digits'}{seed}"
                 write_run(folder, val=(0.1, 0.8, 0.7 + k / 100), seed=seed, **keys)
     found, _ = read.read_all(read.find([str(place / "runs")]))
-    result = study.analyse(found, axes.find(found, workloads=["data"]), resamples=50)
+    result = study.analyse(found, axes.find(found, workloads=["data"]))
     result.notes.extend(names)
     command.write(result, Folder(place / "report"), console.make_console(), f"ffn-compare {names[0]}", False)
     page = (place / "report" / "report.html").read_text()

@@ -69,6 +69,13 @@ class Data:
         """Columns of every `x`."""
         return self.train.x.shape[1]
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """What predicting the same for every row comes to, by kind of metric: accuracy 1 / classes; the loss
+        of the shares that the classes have in the training part, which is their entropy in nats."""
+        shares = torch.bincount(self.train.y, minlength=len(self.classes)).double() / len(self.train.y)
+        return {"accuracy": 1 / len(self.classes), "loss": float(torch.special.entr(shares).sum())}
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Data:
         """The same data with features in `dtype`, everything on `device`."""
 

@@ -136,7 +136,7 @@ class Record:
 
         # First everything is looked at, then something is done.
         folder.check_manifest()
-        identity = runs.identity(run, device, training.data.sha256)
+        identity = runs.identity(run, device, training.data.sha256, training.data.chance)
         begun = runs.read_identity(folder) is not None
         if begun:
             runs.check_surroundings(folder, identity)

@@ -34,7 +34,7 @@ from ffn_bench.files import Folder
 FORMAT = 1
 """Of the run folder."""
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of how runs are measured and compared; results of different versions are never put side by side."""
 
 LOGS = ("metrics.jsonl", "train.log", "trajectory.bin")
@@ -246,8 +246,13 @@ def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
     check_same(folder, essence(identity), essence(read_identity(folder) or {}))
 
 
-def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str, Any]:
-    """What run.json says: enough to tell whether two runs are the same one, and to repeat one."""
+def identity(
+    run: schema.TrainConfig, device: str, data_sha256: str, chance: dict[str, float]
+) -> dict[str, Any]:
+    """What run.json says: enough to tell whether two runs are the same one, and to repeat one.
+
+    `chance` is what a constant prediction comes to, by kind of metric: what a failed run counts as in a mean.
+    """
     import platform
 
     import torch
@@ -260,6 +265,7 @@ def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str
         "fingerprint": config.fingerprint(run),
         "config": config.flatten(run),
         "data_sha256": data_sha256,
+        "chance": chance,
         "device": device,
         "threads": torch.get_num_threads(),
         "versions": {
@@ -303,10 +309,13 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
         what = f"has format {found['format']}, known is {FORMAT}"
         raise UserError(where, what, "use the version that wrote it", errors.RUN_FOLDER)
     kinds = {"config": dict, "data_sha256": str, "format": int}
-    optional = {"versions": dict, "trained_beside": int, "fingerprint": str}
+    optional = {"versions": dict, "trained_beside": int, "fingerprint": str, "chance": dict}
     sound = all(type(found.get(key)) is kind for key, kind in kinds.items())
     sound = sound and all(type(found.get(key, kind())) is kind for key, kind in optional.items())
-    if not (sound and _is_plain(found["config"])):
+    numbers = sound and all(
+        type(value) in (int, float) and 0 <= value < 1e30 for value in found.get("chance", {}).values()
+    )
+    if not (numbers and _is_plain(found["config"])):
         raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
     return found
 

@@ -362,6 +362,7 @@ class CompareConfig:
     aggregate: str = "iqm"
     reference: str | None = None
     target: float | None = None
+    candidate: str | None = None
     tensorboard: bool = False
     save: str | None = None
 

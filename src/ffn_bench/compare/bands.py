@@ -17,13 +17,13 @@ def event_files(study: Study) -> dict[str, bytes]:
     """Runs `tensorboard/<competitor>/mean`, `/lower` and `/upper`, with the tags of the runs themselves: the
     content of an event file each, by its name.
 
-    The mean is over the runs of the chosen setting that were measured at a step, the band its 95 % interval;
+    The mean is over the runs of the chosen setting that were measured at a step, the band its bootstrap's;
     from where a run diverged it counts as accuracy 0, and a loss has no mean there.
     """
     written: dict[str, bytes] = {}
     for competitor in study.competitors:
         for workload, cell in competitor.cells.items():
-            runs = [*cell.runs, *cell.unended]
+            runs = [*cell.runs.values(), *cell.running]
             tags = sorted({tag for run in runs for tag in run.curves})
             found = {tag: band_of(runs, tag, "mean", points=10_000) for tag in tags}
             name = slug(competitor.name) + (f"/{slug(workload)}" if len(study.workloads) > 1 else "")

@@ -37,7 +37,7 @@ def report(given: DictConfig, typed: str) -> None:
         raise UserError("target", f"{cfg.target:g} is no accuracy", "give a share such as 0.97")
     folder = folder_of(cfg.save, patterns)
 
-    from ffn_bench.compare import axes, read, study
+    from ffn_bench.compare import axes, notes, read, study
     from ffn_bench.console import count, line, make_console, progress, tensorboard
 
     console, start = make_console(), time.perf_counter()
@@ -46,7 +46,8 @@ def report(given: DictConfig, typed: str) -> None:
         found, problems = read.read_all(folders, told)
     by, tune, workloads = words(cfg.by), words(cfg.tuned), words(cfg.workloads)
     roles = axes.find(found, by, tune, workloads)
-    result = study.analyse(found, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target)
+    result = study.analyse(found, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
+    result.notes.extend(notes.notes(result))
     if problems:
         more = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""
         result.notes.append(f"Left out: {'. '.join(problems[:3])}{more}.")
@@ -122,7 +123,15 @@ def show(console: Console, study: Study) -> None:
     cells = full.cells()
     keep = [i for i in range(len(full.header)) if i < 2 or any(row[i] not in ("", NOTHING) for row in cells)]
     widths = [max(map(len, (name, *(row[i] for row in cells)))) + 2 for i, name in enumerate(full.header)]
-    for name in ("runs", "at the end", "as shipped", "epochs to target", "val. accuracy", "shown", "behind"):
+    for name in (
+        "runs",
+        "at the end",
+        "as shipped",
+        "epochs to target",
+        "mean val.",
+        "ahead",
+        "the first against",
+    ):
         if sum(min(widths[i], 42) if i == 2 else widths[i] for i in keep) > console.width:
             keep = [i for i in keep if not full.header[i].startswith(name)]
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
@@ -157,7 +166,7 @@ def write(study: Study, folder: Folder, console: Console, typed: str, tensorboar
     Raises `OSError`. Nothing is written before all is drawn.
     """
     from ffn_bench import style
-    from ffn_bench.compare import figures, report, tables
+    from ffn_bench.compare import figures, numbers, report, tables
     from ffn_bench.console import progress
 
     contents: dict[str, bytes] = {}
@@ -175,7 +184,7 @@ def write(study: Study, folder: Folder, console: Console, typed: str, tensorboar
             contents[f"figures/{name}.svg"] = drawings[name]
             told(number)
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    contents["comparison.json"] = runs.to_json(tables.as_dict(study))
+    contents["comparison.json"] = runs.to_json(numbers.as_dict(study))
     contents["report.html"] = report.html(study, drawings, found, typed, made).encode()
     if tensorboard:
         from ffn_bench.compare import bands  # which needs PyTorch

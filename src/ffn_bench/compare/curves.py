@@ -1,4 +1,4 @@
-"""Curves of several runs as one: an aggregate over seeds and its interval, step by step."""
+"""Curves of several runs as one: an aggregate over seeds with a band, step by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CURVE_POINTS = 60
 
 @dataclass(frozen=True)
 class Band:
-    """An aggregate over seeds along a curve, and its 95 % interval (NaN below three seeds)."""
+    """An aggregate over seeds along a curve, and its bootstrap band (NaN below three seeds)."""
 
     x: dict[str, Array]
     """In each of `AXES_OF_TIME`."""
@@ -29,10 +29,8 @@ class Band:
     n: int
 
 
-def band_of(
-    runs: Sequence[Run], tag: str, aggregate: str, points: int = CURVE_POINTS, resamples: int | None = None
-) -> Band | None:
-    """Aggregate and interval over runs along a curve; None where nothing was measured.
+def band_of(runs: Sequence[Run], tag: str, aggregate: str, points: int = CURVE_POINTS) -> Band | None:
+    """Aggregate and band over runs along a curve; None where nothing was measured.
 
     A run that diverged has the worst value from there on. One that is live or was cut short has none past its
     last measurement, and the rest go on without it.
@@ -64,14 +62,7 @@ def band_of(
         at = np.flatnonzero(np.ravel(which) == k)
         if not pattern.any():
             continue
-        values = columns[pattern][:, at].T
-        found = statistics.interval(
-            [values],
-            lambda parts: _along(parts[0], aggregate),
-            aggregate,
-            resamples or statistics.CURVE_RESAMPLES,
-        )
-        center[at], low[at], high[at] = found
+        center[at], low[at], high[at] = statistics.band(columns[pattern][:, at].T, aggregate)
     return Band(times, center, low, high, len(with_curve))
 
 
@@ -80,11 +71,6 @@ def _mean(columns: Array) -> Array:
     there = ~np.isnan(columns)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(there, columns, 0.0).sum(1) / np.where(there.any(1), there.sum(1), np.nan))
-
-
-def _along(values: Array, aggregate: str) -> Array:
-    with np.errstate(invalid="ignore"):
-        return statistics.AGGREGATES[aggregate](values)
 
 
 def aligned(curves: Sequence[tuple[Curve, bool]], tag: str) -> tuple[Array, Array]:

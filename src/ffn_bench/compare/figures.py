@@ -20,27 +20,13 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.curves import AXES_OF_TIME
 from ffn_bench.compare.study import Competitor, Study
+from ffn_bench.compare.wording import name_of
 from ffn_bench.style import MUTED, PAPER, STYLE, colour, dashes, literal, slugs
 
 MANY = 16
 """Competitors that a figure holds; the tables have all."""
 WIDTH = 7.4
 """Inches."""
-
-NAMES = {
-    "accuracy/test": "test accuracy",
-    "accuracy/val": "validation accuracy",
-    "accuracy/train": "training accuracy",
-    "loss/test": "test loss",
-    "loss/val": "validation loss",
-    "loss/train": "training loss",
-}
-AGGREGATES = {"iqm": "interquartile mean", "mean": "mean", "median": "median"}
-
-
-def name_of(tag: str) -> str:
-    """A metric in words."""
-    return NAMES.get(tag, tag)
 
 
 def draw_all(study: Study) -> dict[str, Figure]:
@@ -55,7 +41,7 @@ def draw_all(study: Study) -> dict[str, Figure]:
             _add(found, f"budget{tail}", budget(study, workload))
             _add(found, f"time-to-target{tail}", time_to_target(study, workload))
             _add(found, f"parallel{tail}", parallel_coordinates(study, workload))
-        for function in (finals, improvement, failures, profile, critical_difference):
+        for function in (finals, seeds_won, failures, profile, critical_difference):
             _add(found, function.__name__.replace("_", "-"), function(study))
     return found
 
@@ -177,7 +163,7 @@ def curves(study: Study, workload: str, axis: str = "epochs") -> Figure | None:
 
 
 def finals(study: Study) -> Figure | None:
-    """Every run's metric at the epoch that validation chose, and the aggregate with its interval."""
+    """Every run's metric at the epoch that validation chose, and their median with its interval."""
     shown_ = [(k, c) for k, c in _shown(study) if math.isfinite(c.test.estimate)]
     if not shown_:
         return None
@@ -198,7 +184,7 @@ def finals(study: Study) -> Figure | None:
             if out:
                 left = statistics.higher_is_better(study.metric)
                 plot.annotate(
-                    f"◂ {out} off the scale" if left else f"{out} off the scale ▸",
+                    f"◂ {out} off the scale or failed" if left else f"{out} off the scale or failed ▸",
                     (0.01 if left else 0.99, row + 0.3),
                     xycoords=("axes fraction", "data"),
                     fontsize=7,
@@ -209,38 +195,36 @@ def finals(study: Study) -> Figure | None:
     _rows(plot, [c.name for _, c in shown_])
     known = any(c.test.known for _, c in shown_)
     plot.set_xlabel(literal(name_of(study.metric)))
-    plot.set_title(AGGREGATES[study.aggregate] + (" and 95 % interval" if known else "") + ", over the runs")
+    plot.set_title("median" + (" and its 95 % interval" if known else "") + ", over the runs")
     _percent(plot, "x", study.metric)
     return figure
 
 
-def improvement(study: Study) -> Figure | None:
-    """How likely a run of the leader is better than one of each other competitor, and by how much."""
-    if not study.pairs:
-        return None
+def seeds_won(study: Study) -> Figure | None:
+    """The share of deciding seeds that the leader wins against each other competitor, and by how much."""
     leader = study.competitors[0].name
-    places = {c.name: k for k, c in enumerate(study.competitors)}
-    pairs = [p for p in study.pairs if p.first == leader][: MANY - 1]
-    figure, plots = _figure(0.95 + 0.32 * len(pairs), 2, sharey=True)
-    for row, pair in enumerate(pairs):
-        k = places[pair.second]
-        _interval(plots[0], row, pair.probability, k)
+    found = [(k, p) for k, c in _shown(study)[1:] if (p := study.pair(leader, c.name)) and p.decided]
+    if not found:
+        return None
+    figure, plots = _figure(0.95 + 0.32 * len(found), 2, sharey=True)
+    for row, (k, pair) in enumerate(found):
+        _interval(plots[0], row, pair.share, k)
         _interval(plots[1], row, pair.difference, k)
-    _rows(plots[0], [p.second for p in pairs])
+    _rows(plots[0], [p.second for _, p in found])
     plots[1].grid(False, axis="y")
     plots[1].tick_params(axis="y", length=0)
     plots[0].axvline(0.5, color=MUTED, lw=1, zorder=1)
     plots[1].axvline(0.0, color=MUTED, lw=1, zorder=1)
     plots[0].set_xlim(-0.03, 1.03)
-    ends = [v for p in pairs for v in (p.difference.low, p.difference.high, p.difference.estimate)]
+    plots[0].xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+    ends = [v for _, p in found for v in (p.difference.low, p.difference.high, p.difference.estimate)]
     if limits := _zoom([0.0, *ends]):
         plots[1].set_xlim(*limits)
-    plots[0].set_title(f"P(a run of {literal(leader)} is better)")
-    better = "larger" if study.higher else "smaller"
-    plots[1].set_title(f"by how much {better}")
-    plots[0].set_xlabel("probability of improvement")
+    plots[0].set_title(f"seeds that {literal(leader)} wins")
+    plots[1].set_title(f"by how much {'larger' if study.higher else 'smaller'}")
+    plots[0].set_xlabel("share of the seeds that decide")
     unit = "points of " if study.higher else "difference in "
-    plots[1].set_xlabel(f"{unit}{literal(name_of(study.metric))}, paired by seed")
+    plots[1].set_xlabel(f"{unit}{literal(name_of(study.metric))}, median over them")
     if study.higher:
         plots[1].xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+g}" if v else "0"))
     return figure
@@ -417,7 +401,7 @@ def budget(study: Study, workload: str) -> Figure | None:
 
 
 def failures(study: Study) -> Figure | None:
-    """The share of all runs, tuning included, that diverged."""
+    """The share of all runs, tuning included, that failed."""
     shown_ = [(k, c) for k, c in _shown(study) if c.failed[1]]
     if not any(c.failed[0] for _, c in shown_):
         return None
@@ -436,7 +420,7 @@ def failures(study: Study) -> Figure | None:
     _rows(plot, [c.name for _, c in shown_])
     plot.set_xlim(-0.004, max(1.15 * max(c.failures.high for _, c in shown_), 0.1))
     plot.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
-    plot.set_xlabel("share of all its runs that diverged (95 % interval: Wilson)")
+    plot.set_xlabel("share of all its runs that failed (95 % interval: Clopper and Pearson)")
     return figure
 
 

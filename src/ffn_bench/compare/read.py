@@ -57,12 +57,20 @@ class Run:
     """Operating system, device and threads: seconds are compared within one of them only."""
     company: int
     """Runs that shared the device's time."""
+    chance: dict[str, float]
+    """What predicting the same for every row comes to, by kind of metric: `accuracy`, `loss`."""
     curves: dict[str, Curve] = field(repr=False)
 
     @property
     def ended(self) -> bool:
         """Whether it has a result: it finished, or diverged, which is one."""
         return self.status in runs.ENDED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it began and came to no result: it diverged, ended in an error, or was stopped or
+        killed."""
+        return self.status not in ("finished", "running")
 
     @property
     def seed(self) -> tuple[Any, Any]:
@@ -163,6 +171,7 @@ def read(folder: Path, live: bool = False) -> Run:
         identity.get("protocol"),
         clean(f"{identity.get('machine')}, {device}"),
         identity.get("trained_beside", 0),
+        identity.get("chance", {}),
         curves,
     )
 

@@ -17,9 +17,10 @@ SECTIONS = (
     (
         "Curves",
         ("curves",),
-        "Bands are 95 % intervals of the {aggregate} over seeds (bootstrap, 2,000 resamples).",
+        "Lines are the {aggregate} over seeds, bands what it comes to when seeds are drawn again (bootstrap, "
+        "2,000 times, from 2.5 to 97.5 %): a picture of the spread that holds no level with few seeds.",
     ),
-    ("How good, how sure", ("finals", "improvement"), ""),
+    ("How good, how sure", ("finals", "seeds-won"), ""),
     ("How fast", ("time-to-target", "profile"), ""),
     ("Over workloads", ("critical-difference",), ""),
     ("Tuning", ("sensitivity", "budget", "parallel"), ""),
@@ -32,10 +33,12 @@ CAPTIONS = {
         "Each small dot is a run, at the epoch chosen on validation. What lies off the scale is counted at "
         "the border, and is in every number."
     ),
-    "improvement": (
-        "Left, the chance that a run of the best is better than a run of another (½: no difference); right, "
-        "by how much. Intervals draw paired seeds again. One interval in twenty misses; the table of pairs "
-        "corrects for their number."
+    "seeds-won": (
+        "Left, of the seeds that tell the two apart, the share that the first wins (½: no difference), "
+        "with its "
+        "exact 95 % interval; right, the median difference over them. The intervals are of each pair "
+        "alone; what "
+        "is claimed is corrected for all pairs."
     ),
     "time-to-target": "A curve that ends below 100 % says that the other runs never met the target.",
     "profile": (
@@ -45,7 +48,7 @@ CAPTIONS = {
     "sensitivity": "A broad hill is easy to tune. A cross: every run at that rate diverged.",
     "budget": "What tuning would have found had it stopped after so many trials, in any order.",
     "parallel": "A line a setting; the better its score, the stronger it is drawn.",
-    "failures": "A diverged run counts as accuracy 0 or loss ∞, and is never left out.",
+    "failures": "A run that failed (diverged, stopped by an error, killed) loses to every run that finished.",
     "critical-difference": "Ranks of the medians on each workload.",
 }
 
@@ -73,7 +76,7 @@ def html(
             if _kind(name) == beginning
         ]
         if found:
-            aggregate = figures.AGGREGATES[study.aggregate]
+            aggregate = wording.AGGREGATES[study.aggregate]
             sections.append(
                 {"heading": heading, "above": above.format(aggregate=aggregate), "figures": found}
             )

@@ -1,18 +1,20 @@
 """The statistics of the protocol: pure functions from arrays to numbers. Nothing here knows runs or files.
 
-Arrays hold one number a seed, in their last axis; a *workload* (a data set with a network) is one such array.
-A run that failed has the worst value there is, never NaN and never no value: see `worst`. Infinite values are
-meant: a target that was never met is met at ∞.
+Arrays hold one number a seed, in their last axis. Infinite values are meant: a run that failed is infinitely
+bad, and a target that was never met is met at ∞.
 
-Sources: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice (NeurIPS 2021),
-for aggregates over seeds and workloads; Hesterberg, What Teachers Should Know about the Bootstrap (The
-American Statistician, 2015), for small samples; Dolan and Moré (Mathematical Programming, 2002) for
-performance profiles; Demšar (JMLR, 2006) for ranks over data sets; Dodge et al., Show Your Work (EMNLP 2019),
-for results against the budget of tuning.
+What is claimed rests on one test, the exact sign test of the votes of seeds, with the intervals that invert
+it. Everything else describes. Sources: Bahadur and Savage, The Nonexistence of Certain Statistical
+Procedures in Nonparametric Problems (1956): no test of a mean is valid where a rare loss may be large;
+Clopper and Pearson (Biometrika, 1934) for shares; Holm (Scandinavian Journal of Statistics, 1979) for many
+statements; David and Nagaraja, Order Statistics (2003), section 7.1, for medians; Dolan and Moré
+(Mathematical Programming, 2002) for performance profiles; Demšar (JMLR, 2006) for ranks over data sets;
+Dodge et al., Show Your Work (EMNLP 2019), for results against the budget of tuning.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,13 +29,12 @@ Aggregate = Callable[[Array], Array]
 """From `[…, n]` to `[…]`."""
 
 LEVEL = 0.95
-RESAMPLES = 50_000
-"""Of the bootstrap, for a number; curves take `CURVE_RESAMPLES`."""
+SIGNIFICANT = 0.05
+"""The chance at most that a report claims anything that is not so."""
 CURVE_RESAMPLES = 2_000
-ENOUGH = 3
-"""Seeds below which no interval is given."""
-CHUNK = 4_000_000
-"""Numbers resampled at once."""
+"""Of the bootstrap that draws bands."""
+AT_ONCE = 4_000_000
+"""Numbers drawn at once."""
 
 AGGREGATES: dict[str, Aggregate] = {
     "mean": lambda x: np.mean(x, axis=-1),
@@ -49,7 +50,7 @@ def higher_is_better(metric: str) -> bool:
 
 
 def worst(metric: str) -> float:
-    """What a run that diverged counts as: accuracy 0, loss ∞."""
+    """What a run that failed counts as in curves and in the choice of a setting: accuracy 0, loss ∞."""
     return 0.0 if higher_is_better(metric) else math.inf
 
 
@@ -67,74 +68,28 @@ class Interval:
         return not (math.isnan(self.low) or math.isnan(self.high))
 
 
-# --- the bootstrap --------------------------------------------------------------------------------------
+# --- what is claimed --------------------------------------------------------------------------------------
 
 
-def levels(sizes: Sequence[int], by: str = "mean") -> tuple[float, float]:
-    """The two percentiles of the bootstrap distribution between which a 95 % interval lies.
+def rounded(values: Array, metric: str) -> Array:
+    """Numbers as a report prints them: accuracies to 0.01 %, losses to four digits. What is equal then,
+    ties."""
+    if higher_is_better(metric):
+        return np.round(values, 4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        digits = 3 - np.floor(np.log10(np.abs(values)))
+    scale = 10.0 ** np.where(np.isfinite(digits), digits, 0)
+    return np.where(np.isfinite(values), np.round(values * scale) / scale, values)
 
-    Plain percentiles (2.5 and 97.5) take the normal's quantile in place of Student's, and the bootstrap's
-    spread of a mean is too small by √((n−1)/n): of ten seeds, 90 % of such intervals would cover the truth.
-    They are widened for both (Hesterberg, 2015, section 4.1.3); for `by` median and IQM for the first alone,
-    since they have no such shrinkage.
+
+def votes(a: Array, b: Array) -> Array:
+    """The vote of each seed, `[n]`: 1 for a, −1 for b, 0 for neither, of scores `[workloads, n]`.
+
+    Larger scores are better; −∞ is a run that failed, NaN a workload that the seed was not run on. A seed's
+    vote over several workloads is that of the most of them, so that none of them decides alone.
     """
-    freedom, n = sum(sizes) - len(sizes), sum(sizes) / len(sizes)
-    shrinkage = math.sqrt(n / (n - 1)) if by == "mean" else 1.0
-    tail = stats.norm.cdf(-shrinkage * stats.t.ppf((1 + LEVEL) / 2, freedom))
-    return float(tail), float(1 - tail)
-
-
-def interval(
-    workloads: Sequence[Array],
-    statistic: Callable[[list[Array]], Array],
-    by: str = "mean",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[Array, Array, Array]:
-    """Estimate and ends of the percentile stratified bootstrap: seeds are drawn again inside each workload.
-
-    `workloads` are arrays `[…, n]`; all that stands in the leading axes is drawn together, so that two rows
-    stay paired by seed. `statistic` maps a list of them, `[…, n]` or with an axis of resamples `[…, B, n]`,
-    to `[]` or `[B]` (whatever leading axes it keeps come first), and is an aggregate of the kind `by`. Ends
-    are NaN below three seeds.
-    """
-    estimate = np.asarray(statistic(list(workloads)))
-    sizes = [w.shape[-1] for w in workloads]
-    if min(sizes) < ENOUGH:
-        return estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
-    rng = np.random.default_rng(seed)
-    numbers = sum(w.size for w in workloads)
-    done, drawn = 0, []
-    while done < resamples:
-        count = min(resamples - done, max(1, CHUNK // numbers))
-        again = [w[..., rng.integers(0, n, (count, n))] for w, n in zip(workloads, sizes, strict=True)]
-        drawn.append(np.asarray(statistic(again)))
-        done += count
-    distribution = np.concatenate(drawn, axis=-1)
-    # An end is a number that was drawn: no interpolation, which between infinities would be NaN.
-    low, high = np.quantile(distribution, levels(sizes, by), axis=-1, method="inverted_cdf")
-    return estimate, low, high
-
-
-def aggregate(workloads: Sequence[Array], by: str, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The aggregate called `by` over the seeds of each workload, `[n]` each, and its mean over workloads.
-
-    Scores of different workloads are not on one scale: pooled, the IQM would leave out the hardest workload.
-    """
-    found = interval(workloads, lambda parts: _over_all(parts, by), by, resamples, seed)
-    return Interval(*map(float, found))
-
-
-def difference(
-    pairs: Sequence[tuple[Array, Array]], by: str, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Aggregate of the first minus that of the second, `[n]` each, paired by seed inside each workload."""
-    stacked = [np.stack(pair) for pair in pairs]
-
-    def statistic(parts: list[Array]) -> Array:
-        return minus(_over_all([p[0] for p in parts], by), _over_all([p[1] for p in parts], by))
-
-    return Interval(*map(float, interval(stacked, statistic, by, resamples, seed)))
+    each = np.where(a == b, 0.0, np.sign(minus(a, b)))
+    return np.asarray(np.sign(np.nansum(each, axis=0)))
 
 
 def minus(a: Array, b: Array) -> Array:
@@ -143,82 +98,90 @@ def minus(a: Array, b: Array) -> Array:
         return np.where(a == b, 0.0, a - b)
 
 
-def _over_all(parts: list[Array], by: str) -> Array:
-    with np.errstate(invalid="ignore"):  # ∞ − ∞ inside of a mean's arithmetic
-        return np.asarray(sum(AGGREGATES[by](part) for part in parts) / len(parts))
+@functools.lru_cache(maxsize=4096)
+def sign_test(won: int, lost: int) -> float:
+    """How likely at least so many of the seeds that decide are won by one of two equals: P(Bin(K, ½) ≥
+    won)."""
+    decided = won + lost
+    return float(sum(math.comb(decided, i) for i in range(won, decided + 1)) / 2**decided)
 
 
-def probability_of_improvement(
-    pairs: Sequence[tuple[Array, Array]], resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """How likely a run of the first is larger than one of the second: Mann–Whitney U / (m n), ties ½; the
-    mean over workloads. The interval draws paired seeds again."""
-    wins, sizes = [], []
-    for x, y in pairs:
-        m, n = len(x), len(y)
-        if m == 0 or n == 0:
-            return Interval(math.nan)
-        wins.append(float(stats.mannwhitneyu(x, y, method="asymptotic").statistic) / (m * n))
-        sizes.append((m, n))
-    estimate = float(np.mean(wins))
-    if any(m != n or m < ENOUGH for m, n in sizes):
-        return Interval(estimate)
-    rng = np.random.default_rng(seed)
-    total = np.zeros(resamples)
-    for (x, y), (n, _) in zip(pairs, sizes, strict=True):
-        larger = (x[:, None] > y).astype(float) + 0.5 * (x[:, None] == y)
-        counts = rng.multinomial(n, np.full(n, 1 / n), resamples).astype(float)
-        total += ((counts @ larger) * counts).sum(-1) / n**2
-    low, high = np.quantile(total / len(pairs), levels([n for n, _ in sizes]), method="inverted_cdf")
-    return Interval(estimate, float(low), float(high))
+@functools.lru_cache(maxsize=4096)
+def share(count: int, total: int, choices: float = 1.0) -> Interval:
+    """A share and its exact 95 % interval (Clopper and Pearson), wide enough for the one that was chosen of
+    so many (Bonferroni)."""
+    if total == 0:
+        return Interval(math.nan)
+    tail = (1 - LEVEL) / 2 / choices
+    low = special.betaincinv(count, total - count + 1, tail) if count else 0.0
+    high = special.betaincinv(count + 1, total - count, 1 - tail) if count < total else 1.0
+    return Interval(count / total, float(low), float(high))
 
 
-# --- tests ----------------------------------------------------------------------------------------------
+@functools.lru_cache(maxsize=4096)
+def rank_of_end(n: int, choices: float = 1.0) -> int:
+    """The largest r for which the r-th smallest and largest of n numbers hold their median with 95 %; 0 if
+    none."""
+    r = 0
+    while r < n // 2 and 2 * sign_test(n - r, r) * choices <= 1 - LEVEL:
+        r += 1
+    return r
 
 
-def paired_p_value(differences: Array) -> float:
-    """Two-sided p-value that paired differences are 0 on average: Student's t.
+def median(values: Array, choices: float = 1.0) -> Interval:
+    """The median of `[n]` and its 95 % interval between two of the numbers: the sign test inverted.
 
-    Rank and sign tests cannot go below 2^(1−n): with ten seeds and twelve competitors nothing would be
-    significant after correction, whatever the difference. Where one is infinite (the loss of a run that
-    diverged) there is no mean, and Wilcoxon's signed-rank test takes its place.
+    It holds whatever the distribution, infinities among it. Below six numbers there is none; more are needed
+    where the numbers are those that were chosen of so many `choices`.
     """
-    if len(differences) < ENOUGH:
-        return math.nan
-    if np.isinf(differences).any():
-        return _signed_rank(differences)
-    spread = differences.std(ddof=1)
-    if spread <= 1e-12 * np.abs(differences).max():
-        return 0.0 if differences[0] else 1.0
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
-
-
-def _signed_rank(differences: Array) -> float:
-    n = len(differences)
-    ranks = stats.rankdata(np.abs(differences))[differences != 0]  # zeros take their ranks with them (Pratt)
-    if n > EXACT:
-        return float(stats.wilcoxon(differences, zero_method="pratt").pvalue)
-    # SciPy's exact distribution knows no ties, and failed runs tie.
-    signs = (np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks))) & 1
-    null = np.abs(signs @ ranks - ranks.sum() / 2)
-    found = abs(ranks[differences[differences != 0] > 0].sum() - ranks.sum() / 2)
-    return float((null >= found - 1e-9).mean())
-
-
-EXACT = 14
-"""Pairs up to which that test goes through all signs; past it SciPy's."""
+    ordered = np.sort(values)
+    n = len(ordered)
+    if n == 0 or np.isnan(ordered).any():
+        return Interval(math.nan)
+    low, high = ordered[(n - 1) // 2], ordered[n // 2]
+    estimate = float(low) if low == high else float(low + high) / 2
+    r = rank_of_end(n, choices)
+    return Interval(estimate, float(ordered[r - 1]), float(ordered[n - r])) if r else Interval(estimate)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm, 1979); NaN stays NaN and does not count."""
+    """p-values adjusted for their number (Holm, 1979)."""
     p = np.asarray(p_values, dtype=float)
-    adjusted = np.full_like(p, np.nan)
-    order = [i for i in np.argsort(p) if not math.isnan(p[i])]
+    adjusted = np.empty_like(p)
     largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p[i]))
+    for rank, i in enumerate(np.argsort(p, kind="stable")):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = largest
     return [float(value) for value in adjusted]
+
+
+def fewest(statements: float) -> int:
+    """Deciding seeds without which none of so many statements can be shown, all of them won."""
+    return math.ceil(math.log2(max(1.0, statements) / SIGNIFICANT))
+
+
+# --- what is described --------------------------------------------------------------------------------------
+
+
+def band(values: Array, aggregate: str, resamples: int = CURVE_RESAMPLES) -> tuple[Array, Array, Array]:
+    """Aggregate of `[points, n]` over n, and 2.5 and 97.5 % of what it comes to when seeds are drawn again.
+
+    The bootstrap describes how much a curve depends on its seeds; it holds no level with few of them. Ends
+    are NaN below three.
+    """
+    n = values.shape[-1]
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ inside of a mean's arithmetic
+        center = AGGREGATES[aggregate](values)
+        low, high = np.full_like(center, np.nan), np.full_like(center, np.nan)
+        if n >= 3:
+            draws = np.random.default_rng(0).integers(0, n, (resamples, n))
+            at_once = max(1, AT_ONCE // draws.size)
+            for k in range(0, len(values), at_once):
+                drawn = AGGREGATES[aggregate](values[k : k + at_once, draws])
+                # An end is a number that was drawn: interpolated between infinities it would be NaN.
+                ends = np.quantile(drawn, (0.025, 0.975), axis=-1, method="inverted_cdf")
+                low[k : k + at_once], high[k : k + at_once] = ends
+    return center, low, high
 
 
 @dataclass(frozen=True)
@@ -239,14 +202,6 @@ def friedman(scores: Array) -> Ranks:
     q = stats.studentized_range.ppf(LEVEL, k, np.inf) / math.sqrt(2)
     critical = float(q * math.sqrt(k * (k + 1) / (6 * n)))
     return Ranks([float(r) for r in ranks.mean(0)], p_value, critical)
-
-
-def share(count: int, total: int) -> Interval:
-    """A share and its 95 % interval (Wilson's)."""
-    if total == 0:
-        return Interval(math.nan)
-    ci = stats.binomtest(count, total).proportion_ci(LEVEL, method="wilson")
-    return Interval(count / total, float(ci.low), float(ci.high))
 
 
 # --- targets, profiles, budgets -------------------------------------------------------------------------

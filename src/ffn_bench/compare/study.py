@@ -1,80 +1,28 @@
-"""From runs to numbers: which settings were chosen, how good they are, how sure that is. Writes nothing."""
+"""The comparison as numbers: who stands where, how sure that is, how fast each one is. Writes nothing."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ffn_bench.compare import statistics
-from ffn_bench.compare.axes import Axes, short, shown
+from ffn_bench.compare.axes import Axes
 from ffn_bench.compare.curves import AXES_OF_TIME, Band, band_of
+from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, corrected, pair_of, scores_of, shares_won
 from ffn_bench.compare.read import Run
+from ffn_bench.compare.results import Cell, Seed, cell_of, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.errors import UserError, nearest
 
 PROFILE_WORKLOADS, RANK_WORKLOADS = 4, 5
 """Workloads from which on there are performance profiles, and Friedman's test."""
-SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run comes to, at the epoch that validation chose and at the end. Worst if it diverged."""
-
-    selected: float
-    """The validation metric at the chosen epoch; NaN without a validation part."""
-    best: float
-    """The metric at the chosen epoch."""
-    end: float
-    epoch: float
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A setting that was tried: the runs, and their mean score on validation, diverged ones included."""
-
-    setting: tuple[tuple[str, Any], ...]
-    runs: list[Run]
-    score: float
-
-
-@dataclass
-class Cell:
-    """A competitor on a workload."""
-
-    trials: list[Trial]
-    setting: tuple[tuple[str, Any], ...]
-    """What was chosen."""
-    runs: list[Run]
-    """Of the chosen setting, to report: those that ended, by seed."""
-    unended: list[Run]
-    """Of the chosen setting: those without a result, live, killed or failed."""
-    default: list[Run]
-    """Of the setting as shipped."""
-    results: list[Result] = field(default_factory=list)
-    times: dict[str, Array] = field(default_factory=dict)
-    """To the target, in each of `AXES_OF_TIME`; ∞ where it was missed."""
-    edges: list[str] = field(default_factory=list)
-    reused: bool = False
-    """Whether the runs to report are among those that chose the setting."""
-
-    def values(self, name: str, seeds: Sequence[Any] | None = None) -> Array:
-        """`selected`, `best` or `end` of every run, or of these seeds."""
-        by_seed = {run.seed: getattr(r, name) for run, r in zip(self.runs, self.results, strict=True)}
-        return np.asarray(
-            [by_seed[s] for s in seeds] if seeds is not None else [*by_seed.values()], dtype=float
-        )
-
-    @property
-    def seeds(self) -> list[Any]:
-        """Of the runs to report."""
-        return [run.seed for run in self.runs]
+SEARCHED = "tuned"
+"""As `candidate`: whoever did best in the search, whose seeds are not reported."""
 
 
 @dataclass(frozen=True)
@@ -83,71 +31,69 @@ class Competitor:
 
     name: str
     cells: dict[str, Cell]
-    validation: Interval
+    share: float
+    """Mean share of seeds won against the others; NaN where it is in no pair."""
     test: Interval
-    """The aggregate of the metric at the chosen epoch."""
+    """Median of the metric at the chosen epoch; over several workloads the mean of their medians."""
+    validation: float
+    """The mean on validation, by which a leaderboard ranks."""
     end: Interval
-    aggregates: dict[str, Interval]
-    """The metric at the chosen epoch by mean, median and IQM."""
+    described: dict[str, float]
+    """The metric at the chosen epoch by mean, median and IQM, failed runs at chance."""
     times: dict[str, Interval]
     """Medians to the target."""
     gap: float
     """The optimality gap to the target, on validation."""
     failures: Interval
-    """Share of all its runs that diverged."""
+    """Share of all its runs, tuning included, that failed."""
     failed: tuple[int, int]
-    final_failed: int
     default: Interval
-    against_default: Interval
-    """Tuned minus default, paired by seed."""
+    against_default: Pair | None
+    """Tuned against as shipped."""
+    repeated: int
+    """Seeds that repeat another one bit by bit."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """That are reported."""
+        return [run for cell in self.cells.values() for run in cell.runs.values()]
 
     @property
     def n(self) -> int:
-        """Runs that are reported."""
-        return sum(len(cell.runs) for cell in self.cells.values())
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two competitors, the better ranked first, paired by seed."""
-
-    first: str
-    second: str
-    n: int
-    difference: Interval
-    """Of the aggregate of the metric, in its own direction: positive means that the first is better."""
-    probability: Interval
-    """That a run of the first is better than one of the second."""
-    p_value: float
-    adjusted: float = math.nan
+        """How many these are."""
+        return len(self.runs)
 
 
 @dataclass(frozen=True)
 class Study:
-    """The comparison. `competitors` are ranked, best first; those without a result stand last."""
+    """The comparison. `competitors` are ranked, best first; those that lack a workload stand last."""
 
     axes: Axes
     metric: str
     selecting: str
     """The metric on validation by which settings and epochs are chosen."""
     aggregate: str
+    """Of the curves."""
     competitors: list[Competitor]
+    complete: int
+    """How many of them, the first ones, have runs on every workload and are in pairs."""
     workloads: list[str]
     pairs: list[Pair]
     shipped: dict[str, Pair]
     """The leader, as tuned, against each other as shipped."""
+    candidate: str | None
+    running: int
+    """Runs to report that are still training: nothing is claimed before they end."""
     targets: dict[str, float]
     """By workload."""
     target_of: str
     """Where the targets are from, in words."""
-    bands: dict[str, dict[str, dict[str, Band]]]
-    """By workload, tag and competitor."""
     scores: Array | None
     """Performance ratios r `[workloads, competitors]`, where there are workloads enough."""
     ranks: statistics.Ranks | None
-    notes: list[str]
     runs: list[Run]
-    protocol: int | None
+    notes: list[str]
+    """What a reader must know besides; filled in by `notes`."""
 
     @property
     def higher(self) -> bool:
@@ -155,26 +101,22 @@ class Study:
         return statistics.higher_is_better(self.metric)
 
     def pair(self, a: str, b: str) -> Pair | None:
-        """The pair of these two, in their order of rank."""
-        return next((p for p in self.pairs if {p.first, p.second} == {a, b}), None)
+        """The pair of these two, seen from the first."""
+        found = next((p for p in self.pairs if {p.first, p.second} == {a, b}), None)
+        return found and found.seen_from(a)
 
-
-def result_of(run: Run, metric: str, selecting: str) -> Result:
-    """Look a run's result up in its curves."""
-    lowest = statistics.worst(metric)
-    if run.status == "diverged":
-        return Result(statistics.worst(selecting), lowest, lowest, math.nan)
-    curve, chooser = run.curves.get(metric), run.curves.get(selecting)
-    if curve is None:
-        return Result(math.nan, math.nan, math.nan, math.nan)
-    values = statistics.worst_filled(curve.values, metric)
-    if chooser is None:
-        return Result(math.nan, float(values[-1]), float(values[-1]), float(curve.epochs[-1]))
-    scores = statistics.worst_filled(chooser.values, selecting)
-    at = int(np.argmax(scores) if statistics.higher_is_better(selecting) else np.argmin(scores))
-    same = np.flatnonzero(curve.steps == chooser.steps[at])
-    best = float(values[same[0]]) if len(same) else math.nan
-    return Result(float(scores[at]), best, float(values[-1]), float(chooser.epochs[at]))
+    @functools.cached_property
+    def bands(self) -> dict[str, dict[str, dict[str, Band]]]:
+        """Curves over seeds by workload, tag and competitor."""
+        tags = dict.fromkeys(("loss/train", self.selecting, self.metric))
+        found: dict[str, dict[str, dict[str, Band]]] = {w: {tag: {} for tag in tags} for w in self.workloads}
+        for competitor in self.competitors:
+            for workload, cell in competitor.cells.items():
+                for tag in tags:
+                    band = band_of([*cell.runs.values(), *cell.running], tag, self.aggregate)
+                    if band is not None:
+                        found[workload][tag][competitor.name] = band
+        return found
 
 
 def analyse(
@@ -184,9 +126,12 @@ def analyse(
     aggregate: str = "iqm",
     reference: str | None = None,
     target: float | None = None,
-    resamples: int = statistics.RESAMPLES,
+    candidate: str | None = None,
 ) -> Study:
-    """All numbers of the comparison. Raises `UserError` for a metric, reference or tuning that cannot be."""
+    """All numbers of the comparison.
+
+    Raises `UserError` for a metric, reference, candidate or tuning that cannot be.
+    """
     metric, selecting, notes = _metrics(runs, metric, axes)
     if aggregate not in statistics.AGGREGATES:
         known = ", ".join(statistics.AGGREGATES)
@@ -196,53 +141,63 @@ def analyse(
         grouped[axes.competitor(run)][axes.workload(run)].append(run)
     workloads = sorted({w for found in grouped.values() for w in found})
     cells = {
-        name: {w: _cell(found[w], axes, metric, selecting) for w in workloads if w in found}
+        name: {w: cell_of(found[w], axes, metric, selecting) for w in workloads if w in found}
         for name, found in grouped.items()
     }
+    candidate = _candidate(candidate, cells, selecting)
     targets, target_of = _targets(cells, workloads, selecting, reference, target)
     for found in cells.values():
         for workload, cell in found.items():
             _time(cell, selecting, targets.get(workload, math.nan))
 
-    higher = statistics.higher_is_better(metric)
+    entrants, repeated = {}, {}
+    for name, found in cells.items():
+        again = repeats([*found.values()])
+        repeated[name] = len(again)
+        if len(found) == len(workloads) and all(cell.runs for cell in found.values()):
+            entrants[name] = _entrant(name, found, metric, again)
+    pairs = all_pairs([*entrants.values()], workloads, metric, candidate)
+    shares = shares_won([*cells], pairs)
+    sign = 1 if statistics.higher_is_better(metric) else -1
+
+    def rank(c: Competitor) -> tuple[bool, float, float, str]:
+        share = -c.share if math.isfinite(c.share) else math.inf
+        middle = -sign * c.test.estimate if not math.isnan(c.test.estimate) else math.inf
+        return c.name not in entrants, share, middle, c.name
+
     competitors = [
-        _competitor(name, cells[name], grouped[name], axes, metric, selecting, aggregate, targets, resamples)
+        _competitor(
+            name, cells[name], grouped[name], metric, selecting, targets, shares[name], repeated[name]
+        )
         for name in cells
     ]
-    complete = {c.name: len(c.cells) == len(workloads) and c.n > 0 for c in competitors}
-
-    def rank(c: Competitor) -> tuple[bool, float, str]:
-        score = c.test.estimate if math.isfinite(c.test.estimate) else (-math.inf if higher else math.inf)
-        return not complete[c.name], -score if higher else score, c.name
-
     competitors.sort(key=rank)
-    ranked = [c for c in competitors if complete[c.name]]
-    pairs = _pairs(ranked, workloads, higher, aggregate, resamples)
-    shipped = _against_shipped(ranked, workloads, metric, selecting, aggregate, resamples)
-    ratios, ranks = _over_workloads([c for c in competitors if complete[c.name]], workloads, higher)
-    study = Study(
+    places = {c.name: k for k, c in enumerate(competitors)}
+    pairs = [p if places[p.first] < places[p.second] else p.seen_from(p.second) for p in pairs]
+    pairs.sort(key=lambda p: (places[p.first], places[p.second]))
+    running = sum(len(cell.running) for found in cells.values() for cell in found.values())
+    if running:
+        pairs = [Pair(**{**vars(p), "adjusted": (math.nan, math.nan)}) for p in pairs]
+    ratios, ranks = _over_workloads(competitors[: len(entrants)], workloads, metric)
+    return Study(
         axes,
         metric,
         selecting,
         aggregate,
         competitors,
+        len(entrants),
         workloads,
         pairs,
-        shipped,
+        _against_shipped(competitors[: len(entrants)], entrants, workloads, metric),
+        candidate,
+        running,
         targets,
         target_of,
-        _bands(cells, workloads, metric, selecting, aggregate),
         ratios,
         ranks,
-        notes,
         list(runs),
-        runs[0].protocol,
+        notes,
     )
-    notes += _notes(study)
-    return study
-
-
-# --- settings -------------------------------------------------------------------------------------------
 
 
 def _metrics(runs: Sequence[Run], metric: str, axes: Axes) -> tuple[str, str, list[str]]:
@@ -272,69 +227,26 @@ def _metrics(runs: Sequence[Run], metric: str, axes: Axes) -> tuple[str, str, li
     return metric, selecting, ["No validation part: the metric is read at the end of training."]
 
 
-def _cell(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> Cell:
-    """Choose the setting on validation, and find the runs to report."""
-    stages: dict[Any, list[Run]] = defaultdict(list)
-    for run in runs:
-        stages[run.config.get("stage")].append(run)
-    tried = stages["tune"] or [*stages[None], *stages["final"]]
-    trials = _trials(tried, axes, metric, selecting)
-    higher = statistics.higher_is_better(selecting)
-
-    def preference(trial: Trial) -> float:
-        known = not math.isnan(trial.score)
-        return (trial.score if higher else -trial.score) if known else -math.inf
-
-    final = _trials(stages["final"], axes, metric, selecting)
-    scores = {trial.setting: preference(trial) for trial in trials}
-    if final and stages["tune"]:
-        setting = max(final, key=lambda t: (scores.get(t.setting, -math.inf), len(t.runs))).setting
-        of_setting = next(t.runs for t in final if t.setting == setting)
-    else:
-        best = max(trials, key=preference)
-        setting, of_setting = best.setting, best.runs
-    ended = sorted((run for run in of_setting if run.ended), key=lambda run: str(run.seed))
-    once = {run.seed: run for run in ended}
-    cell = Cell(
-        trials,
-        setting,
-        sorted(once.values(), key=lambda run: tuple(x or 0 for x in run.seed)),
-        [run for run in of_setting if not run.ended],
-        [run for run in stages["default"] if run.ended],
-    )
-    cell.results = [result_of(run, metric, selecting) for run in cell.runs]
-    cell.edges = _edges(cell, axes)
-    cell.reused = not (final and stages["tune"]) and len(trials) > 1
-    return cell
-
-
-def _trials(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> list[Trial]:
-    settings: dict[tuple[tuple[str, Any], ...], list[Run]] = defaultdict(list)
-    for run in runs:
-        settings[axes.setting(run)].append(run)
-    found = []
-    for setting, members in settings.items():
-        scores = [result_of(run, metric, selecting).selected for run in members if run.ended]
-        found.append(Trial(setting, members, float(np.mean(scores)) if scores else math.nan))
-    return found
-
-
-def _edges(cell: Cell, axes: Axes) -> list[str]:
-    """Tuned numbers whose chosen value is the smallest or largest tried."""
-    found = []
-    for key, value in cell.setting:
-        tried = sorted(
-            {
-                v
-                for trial in cell.trials
-                for k, v in trial.setting
-                if k == key and isinstance(v, (int, float)) and not isinstance(v, bool)
-            }
+def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selecting: str) -> str | None:
+    """The candidate that was named, or that the search put first. Raises `UserError` where there is none."""
+    if given is None or given in cells:
+        return given
+    if given != SEARCHED:
+        known = ", ".join(cells)
+        raise UserError(
+            "candidate", f"{given!r} is not compared{nearest(given, cells)}", f"use {SEARCHED}, or: {known}"
         )
-        if len(tried) >= 3 and value in (tried[0], tried[-1]):
-            which = "smallest" if value == tried[0] else "largest"
-            found.append(f"{short(key)} {shown(value)} is the {which} of {len(tried)} tried")
-    return found
+    if any(cell.choices > 1 or len(cell.trials) < 2 for found in cells.values() for cell in found.values()):
+        what = "the seeds that are reported did the search, or there was none"
+        raise UserError("candidate", what, "name one that you had in mind before: candidate=adam")
+    sign = 1 if statistics.higher_is_better(selecting) else -1
+
+    def score(name: str) -> float:
+        best = [sign * trial.score for cell in cells[name].values() for trial in cell.trials
+                if trial.setting == cell.setting]  # fmt: skip
+        return float(np.mean(best)) if best and not np.isnan(best).any() else -math.inf
+
+    return max(sorted(cells), key=score)
 
 
 # --- numbers --------------------------------------------------------------------------------------------
@@ -358,11 +270,12 @@ def _targets(
     higher = statistics.higher_is_better(selecting)
     if reference is None:
         reference = "adam" if "adam" in cells else _leading(cells, higher)
-    targets = {
+    found = {
         w: statistics.reached_by_half(cell.values("selected"), higher)
         for w, cell in cells[reference].items()
         if len(cell.runs) and not np.isnan(cell.values("selected")).any()
     }
+    targets = {w: value for w, value in found.items() if value != statistics.worst(selecting)}  # half failed
     return targets, f"the median of {reference}'s best"
 
 
@@ -380,10 +293,10 @@ def _leading(cells: dict[str, dict[str, Cell]], higher: bool) -> str:
 
 
 def _time(cell: Cell, selecting: str, target: float) -> None:
-    """Fill in when each run first met the target."""
+    """Fill in when each run first met the target; one that failed never did."""
     for axis in AXES_OF_TIME:
         found = []
-        for run in cell.runs:
+        for run in cell.runs.values():
             curve = run.curves.get(selecting)
             if curve is None or math.isnan(target):
                 found.append(math.inf)
@@ -394,132 +307,111 @@ def _time(cell: Cell, selecting: str, target: float) -> None:
         cell.times[axis] = np.asarray(found)
 
 
+def _chance(runs: Sequence[Run], metric: str) -> float:
+    """What a failed run counts as in a mean; the worst there is where the runs do not say."""
+    kind = metric.partition("/")[0]
+    return next((run.chance[kind] for run in runs if kind in run.chance), statistics.worst(metric))
+
+
+def _entrant(
+    name: str, cells: Mapping[str, Cell], metric: str, without: set[Seed], shipped: bool = False
+) -> Entrant:
+    """A competitor as its pairs see it, as chosen or as shipped."""
+    results = {w: cell.shipped if shipped else cell.results for w, cell in cells.items()}
+    return Entrant(
+        name,
+        {w: scores_of(found, without) for w, found in results.items()},
+        {w: _chance([*cell.runs.values(), *cell.default.values()], metric) for w, cell in cells.items()},
+        1 if shipped else math.prod(cell.choices for cell in cells.values()),
+    )
+
+
+def _median(values: Sequence[Array], choices: Sequence[int]) -> Interval:
+    """The median with its interval; of several workloads the mean of their medians, which has none."""
+    found = [statistics.median(v, c) for v, c in zip(values, choices, strict=True) if len(v)]
+    if len(found) == 1:
+        return found[0]
+    return Interval(float(np.mean([m.estimate for m in found])) if found else math.nan)
+
+
 def _competitor(
     name: str,
     cells: dict[str, Cell],
     runs: dict[str, list[Run]],
-    axes: Axes,
     metric: str,
     selecting: str,
-    aggregate: str,
     targets: dict[str, float],
-    resamples: int,
+    share: float,
+    repeated: int,
 ) -> Competitor:
-    filled = [cell for cell in cells.values() if cell.runs]
-    nothing = Interval(math.nan)
+    filled = {w: cell for w, cell in cells.items() if cell.runs}
+    choices = [cell.choices for cell in filled.values()]
 
-    def summed(what: str, by: str) -> Interval:
-        values = [cell.values(what) for cell in filled]
-        if not values or any(np.isnan(v).any() for v in values):
-            return nothing
-        return statistics.aggregate(values, by, resamples)
+    def described(by: str) -> float:
+        found = []
+        for cell in filled.values():
+            values = cell.values("best")
+            at_chance = _chance([*cell.runs.values()], metric)
+            found.append(statistics.AGGREGATES[by](np.where(np.isinf(values), at_chance, values)))
+        return float(np.mean(found)) if found else math.nan
 
-    times = {
-        axis: statistics.aggregate([cell.times[axis] for cell in filled], "median", resamples)
-        if filled and targets
-        else nothing
-        for axis in AXES_OF_TIME
-    }
+    higher = statistics.higher_is_better(selecting)
     gaps = [
-        statistics.optimality_gap(cell.values("selected"), targets[w], statistics.higher_is_better(selecting))
-        for w, cell in cells.items()
-        if cell.runs and w in targets
+        statistics.optimality_gap(cell.values("selected"), targets[w], higher)
+        for w, cell in filled.items()
+        if w in targets
     ]
-    every = [run for found in runs.values() for run in found if run.ended]
-    diverged = sum(run.status == "diverged" for run in every)
-    pairs, defaults = [], []
-    for cell in filled:
-        shipped = {run.seed: result_of(run, metric, selecting).best for run in cell.default}
-        common = [s for s in cell.seeds if s in shipped]
-        if common:
-            values = np.asarray([shipped[s] for s in common])
-            defaults.append(values)
-            pair = (cell.values("best", common), values)
-            pairs.append(pair if statistics.higher_is_better(metric) else pair[::-1])
-    aggregates = {by: summed("best", by) for by in statistics.AGGREGATES}
+    over = [run for found in runs.values() for run in found if run.status != "running"]
+    failed = sum(run.failed for run in over)
+    selected = [
+        np.where([r.failed for r in cell.runs.values()], _chance([*cell.runs.values()], selecting), values)
+        for cell in filled.values()
+        for values in [cell.values("selected")]
+    ]
+    tuned = {w: cell for w, cell in filled.items() if cell.shipped}
+    against = None
+    if tuned and len(tuned) == len(cells):
+        chosen, shipped = (_entrant(name, tuned, metric, set(), of) for of in (False, True))
+        against = pair_of(chosen, shipped, [*tuned], metric)
     return Competitor(
         name,
         cells,
-        summed("selected", aggregate),
-        aggregates[aggregate],
-        summed("end", aggregate),
-        aggregates,
-        times,
+        share,
+        _median([cell.values("best") for cell in filled.values()], choices),
+        float(np.mean([v.mean() for v in selected])) if selected else math.nan,
+        _median([cell.values("end") for cell in filled.values()], choices),
+        {by: described(by) for by in statistics.AGGREGATES},
+        {
+            axis: _median(
+                [cell.times[axis] for cell in filled.values()] if targets else [], choices if targets else []
+            )
+            for axis in AXES_OF_TIME
+        },
         float(np.mean(gaps)) if gaps else math.nan,
-        statistics.share(diverged, len(every)),
-        (diverged, len(every)),
-        sum(run.status == "diverged" for cell in cells.values() for run in cell.runs),
-        statistics.aggregate(defaults, aggregate, resamples) if defaults else nothing,
-        statistics.difference(pairs, aggregate, resamples) if pairs else nothing,
+        statistics.share(failed, len(over)),
+        (failed, len(over)),
+        _median(
+            [np.asarray([r.best for r in cell.shipped.values()]) for cell in tuned.values()], [1] * len(tuned)
+        ),
+        against,
+        repeated,
     )
 
 
-def _pairs(
-    ranked: Sequence[Competitor], workloads: Sequence[str], higher: bool, aggregate: str, resamples: int
-) -> list[Pair]:
-    """Every two competitors, paired by the seeds that both have."""
-    found = []
-    for a, b in itertools.combinations(ranked, 2):
-        pairs = []
-        in_all = set.intersection(*(set(c.cells[w].seeds) for c in (a, b) for w in workloads))
-        for workload in workloads:
-            first, second = a.cells[workload], b.cells[workload]
-            there = in_all or set(second.seeds)
-            common = [s for s in first.seeds if s in there]
-            pairs.append((first.values("best", common), second.values("best", common)))
-        n = sum(len(x) for x, _ in pairs)
-        if any(len(x) == 0 or np.isnan(x).any() or np.isnan(y).any() for x, y in pairs):
-            continue
-        better = pairs if higher else [(y, x) for x, y in pairs]
-        differences = [statistics.minus(x, y) for x, y in better]
-        # A seed's difference is its mean over workloads, so that their unequal scales are no noise.
-        apart = np.mean(differences, axis=0) if in_all else np.concatenate(differences)
-        found.append(
-            Pair(
-                a.name,
-                b.name,
-                n,
-                statistics.difference(better, aggregate, resamples),
-                statistics.probability_of_improvement(better, resamples),
-                statistics.paired_p_value(apart),
-            )
-        )
-    adjusted = statistics.holm([pair.p_value for pair in found])
-    return [Pair(**{**vars(p), "adjusted": value}) for p, value in zip(found, adjusted, strict=True)]
-
-
 def _against_shipped(
-    ranked: Sequence[Competitor],
-    workloads: Sequence[str],
-    metric: str,
-    selecting: str,
-    aggregate: str,
-    resamples: int,
+    ranked: Sequence[Competitor], entrants: Mapping[str, Entrant], workloads: Sequence[str], metric: str
 ) -> dict[str, Pair]:
     """The first against every other's setting as shipped, where that was run: tuning may have spoilt it."""
-    found = {}
-    higher = statistics.higher_is_better(metric)
-    for other in ranked[1:]:
-        pairs = []
-        for workload in workloads:
-            first = ranked[0].cells[workload]
-            shipped = {r.seed: result_of(r, metric, selecting).best for r in other.cells[workload].default}
-            common = [s for s in first.seeds if s in shipped]
-            values = np.asarray([shipped[s] for s in common])
-            ours = first.values("best", common)
-            pairs.append((ours, values) if higher else (values, ours))
-        if any(len(x) < statistics.ENOUGH for x, _ in pairs):
-            continue
-        apart = np.concatenate([statistics.minus(x, y) for x, y in pairs])
-        p_value = statistics.paired_p_value(apart)
-        difference = statistics.difference(pairs, aggregate, resamples)
-        chance = statistics.probability_of_improvement(pairs, resamples)
-        found[other.name] = Pair(ranked[0].name, other.name, len(apart), difference, chance, p_value, p_value)
-    return found
+    others = [c for c in ranked[1:] if all(cell.shipped for cell in c.cells.values())]
+    found = [
+        pair_of(entrants[ranked[0].name], _entrant(c.name, c.cells, metric, set(), True), workloads, metric)
+        for c in others
+    ]
+    return {pair.second: pair for pair in corrected(found, ranked[0].name)} if found else {}
 
 
 def _over_workloads(
-    ranked: Sequence[Competitor], workloads: Sequence[str], higher: bool
+    ranked: Sequence[Competitor], workloads: Sequence[str], metric: str
 ) -> tuple[Array | None, statistics.Ranks | None]:
     """Performance ratios from four workloads on, ranks from five on."""
     if len(workloads) < PROFILE_WORKLOADS or len(ranked) < 2:
@@ -527,86 +419,7 @@ def _over_workloads(
     times = np.asarray([[np.median(c.cells[w].times["steps"]) for c in ranked] for w in workloads])
     ranks = None
     if len(workloads) >= RANK_WORKLOADS and len(ranked) >= 3:
-        scores = np.asarray([[np.median(c.cells[w].values("best")) for c in ranked] for w in workloads])
-        ranks = statistics.friedman(scores if higher else -scores)
+        medians = [[statistics.median(c.cells[w].values("best")).estimate for c in ranked] for w in workloads]
+        scores = np.asarray(medians)
+        ranks = statistics.friedman(scores if statistics.higher_is_better(metric) else -scores)
     return statistics.ratios(times), ranks
-
-
-# --- curves ---------------------------------------------------------------------------------------------
-
-
-def _bands(
-    cells: dict[str, dict[str, Cell]], workloads: Sequence[str], metric: str, selecting: str, aggregate: str
-) -> dict[str, dict[str, dict[str, Band]]]:
-    tags = dict.fromkeys(("loss/train", selecting, metric))
-    found: dict[str, dict[str, dict[str, Band]]] = {w: {tag: {} for tag in tags} for w in workloads}
-    for name, of in cells.items():
-        for workload, cell in of.items():
-            for tag in tags:
-                band = band_of([*cell.runs, *cell.unended], tag, aggregate)
-                if band is not None:
-                    found[workload][tag][name] = band
-    return found
-
-
-# --- what is to be said besides -------------------------------------------------------------------------
-
-
-def _notes(study: Study) -> list[str]:
-    """What a reader must know to trust, or not to trust, the numbers."""
-    notes: list[str] = []
-    cells = [(c.name, w, cell) for c in study.competitors for w, cell in c.cells.items()]
-    several = len(study.workloads) > 1
-
-    def where(name: str, workload: str) -> str:
-        return f"{name} on {workload}" if several else name
-
-    unended = Counter(run.status for run in study.runs if not run.ended)
-    if unended:
-        told = ", ".join(f"{n} {status}" for status, n in unended.items())
-        total = sum(unended.values())
-        runs_have = "run has" if total == 1 else "runs have"
-        notes.append(f"{total} {runs_have} no result ({told}): curves show them, statistics do not.")
-    seeds = {tuple(cell.seeds) for _, _, cell in cells if cell.runs}
-    if len(seeds) > 1:
-        notes.append("Seeds are not the same everywhere: pairs are compared on the seeds that both have.")
-    fewest = min((len(cell.runs) for _, _, cell in cells), default=0)
-    if fewest < statistics.ENOUGH:
-        notes.append(f"Fewer than {statistics.ENOUGH} seeds ({fewest}): no intervals and no tests.")
-    elif fewest < 10:
-        notes.append(
-            f"{fewest} seeds: intervals from so few are themselves uncertain; ten or more are advisable."
-        )
-    if any(cell.reused for _, _, cell in cells):
-        notes.append(
-            "Settings were chosen (on validation) with the same seeds that are reported; the protocol asks "
-            "for other seeds, which +tune=… takes."
-        )
-    for name, workload, cell in cells:
-        notes += [f"{where(name, workload)}: {edge}; the best may lie beyond." for edge in cell.edges]
-    worse = [c.name for c in study.competitors if c.against_default.high < 0]
-    if worse:
-        notes.append(
-            f"Tuning made {', '.join(worse)} worse than as shipped: with one tuning seed, or a small "
-            "validation part, chance chooses. More seeds help: hydra.sweeper.tuning_seeds=[0,100,200]."
-        )
-    missing = [where(c.name, w) for c in study.competitors for w in study.workloads if w not in c.cells]
-    if missing:
-        notes.append(f"No runs of {', '.join(missing)}: ranked last, and in no test.")
-    machines = {run.machine for run in study.runs}
-    if len(machines) > 1:
-        notes.append(
-            f"Runs are from {len(machines)} machines or settings of one: seconds are not comparable."
-        )
-    companies = [run.company for _, _, cell in cells for run in cell.runs]
-    if companies and max(companies) > 0:
-        notes.append(
-            "Runs were trained side by side: seconds are a run's share of the time of all, so they tell "
-            "steps apart, not the cost of one optimizer's step."
-        )
-    return notes
-
-
-def is_ahead(pair: Pair) -> bool:
-    """Whether the first is shown to be better: by test after correction, and by its interval."""
-    return pair.adjusted < SIGNIFICANT and pair.difference.low > 0

@@ -17,9 +17,11 @@ from tabulate import tabulate
 
 from ffn_bench.compare import wording
 from ffn_bench.compare.axes import shown
-from ffn_bench.compare.figures import AGGREGATES, name_of
+from ffn_bench.compare.pairs import Pair
+from ffn_bench.compare.results import result_of
 from ffn_bench.compare.statistics import Interval
-from ffn_bench.compare.study import Study, is_ahead, result_of
+from ffn_bench.compare.study import Study
+from ffn_bench.compare.wording import AGGREGATES, name_of
 from ffn_bench.errors import printable
 
 
@@ -143,44 +145,42 @@ def all_tables(study: Study) -> dict[str, Table]:
 def summary(study: Study) -> Table:
     """The ranking: a row a competitor."""
     metric = name_of(study.metric)
-    columns: list[tuple[str, Callable[[Any], str]]] = [
-        ("", str),
-        (_heads(study), str),
-    ]
+    several = len(study.competitors) > 1
+    columns: list[tuple[str, Callable[[Any], str]]] = [("", str), (_heads(study), str)]
     if study.axes.tuned:
         columns.append(("chosen", str))
-    columns.append((metric, lambda v: wording.between(study.metric, v)))
+    if several:
+        columns.append(("seeds won", _per_cent))
+    columns.append((f"median {metric}", lambda v: wording.between(study.metric, v)))
     columns.append(("at the end", lambda v: wording.value(study.metric, v)))
     separate = study.selecting != study.metric
     if separate:
-        columns.append(
-            (
-                name_of(study.selecting).replace("validation", "val."),
-                lambda v: wording.value(study.selecting, v),
-            )
-        )
-    if study.pairs:
-        behind = "behind the best" + ", points" * study.higher
-        columns.append((behind, lambda v: wording.apart(study.metric, v).replace(" points", "") if v else ""))
-        columns.append(("shown", str))
+        selecting = name_of(study.selecting).replace("validation", "val.")
+        columns.append((f"mean {selecting}", lambda v: wording.value(study.selecting, v)))
+    if several:
+        columns += [("the first against it", str), ("ahead of it", str)]
     defaults = any(not math.isnan(c.default.estimate) for c in study.competitors)
     if defaults:
         columns.append(("as shipped", lambda v: wording.value(study.metric, v)))
     if study.targets:
         columns.append(("epochs to target", wording.amount))
-    columns.append(("diverged", str))
+    columns.append(("failed", str))
     columns.append(("runs", str))
     rows = []
+    leader = study.competitors[0]
     for rank, c in enumerate(study.competitors, 1):
-        row: list[Any] = [rank if c.n else "", c.name]
+        row: list[Any] = [rank if rank <= study.complete else "", c.name]
         if study.axes.tuned:
             row.append(wording.settings_of(c))
+        if several:
+            row.append(c.share)
         row += [c.test, c.end.estimate]
         if separate:
-            row.append(c.validation.estimate)
-        if study.pairs:
-            pair = study.pair(study.competitors[0].name, c.name) if rank > 1 else None
-            row += [pair.difference if pair else "", _shown(pair) if pair else ""]
+            row.append(c.validation)
+        if several:
+            pair = study.pair(leader.name, c.name) if rank > 1 else None
+            ahead = sum(p.ahead not in (None, c.name) for p in study.pairs if c.name in (p.first, p.second))
+            row += [_score(pair) if pair else "", ahead or ""]
         if defaults:
             row.append(c.default.estimate)
         if study.targets:
@@ -194,21 +194,25 @@ def _heads(study: Study) -> str:
     return " · ".join(key.removesuffix(".name") for key in study.axes.compared)
 
 
-def _shown(pair: Any) -> str:
-    if math.isnan(pair.adjusted):
-        return ""
-    return "yes" if is_ahead(pair) else "no"
+def _per_cent(x: float) -> str:
+    return wording.NOTHING if math.isnan(x) else f"{100 * x:.0f} %"
+
+
+def _score(pair: Pair) -> str:
+    """`7–2`, and ties if any: seeds won and lost."""
+    return f"{pair.won}–{pair.lost}" + (f", {pair.tied} tied" if pair.tied else "")
 
 
 def aggregates(study: Study) -> Table:
-    """Mean, median and interquartile mean, and the optimality gap to the target."""
+    """Mean, median and interquartile mean, and the optimality gap to the target: a description, no
+    verdict."""
 
-    def metric(found: Interval) -> str:
-        return wording.between(study.metric, found)
+    def metric(x: float) -> str:
+        return wording.value(study.metric, x)
 
     columns: list[tuple[str, Callable[[Any], str]]] = [(_heads(study), str)]
-    columns += [(name, metric) for name in (AGGREGATES[by] for by in study.competitors[0].aggregates)]
-    columns.append(("at the end", metric))
+    columns += [(AGGREGATES[by], metric) for by in study.competitors[0].described]
+    columns.append(("median at the end", lambda v: wording.between(study.metric, v)))
     if study.targets:
         gap = "points" if study.higher else ""
         columns.append((f"optimality gap {gap}".strip(), lambda v: _gap(study, v)))
@@ -220,13 +224,13 @@ def aggregates(study: Study) -> Table:
         columns.append(("profile score", lambda v: wording.probability(v)))
     rows = []
     for k, c in enumerate(study.competitors):
-        row: list[Any] = [c.name, *c.aggregates.values(), c.end]
+        row: list[Any] = [c.name, *c.described.values(), c.end]
         if study.targets:
             row += [c.gap, *c.times.values()]
         if study.scores is not None:
             row.append(scores[k] if k < len(scores) else math.nan)
         rows.append(row)
-    return Table("Aggregates over seeds", columns, rows)
+    return Table("Over seeds: a description (failed runs at chance), no verdict", columns, rows)
 
 
 def _gap(study: Study, gap: float) -> str:
@@ -236,18 +240,43 @@ def _gap(study: Study, gap: float) -> str:
 
 
 def pairs(study: Study) -> Table:
-    """Every two competitors, paired by seed."""
+    """Every two competitors, seed by seed."""
     columns: list[tuple[str, Callable[[Any], str]]] = [
-        ("better", str),
-        ("than", str),
-        ("difference", lambda v: wording.apart(study.metric, v)),
-        ("P(better run)", lambda v: _chance(v)),
-        ("p (paired t)", wording.probability),
-        ("p (Holm)", wording.probability),
-        ("pairs", str),
+        ("of these", str),
+        ("and", str),
+        ("ahead", str),
+        ("seeds", str),
+        ("won", str),
+        ("lost", str),
+        ("tied", str),
+        ("share won", _chance),
+        ("median difference", lambda v: wording.apart(study.metric, v)),
+        ("difference of means", lambda v: wording.apart(study.metric, Interval(v))),
+        ("p of the first", wording.probability),
+        ("p of the second", wording.probability),
+        ("failed", str),
+        ("but", str),
     ]
-    rows = [[p.first, p.second, p.difference, p.probability, p.p_value, p.adjusted, p.n] for p in study.pairs]
-    return Table("Pairs", columns, rows)
+    sign = 1 if study.higher else -1
+    rows = [
+        [
+            p.first,
+            p.second,
+            p.ahead or "",
+            p.seeds,
+            p.won,
+            p.lost,
+            p.tied,
+            p.share,
+            p.difference,
+            sign * (p.means[0] - p.means[1]) if all(map(math.isfinite, p.means)) else math.nan,
+            *p.adjusted,
+            f"{p.failed[0]} and {p.failed[1]}" if any(p.failed) else "",
+            wording.reservation(study, p.seen_from(p.ahead)).removeprefix(", but ") if p.ahead else "",
+        ]
+        for p in study.pairs
+    ]
+    return Table("Pairs, seed by seed; p-values corrected for all statements (Holm)", columns, rows)
 
 
 def _chance(found: Interval) -> str:
@@ -320,51 +349,3 @@ def runs(study: Study) -> Table:
             ]
         )
     return Table("Runs", columns, rows)
-
-
-def as_dict(study: Study) -> dict[str, Any]:
-    """All that was found, for a program: what `comparison.json` holds."""
-
-    def plain(found: Interval) -> dict[str, float]:
-        return {"estimate": found.estimate, "low": found.low, "high": found.high}
-
-    return {
-        "protocol": study.protocol,
-        "metric": study.metric,
-        "selecting": study.selecting,
-        "aggregate": study.aggregate,
-        "axes": {"by": study.axes.compared, "tune": study.axes.tuned, "workloads": study.axes.workloads},
-        "targets": study.targets,
-        "target_of": study.target_of,
-        "competitors": [
-            {
-                "name": c.name,
-                "runs": c.n,
-                "settings": {w: dict(cell.setting) for w, cell in c.cells.items()},
-                "edges": {w: cell.edges for w, cell in c.cells.items() if cell.edges},
-                "validation": plain(c.validation),
-                "at_best_epoch": {by: plain(found) for by, found in c.aggregates.items()},
-                "at_end": plain(c.end),
-                "as_shipped": plain(c.default),
-                "against_shipped": plain(c.against_default),
-                "to_target": {axis: plain(found) for axis, found in c.times.items()},
-                "optimality_gap": c.gap,
-                "diverged": {"runs": c.failed[0], "of": c.failed[1], "share": plain(c.failures)},
-            }
-            for c in study.competitors
-        ],
-        "pairs": [
-            {
-                "better": p.first,
-                "than": p.second,
-                "pairs": p.n,
-                "difference": plain(p.difference),
-                "probability": plain(p.probability),
-                "p": p.p_value,
-                "p_holm": p.adjusted,
-            }
-            for p in study.pairs
-        ],
-        "notes": study.notes,
-        "folders": [str(run.folder) for run in study.runs],
-    }

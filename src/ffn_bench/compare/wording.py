@@ -5,22 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ffn_bench import runs
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
-from ffn_bench.compare.figures import AGGREGATES, name_of
+from ffn_bench.compare.pairs import Pair, statements
 from ffn_bench.compare.read import clean
+from ffn_bench.compare.results import Cell
 from ffn_bench.compare.statistics import Interval
-from ffn_bench.compare.study import Cell, Competitor, Pair, Study, is_ahead
+from ffn_bench.compare.study import Competitor, Study
 
 NOTHING = "–"
+NAMES = {
+    "accuracy/test": "test accuracy",
+    "accuracy/val": "validation accuracy",
+    "accuracy/train": "training accuracy",
+    "loss/test": "test loss",
+    "loss/val": "validation loss",
+    "loss/train": "training loss",
+}
+AGGREGATES = {"iqm": "interquartile mean", "mean": "mean", "median": "median"}
+
+
+def name_of(tag: str) -> str:
+    """A metric in words."""
+    return NAMES.get(tag, tag)
 
 
 def value(tag: str, x: float) -> str:
-    """A metric: accuracies as per cent with two decimals, losses with four digits."""
+    """A metric: accuracies as per cent with two decimals, losses with four digits; infinitely bad is a
+    failure."""
     if math.isnan(x):
         return NOTHING
     if math.isinf(x):
-        return "∞" if x > 0 else "−∞"
+        return "failed"
     return f"{100 * x:.2f} %" if statistics.higher_is_better(tag) else f"{x:.4g}"
 
 
@@ -96,10 +113,9 @@ def title(study: Study) -> str:
 
 def facts(study: Study) -> dict[str, str]:
     """What a reader must know of how the numbers came about."""
-    runs = study.runs
     cells = [cell for c in study.competitors for cell in c.cells.values()]
     trials = sorted({len(cell.trials) for cell in cells})
-    seeds = sorted({run.config.get("seed") for cell in cells for run in cell.runs}, key=str)
+    seeds = sorted({seed for cell in cells for seed, _ in cell.runs}, key=str)
     tuning = sorted({r.config.get("seed") for cell in cells for t in cell.trials for r in t.runs}, key=str)
     names = [c.name for c in study.competitors]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
@@ -110,11 +126,15 @@ def facts(study: Study) -> dict[str, str]:
         keys = ", ".join(study.axes.tuned)
         how = f" on {name_of(study.selecting)}, tuning seeds {_ranges(tuning)}"
         found["tuned"] = f"{keys}: {budget} trials each,{how}"
-    found["reported"] = f"seeds {_ranges(seeds)}; {AGGREGATES[study.aggregate]}"
+    found["reported"] = f"seeds {_ranges(seeds)}; medians"
     if any(c.test.known for c in study.competitors):
-        found["reported"] += ", 95 % bootstrap intervals"
+        found["reported"] += " with 95 % intervals (order statistics)"
     if len(study.workloads) > 1:
-        found["reported"] += "; of each workload, then their mean"
+        found["reported"] = f"seeds {_ranges(seeds)}; medians of each workload, then their mean"
+    if study.complete > 1:
+        many = statements(study.complete, study.candidate)
+        told = f"{many} statements" + (f" ({study.candidate} named beforehand)" if study.candidate else "")
+        found["verdict"] = f"one vote a seed, exact sign test, Holm over {told}"
     if study.targets:
         shown_ = {w: value(study.selecting, t) for w, t in study.targets.items()}
         told = (
@@ -123,17 +143,19 @@ def facts(study: Study) -> dict[str, str]:
             else ", ".join(f"{w} {t}" for w, t in shown_.items())
         )
         found["target"] = f"{name_of(study.selecting)} {told}, {study.target_of}"
-    epochs = sorted({run.config.get("epochs") for run in runs}, key=str)
+    epochs = sorted({run.config.get("epochs") for run in study.runs}, key=str)
     named = {"batch": "batch_size", "network": "model.name", "hidden": "model.hidden", "": "model.activation"}
     parts = [f"{', '.join(map(str, epochs))} epochs"]
     for word, key in named.items():
-        values = list(dict.fromkeys(shown(run.config[key]) for run in runs if key in run.config))
+        values = list(dict.fromkeys(shown(run.config[key]) for run in study.runs if key in run.config))
         if len(values) == 1:
             parts.append(f"{word} {clean(values[0])}".strip())
         elif values:
             parts.append(f"{len(values)} values of {key}")
-    found["runs"] = f"{len(runs):,}: {', '.join(parts)}"
-    found["protocol"] = f"version {study.protocol}" if study.protocol is not None else "without a version"
+    found["runs"] = f"{len(study.runs):,}: {', '.join(parts)}"
+    made = study.runs[0].protocol
+    of_runs = "" if made == runs.PROTOCOL else f" (runs: {made if made is not None else 'without one'})"
+    found["protocol"] = f"version {runs.PROTOCOL}{of_runs}"
     return found
 
 
@@ -149,70 +171,242 @@ def _ranges(numbers: Sequence[object]) -> str:
     return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in parts) or NOTHING
 
 
+# --- the verdict ------------------------------------------------------------------------------------------
+
+
 def verdict(study: Study) -> list[str]:
-    """The answer, in at most a handful of sentences."""
-    metric, ranked = name_of(study.metric), [c for c in study.competitors if c.n]
+    """The answer, in at most a handful of sentences. Whatever is claimed says "is ahead of"."""
+    ranked = study.competitors[: study.complete] or [c for c in study.competitors if c.n]
     if not ranked:
         return ["No run has a result yet."]
     leader = ranked[0]
-    chosen = f" with {settings_of(leader)}" if settings_of(leader) else ""
-    many = "" if leader.n == 1 else f", {AGGREGATES[study.aggregate]} of {leader.n} runs"
-    reached = f"{between(study.metric, leader.test)} {metric}"
     if len(ranked) == 1:
-        return [f"{leader.name} reaches {reached}{many}{chosen}.", *_reservations(study, leader)]
-    found = [f"{leader.name} comes first{chosen}: {reached}{many}."]
-    pairs = [p for c in ranked[1:] if (p := study.pair(leader.name, c.name)) is not None]
-    ahead = [p for p in pairs if is_ahead(p)]
-    level = [p for p in pairs if not is_ahead(p)]
-    if all(math.isnan(p.p_value) for p in pairs):
-        found.append(
-            f"How sure that is cannot be said from {leader.n} run{'s' * (leader.n != 1)} each: "
-            f"{statistics.ENOUGH} seeds give intervals, ten make them good."
-        )
-    else:
-        if level:
-            but = "But it" if not ahead else "It"
-            found.append(f"{but} is not shown to differ from {_told(study, level)}.")
-        if ahead:
-            rest = "all others" if not level and len(ahead) > 3 else _told(study, ahead)
-            found.append(f"It is ahead of {rest}; paired by seed, p < 0.05 after Holm's correction.")
-        spoilt = [p for q in ahead if (p := study.shipped.get(q.second)) and not is_ahead(p)]
-        if spoilt:
-            told = [f"{p.second} ({_behind(study, p)})" for p in spoilt[:4]]
-            found.append(f"But it is not shown to be ahead of {listed(told)} as shipped, without tuning.")
-        if not level and ahead:
-            nearest = ahead[0]
-            if len(ahead) > 3:
-                found.append(f"The nearest is {nearest.second}, {_behind(study, nearest)}.")
+        many = "" if leader.n == 1 else f", the median of {leader.n} runs"
+        reached = f"{between(study.metric, leader.test)} {name_of(study.metric)}"
+        who = f"{leader.name} reaches" if study.axes.compared else "The runs reach"
+        return [f"{who} {reached}{many}{_setting(leader)}.", *_reservations(study, leader)]
+    if study.running:
+        still = f"{study.running} run{'s' * (study.running > 1)}"
+        return [f"No order is claimed: {still} still training.", _standing(study, leader, ranked[1])]
+    claims = [p for c in ranked[1:] if (p := study.pair(leader.name, c.name)) and p.ahead]
+    other = [p for p in study.pairs if p.ahead and p not in claims and leader.name not in (p.first, p.second)]
+    if not claims and not other:
+        return [*_no_claim(study, ranked), *_reservations(study, leader)]
+    found = [f"{_ahead(study, p)}." for p in claims if p.ahead == leader.name][:4]
+    more = [p for p in claims if p.ahead == leader.name][4:]
+    if more:
+        found += _plain_and_not(study, more, leader.name)
+    found += [f"But {_ahead(study, p)}." for p in claims if p.ahead != leader.name]
+    if not found:
+        found.append(_standing(study, leader, ranked[1]))
+    level = [p for c in ranked[1:] if (p := study.pair(leader.name, c.name)) and not p.ahead]
+    if level:
+        told = [f"{p.second}: {_votes(p)}" for p in level[:3]]
+        rest = f"; nor from {listed([p.second for p in level[3:11]])}" if len(level) > 3 else ""
+        found.append(f"{leader.name} is not shown to differ from {'; from '.join(told)}{rest}.")
+    if other:
+        few = [_in_short(study, p.seen_from(p.ahead)) for p in other[:3] if p.ahead]
+        rest = f"; {len(other) - 3} more such pairs are in the table of pairs" if len(other) > 3 else ""
+        found.append(f"Among the others, {'; '.join(few)}{rest}.")
+    on = "this split" if len(study.workloads) == 1 else f"these {len(study.workloads)} workloads"
+    found.append(f"All this is of {on}, and of single seeds: it says who wins more often, not by how much.")
+    spoilt = [p for q in claims if (p := study.shipped.get(q.second)) and p.ahead != leader.name]
+    if spoilt:
+        told = [f"{p.second} ({_votes(p)})" for p in spoilt[:4]]
+        found.append(f"{leader.name} is not shown to differ from {listed(told)} as shipped, without tuning.")
     return found + _reservations(study, leader)
 
 
-def _told(study: Study, pairs: Sequence[Pair]) -> str:
-    """Names with how far behind they are, the first few of them."""
-    told = [f"{p.second} ({_behind(study, p)})" for p in pairs[:3]]
-    more = [p.second for p in pairs[3:8]]
-    rest = len(pairs) - 8
-    return listed([*told, *more, *([f"{rest} more"] if rest > 0 else [])])
+def _setting(leader: Competitor) -> str:
+    return f" with {settings_of(leader)}" if settings_of(leader) else ""
 
 
-def _behind(study: Study, pair: Pair) -> str:
-    """How far the second of a pair is behind."""
-    found = pair.difference
-    beside = found.known and (found.low > 0 or found.high < 0) and not is_ahead(pair)
-    doubt = f", p {probability(pair.adjusted)}" if beside and not math.isnan(pair.adjusted) else ""
-    return f"difference {apart(study.metric, found)}{doubt}"
+def _needed(study: Study, choices: float = 1.0) -> int:
+    """Deciding seeds below which nothing can be shown between two of these."""
+    return statistics.fewest(choices * statements(study.complete, study.candidate))
+
+
+def _standing(study: Study, leader: Competitor, other: Competitor) -> str:
+    """Who leads, and by how many seeds: no claim."""
+    pair = study.pair(leader.name, other.name)
+    if pair is None or not pair.seeds:
+        return f"{leader.name} and {other.name} share no seed: they cannot be compared."
+    return f"{leader.name} has won most seeds so far; against {other.name}, the next, {_votes(pair)}."
+
+
+def _votes(pair: Pair) -> str:
+    """`6 won, 3 lost, 1 tied (share of the decided 30–93 %)`."""
+    if not pair.seeds:
+        return "no seed in common"
+    tied = f", {pair.tied} tied" if pair.tied else ""
+    ends = f" (share of the decided {_per_cent(pair.share)})" if pair.decided else ""
+    return f"{pair.won} won, {pair.lost} lost{tied}{ends}"
+
+
+def _per_cent(found: Interval) -> str:
+    return f"{100 * found.low:.0f}–{100 * found.high:.0f} %"
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed{'s' * (n != 1)}"
+
+
+def _on(pair: Pair) -> str:
+    """`10 of 10 seeds (share 69–100 %)`."""
+    if not pair.decided:
+        return f"none of {_seeds(pair.seeds)}: all tied"
+    if pair.tied:
+        return (
+            f"{pair.won} of the {pair.decided} that decide (share {_per_cent(pair.share)}; {pair.tied} tied)"
+        )
+    return f"{pair.won} of {_seeds(pair.decided)} (share {_per_cent(pair.share)})"
+
+
+def _size(study: Study, pair: Pair) -> str:
+    """How large the differences are: the median with its interval, or from which to which."""
+    mean = "its mean over the workloads by " if len(study.workloads) > 1 else "by "
+    if pair.difference.known:
+        return f"typically {mean}{apart(study.metric, pair.difference)}"
+    if pair.decided == 1:
+        return f"difference {apart(study.metric, pair.difference)}"
+    low, high = (apart(study.metric, Interval(end)).removesuffix(" points") for end in pair.span)
+    return f"differences {low} to {high}{' points' * study.higher}"
+
+
+def _ahead(study: Study, pair: Pair) -> str:
+    """A claim with all that must be said beside it."""
+    assert pair.ahead is not None
+    found = pair.seen_from(pair.ahead)
+    p = f"p {_equals(found.adjusted[0])} over all {statements(study.complete, study.candidate)} statements"
+    but = reservation(study, found)
+    most = " on most seeds" if but else ""
+    claim = (
+        f"{found.first} is ahead of {found.second}{most}: better on {_on(found)}, {_size(study, found)}; {p}"
+    )
+    return claim + but
+
+
+def reservation(study: Study, pair: Pair) -> str:
+    """What speaks against the first of a pair that is ahead: more failures, a worse mean, differences that
+    point the other way; empty where nothing does."""
+    parts = []
+    if pair.failed[0] > pair.failed[1]:
+        theirs = f"{pair.failed[1]} of {pair.second}'s" if pair.failed[1] else f"none of {pair.second}'s"
+        parts.append(f"{pair.failed[0]} of its {pair.runs} runs failed, {theirs}")
+    sign = 1 if study.higher else -1
+    if sign * pair.means[0] < sign * pair.means[1] or math.isnan(pair.means[0] - pair.means[1]):
+        ours, theirs = (value(study.metric, mean) for mean in pair.means)
+        at = ", failed runs at chance" if any(pair.failed) else ""
+        parts.append(f"its mean is the worse one ({ours} against {theirs}{at})")
+    if pair.difference.estimate < 0:
+        parts.append("the typical difference of the means over workloads points the other way")
+    return f", but {', and '.join(parts)}" if parts else ""
+
+
+def _in_short(study: Study, pair: Pair) -> str:
+    """A claim among the others."""
+    but = reservation(study, pair)
+    most = " on most seeds" if but else ""
+    return f"{pair.first} is ahead of {pair.second}{most} ({pair.won} of {_seeds(pair.decided)}){but}"
+
+
+def _plain_and_not(study: Study, pairs: Sequence[Pair], leader: str) -> list[str]:
+    """Further claims of the leader in short, those with a reservation in full."""
+    plain = [p for p in pairs if not reservation(study, p)]
+    found = [f"{_ahead(study, p)}." for p in pairs if reservation(study, p)]
+    if plain:
+        told = [f"{p.second} ({p.won} of {_seeds(p.decided)})" for p in plain]
+        found.insert(0, f"{leader} is ahead of {listed(told)}, too.")
+    return found
+
+
+def _equals(p: float) -> str:
+    text = probability(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _no_claim(study: Study, ranked: Sequence[Competitor]) -> list[str]:
+    """What can be said where nothing is shown."""
+    leader, k = ranked[0], len(ranked)
+    pair = study.pair(leader.name, ranked[1].name)
+    if pair is None or not pair.seeds:
+        return [f"{leader.name} and {ranked[1].name} share no seed: no order is claimed."]
+    needed, many = _needed(study), f"{k} competitors" if k > 2 else "two competitors"
+    chosen = _setting(leader)
+    most = max(p.seeds for p in study.pairs)
+    if most == 1:
+        return [
+            _one_seed(study, pair) + f"{chosen}.",
+            f"One seed orders nothing; {many} need at least {needed}.",
+        ]
+    if not pair.decided:
+        found = f"{leader.name} and {pair.second} tie on all {_seeds(pair.seeds)}{chosen}."
+    elif pair.seeds == 2 and pair.won == 2:
+        found = (
+            f"{leader.name} was better than {pair.second}, the next, on both seeds{chosen}; equals agree so "
+            "in half "
+            "of all comparisons."
+        )
+    else:
+        largest = "the larger share" if k == 2 else "the largest share"
+        found = (
+            f"{leader.name} won {largest} of seeds{chosen}: against {pair.second}, the next, {_on(pair)}, "
+            f"{_size(study, pair)}."
+        )
+    if most < needed:
+        few = f"{_seeds(most)} cannot order {many}; {needed} can"
+        told = f"No order is claimed: {few}."
+    else:
+        told = (
+            f"No order is claimed: {leader.name} is not shown to differ from {pair.second}: {_votes(pair)}."
+        )
+        least = _needed(study, pair.choices)
+        if pair.decided < least:
+            told = (
+                f"No order is claimed: only {pair.decided} of {_seeds(pair.seeds)} tell {leader.name} and "
+                f"{pair.second} apart; {least} must."
+            )
+            if pair.choices > 1:
+                told = told[:-1] + f", since these seeds chose the settings ({pair.choices:,.0f} ways)."
+    return [found, told]
+
+
+def _one_seed(study: Study, pair: Pair) -> str:
+    """What one seed shows."""
+    if len(study.workloads) > 1:
+        what = "did better on more workloads than" if pair.won else "is level with"
+        return f"On the one seed {pair.first} {what} {pair.second}, the next"
+    ours, theirs = (
+        "failed" if failed else value(study.metric, mean)
+        for failed, mean in zip(pair.failed, pair.means, strict=True)
+    )
+    if not pair.won:
+        return f"On their one seed {pair.first} and {pair.second} are level ({ours})"
+    better = "higher" if study.higher else "lower"
+    return (
+        f"On its one seed {pair.first} scored {better} than {pair.second}, the next ({ours} against {theirs})"
+    )
 
 
 def _reservations(study: Study, leader: Competitor) -> list[str]:
     """What of the leader must not go unsaid."""
     found = []
-    if leader.final_failed:
-        found.append(f"{leader.final_failed} of its {leader.n} runs diverged.")
+    name = leader.name if study.axes.compared else "the study"
+    whose = f"{leader.name}'s" if study.axes.compared else "the"
+    failed = sum(run.failed for run in leader.runs)
+    if failed:
+        found.append(f"{failed} of {whose} {leader.n} runs failed.")
+    elif any(run.failed for c in study.competitors for run in c.runs):
+        most = statistics.share(0, leader.n).high
+        found.append(
+            f"None of {whose} {leader.n} runs failed; a rate up to {100 * most:.0f} % is not excluded."
+        )
     if any(cell.edges for cell in leader.cells.values()):
-        found.append("Its setting lies at the edge of what was tried.")
-    default = leader.against_default
-    if not math.isnan(default.estimate):
-        sure = default.known and (default.low > 0 or default.high < 0)
-        doubt = "" if sure or not default.known else ", which may be chance"
-        found.append(f"Tuning brought it {apart(study.metric, default)} over the setting as shipped{doubt}.")
+        setting = f"{whose} setting" if study.axes.compared else "The setting"
+        found.append(f"{setting} lies at the edge of what was tried.")
+    tuned = leader.against_default
+    if tuned is not None and tuned.seeds:
+        sure = min(tuned.p_values) * 2 <= statistics.SIGNIFICANT
+        doubt = "" if sure else "; that may be chance"
+        found.append(f"Tuned against as shipped, {name}: {_votes(tuned)}, {_size(study, tuned)}{doubt}.")
     return found

@@ -1,0 +1,203 @@
+"""Two competitors seed by seed: votes, the sign test, and what may be claimed. One estimand, one test, one
+interval.
+
+The estimand is π, the probability that one of them is better at a seed that tells them apart. Each seed that
+both have has one vote. A claim is a directed statement, "a is ahead of b", and all of a report's statements
+are tested together (Holm), so that at most one report in twenty claims anything that is not so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffn_bench.compare import statistics
+from ffn_bench.compare.results import Result, Seed
+from ffn_bench.compare.statistics import Array, Interval
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """What one side of a pair brings: the metric of every seed on every workload, infinitely bad if it
+    failed."""
+
+    name: str
+    scores: Mapping[str, Mapping[Seed, float]]
+    chance: Mapping[str, float]
+    """What a failed run counts as in a mean, by workload."""
+    choices: int
+    """Ways in which the reported seeds could have chosen its settings; 1 where other seeds chose."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two competitors over the seeds that both have, the better ranked first. Positive: the first is
+    better."""
+
+    first: str
+    second: str
+    seeds: int
+    runs: int
+    """Of each: seeds times workloads."""
+    won: int
+    lost: int
+    share: Interval
+    """Of the seeds that decide, those that the first won; exact, of this pair alone."""
+    difference: Interval
+    """Median over the seeds that decide (over several workloads of each seed's mean), and its interval."""
+    span: tuple[float, float]
+    """The smallest and the largest of them."""
+    failed: tuple[int, int]
+    means: tuple[float, float]
+    """Of each, over these runs, a failed one at chance."""
+    choices: float
+    """By how much p-values are multiplied, since the reported seeds chose among so many settings."""
+    adjusted: tuple[float, float] = (math.nan, math.nan)
+    """p-values of "the first is ahead" and "the second is ahead", after correction for all statements; NaN
+    where the report does not make the statement."""
+
+    @property
+    def decided(self) -> int:
+        """Seeds that tell the two apart."""
+        return self.won + self.lost
+
+    @property
+    def tied(self) -> int:
+        """Seeds that do not."""
+        return self.seeds - self.decided
+
+    @property
+    def p_values(self) -> tuple[float, float]:
+        """Of both statements, before correction for their number."""
+        both = statistics.sign_test(self.won, self.lost), statistics.sign_test(self.lost, self.won)
+        return min(1.0, self.choices * both[0]), min(1.0, self.choices * both[1])
+
+    @property
+    def ahead(self) -> str | None:
+        """Who is shown to be ahead, if anyone."""
+        for name, p in zip((self.first, self.second), self.adjusted, strict=True):
+            if p <= statistics.SIGNIFICANT:
+                return name
+        return None
+
+    def seen_from(self, name: str) -> Pair:
+        """The same pair with this one of the two first."""
+        if name == self.first:
+            return self
+
+        def turned(found: Interval, around: float) -> Interval:
+            return Interval(around - found.estimate, around - found.high, around - found.low)
+
+        return dataclasses.replace(
+            self,
+            first=self.second,
+            second=self.first,
+            won=self.lost,
+            lost=self.won,
+            share=turned(self.share, 1.0),
+            difference=turned(self.difference, 0.0),
+            span=(-self.span[1], -self.span[0]),
+            failed=self.failed[::-1],
+            means=self.means[::-1],
+            adjusted=self.adjusted[::-1],
+        )
+
+
+def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pair:
+    """The pair over the seeds that both have on every workload; where no two workloads share a seed, over all
+    seeds, each of which then votes for its own."""
+    sign = 1 if statistics.higher_is_better(metric) else -1
+    both = {w: a.scores[w].keys() & b.scores[w].keys() for w in workloads}
+    common = set.intersection(*map(set, both.values()))
+    every = set.union(*map(set, both.values()))
+    if not common and all(both.values()) and len(every) == sum(map(len, both.values())):
+        common = every
+    seeds = sorted(common, key=repr)
+
+    def table(side: Entrant) -> Array:
+        shape = len(workloads), len(seeds)
+        rows = [side.scores[w][s] if s in both[w] else math.nan for w in workloads for s in seeds]
+        return np.asarray(rows, dtype=float).reshape(shape)
+
+    scores = table(a), table(b)
+    vote = statistics.votes(*(sign * statistics.rounded(x, metric) for x in scores))
+    apart = _over_workloads(sign * statistics.minus(*scores))[vote != 0]
+    won, lost = int((vote > 0).sum()), int((vote < 0).sum())
+    choices = float(a.choices * b.choices)
+    return Pair(
+        a.name,
+        b.name,
+        len(seeds),
+        int((~np.isnan(scores[0])).sum()),
+        won,
+        lost,
+        statistics.share(won, won + lost, choices),
+        statistics.median(apart, choices),
+        (float(apart.min()), float(apart.max())) if len(apart) else (math.nan, math.nan),
+        (int(np.isinf(scores[0]).sum()), int(np.isinf(scores[1]).sum())),
+        (_mean(scores[0], a, workloads), _mean(scores[1], b, workloads)),
+        choices,
+    )
+
+
+def _over_workloads(differences: Array) -> Array:
+    """Each seed's mean difference, of `[workloads, n]`. Where one side failed on more workloads than the
+    other, it is infinite; where on as many, the mean is that of the workloads on which both finished."""
+    lost = np.nansum(np.where(np.isinf(differences), np.sign(differences), 0.0), axis=0)
+    finite = np.where(np.isfinite(differences), differences, np.nan)
+    count = (~np.isnan(finite)).sum(0)
+    mean = np.nansum(finite, axis=0) / np.maximum(count, 1)
+    return np.asarray(np.where(lost == 0, mean, np.copysign(np.inf, lost)))
+
+
+def _mean(scores: Array, side: Entrant, workloads: Sequence[str]) -> float:
+    """Mean over seeds, then over workloads, with failed runs at chance."""
+    if not scores.size:
+        return math.nan
+    at_chance = np.asarray([[side.chance[w]] for w in workloads])
+    return float(np.nanmean(np.nanmean(np.where(np.isinf(scores), at_chance, scores), axis=1)))
+
+
+def corrected(pairs: Sequence[Pair], candidate: str | None = None) -> list[Pair]:
+    """The pairs with their p-values corrected for the number of statements: both directions of each, or,
+    where a candidate was named beforehand, that it is ahead of each other one."""
+    stated = [(k, side) for k, pair in enumerate(pairs) for side in (0, 1)
+              if candidate is None or candidate == (pair.first, pair.second)[side]]  # fmt: skip
+    adjusted = [[math.nan, math.nan] for _ in pairs]
+    for (k, side), p in zip(stated, statistics.holm([pairs[k].p_values[s] for k, s in stated]), strict=True):
+        adjusted[k][side] = p
+    return [dataclasses.replace(p, adjusted=(x, y)) for p, (x, y) in zip(pairs, adjusted, strict=True)]
+
+
+def statements(k: int, candidate: str | None) -> int:
+    """How many statements a report on k competitors makes."""
+    return k - 1 if candidate else k * (k - 1)
+
+
+def shares_won(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, float]:
+    """The mean share of seeds that each wins against each other, a tie being half a win; NaN without any."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for pair in pairs:
+        if pair.seeds:
+            won = (pair.won + pair.tied / 2) / pair.seeds
+            found[pair.first].append(won)
+            found[pair.second].append(1 - won)
+    return {name: float(np.mean(of)) if of else math.nan for name, of in found.items()}
+
+
+def all_pairs(
+    entrants: Sequence[Entrant], workloads: Sequence[str], metric: str, candidate: str | None
+) -> list[Pair]:
+    """Every two, as yet in the order of the entrants, with corrected p-values."""
+    found = [pair_of(a, b, workloads, metric) for a, b in itertools.combinations(entrants, 2)]
+    return corrected(found, candidate)
+
+
+def scores_of(results: Mapping[Seed, Result], without: set[Seed]) -> dict[Seed, float]:
+    """The metric of every seed that measured it, but for seeds that repeat another."""
+    return {s: r.best for s, r in results.items() if s not in without and not math.isnan(r.best)}
