@@ -277,6 +277,19 @@ def test_a_persons_log_is_moved_and_not_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "train-2.log").read_text() == "a person's note\n"
 
 
+@pytest.mark.parametrize("damage", ["a link to a file", "a link to nothing", "a folder", "a pipe"])
+def test_a_lock_that_is_no_file_is_refused_and_nobody_holds_it(tmp_path: Path, damage: str) -> None:
+    make_outside(tmp_path / "outside")
+    folder = Folder(tmp_path / "report")
+    folder.path.mkdir()
+    DAMAGES[damage](folder.path / ".lock", tmp_path / "outside")
+    before = bytes_below(tmp_path / "outside")
+    assert runs.holder(folder) is None
+    with pytest.raises(UserError, match=r"\.lock"):
+        runs.Lock(folder)
+    assert bytes_below(tmp_path / "outside") == before
+
+
 def test_the_text_of_a_persons_lock_stays(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("a person's note\n")
     lock = runs.Lock(Folder(tmp_path))
