@@ -495,6 +495,8 @@ def test_a_byte_order_mark_hides_no_head(prepared: Command) -> None:
         (["+hydra.job.env_set.PYTHONPATH=mine"], "PYTHONPATH"),
         (["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1"], "hydra/launcher"),
         (["-m", "optimizer=torch", "+optimizer.options.a={_target_:x},{b:1}"], "_target_"),
+        (["-m", "hydra.sweeper._target_=os.makedirs", "seed=0,1"], "is no installed sweeper"),
+        (["+hydra.sweeper.sampler._target_=os.mkdir"], "is none of Optuna's"),
         (["--cfg", "hydra", "++hydra.help.app_name=${evil:}"], "evil"),
         (["--info", "config", "lr=${evil:}"], "evil"),
     ],
@@ -621,10 +623,23 @@ def test_no_cast_and_no_argument_changes_a_number(prepared: Command, argument: s
     [
         "chunk_file: c.json\n",
         "hydra: {help: {template: evil}}\n",
+        "hydra: {hydra_help: {template: evil}}\n",
+        "hydra: {launcher: {comment: '${oc.env:CARRIER}'}}\n",
+        "hydra: {sweeper: {storage: 'sqlite:///x'}}\n",
+        "hydra: {overrides: {task: []}}\n",
+        "hydra: {runtime: {cwd: /}}\n",
         "a: &a {epochs: 3}\n<<: [*a, {epochs: 4}]\n",
     ],
 )
 def test_what_a_file_may_not_say(prepared: Command, text: str) -> None:
     write("experiment/x.yaml", HEAD + text)
-    result = prepared("--config-dir", "mine", "+experiment=x", "--help" if "help" in text else "epochs=1")
-    assert result.code == 2 and result.err.count("\n") == 1, result.err
+    for arguments in (["--help" if "help" in text else "epochs=1"], ["-m", "seed=0,1"]):
+        before = contents(Path())
+        assert_refused(prepared("--config-dir=mine", "+experiment=x", *arguments), before, "x.yaml")
+
+
+@pytest.mark.parametrize("head", ["# @package", "# @package a b"])
+def test_a_head_that_cannot_be_read(prepared: Command, head: str) -> None:
+    write("experiment/x.yaml", f"{head}\nlr: 0.5\n")
+    before = contents(Path())
+    assert_refused(prepared("--config-dir=mine", "+experiment=x"), before, "its head cannot be read")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -167,8 +168,10 @@ def test_a_manifest_that_is_none_owns_nothing(tmp_path: Path, first: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside/thesis.txt", "/etc/hostname", "figures/../../outside/thesis.txt", "", ".", "a\0b"]
-)
+    "name",
+    ["../outside/thesis.txt", "/etc/hostname", "figures/../../outside/thesis.txt", "", ".", "a\0b", "a" * 300,
+     "\ud800"],
+)  # fmt: skip
 def test_names_of_a_manifest_stay_below(tmp_path: Path, name: str) -> None:
     """A manifest from elsewhere names a person's file, its content, and wants it deleted."""
     make_outside(tmp_path / "outside")
@@ -198,6 +201,100 @@ def test_a_manifest_cannot_call_a_persons_file_temporary(tmp_path: Path, name: s
     folder.remove_temporary_files()
     for mine in ("thesis.txt", "sub/thesis.txt", ".x.tmp"):
         assert (tmp_path / mine).read_text() == "years"
+
+
+def test_a_temporary_file_is_beside_the_one_it_becomes(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.put("report.html", b"x")
+    mine = tmp_path / "sub" / f".report.html.{'0' * 16}.tmp"
+    mine.parent.mkdir()
+    mine.write_text("years")
+    with (tmp_path / MANIFEST).open("a") as manifest:
+        line = {"file": "report.html", "temporary": mine.relative_to(tmp_path).as_posix()}
+        manifest.write(json.dumps(line) + "\n")
+    folder.remove_temporary_files()
+    assert mine.read_text() == "years"
+
+
+def test_temporary_files_are_new_and_cannot_be_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    for _ in range(2):
+        folder.put("report.html", b"x")
+    lines = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()[1:]]
+    assert len({line["temporary"] for line in lines}) == len(lines) == 2
+
+    monkeypatch.setattr(secrets, "token_hex", lambda n: "0" * 2 * n)  # as if it had been guessed
+    mine = tmp_path / f".report.html.{'0' * 16}.tmp"
+    mine.write_text("years")
+    with pytest.raises(FileExistsError):
+        folder.put("report.html", b"y")
+    assert mine.read_text() == "years"
+
+
+def test_a_file_of_the_same_size_is_not_ours(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.put("report.html", b"ours")
+    (tmp_path / "report.html").write_text("mine")
+    assert folder.put("report.html", b"more") == "report-2.html"
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../x", "sub/../../x", "..", "/x"])
+def test_no_name_leaves_a_folder(tmp_path: Path, name: str) -> None:
+    folder = Folder(tmp_path / "report")
+    folder.put("report.html", b"x")
+    with pytest.raises(UserError, match="leaves"):
+        Folder.below(folder.root, name)
+    if not name.startswith("/"):
+        with pytest.raises(UserError, match="leaves"):
+            folder.put(f"{name}/y", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_no_more_of_a_file_is_read_than_it_may_have(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    assert Folder(tmp_path).read("x", 5) == b"12345"
+    with pytest.raises(UserError, match="too large"):
+        Folder(tmp_path).read("x", 4)
+
+
+@pytest.mark.parametrize("content", ["", "a person's note\n"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_log_that_is_begun_is_not_there_yet(tmp_path: Path, content: str, strict: bool) -> None:
+    (tmp_path / "train.log").write_text(content)
+    log = Appended(Folder(tmp_path), "train.log", strict)
+    log.write(b"ours\n")
+    with pytest.raises(UserError, match="is there already"):
+        log.flush()
+    assert (tmp_path / "train.log").read_text() == content
+
+
+def test_a_persons_log_is_moved_and_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text("a person's note\n")
+    assert Folder(tmp_path).retire_log("train.log") == "train-2.log"
+    assert (tmp_path / "train-2.log").read_text() == "a person's note\n"
+
+
+@pytest.mark.parametrize("damage", ["a link to a file", "a link to nothing", "a folder", "a pipe"])
+def test_a_lock_that_is_no_file_is_refused_and_nobody_holds_it(tmp_path: Path, damage: str) -> None:
+    make_outside(tmp_path / "outside")
+    folder = Folder(tmp_path / "report")
+    folder.path.mkdir()
+    DAMAGES[damage](folder.path / ".lock", tmp_path / "outside")
+    before = bytes_below(tmp_path / "outside")
+    assert runs.holder(folder) is None
+    with pytest.raises(UserError, match=r"\.lock"):
+        runs.Lock(folder)
+    assert bytes_below(tmp_path / "outside") == before
+
+
+def test_the_text_of_a_persons_lock_stays(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("a person's note\n")
+    lock = runs.Lock(Folder(tmp_path))
+    lock.release()
+    assert (tmp_path / ".lock").read_text() == "a person's note\n"
 
 
 def test_a_persons_file_that_is_called_as_the_manifest(ffn: Command, tmp_path: Path) -> None:

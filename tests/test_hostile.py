@@ -325,6 +325,14 @@ def test_a_checkpoint_of_another_state_is_refused(stock: Path, command: str, cha
     check(stock, "killed", command, harm, {1 if command == "sweep" else 4})
 
 
+@pytest.mark.parametrize("change", ["another epoch", "time is not a number", "no network"])
+def test_no_landscape_of_another_state(stock: Path, change: str) -> None:
+    def harm(folder: Path, outside: Path) -> None:
+        rewrite_checkpoints(folder, STATES[change])
+
+    check(stock, "finished", "landscape", harm, {4})
+
+
 @pytest.mark.parametrize("kind", ["a file", "a link", "a link to nothing", "a pipe"])
 @pytest.mark.parametrize("command", ["sweep", "sweep status", "compare"])
 def test_something_else_in_the_place_of_a_runs_folder(stock: Path, command: str, kind: str) -> None:

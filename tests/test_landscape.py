@@ -22,6 +22,7 @@ from conftest import MNIST, Command, Result, call, files_below, needs_mnist
 from ffn_bench.backprop import loss_of, penalty
 from ffn_bench.curvature import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
 from ffn_bench.data import Split
+from ffn_bench.errors import UserError
 from ffn_bench.landscape import command, surface, trained, verdict
 from ffn_bench.landscape.trained import flat, layered
 from ffn_bench.metrics import evaluate
@@ -463,3 +464,28 @@ def test_a_large_network_has_smaller_defaults(
         assert found["plane"].shape == (25, 25)
         assert math.isfinite(found["plane"].max())
     assert "the first 10,000 of" in (stored.parent / "landscape.html").read_text()
+
+
+def test_a_trajectory_is_taken_as_far_as_the_checkpoint_knows_it(folders: Path, tmp_path: Path) -> None:
+    """What came after it, of a run that was killed, is not part of it; damage is seen without a hash, too."""
+    shutil.copytree(folders / "a", tmp_path / "a")
+    whole = trained.load(tmp_path / "a")
+    found = trained.trajectory(whole)
+    assert found is not None and whole.trajectory is not None
+    file = tmp_path / "a" / "trajectory.bin"
+    content = file.read_bytes()
+    record = len(content) // len(found[0])
+    file.write_bytes(content + content[:record] + b"torn")
+    again = trained.trajectory(whole)
+    assert again is not None and all(map(torch.equal, again, found))
+
+    old = replace(whole, trajectory=(len(content), None))
+    for damaged, message in (
+        (content[:8] + b"\xff" * 8 + content[16:], "not finite"),
+        (content[record:] + content[:record], "no trajectory"),
+        (content[:record] * (len(content) // record), "no trajectory"),
+        (content[record:] + content[record:], "no trajectory"),
+    ):
+        file.write_bytes(damaged[: len(content)].ljust(len(content), b"\0"))
+        with pytest.raises(UserError, match=message):
+            trained.trajectory(old)

@@ -312,3 +312,55 @@ def test_a_run_in_the_working_folder_does_not_stand_in_the_way(ffn: Command, tmp
     result = ffn("epochs=1", "data=moons")
     assert result.code == 0, result.err
     assert len(list(tmp_path.glob("outputs/*/*/summary.json"))) == 1
+
+
+SUMMARIES: dict[str, dict[str, Any]] = {
+    "status": {"status": "well"}, "reason": {"reason": 5}, "epochs": {"epochs": -1}, "steps": {"steps": "9"},
+    "steps that are true": {"steps": True}, "seconds": {"train_seconds": None},
+    "seconds without end": {"train_seconds": math.inf}, "final": {"final": []},
+    "a final value": {"final": {"accuracy/val": "x"}}, "too accurate": {"final": {"accuracy/val": 2.0}},
+    "a loss below 0": {"best": {"epoch": 1, "loss/val": -1.0}}, "best": {"best": []},
+    "no epoch of the best": {"best": {"accuracy/val": 0.5}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_a_summary_that_is_none_is_damaged(tmp_path: Path, name: str) -> None:
+    sound = {"status": "finished", "final": {"accuracy/val": 0.5}, "best": {"epoch": 1, "accuracy/val": 0.5}}
+    for changed, status in (({}, "finished"), (SUMMARIES[name], runs.DAMAGED)):
+        (tmp_path / "summary.json").write_text(json.dumps({**sound, **changed}))
+        assert (runs.read_summary(Folder(tmp_path)) or {})["status"] == status
+
+
+def test_a_summary_without_a_run_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
+    status, summary = runs.standing_of(Folder(tmp_path))
+    assert status == runs.DAMAGED and "no run.json" in (summary or {})["reason"]
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch"), [(-5, 0), (True, 1), (3.0, 1), (44, 11), (10**12, 10**12 // 4), ("4", 1), (4, 2)]
+)
+def test_a_step_is_one_of_its_run(step: Any, epoch: int) -> None:
+    """Of 40 steps, 4 an epoch; most of these have the epoch that goes with the step."""
+    for good in ((0, 0), (4, 1), (5, 2), (40, 10)):
+        checkpoints.check_place(dict(zip(checkpoints.PLACE, (*good, 0.5), strict=True)), 40, 4)
+    with pytest.raises(ValueError, match=r"its (step|epoch) is"):
+        checkpoints.check_place(dict(zip(checkpoints.PLACE, (step, epoch, 0.5), strict=True)), 40, 4)
+
+
+def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
+    checkpoints.save(Folder(tmp_path), {"step": 4})
+    (file,) = (tmp_path / "checkpoint").iterdir()
+    renamed = file.rename(file.with_name(file.name.replace("4", "5", 1)))
+    with pytest.raises(UserError, match="no checkpoint of ours"):
+        checkpoints.load(Folder(tmp_path), f"checkpoint/{renamed.name}")
+
+
+@pytest.mark.parametrize("value", ["a", 1, 1.0, True, None])
+def test_plain_values_of_a_state_are_the_expected_ones(value: Any) -> None:
+    checkpoints.check({"key": value}, {"key": value})
+    for other in ("b", 2, 2.0, False, 1, 1.0, True, None):
+        if type(other) is not type(value) or other != value:
+            with pytest.raises(ValueError, match="key is"):
+                checkpoints.check({"key": other}, {"key": value})

@@ -279,6 +279,42 @@ def test_a_signal_at_any_time(tmp_path: Path, what: str, record_property: Callab
     assert max(took) < 2, what
 
 
+TIDYING = """
+import os, signal, time
+from ffn_bench import process
+
+class Fails:
+    def __del__(self):
+        raise ValueError("of a destructor")
+
+@process.tidies
+def writes():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+    finally:
+        Fails()
+        print("tidied", flush=True)
+
+process._state.begun = True
+process.listen()
+try:
+    writes()
+finally:
+    time.sleep(20)
+"""
+
+
+def test_what_tidies_up_is_let_do_so_and_nothing_else() -> None:
+    """Quietly, and whatever hangs after that does not keep the process."""
+    begun = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-c", TIDYING], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (143, "tidied\n", "")
+    assert time.monotonic() - begun < 10
+
+
 def test_many_runs_are_put_away_in_time(tmp_path: Path) -> None:
     """A checkpoint for each of 400 runs takes longer than a signal may wait."""
     process = start("train", "-m", "seed=range(400)", "epochs=2000", "name=x", cwd=tmp_path)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hydra import initialize_config_dir
@@ -24,10 +24,19 @@ from omegaconf import OmegaConf
 
 from cases import write_csv
 from conftest import Command, files_below
-from ffn_bench import config
+from ffn_bench import config, sweep, train
+from ffn_bench.batched import Tile
 from ffn_bench.cli import config_folder
+from ffn_bench.errors import UserError
+from ffn_bench.files import Folder
 from ffn_bench.leaderboard import leaderboard
+from ffn_bench.metrics import Measurement
 from ffn_bench.plan import Planner
+from ffn_bench.record import Record
+from ffn_bench.runs import read_summary
+from ffn_bench.schema import TrainConfig
+from ffn_bench.stop import Stop
+from hostile import STATES, bytes_below, rewrite_checkpoints
 from test_runs import lines_of, scalars_of, start
 
 
@@ -299,3 +308,138 @@ def test_a_sweep_is_of_one_budget(ffn: Command, tmp_path: Path) -> None:
     (stray / "run.json").write_text(json.dumps(identity))
     again = ffn("-m", "name=ext", "data=moons", "seed=3", "epochs=2", "optimizer=sgd", "lr=0.1")
     assert again.code == 0, again.err
+
+
+def of_seeds(tmp_path: Path) -> list[Path]:
+    """The folders of the sweep `s`, whether or not its runs have ended."""
+    return sorted((tmp_path / "outputs" / "sweeps" / "s").glob("*seed=*/"))
+
+
+class Faulty(Record):
+    """A record that raises in one of its methods where the seed is 1."""
+
+    fails_in = ""
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, folder: Folder, run: TrainConfig, *rest: Any) -> None:
+        self.made.append(folder.name)
+        self.bad = run.seed == 1
+        super().__init__(folder, run, *rest)
+        self._raise("__init__")
+
+    def _raise(self, where: str) -> None:
+        if self.bad and where == self.fails_in:
+            raise RuntimeError("of one run alone")
+
+    def write(self, measurement: Measurement) -> None:
+        self._raise("write")
+        super().write(measurement)
+        if self.fails_in == "interrupt":
+            stop: Stop = self.training.tile.stop  # type: ignore[attr-defined]
+            stop.asked, stop.number = True, signal.SIGTERM
+
+    def interrupt(self) -> dict[str, Any]:
+        self._raise("interrupt")
+        return super().interrupt()
+
+
+def statuses(tmp_path: Path) -> dict[int, str | None]:
+    """How the runs of the sweep `s` ended, by their seeds; None where nothing was written of it."""
+    found = {}
+    for folder in of_seeds(tmp_path):
+        seed = json.loads((folder / "run.json").read_text())["config"]["seed"]
+        found[seed] = (read_summary(Folder(folder)) or {}).get("status")
+    return found
+
+
+@pytest.mark.parametrize("where", ["__init__", "write", "interrupt"])
+def test_what_one_record_raises_costs_no_neighbour_a_restart(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(sweep, "Record", Faulty)
+    monkeypatch.setattr(Faulty, "fails_in", where)
+    monkeypatch.setattr(Faulty, "made", [])
+    result = ffn("-m", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
+    others = "interrupted" if where == "interrupt" else "finished"
+    assert statuses(tmp_path) == {0: others, 1: None if where == "__init__" else "failed", 2: others}
+    assert result.code == (1 if others == "finished" else 143), result.err
+    assert len(Faulty.made) == len({*Faulty.made}) == 3
+
+
+@pytest.mark.parametrize("when", [1, 2])
+def test_data_that_cannot_be_prepared_any_more_ends_the_runs_on_it(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    """It could when the sweep was planned; later, it cannot when steps are counted, or when it trains."""
+    prepare, calls = train.prepare, [0]
+
+    def prepared(run: TrainConfig) -> train.Prepared:
+        if sys._getframe(1).f_globals["__name__"] == sweep.__name__ and "noise=0.1" in repr(run.data):
+            calls[0] += 1
+            if calls[0] >= when:
+                raise UserError("data", "is gone", "bring it back", 3)
+        return prepare(run)
+
+    monkeypatch.setattr(train, "prepare", prepared)
+    result = ffn("-m", "data=moons", "data.noise=0.1,0.2", "seed=0,1", "epochs=2", "name=s")
+    assert result.code == 1, result.err
+    assert "data: is gone" in result.out and "2 failed" in result.out
+    finished = [f for f in of_seeds(tmp_path) if (f / "summary.json").exists()]
+    assert len(finished) == 2 and all("noise=0.2" in f.name for f in finished)
+
+
+def test_a_run_that_raises_by_itself_ends_itself_only(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_run = train.train_run
+
+    def trained(run: TrainConfig, *rest: Any) -> Any:
+        if run.seed == 1:
+            raise RuntimeError("of one run alone")
+        return train_run(run, *rest)
+
+    monkeypatch.setattr(train, "train_run", trained)
+    result = ffn("-m", "hydra/launcher=sequential", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
+    assert result.code == 1
+    assert "RuntimeError: of one run alone" in result.err
+    ended = {f.name: (f / "summary.json").exists() for f in of_seeds(tmp_path)}
+    assert sum(ended.values()) == 2 and "1 failed" in result.out
+
+
+def test_a_run_of_another_state_leaves_its_neighbours_together(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["-m", "data=moons", "seed=0,1,2,3", "epochs=2", "name=s"]
+    assert ffn(*arguments).code == 0
+    for folder in of_seeds(tmp_path):
+        (folder / "summary.json").unlink()
+        if "seed=1" in folder.name:
+            rewrite_checkpoints(folder, STATES["no network"])
+    sizes: list[int] = []
+
+    class Counted(Tile):
+        def __init__(self, tiled: Any, *rest: Any) -> None:
+            sizes.append(len(tiled))
+            super().__init__(tiled, *rest)
+
+    monkeypatch.setattr(sweep, "Tile", Counted)
+    assert ffn(*arguments).code == 1
+    assert sizes == [4, 3]
+
+
+@pytest.mark.parametrize("how", ["another run", "no run.json"])
+def test_a_folder_of_another_run_is_not_gone_on_in(ffn: Command, tmp_path: Path, how: str) -> None:
+    arguments = ["-m", "data=moons", "seed=0,1,2", "epochs=2", "name=s"]
+    assert ffn(*arguments).code == 0
+    for folder in of_seeds(tmp_path):
+        (folder / "summary.json").unlink()
+        if "seed=1" in folder.name:
+            identity = json.loads((folder / "run.json").read_text())
+            identity["config"]["lr"] = 0.5
+            (folder / "run.json").write_text(json.dumps(identity))
+            if how == "no run.json":
+                (folder / "run.json").unlink()
+            bad, before = folder, bytes_below(folder)
+    assert ffn(*arguments).code == 1
+    assert bytes_below(bad) == before
+    assert sum((f / "summary.json").exists() for f in of_seeds(tmp_path)) == 2
