@@ -281,6 +281,8 @@ class Case:
         path = names[self.file]() if self.file in names else folder / self.file
         if self.damage == "a hard link" and not path.exists():
             return  # runs of a sweep have no lock of their own
+        if path.is_fifo() and self.damage != "deleted":
+            return  # an earlier damage put it there, and opening it would wait for ever
         DAMAGES[self.damage](path, outside)
 
     def demanded(self) -> set[int]:
