@@ -235,12 +235,15 @@ def _standing(study: Study, leader: Competitor, other: Competitor) -> str:
 
 
 def _votes(pair: Pair) -> str:
-    """`6 won, 3 lost, 1 tied (share of the decided 30–93 %)`."""
+    """`6 won, 3 lost (share of the decided 30–93 %)`, and p where the pair alone would be a finding."""
     if not pair.seeds:
         return "no seed in common"
     tied = f", {pair.tied} tied" if pair.tied else ""
-    ends = f" (share of the decided {_per_cent(pair.share)})" if pair.decided else ""
-    return f"{pair.won} won, {pair.lost} lost{tied}{ends}"
+    ends = f" (share of the decided {_per_cent(pair.share)}" if pair.decided else ""
+    p = min(pair.adjusted)
+    alone = pair.share.low > 0.5 or pair.share.high < 0.5
+    doubt = f" by itself; p {_equals(p)} over all statements" if alone and p > statistics.SIGNIFICANT else ""
+    return f"{pair.won} won, {pair.lost} lost{tied}{ends}{doubt}{')' if pair.decided else ''}"
 
 
 def _per_cent(found: Interval) -> str:
