@@ -473,7 +473,11 @@ def show_leaderboard(
     `seconds` as (mean, standard deviation or NaN).
     """
     table = Table(
-        title="leaderboard", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0)
+        title="leaderboard by validation accuracy",
+        title_justify="left",
+        box=None,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
     )
     table.add_column("", justify="right")
     for key in keys:
