@@ -196,11 +196,11 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
         _, err = job.communicate(timeout=60)
     assert job.returncode == 1
     assert "OutOfTime: no more time" in err
-    standings = {runs.status_of(Folder(tmp_path / str(run.seed))) for run in found}
+    standings = {runs.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found}
     assert standings & {"begun", "interrupted"}
     assert "failed" not in standings
     subprocess.run(command, env=environment, check=True, timeout=120)
-    assert {runs.status_of(Folder(tmp_path / str(run.seed))) for run in found} == {"finished"}
+    assert {runs.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found} == {"finished"}
 
 
 def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
@@ -286,7 +286,7 @@ def test_a_retry_that_was_lost_goes_on(ffn: Command, tmp_path: Path) -> None:
     chunks = [json.loads(file.read_text()) for file in (tmp_path / "outputs/sweeps/s/.chunks").glob("*.json")]
     (retried,) = [chunk for chunk in chunks if len(chunk["runs"]) == 1]
     assert retried["runs"][0]["config"]["retry"] is None
-    assert runs.status_of(Folder(folder)) == "finished"
+    assert (runs.read_summary(Folder(folder)) or {})["status"] == "finished"
 
 
 def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
     chunk = str(tmp_path / "chunk.json").replace("'", "\\'")
     command = [str(FFN_TRAIN), "-m", f"chunk_file='{chunk}'", "hydra/launcher=basic"]
     subprocess.run([*command, "hydra.sweep.subdir=x"], cwd=elsewhere, check=True, timeout=60)
-    assert runs.status_of(Folder(tmp_path / "run")) == "finished"
+    assert runs.standing_of(Folder(tmp_path / "run"), run)[0] == "finished"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from cases import write_csv
 from conftest import Command, files_below
-from ffn_bench import config, sweep, train
+from ffn_bench import config, runs, sweep, train
 from ffn_bench.batched import Tile
 from ffn_bench.cli import config_folder
 from ffn_bench.errors import UserError
@@ -60,7 +60,7 @@ def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, lau
             sorted(re.sub(r"(?<=tfevents).*|-\w{64}", "", str(p.relative_to(f))) for p in files_below(f))
             for f in (single, folder)
         ]
-        assert [n for n in names[0] if n != ".lock"] == names[1]  # the sweep holds one for all
+        assert names[0] == names[1]
         for mine, other in zip(lines_of(folder), lines_of(single), strict=True):
             assert mine.keys() == other.keys()
             assert {
@@ -107,6 +107,134 @@ def test_folder_names_are_short_safe_and_stable(ffn: Command, tmp_path: Path) ->
     names = [f.name for f in folders(tmp_path, "s")]
     assert len(names) == 2
     assert all(len(n.encode()) < 120 and "/" not in n for n in names)
+
+
+def swap(a: Path, b: Path) -> None:
+    """Let two folders change their names."""
+    aside = a.with_name("aside")
+    a.rename(aside)
+    b.rename(a)
+    aside.rename(b)
+
+
+@pytest.mark.parametrize("launcher", ["batched", "sequential", "joblib"])
+@pytest.mark.parametrize("retry", [None, "failed"])
+def test_a_run_in_anothers_folder_is_no_result(
+    ffn: Command, tmp_path: Path, launcher: str, retry: str | None
+) -> None:
+    """Each of two that were swapped fails with what differs; the others keep theirs, in a status as well."""
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    command = ("-m", "name=s", "data=moons", "epochs=1", "lr=0.01,0.1", "seed=0,1")
+    assert ffn(*command).code == 0
+    pair = [next((tmp_path / "outputs/sweeps/s").glob(f"*lr={lr},*seed=1*")) for lr in ("0.01", "0.1")]
+    swap(*pair)
+    before = {p: p.read_bytes() for folder in pair for p in files_below(folder) if p.name != ".lock"}
+    result = ffn(*command, f"hydra/launcher={launcher}", *([f"retry={retry}"] if retry else []))
+    assert result.code == 1, result.err
+    assert "holds another run: lr was 0.1, now 0.01" in result.out
+    assert "holds another run: lr was 0.01, now 0.1" in result.out
+    assert result.out.count("1 failed") == 2
+    shown = ffn(*command, "status=true")
+    assert (shown.code, "2 finished, 2 damaged" in shown.out) == (0, True)
+    assert {p: p.read_bytes() for folder in pair for p in files_below(folder) if p.name != ".lock"} == before
+
+
+@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("lock", ["held", "folder", "link"])
+def test_a_run_whose_folder_cannot_be_had_fails_alone(
+    ffn: Command, tmp_path: Path, launcher: str, lock: str
+) -> None:
+    """Nothing in its folder is touched; its neighbours train."""
+    command = ("-m", f"hydra/launcher={launcher}", "name=s", "data=moons", "epochs=1", "seed=0,1,2")
+    assert ffn(*command).code == 0
+    sweep = tmp_path / "outputs/sweeps/s"
+    for summary in sweep.glob("*/summary.json"):
+        summary.unlink()
+    folder = next(sweep.glob("*seed=1*"))
+    held = put_lock(folder, lock)
+    before = {p: p.read_bytes() for p in files_below(folder)}
+    result = ffn(*command)
+    assert result.code == 1, result.err
+    assert "run seed=1 failed" in result.err
+    assert "Traceback" not in result.err
+    assert LOCKS[lock] in result.out
+    assert {p: p.read_bytes() for p in files_below(folder)} == before
+    assert len(list(sweep.glob("*/summary.json"))) == 2
+    if held:
+        held.release()
+        assert ffn(*command).code == 0
+
+
+LOCKS = {"held": "is in use by process", "folder": "is not a file", "link": "is a link"}
+"""What may be in a lock's place, and what is said then."""
+
+
+def put_lock(folder: Path, kind: str) -> runs.Lock | None:
+    if kind == "held":
+        return runs.Lock(Folder(folder))
+    (folder / ".lock").unlink()
+    if kind == "folder":
+        (folder / ".lock").mkdir()
+    else:
+        (folder / ".lock").symlink_to(folder.parent / "elsewhere")
+    return None
+
+
+@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+def test_a_run_in_training_is_in_use(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    """From its first to its last file its own folder is held, against a run that begins there by itself."""
+    held = []
+
+    def replace(folder: Folder, name: str, content: bytes) -> str | None:
+        if name in ("run.json", "summary.json"):
+            held.append((folder.name, runs.holder(folder)))
+        return original(folder, name, content)
+
+    original = Folder.replace
+    monkeypatch.setattr(Folder, "replace", replace)
+    command = ("-m", f"hydra/launcher={launcher}", "name=s", "data=moons", "epochs=1", "seed=0,1")
+    assert ffn(*command).code == 0
+    assert len(held) == 4
+    assert all(by is not None and by.startswith(f"process {os.getpid()}") for _, by in held)
+    assert all(runs.holder(Folder(folder)) is None for folder in folders(tmp_path, "s"))
+
+
+def test_what_another_process_trained_meanwhile_is_taken(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs are looked at again once their folders are held."""
+    command = ("-m", "name=s", "data=moons", "epochs=1", "seed=0,1")
+    assert ffn(*command).code == 0
+    (kept,) = (tmp_path / "outputs/sweeps/s").glob("*seed=1*/summary.json")
+    content = kept.read_bytes()
+    kept.unlink()
+    original = runs.Lock.__init__
+
+    def lock(self: runs.Lock, folder: Folder, shared: bool = False) -> None:
+        if folder.name == kept.parent.name:
+            kept.write_bytes(content)
+        original(self, folder, shared)
+
+    monkeypatch.setattr(runs.Lock, "__init__", lock)
+    before = (kept.parent / "metrics.jsonl").stat().st_mtime_ns
+    assert ffn(*command).code == 0
+    assert kept.read_bytes() == content
+    assert (kept.parent / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_more_runs_in_a_tile_than_files_may_be_open(tmp_path: Path) -> None:
+    """Tiles are as small then as their locks."""
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+    code += "sys.argv = ['ffn-train', '-m', 'name=s', 'epochs=1', 'data=moons', 'seed=range(0,120)']; "
+    code += "from ffn_bench.train import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=False, timeout=120, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(folders(tmp_path, "s")) == 120
 
 
 def test_a_diverged_run_ranks_last_and_harms_nobody(ffn: Command, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cases import OPTIMIZER_NEEDS, options, parsed
 from conftest import Command, Result
-from ffn_bench import runs
+from ffn_bench import config, runs
 from ffn_bench.cli import config_folder
 from ffn_bench.errors import UserError
 from ffn_bench.files import Folder
@@ -34,6 +34,7 @@ from ffn_bench.search_space import Axis, draws, read_space
 from ffn_bench.tuning import Combination, Rules, Trial
 from test_runs import start
 from test_survival import outcome
+from test_sweep import swap
 
 needs_optuna = pytest.mark.skipif(
     importlib.util.find_spec("optuna") is None, reason="the extra `optuna` is not installed"
@@ -132,9 +133,10 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
             folder = Folder(tmp_path / f"{rate:g}-{seed}")
             best = {"epoch": 1, "accuracy/val": accuracy, "loss/val": loss}
             summary = {"status": status, "best": None if status == "failed" else best}
-            folder.replace("run.json", runs.to_json({"format": 1, "config": {}, "data_sha256": ""}))
-            folder.replace("summary.json", runs.to_json(summary))
             run = replace(shipped, lr=rate, seed=seed, stage="tune")
+            identity = {"format": 1, "config": config.flatten(run), "data_sha256": ""}
+            folder.replace("run.json", runs.to_json(identity))
+            folder.replace("summary.json", runs.to_json(summary))
             plans.append(Planned((f"lr={rate:g}",), run, folder, None))
         trials.append(Trial((f"lr={rate:g}",), plans))
     default = [Planned((), shipped, Folder(tmp_path / "default"), None)]
@@ -240,6 +242,23 @@ def test_the_shipped_setting_where_it_is_best_is_trained_once(ffn: Command, tmp_
     assert "sgd: the best rate 0.3 lies on the edge of what was tried (0.005 to 0.3)" in result.out
     stages = Counter((c["lr"], c["stage"]) for c in configs(tmp_path, "t").values())
     assert stages == {(0.005, "tune"): 1, (0.3, "tune"): 1, (0.005, "default"): 2, (0.3, "final"): 2}
+
+
+def test_a_search_takes_no_other_runs_numbers(ffn: Command, tmp_path: Path) -> None:
+    """Two of its folders were swapped: both fail, and neither is chosen."""
+    keys = ("hydra.sweeper.trials=4", "hydra.sweeper.final_seeds=[5]", "optimizer=sgd", *SMALL)
+    command = ("+tune=random_25", *keys, "name=t")
+    assert ffn(*command).code == 0
+    of_rate = {c["lr"]: f for f, c in configs(tmp_path, "t").items() if c["stage"] == "tune"}
+    best = next(c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final")
+    other = next(rate for rate in of_rate if rate != best)
+    swap(*(sweep_folder(tmp_path, "t") / of_rate[rate] for rate in (best, other)))
+    result = ffn(*command)
+    assert result.code == 1, result.err
+    assert result.out.count("holds another run: lr was") == 2
+    assert "2 damaged" in result.out and "2 runs of the search failed" in result.out
+    chosen = {c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final"}
+    assert chosen and not chosen & {best, other}
 
 
 def test_a_longer_search_uses_a_shorter_one(ffn: Command, tmp_path: Path) -> None:

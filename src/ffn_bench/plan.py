@@ -55,6 +55,14 @@ class Planned:
     folder: Folder
     alone: str | None
 
+    def standing(self) -> tuple[str, dict[str, Any] | None]:
+        """How it stands, and its summary if it has ended: see `runs.standing_of`."""
+        return runs.standing_of(self.folder, self.run)
+
+    def summary(self) -> dict[str, Any] | None:
+        """The second of `standing`: never another run's, whatever has been moved into its folder."""
+        return self.standing()[1]
+
 
 class Pattern:
     """A composed configuration that runs share but for some plain values, which are set in it.
@@ -300,7 +308,7 @@ def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Pla
 
     def rows() -> Iterator[tuple[str, str, dict[str, Any] | None]]:
         for name, planned in zip(names, plans, strict=False):
-            status, summary = runs.standing_of(planned.folder)
+            status, summary = planned.standing()
             if status in ("begun", "interrupted") and runs.holder(planned.folder):
                 status = "running"
             yield name, status, summary

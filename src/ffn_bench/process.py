@@ -339,6 +339,18 @@ def limits() -> dict[int, tuple[int, int]]:
     return {kind: both for kind, both in found.items() if both[0] != resource.RLIM_INFINITY}
 
 
+def descriptors(wanted: int) -> int:
+    """How many files may be open at a time; the limit is raised towards `wanted` as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):  # of systems that have a lower one of their own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def check_limits() -> None:
     """Raise `UserError` (status 5) where memory is limited too much: at once, or when a library that needs
     more is imported."""

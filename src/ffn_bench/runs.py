@@ -128,8 +128,7 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
     if identity is not None:
         if (read_summary(folder) or {}).get("status") == DAMAGED:
             raise UserError(f"{folder}/summary.json", "is damaged", REPAIR, errors.RUN_FOLDER)
-        then = {key: value for key, value in identity["config"].items() if key not in config.NOT_RESULTS}
-        check_same(folder, config.result_keys(run), then)
+        check_identity(folder, identity, run)
         return
     found = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
     if found == ["summary.json"] and folder.owns("summary.json"):
@@ -148,11 +147,20 @@ def unowned(folder: Folder, name: str) -> UserError:
 # --- who may write --------------------------------------------------------------------------------------
 
 
+class InUse(UserError):
+    """Another process writes into a folder."""
+
+    def __init__(self, folder: Folder, by: str) -> None:
+        super().__init__(
+            str(folder), f"is in use by {by}", "wait for it, or use another name", errors.RUN_FOLDER
+        )
+
+
 class Lock:
     """The right to write into a folder, held by one process at a time and lost with it, however it ends.
 
-    Raises `UserError` (status 4) at once where another process has it, and where the file system has no
-    locks.
+    Raises `InUse` at once where another process has it, and `UserError` (status 4) where the file system has
+    no locks, or no file can be one.
     """
 
     def __init__(self, folder: Folder, shared: bool = False) -> None:
@@ -161,14 +169,10 @@ class Lock:
         try:
             fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as e:
-            held = isinstance(e, BlockingIOError)
-            what = (
-                f"is in use by {holder(folder) or 'another process'}"
-                if held
-                else f"cannot be locked ({e.strerror})"
-            )
-            todo = "wait for it, or use another name" if held else "use a folder on another file system"
             os.close(self._file)
+            if isinstance(e, BlockingIOError):
+                raise InUse(folder, holder(folder) or "another process") from e
+            what, todo = f"cannot be locked ({e.strerror})", "use a folder on another file system"
             raise UserError(str(folder), what, todo, errors.RUN_FOLDER) from e
         self._told = not shared and HOLDER.fullmatch(os.pread(self._file, 400, 0)) is not None
         if self._told:
@@ -203,8 +207,7 @@ def holder(folder: Folder) -> str | None:
 def check_free(folder: Folder) -> None:
     """Raise `UserError` (status 4) where another process writes now. `Lock` decides; this tells early."""
     if by := holder(folder):
-        todo = "wait for it, or use another name"
-        raise UserError(str(folder), f"is in use by {by}", todo, errors.RUN_FOLDER)
+        raise InUse(folder, by)
 
 
 def another_folder(folder: Path) -> Path:
@@ -246,6 +249,7 @@ def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
     check_same(folder, essence(identity), essence(read_identity(folder) or {}))
 
 
+<<<<<<< HEAD
 def identity(
     run: schema.TrainConfig, device: str, data_sha256: str, chance: dict[str, float]
 ) -> dict[str, Any]:
@@ -253,6 +257,16 @@ def identity(
 
     `chance` is what a constant prediction comes to, by kind of metric: what a failed run counts as in a mean.
     """
+=======
+def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
+    """Raise `UserError` (status 4) unless what run.json says is this run."""
+    then = {key: value for key, value in identity["config"].items() if key not in config.NOT_RESULTS}
+    check_same(folder, config.result_keys(run), then)
+
+
+def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str, Any]:
+    """What run.json says: enough to tell whether two runs are the same one, and to repeat one."""
+>>>>>>> fixsweep
     import platform
 
     import torch
@@ -410,15 +424,18 @@ ENDED = ("finished", "diverged")
 """Statuses of runs that are never trained again."""
 
 
-def standing_of(folder: Folder) -> tuple[str, dict[str, Any] | None]:
+def standing_of(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str, Any] | None]:
     """How a run stands, and its summary if it has ended.
 
     It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`; or `damaged`,
-    where files are not what we write.
+    where files are not what we write, or are those of another run.
     """
     summary = read_summary(folder)
     try:
-        begun = read_identity(folder) is not None
+        identity = read_identity(folder)
+        begun = identity is not None
+        if identity is not None:
+            check_identity(folder, identity, run)
         if summary and summary["status"] in ENDED and not begun:
             raise unowned(folder, "summary.json")
     except UserError as e:
@@ -426,8 +443,3 @@ def standing_of(folder: Folder) -> tuple[str, dict[str, Any] | None]:
     if summary is not None:
         return str(summary["status"]), summary
     return "begun" if begun else "missing", None
-
-
-def status_of(folder: Folder) -> str:
-    """The first of `standing_of`."""
-    return standing_of(folder)[0]

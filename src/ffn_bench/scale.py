@@ -92,7 +92,13 @@ def launch(
         whole.fail_all(unsound)
         for job in list(waiting):
             try:
-                whole.write_hydra_files(job)
+                lock = runs.Lock(job.plan.folder)
+                try:
+                    whole.write_hydra_files(job)
+                finally:
+                    lock.release()
+            except runs.InUse:
+                continue  # it is waited for
             except (OSError, UserError) as e:
                 whole.fail_all({job.number: e})
                 waiting.remove(job)
@@ -123,14 +129,17 @@ def launch(
                 break  # nobody gets any further: it would go on so for ever
         held = [job for job in waiting if runs.holder(job.plan.folder)]
         for job in waiting:  # others may have trained them meanwhile
-            if runs.status_of(job.plan.folder) in runs.ENDED:
-                job.summary = runs.read_summary(job.plan.folder)
+            status, summary = job.plan.standing()
+            if status in runs.ENDED:
+                job.summary = summary
         waiting = [job for job in waiting if job.summary is None and job not in held]
         if held:
             whole.view.warn(f"{len(held)} runs are being trained by another process")
-        if waiting:
-            what = f"its jobs fail: {lost}" if lost else f"{len(waiting)} runs were not trained"
-            raise UserError("hydra/launcher", what, "see its own logs", status=1)
+        if waiting and lost:
+            raise UserError("hydra/launcher", f"its jobs fail: {lost}", "see its own logs", status=1)
+        for job in waiting:
+            what, todo = "was not trained by its job", "see the logs of hydra/launcher"
+            whole.fail_all({job.number: UserError(str(job.plan.folder), what, todo)})
     finally:
         whole.close()
     return whole.returns()
@@ -213,8 +222,8 @@ def _watched(whole: Sweep, waiting: Sequence[Job], before: Mapping[int, Any]) ->
 
     def look() -> None:
         for job in list(left):
-            summary = runs.read_summary(job.plan.folder)
-            if summary and summary["status"] != "interrupted" and _stamp(job) != before[job.number]:
+            summary = job.plan.summary() if _stamp(job) != before[job.number] else None
+            if summary and summary["status"] != "interrupted":
                 left.remove(job)
                 job.summary = summary
                 whole.view.ended(job.number - whole.jobs[0].number, summary)
@@ -246,9 +255,14 @@ class Chunk(Sweep):
     def write_hydra_files(self, job: Job) -> None:
         """Nothing: the process that sweeps has."""
 
+    @contextmanager
+    def locked(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Those runs: `train_chunk` holds their folders."""
+        yield [*jobs]
+
     def _end(self, job: Job, summary: dict[str, Any]) -> None:
         super()._end(job, summary)
-        status, written = runs.standing_of(job.plan.folder)
+        status, written = job.plan.standing()
         if job.failed and status != runs.DAMAGED and written in (None, job.before):
             with suppress(OSError, UserError):  # it failed before it had a record
                 job.plan.folder.replace("summary.json", runs.to_json(summary))
@@ -313,12 +327,13 @@ def train_chunk(file: Path) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise bad from e
     plans, settings, locks = [], [], []
+    process.descriptors(2 * len(described))
     try:
         for overrides, run, folder, own in described:
             try:
                 locks.append(runs.Lock(folder))
-            except UserError:
-                continue  # another job trains it
+            except (UserError, OSError):
+                continue  # another job trains it, or the process that sweeps tells what is wrong
             plans.append(Planned(overrides, run, folder, why_not(run)))
             settings.append(own)
         if plans:

@@ -7,8 +7,9 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from omegaconf import OmegaConf, open_dict
 
-from ffn_bench import checkpoints, console, hydra_files, runs, train
+from ffn_bench import checkpoints, console, hydra_files, process, runs, train
 from ffn_bench.batched import Row, Tile, group_key, tile_sizes
 from ffn_bench.device import THREADS, describe, keep_memory, set_threads
 from ffn_bench.errors import UserError, explain
@@ -84,7 +85,7 @@ class Sweep:
         settings = shown.settings or [settings_of(p.overrides) for p in plans]
         names, varied = names_of(settings), varied_keys(settings)
         self.jobs = [
-            Job(first + k, name, setting, plan, *runs.standing_of(plan.folder))
+            Job(first + k, name, setting, plan, *plan.standing())
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
         ]
         own = [{k: s[k] for k in varied if k in s} for s in settings]
@@ -137,13 +138,39 @@ class Sweep:
         for job in waiting:
             try:
                 runs.check_run(job.plan.folder, job.plan.run)
-                job.checkpoint, damaged = checkpoints.find(job.plan.folder)
+                found, damaged = checkpoints.find(job.plan.folder)
             except (UserError, OSError) as e:
                 unsound[job.number] = e
                 continue
-            for name in damaged:
+            for name in damaged if found != job.checkpoint else ():  # each is told once
                 self.view.warn(f"{job.name}: checkpoint {name} is damaged; an earlier one is used")
+            job.checkpoint = found
         return [job for job in waiting if job.number not in unsound], unsound
+
+    @contextmanager
+    def locked(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Hold the folders of runs, as whoever writes there does, and look at them once more: those that are
+        still to be trained. A run whose folder cannot be had fails."""
+        with ExitStack() as locks:
+            held: list[Job] = []
+            bad: dict[int, Exception] = {}
+            for job in jobs:
+                try:
+                    locks.callback(runs.Lock(job.plan.folder).release)
+                    held.append(job)
+                except (UserError, OSError) as e:
+                    bad[job.number] = e
+            self.fail_all(bad)
+            waiting = []
+            for job in held:
+                status, summary = job.plan.standing()
+                if status in runs.ENDED and summary:  # of a process that was here since we looked
+                    self._end(job, summary)
+                else:
+                    waiting.append(job)
+            waiting, unsound = self.sound(waiting)
+            self.fail_all(unsound)
+            yield waiting
 
     def fail_all(self, unsound: dict[int, Exception]) -> None:
         """End runs for what is wrong with them; what is in their folders stays as it is."""
@@ -165,9 +192,9 @@ class Sweep:
         found = []
         for job in self.jobs:
             left = job.plan.run.retry is not None and job.status != job.plan.run.retry
-            if job.status in runs.ENDED or (left and job.status != "missing"):
-                job.summary = runs.read_summary(job.plan.folder)
-            elif not left:
+            if job.status in runs.ENDED or (left and job.status not in ("missing", runs.DAMAGED)):
+                job.summary = job.before
+            elif not left or job.status == runs.DAMAGED:  # `sound` says what is wrong
                 found.append(job)
         return found
 
@@ -210,7 +237,9 @@ class Sweep:
         compiled = group[0].plan.run.compile
         sizes = tile_sizes(len(group), made.widths, batch_size, made.dtype, made.device, compiled)
         members = iter(group)
+        most = max(1, process.descriptors(2 * len(group)) // (2 * THREADS))  # a lock each
         tiles = [list(itertools.islice(members, size)) for size in sizes]
+        tiles = [tile[at : at + most] for tile in tiles for at in range(0, len(tile), most)]
         side_by_side = len(tiles) > 1 and made.device.type == "cpu" and not compiled
         work = partial(self._train_tile, made=made)
         if not side_by_side:
@@ -234,13 +263,21 @@ class Sweep:
         if broken:
             broken.result()
 
-    def _train_tile(self, jobs: list[Job], made: train.Prepared) -> None:
+    def _train_tile(self, jobs: Sequence[Job], made: train.Prepared) -> None:
         """Train the runs of one tile and write their folders.
 
         What goes wrong with one run ends that run. What goes wrong with the tile, such as a rule that raises
         or too little memory, is one run's fault or comes of too many: each half goes on from its checkpoints
         by itself, and so on, until the run is found.
         """
+        if self.stop.asked:
+            return
+        with self.locked(jobs) as there:
+            for group in self._groups(there):
+                self._train_rows(group, made)
+
+    def _train_rows(self, jobs: list[Job], made: train.Prepared) -> None:
+        """`_train_tile`, for runs whose folders are ours and that begin at the same step."""
         if self.stop.asked or not jobs:
             return
         records: dict[int, Record] = {}
@@ -253,7 +290,7 @@ class Sweep:
             if any(row.status == "failed" for row in rows):
                 left = [job for job, row in zip(jobs, rows, strict=True) if row.status != "failed"]
                 tile.close()
-                self._train_tile(left, made)
+                self._train_rows(left, made)
                 return
             if states[0]:
                 tile.resume([state for state in states if state])
@@ -303,7 +340,7 @@ class Sweep:
                 part, unsound = self.sound(part)
                 self.fail_all(unsound)
                 for group in self._groups(part):
-                    self._train_tile(group, made)
+                    self._train_rows(group, made)
         finally:
             if tile is not None:
                 tile.close()
@@ -355,18 +392,23 @@ class Sweep:
 
     def _train_alone(self, job: Job) -> None:
         """Train a run as `ffn-train` would by itself."""
+        with self.locked([job]) as there:
+            for each in there:
+                self._train_eagerly(each)
+
+    def _train_eagerly(self, job: Job) -> None:
         view = console.RunOfSweep(self.view, job.number - self.jobs[0].number)
         try:
             self.write_hydra_files(job)
             train.train_run(job.plan.run, job.plan.folder, view)
         except Exception as e:
-            summary = runs.read_summary(job.plan.folder)
+            summary = job.plan.summary()
             if summary is None or summary["status"] != "failed" or summary == job.before:
                 self._fail(job, None, None, e)
                 return
             if explain(e) is None:
                 traceback.print_exc()
-        self._end(job, runs.read_summary(job.plan.folder) or {})
+        self._end(job, job.plan.summary() or {})
 
 
 def _objective(summary: dict[str, Any]) -> float | None:

@@ -210,7 +210,7 @@ def begin(cfg: DictConfig) -> runs.Lock:
     folder = Folder(path)
     runs.check_place(path)
     if run.status:
-        console.show_status([("run", *runs.standing_of(folder))], path, runs.holder(folder), listed=True)
+        console.show_status([("run", *runs.standing_of(folder, run))], path, runs.holder(folder), listed=True)
         sys.exit(0)
     runs.check_run(folder, run)
     if show_if_ended(folder):

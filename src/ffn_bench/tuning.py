@@ -113,7 +113,7 @@ class Trial:
         """
         accuracies, losses = [], []
         for planned in self.plans:
-            summary = runs.read_summary(planned.folder) or {}
+            summary = planned.summary() or {}
             if summary.get("status") == "diverged":
                 accuracies.append(0.0)
                 losses.append(math.inf)
@@ -161,7 +161,7 @@ class Combination:
 
     def choose(self) -> Choice:
         """The trial of best accuracy, then of lower loss, then the first."""
-        tally = Counter(runs.status_of(planned.folder) for t in self.trials for planned in t.plans)
+        tally = Counter(planned.standing()[0] for t in self.trials for planned in t.plans)
         scored = [(t, score) for t in self.trials if (score := t.score()) is not None]
         if not scored:
             return Choice(None, tally=tally)
@@ -342,7 +342,7 @@ class Tuning:
     def unfinished(self) -> int:
         """How many runs of the search have neither ended nor failed."""
         over = (*runs.ENDED, "failed", runs.DAMAGED)
-        return sum(runs.status_of(p.folder) not in over for p in self.search)
+        return sum(p.standing()[0] not in over for p in self.search)
 
     def choose(self) -> list[Choice]:
         """Choose for every combination and plan stage two; to be called once, when the search has ended."""
@@ -392,7 +392,12 @@ class Tuning:
             noted, stage = found["config"], stages.get(folder.name)
             ours = folder.name in stages or any(one.is_same(noted) for one in self.combinations)
             if ours and noted.get("stage") != stage:
+                try:
+                    lock = runs.Lock(folder)
+                except UserError:
+                    continue  # another process trains there; what else it can be, `sweep` tells
                 folder.replace("run.json", runs.to_json({**found, "config": {**noted, "stage": stage}}))
+                lock.release()
 
     # --- training ---------------------------------------------------------------------------------------
 
@@ -407,7 +412,7 @@ class Tuning:
         optuna, number = self.rules.search == "optuna", 0
         while self._next:
             heading = f"ffn-train: stage 1 of 2, the search: {self._words()}"
-            if not (optuna and all(runs.status_of(p.folder) in runs.ENDED for p in self._next)):
+            if not (optuna and all(p.standing()[0] in runs.ENDED for p in self._next)):
                 shown = sweep.Shown(heading, self._shown(self._next), search=True)
                 returns.append(launch(self._next, number, shown))
             if left := self.unfinished():
@@ -470,7 +475,9 @@ class Tuning:
         """For every combination its name, what was chosen, the accuracy, and which runs went wrong."""
         rows = []
         for one, choice in zip(self.combinations, choices, strict=True):
-            bad = [f"{choice.tally[s]:,} {s}" for s in ("diverged", "failed") if choice.tally[s]]
+            bad = [
+                f"{choice.tally[s]:,} {s}" for s in ("diverged", "failed", runs.DAMAGED) if choice.tally[s]
+            ]
             setting = " ".join(part.removeprefix("optimizer.") for part in choice.setting or ("nothing",))
             rows.append((one.name, setting, choice.accuracy, ", ".join(bad)))
         return rows
@@ -482,7 +489,7 @@ class Tuning:
                 rate, low, high = choice.edge
                 tried = f"({low} to {high})"
                 notes.append(f"{one.name}: the best rate {rate} lies on the edge of what was tried {tried}")
-            if failed := choice.tally["failed"]:
+            if failed := choice.tally["failed"] + choice.tally[runs.DAMAGED]:
                 what = f"{failed:,} runs of the search failed and count as not measured"
                 notes.append(f"{one.name}: {what}" + ("; nothing was chosen" * (choice.setting is None)))
             if choice.setting is not None and not one.default:
@@ -498,7 +505,7 @@ class Tuning:
             differences: dict[str, list[float]] = {"val": [], "test": []}
             for tuned, shipped in zip(one.final, one.default, strict=False):
                 for part, found in differences.items():
-                    pair = [_accuracy(runs.read_summary(p.folder) or {}, part) for p in (tuned, shipped)]
+                    pair = [_accuracy(p.summary() or {}, part) for p in (tuned, shipped)]
                     if None not in pair:
                         found.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
             if one.default and one.final:
