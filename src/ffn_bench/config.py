@@ -43,6 +43,7 @@ T = TypeVar("T")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64")
 GRADIENTS = ("autograd", "manual")
+DUPLICATES = ("warn", "keep_together")
 STAGES = ("tune", "default", "final")
 """What a run is for in a comparison: choosing a setting, the setting as shipped, or the setting chosen."""
 
@@ -297,6 +298,7 @@ def check_name(name: str | None) -> None:
 def check_data(data: DataConfig) -> None:
     """Bounds of the data group."""
     check_seed(data.split_seed, "data.split_seed")
+    one_of(data.duplicates, DUPLICATES, "data.duplicates")
     shares = 0.0
     for key in ("val_fraction", "test_fraction"):
         share = getattr(data, key, 0.0)
@@ -438,7 +440,7 @@ def from_flat(flat: dict[str, Any]) -> TrainConfig:
     """`flatten` undone: the checked configuration that flat keys, such as those of a run.json, describe.
 
     The values are taken as they are: no interpolation is resolved, nothing is looked up or imported. A key
-    that is missing at the top (the run is older than the key) takes its default.
+    that is missing at the top, or is one of `LATER` (the run is older than the key), takes its default.
 
     Raises `UserError` (status 4) for keys, types or values that are no run's.
     """
@@ -460,7 +462,7 @@ def from_flat(flat: dict[str, Any]) -> TrainConfig:
 
     top: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-    for key, value in flat.items():
+    for key, value in (LATER | flat).items():
         group, _, rest = key.partition(".")
         if (rest != "") != (group in parts):
             raise bad(key, "no such key")
@@ -532,6 +534,9 @@ NOT_RESULTS = (
 )
 """Keys that say where a run is kept, what is done about it, or repeat another; no result depends on them."""
 
+LATER: dict[str, Any] = {"data.duplicates": "warn"}
+"""Keys that runs once did not have, each with what was done then; a run of that value is the same run."""
+
 
 def result_keys(config: TrainConfig) -> dict[str, Any]:
     """The flat keys on which a run's result depends."""
@@ -539,8 +544,12 @@ def result_keys(config: TrainConfig) -> dict[str, Any]:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """SHA-256 (hex) of `result_keys`: two runs share it exactly when they are the same run."""
-    text = json.dumps(result_keys(config), sort_keys=True, separators=(",", ":"))
+    """SHA-256 (hex) of `result_keys`: two runs share it exactly when they are the same run.
+
+    Keys of `LATER` count only where they are not what was done before, so that fingerprints stay.
+    """
+    keys = {key: value for key, value in result_keys(config).items() if (key, value) not in LATER.items()}
+    text = json.dumps(keys, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -246,9 +246,9 @@ class RunView:
 class SweepView:
     """Shows a sweep: what is trained how, a bar and the settings that lead, a line for a run that ended.
 
-    `runs` are their names and swept settings. In large sweeps only the first that go wrong have a line, in a
-    `search`, where rates that diverge are to be expected, those that failed. May be told things from several
-    threads.
+    `runs` are their names and swept settings; `warnings` are of their data. In large sweeps only the first
+    that go wrong have a line, in a `search`, where rates that diverge are to be expected, those that failed.
+    May be told things from several threads.
     """
 
     def __init__(
@@ -257,8 +257,10 @@ class SweepView:
         folder: Path,
         heading: str = "ffn-train",
         search: bool = False,
+        warnings: Sequence[str] = (),
     ) -> None:
         self.console = make_console()
+        self._warnings = warnings
         self.runs = [(printable(name), settings) for name, settings in runs]
         self.folder, self.heading = folder, heading
         self._lock = threading.Lock()
@@ -296,6 +298,8 @@ class SweepView:
             )
         self._fact("folder", str(self.folder))
         self._fact("curves", tensorboard(self.folder))
+        for warning in self._warnings:
+            self.warn(warning)
         self.console.print()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._bar = _bar(self.console)

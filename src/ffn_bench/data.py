@@ -120,15 +120,34 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
     for part in (raw.x, raw.y, *(raw.test or ())):
         digest.update(np.ascontiguousarray(part).data)
 
+    warnings: list[str] = []
+    same = equal_rows(raw.x if raw.test is None else np.concatenate([raw.x, raw.test[0]]))
+    same, same_test = np.split(same, [len(raw.x)])
+    rows = np.arange(len(raw.y))
+    together = config.duplicates == "keep_together"
+    if together and (left_out := np.isin(same, same_test)).any():
+        rows = rows[~left_out]
+        warnings.append(f"{left_out.sum()} training rows that are in the test part too are left out")
+        if len(rows) == 0:
+            raise _bad("data", "every training row is in the test part too", "use data.duplicates=warn")
+
+    def parts(*sizes: int) -> list[Array]:
+        if together:
+            found = grouped_parts(raw.y[rows], same[rows], sizes, rng)
+        else:
+            found = stratified_parts(raw.y[rows], sizes, rng)
+        return [rows[part] for part in found]
+
     rng = np.random.default_rng(config.split_seed)
-    n_val = round(len(raw.y) * config.val_fraction)
+    n_val = round(len(rows) * config.val_fraction)
     if raw.test is None:
-        n_test = round(len(raw.y) * getattr(config, "test_fraction", 0.0))
-        test_rows, val_rows, train_rows = stratified_parts(raw.y, (n_test, n_val), rng)
-        x_test, y_test = raw.x[test_rows], raw.y[test_rows]
+        n_test = round(len(rows) * getattr(config, "test_fraction", 0.0))
+        test_rows, val_rows, train_rows = parts(n_test, n_val)
+        x_test, y_test, same_test = raw.x[test_rows], raw.y[test_rows], same[test_rows]
     else:
-        val_rows, train_rows = stratified_parts(raw.y, (n_val,), rng)
+        val_rows, train_rows = parts(n_val)
         x_test, y_test = raw.test
+    warnings += _shared_rows(same[train_rows], same[val_rows], same_test)
     x_train, y_train = raw.x[train_rows], raw.y[train_rows]
     x_val, y_val = raw.x[val_rows], raw.y[val_rows]
 
@@ -144,7 +163,6 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
     # Bytes are pixels: their features are shares of 255, in float32 to spare memory, with one scale for all.
     pixels = raw.x.dtype == np.uint8
     mean, std = np.zeros(1), np.full(1, 255.0 if pixels else 1.0)
-    warnings: list[str] = []
     if config.standardize:
         axis = None if pixels else 0
         with np.errstate(over="ignore", invalid="ignore"):
@@ -179,15 +197,88 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
 def stratified_parts(y: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
     """Row numbers of disjoint parts of the given sizes, and last of the rest, each with y's class shares.
 
-    Every row gets a random place in its class, scaled to (0, 1); rows in the order of their places are
-    shared out, so each part holds each class in proportion, to within two rows.
+    Rows are shared out in `_stratified_order`, so each part holds each class in proportion, to within two
+    rows.
+    """
+    return [np.sort(part) for part in np.split(_stratified_order(y, rng), np.cumsum(sizes))]
+
+
+def _stratified_order(y: Array, rng: np.random.Generator) -> Array:
+    """Row numbers in a random order that mixes the classes evenly.
+
+    Every row gets a random place in its class, scaled to (0, 1); the rows are sorted by their places.
     """
     place = np.empty(len(y))
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
         place[rows] = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
-    order = np.argsort(place, kind="stable")
-    return [np.sort(part) for part in np.split(order, np.cumsum(sizes))]
+    return np.argsort(place, kind="stable")
+
+
+def equal_rows(x: Array) -> Array:
+    """For every row the number of the first row that equals it: int64 `[n]`."""
+    x = np.ascontiguousarray(x + 0.0 if x.dtype.kind == "f" else x)  # makes 0.0 of -0.0
+    as_bytes = x.view(np.dtype((np.void, x.shape[1] * x.itemsize))).ravel()
+    _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def grouped_parts(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
+    """`stratified_parts` that never divides a group: `groups [n]` are the numbers of their first rows.
+
+    Groups are shared out in the order of their places, in the class that is the rarest of theirs; each goes
+    to the first part that has room for all of it. A part that has room left then takes the smallest group
+    of the rest, where that brings it nearer to its size. Where the groups that are not far too large for
+    the parts do not suffice for them, all parts shrink alike. Raises `UserError` (status 3) where a part
+    remains empty.
+    """
+    counts = np.bincount(y)
+    by_rarity = np.argsort(counts, kind="stable")
+    rarity = np.argsort(by_rarity)
+    _, group_of, n_rows = np.unique(groups, return_inverse=True, return_counts=True)
+    rarest = np.full(len(n_rows), len(counts))
+    np.minimum.at(rarest, group_of, rarity[y])
+    order = _stratified_order(by_rarity[rarest], rng).tolist()
+
+    wanted = sum(sizes)
+    available = min(wanted, int(n_rows[n_rows < 2 * max(sizes)].sum()))
+    room = [size * available // max(wanted, 1) for size in sizes]
+    rest = len(sizes)
+    part_of, size_of = np.full(len(n_rows), rest), n_rows.tolist()
+    for group in order:
+        for part, left in enumerate(room):
+            if size_of[group] <= left:
+                part_of[group] = part
+                room[part] -= size_of[group]
+                break
+    for part, left in enumerate(room):
+        nearer = [group for group in order if part_of[group] == rest and size_of[group] < 2 * left]
+        if nearer:
+            part_of[min(nearer, key=size_of.__getitem__)] = part
+
+    found = [np.flatnonzero(part_of[group_of] == part) for part in range(rest + 1)]
+    names = ("test", "validation", "training")[-len(found) :]
+    for name, rows, size in zip(names, found, (*sizes, 1), strict=True):
+        if size > 0 and len(rows) == 0:
+            raise _bad(
+                "data.duplicates",
+                f"keep_together leaves the {name} part empty: the {len(y)} rows hold {len(n_rows)} "
+                f"different ones, the commonest {n_rows.max()} times",
+                "drop copies, or use data.duplicates=warn",
+            )
+    return found
+
+
+def _shared_rows(train: Array, val: Array, test: Array) -> list[str]:
+    """A warning where rows of the validation or the test part are in an earlier part too, all parts given
+    as numbers of `equal_rows`."""
+    n_val = int(np.isin(val, train).sum())
+    n_test = int(np.isin(test, np.concatenate([train, val])).sum())
+    shared = [f"{n_val} of {len(val)} validation rows are in training too"] if n_val else []
+    if n_test:
+        shared.append(f"{n_test} of {len(test)} test rows are in training or validation too")
+    todo = "scores there may be too good; data.duplicates=keep_together keeps equal rows in one part"
+    return [f"{', '.join(shared)}: {todo}"] if shared else []
 
 
 def _check_classes(raw: Raw, parts: dict[str, Array]) -> None:

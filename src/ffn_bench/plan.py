@@ -111,7 +111,7 @@ def _leaves(raw: dict[Any, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 class Planner:
-    """Composes and checks the runs of one sweep."""
+    """Composes and checks the runs of one sweep. `warnings` are of its data, and not told yet."""
 
     def __init__(self, master: DictConfig, context: HydraContext) -> None:
         self.master, self.loader = master, context.config_loader
@@ -125,6 +125,7 @@ class Planner:
         self._patterns: dict[Any, Pattern] = {}
         self._dirname: Any = OmegaConf.to_container(master.hydra.job.config.override_dirname)
         self._checked: set[str] = set()
+        self.warnings: list[str] = []
         self._names: dict[Folder, tuple[str, ...]] = {}
         self._planned: dict[tuple[str, ...], Planned] = {}
 
@@ -222,13 +223,20 @@ class Planner:
         run = planned.run
         shared = repr((run.data, run.model, run.batch_size, run.drop_last, run.dtype, run.device))
         if shared not in self._checked:
-            train.prepare(run)
+            self._warn(run, train.prepare(run).data.warnings)
             self._checked.add(shared)
         # Our own rules were checked with the configuration; others are tried out.
         optimizer = repr(run.optimizer)
         if (planned.alone or run.optimizer.name not in RULES) and optimizer not in self._checked:
             check_optimizer(run.optimizer)
             self._checked.add(optimizer)
+
+    def _warn(self, run: TrainConfig, warnings: Sequence[str]) -> None:
+        """Keep what is to be told of the data, once for a data set, however often it is split anew."""
+        key = repr(replace(run.data, split_seed=0))
+        if key not in self._checked:
+            self.warnings += [f"{run.data.name}: {warning}" for warning in warnings]
+            self._checked.add(key)
 
     def compose(self, job: Sequence[str], number: int = 0) -> DictConfig:
         """The configuration of a run. It is valid until the next call, which may change it.

@@ -313,6 +313,8 @@ def check_same(folder: Folder, now: dict[str, Any], then: dict[str, Any]) -> Non
 def read_identity(folder: Folder) -> dict[str, Any] | None:
     """What run.json says of the run, or None where none has begun.
 
+    Its configuration has the keys that are `config.LATER` than the run, too.
+
     Raises `UserError` (status 4) for one that is damaged or of another format.
     """
     found = folder.read_json("run.json")
@@ -331,7 +333,7 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
     )
     if not (numbers and _is_plain(found["config"])):
         raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
-    return found
+    return {**found, "config": config.LATER | found["config"]}
 
 
 def _is_plain(config: dict[str, Any]) -> bool:

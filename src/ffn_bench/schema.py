@@ -15,11 +15,13 @@ from omegaconf import II, MISSING
 
 @dataclass
 class DataConfig:
-    """What every data set has: a validation share, the seed of the split, standardisation."""
+    """What every data set has: a validation share, the seed of the split, what is done about rows that are
+    equal, standardisation."""
 
     name: str = MISSING
     val_fraction: float = 0.15
     split_seed: int = 0
+    duplicates: str = "warn"
     standardize: bool = True
 
 

@@ -89,7 +89,10 @@ class Sweep:
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
         ]
         own = [{k: s[k] for k in varied if k in s} for s in settings]
-        self.view = console.SweepView(list(zip(names, own, strict=True)), folder, shown.heading, shown.search)
+        warnings = planner.warnings if planner else []
+        rows = list(zip(names, own, strict=True))
+        self.view = console.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
+        warnings.clear()
         self._composing = threading.Lock()
         self.stop = Stop()
 

@@ -153,7 +153,7 @@ def together(trained: Sequence[Trained]) -> None:
     for other in trained[1:]:
         for what, a, b in (
             ("data", first.data.sha256, other.data.sha256),
-            ("split", first.run.data.split_seed, other.run.data.split_seed),
+            ("split", *((t.run.data.split_seed, t.run.data.duplicates) for t in (first, other))),
             ("widths", first.widths, other.widths),
             ("activation", first.run.model.activation, other.run.model.activation),
             ("dtype", first.run.dtype, other.run.dtype),
