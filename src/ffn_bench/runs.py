@@ -249,7 +249,12 @@ def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
     check_same(folder, essence(identity), essence(read_identity(folder) or {}))
 
 
-<<<<<<< HEAD
+def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
+    """Raise `UserError` (status 4) unless what run.json says is this run."""
+    then = {key: value for key, value in identity["config"].items() if key not in config.NOT_RESULTS}
+    check_same(folder, config.result_keys(run), then)
+
+
 def identity(
     run: schema.TrainConfig, device: str, data_sha256: str, chance: dict[str, float]
 ) -> dict[str, Any]:
@@ -257,16 +262,6 @@ def identity(
 
     `chance` is what a constant prediction comes to, by kind of metric: what a failed run counts as in a mean.
     """
-=======
-def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
-    """Raise `UserError` (status 4) unless what run.json says is this run."""
-    then = {key: value for key, value in identity["config"].items() if key not in config.NOT_RESULTS}
-    check_same(folder, config.result_keys(run), then)
-
-
-def identity(run: schema.TrainConfig, device: str, data_sha256: str) -> dict[str, Any]:
-    """What run.json says: enough to tell whether two runs are the same one, and to repeat one."""
->>>>>>> fixsweep
     import platform
 
     import torch
