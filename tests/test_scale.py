@@ -25,6 +25,7 @@ from ffn_bench import config, runs, scale
 from ffn_bench.errors import UserError
 from ffn_bench.files import Folder
 from test_runs import FFN_TRAIN
+from test_sweep import LOCKS, put_lock
 
 LAUNCHERS: dict[str, tuple[str, ...]] = {
     "joblib": ("hydra.launcher.n_jobs=2",),
@@ -272,6 +273,24 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path, begin: Beg
 def test_paths_are_read_as_they_are(name: str) -> None:
     (override,) = OverridesParser.create().parse_overrides([f"name={scale._quoted(Path('/x') / name)}"])
     assert OmegaConf.create({"name": override.value(), "lr": 1}).name == f"/x/{name}"
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_wrong_with_a_lock_is_that_runs_failure(ffn: Command, tmp_path: Path, kind: str) -> None:
+    """The workers would pass it over as another's; the process that sweeps says what it is."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    command = ("-m", "name=s", "data=moons", "epochs=1", "seed=0,1")
+    assert ffn(*command).code == 0
+    sweep = tmp_path / "outputs/sweeps/s"
+    for summary in sweep.glob("*/summary.json"):
+        summary.unlink()
+    put_lock(next(sweep.glob("*seed=1*")), kind)
+    result = ffn(*command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    assert result.code == 1
+    assert "run seed=1 failed" in result.err
+    assert LOCKS[kind] in result.out
+    assert "1 failed" in result.out
+    assert len(list(sweep.glob("*seed=0*/summary.json"))) == 1
 
 
 def test_a_retry_that_was_lost_goes_on(ffn: Command, tmp_path: Path) -> None:

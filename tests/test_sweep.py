@@ -170,6 +170,43 @@ LOCKS = {"held": "is in use by process", "folder": "is not a file", "link": "is 
 """What may be in a lock's place, and what is said then."""
 
 
+IMPOSSIBLE: list[dict[str, Any]] = [
+    *({"train_seconds": value} for value in (-5, -1e300, "1", None, True)),
+    *({"epochs": value} for value in (999, 2, 0, -1, 3.0, 10**40)),
+    *({"steps": value} for value in (0, 1, 4, -3, 10**12, 3e0)),
+    *({"best": value} for value in ({"epoch": 1}, {"accuracy/val": 0.9})),
+    {"best": {}},
+    {"best": None},
+    {"best": []},
+    *({"best": {"epoch": value, "accuracy/val": 0.9}} for value in (-7, 4, 10**40, 1.0, None)),
+    *({"best": {"epoch": 1, "accuracy/val": value}} for value in (None, -0.1, 1.5, "0.9")),
+    {"best": None, "final": {}},
+    {"final": {}},
+    *({"status": "diverged", "epochs": value} for value in (4, -1)),
+    {"status": "diverged", "best": {"epoch": 9, "accuracy/val": 0.9}},
+]
+"""What no run of three epochs can have ended with."""
+
+
+def test_numbers_that_no_run_has_are_damage(ffn: Command, tmp_path: Path) -> None:
+    """Each is told as that run's failure, and enters no mean; what is possible stays."""
+    command = ("-m", "name=s", "data=moons", "epochs=3", f"seed=range(0,{len(IMPOSSIBLE)})")
+    assert ffn(*command).code == 0
+    sweep = tmp_path / "outputs/sweeps/s"
+    for seed, changes in enumerate(IMPOSSIBLE):
+        (file,) = sweep.glob(f"*seed={seed}-*/summary.json")
+        summary = json.loads(file.read_text())
+        file.write_text(json.dumps({**summary, **changes}))
+    shown = ffn(*command, "status=true")
+    assert shown.code == 0
+    assert f"{len(IMPOSSIBLE)} damaged" in shown.out, shown.out
+    before = [file.read_bytes() for file in sorted(sweep.glob("*/summary.json"))]
+    result = ffn(*command)
+    assert result.code == 1
+    assert result.out.count("summary.json: is damaged") == len(IMPOSSIBLE)
+    assert before == [file.read_bytes() for file in sorted(sweep.glob("*/summary.json"))]
+
+
 def put_lock(folder: Path, kind: str) -> runs.Lock | None:
     if kind == "held":
         return runs.Lock(Folder(folder))

@@ -132,7 +132,12 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
         for seed, (status, accuracy, loss) in enumerate(of_seeds):
             folder = Folder(tmp_path / f"{rate:g}-{seed}")
             best = {"epoch": 1, "accuracy/val": accuracy, "loss/val": loss}
-            summary = {"status": status, "best": None if status == "failed" else best}
+            counts = {
+                "epochs": shipped.epochs,
+                "steps": shipped.epochs,
+                "final": {"accuracy/train": accuracy},
+            }
+            summary = {"status": status, **counts, "best": None if status == "failed" else best}
             run = replace(shipped, lr=rate, seed=seed, stage="tune")
             identity = {"format": 1, "config": config.flatten(run), "data_sha256": ""}
             folder.replace("run.json", runs.to_json(identity))

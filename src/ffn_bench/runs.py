@@ -124,11 +124,7 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
 
     Nothing there is guessed: a folder that holds files under our names and no run.json is somebody else's.
     """
-    identity = read_identity(folder)
-    if identity is not None:
-        if (read_summary(folder) or {}).get("status") == DAMAGED:
-            raise UserError(f"{folder}/summary.json", "is damaged", REPAIR, errors.RUN_FOLDER)
-        check_identity(folder, identity, run)
+    if _begun_and_summary(folder, run)[0]:
         return
     found = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
     if found == ["summary.json"] and folder.owns("summary.json"):
@@ -405,16 +401,36 @@ def _is_sound_summary(summary: dict[str, Any]) -> bool:
         except ValueError:
             return False
 
-    counts = (summary["epochs"], summary["steps"])
-    best = summary["best"]
+    status, epochs, steps = summary.get("status"), summary["epochs"], summary["steps"]
+    best, final = summary["best"], summary["final"]
+
+    def is_possible() -> bool:
+        # A checkpoint's name has ten digits for its step; every epoch has a step, and as many as any other.
+        at_most = epochs if status == "finished" else epochs + 1
+        if steps >= 10**10 or summary["train_seconds"] < 0 or (status in ENDED and steps < epochs):
+            return False
+        if status == "finished" and (epochs < 1 or steps % epochs or final.get("accuracy/train") is None):
+            return False
+        if best is None:  # there is one wherever anything was measured on a validation part
+            return status != "finished" or final.get("accuracy/val") is None
+        return 0 <= best["epoch"] <= at_most and best.get("accuracy/val") is not None
+
     return (
-        summary.get("status") in STATUSES
+        status in STATUSES
         and isinstance(summary["reason"], str)
-        and all(type(n) is int and 0 <= n < 2**63 for n in counts)
+        and all(type(n) is int and n >= 0 for n in (epochs, steps))
         and number(summary["train_seconds"])
-        and values(summary["final"])
+        and values(final)
         and (best is None or (values(best) and type(best.get("epoch")) is int))
+        and is_possible()
     )
+
+
+def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
+    """Whether a summary says what can become of this run."""
+    epochs, steps = summary["epochs"], summary["steps"]
+    whole = epochs == run.epochs if summary["status"] == "finished" else epochs <= run.epochs
+    return whole and (run.batch_size != "full" or steps <= run.epochs)
 
 
 ENDED = ("finished", "diverged")
@@ -427,16 +443,24 @@ def standing_of(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str,
     It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`; or `damaged`,
     where files are not what we write, or are those of another run.
     """
-    summary = read_summary(folder)
     try:
-        identity = read_identity(folder)
-        begun = identity is not None
-        if identity is not None:
-            check_identity(folder, identity, run)
-        if summary and summary["status"] in ENDED and not begun:
-            raise unowned(folder, "summary.json")
+        begun, summary = _begun_and_summary(folder, run)
     except UserError as e:
-        summary = {**failure(str(e)), "status": DAMAGED}
+        return DAMAGED, {**failure(str(e)), "status": DAMAGED}
     if summary is not None:
         return str(summary["status"]), summary
     return "begun" if begun else "missing", None
+
+
+def _begun_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, dict[str, Any] | None]:
+    """Whether a run has begun, and its summary if it has ended. Raises `UserError` (status 4) where one of
+    the two is damaged, or another run's."""
+    identity, summary = read_identity(folder), read_summary(folder)
+    if identity is None:
+        if summary and summary["status"] in ENDED:
+            raise unowned(folder, "summary.json")
+        return False, summary
+    check_identity(folder, identity, run)
+    if summary and (summary["status"] == DAMAGED or not _is_of(summary, run)):
+        raise UserError(f"{folder}/summary.json", "is damaged", REPAIR, errors.RUN_FOLDER)
+    return True, summary
