@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from conftest import MNIST, Command, Result, call, files_below, needs_mnist
 from ffn_bench.backprop import loss_of, penalty
 from ffn_bench.curvature import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
 from ffn_bench.data import Split
+from ffn_bench.errors import UserError
 from ffn_bench.landscape import command, surface, trained, verdict
 from ffn_bench.landscape.trained import flat, layered
 from ffn_bench.metrics import evaluate
@@ -463,3 +467,38 @@ def test_a_large_network_has_smaller_defaults(
         assert found["plane"].shape == (25, 25)
         assert math.isfinite(found["plane"].max())
     assert "the first 10,000 of" in (stored.parent / "landscape.html").read_text()
+
+
+def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
+    """Each point forged in turn, with the size and the hash that the checkpoint would note."""
+    assert ffn("data=moons", "epochs=2", "model.hidden=[3]", "name=a", "trajectory=true").code == 0
+    run = trained.load(tmp_path / "outputs" / "a")
+    kept = trained.trajectory(run)
+    assert kept is not None and len(kept[0]) == 3
+    steps, θ = kept[0].numpy(), kept[1].numpy()
+
+    def forged(steps: Any, θ: Any, tail: bytes = b"") -> None:
+        content = b"".join(s.tobytes() + row.tobytes() for s, row in zip(steps, θ, strict=True)) + tail
+        (run.folder / "trajectory.bin").write_bytes(content)
+        noted = (len(content), hashlib.sha256(content).hexdigest())
+        trained.trajectory(dataclasses.replace(run, trajectory=noted))
+
+    forged(steps, θ)
+    moved = dict.fromkeys((0, 2), θ + 0)
+    for k, point in moved.items():
+        point[k] += 1
+    for said, arguments in (
+        ("no trajectory of this network", (steps, θ, b"xyz")),
+        ("not the ends of its epochs", (steps[:2], θ[:2])),
+        ("not the ends of its epochs", (steps - 5, θ)),
+        ("not the ends of its epochs", (steps[:0], θ[:0])),
+        ("too large", (steps, θ * 0 + θ.dtype.type(3e38))),
+        ("too large", (steps, θ * 1e20)),
+        ("not finite", (steps, θ * math.nan)),
+        ("does not move", (steps, θ[[0, 0, 0]])),
+        ("does not begin", (steps, moved[0])),
+        ("does not end", (steps, moved[2])),
+    ):
+        with pytest.raises(UserError, match=said) as e:
+            forged(*arguments)
+        assert e.value.status == 4

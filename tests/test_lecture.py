@@ -134,7 +134,7 @@ def test_the_exit_status_tells_a_disagreement(
         (["data=csv", "topic=backprop"], 2, "data.path"),
         (["seed=-1"], 2, "seed"),
         (["model.activation=rellu", "topic=backprop"], 2, "'relu'"),
-        (["save=/proc/x", "topic=jacobian"], 4, "/proc/x"),
+        (["save=/proc/x", "topic=jacobian"], 4, "/proc: cannot be written"),
         (["data=csv", "data.path=no.csv", "data.target=y", "topic=backprop"], 3, "no.csv"),
         (
             ["data=csv", "data.path=no.csv", "data.target=y", "topic=[jacobian,backprop]", "save=a"],
