@@ -484,9 +484,7 @@ def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
         trained.trajectory(dataclasses.replace(run, trajectory=noted))
 
     forged(steps, θ)
-    moved = dict.fromkeys((0, 2), θ + 0)
-    for k, point in moved.items():
-        point[k] += 1
+    one = np.eye(3, dtype=θ.dtype)[..., None]  # for each of three points, what moves it alone
     for said, arguments in (
         ("no trajectory of this network", (steps, θ, b"xyz")),
         ("not the ends of its epochs", (steps[:2], θ[:2])),
@@ -496,8 +494,8 @@ def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
         ("too large", (steps, θ * 1e20)),
         ("not finite", (steps, θ * math.nan)),
         ("does not move", (steps, θ[[0, 0, 0]])),
-        ("does not begin", (steps, moved[0])),
-        ("does not end", (steps, moved[2])),
+        ("does not begin", (steps, θ + one[0])),
+        ("does not end", (steps, θ + one[2])),
     ):
         with pytest.raises(UserError, match=said) as e:
             forged(*arguments)
