@@ -672,4 +672,9 @@ def test_runs_below_many_folders_are_found(tmp_path: Path) -> None:
         place /= part
         place.mkdir()
     (deep / "run.json").write_text("{}")
-    assert find([str(tmp_path)]) == [deep.resolve()]
+    (tmp_path / "other").touch()
+    try:
+        assert find([str(tmp_path)]) == [deep.resolve()]
+    finally:  # pytest's own cleaning is recursive
+        (deep / "run.json").unlink()
+        os.removedirs(deep)
