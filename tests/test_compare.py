@@ -647,3 +647,20 @@ def test_the_page_in_a_browser(compare: Callable[..., Result], tmp_path: Path) -
         browser.close()
     assert told == []
     assert len(backgrounds) == 2
+
+
+def test_runs_below_many_folders_are_found(tmp_path: Path) -> None:
+    from ffn_bench.compare.read import find
+
+    deep = tmp_path.joinpath(*["d"] * 1200)
+    place = tmp_path
+    for part in deep.relative_to(tmp_path).parts:
+        place /= part
+        place.mkdir()
+    (deep / "run.json").write_text("{}")
+    (tmp_path / "other").touch()
+    try:
+        assert find([str(tmp_path)]) == [deep.resolve()]
+    finally:  # pytest's own cleaning is recursive
+        (deep / "run.json").unlink()
+        os.removedirs(deep)

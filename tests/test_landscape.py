@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -489,3 +491,36 @@ def test_a_trajectory_is_taken_as_far_as_the_checkpoint_knows_it(folders: Path, 
         file.write_bytes(damaged[: len(content)].ljust(len(content), b"\0"))
         with pytest.raises(UserError, match=message):
             trained.trajectory(old)
+
+
+def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
+    """Each point forged in turn, with the size and the hash that the checkpoint would note."""
+    assert ffn("data=moons", "epochs=2", "model.hidden=[3]", "name=a", "trajectory=true").code == 0
+    run = trained.load(tmp_path / "outputs" / "a")
+    kept = trained.trajectory(run)
+    assert kept is not None and len(kept[0]) == 3
+    steps, θ = kept[0].numpy(), kept[1].numpy()
+
+    def forged(steps: Any, θ: Any, tail: bytes = b"") -> None:
+        content = b"".join(s.tobytes() + row.tobytes() for s, row in zip(steps, θ, strict=True)) + tail
+        (run.folder / "trajectory.bin").write_bytes(content)
+        noted = (len(content), hashlib.sha256(content).hexdigest())
+        trained.trajectory(replace(run, trajectory=noted))
+
+    forged(steps, θ)
+    one = np.eye(3, dtype=θ.dtype)[..., None]  # for each of three points, what moves it alone
+    for said, arguments in (
+        ("no trajectory of this network", (steps, θ, b"xyz")),
+        ("not the ends of its epochs", (steps[:2], θ[:2])),
+        ("not the ends of its epochs", (steps - 5, θ)),
+        ("not the ends of its epochs", (steps[:0], θ[:0])),
+        ("too large", (steps, θ * 0 + θ.dtype.type(3e38))),
+        ("too large", (steps, θ * 1e20)),
+        ("not finite", (steps, θ * math.nan)),
+        ("does not move", (steps, θ[[0, 0, 0]])),
+        ("does not begin", (steps, θ + one[0])),
+        ("does not end", (steps, θ + one[2])),
+    ):
+        with pytest.raises(UserError, match=said) as e:
+            forged(*arguments)
+        assert e.value.status == 4

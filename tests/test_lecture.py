@@ -104,6 +104,15 @@ def test_the_command_leaves_nothing_but_the_figures(
     assert "ffn-lecture topic=surface" in (tmp_path / "figures" / "surface.svg").read_text()
 
 
+def test_a_manifest_that_is_none_is_told_at_once(
+    ffn_lecture: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / MANIFEST).write_text("mine")
+    code, out, err = ffn_lecture("topic=surface", "save=figures")
+    assert (code, out, err.count("\n")) == (4, "", 1)
+
+
 def test_the_exit_status_tells_a_disagreement(
     ffn_lecture: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,8 +134,15 @@ def test_the_exit_status_tells_a_disagreement(
         (["data=csv", "topic=backprop"], 2, "data.path"),
         (["seed=-1"], 2, "seed"),
         (["model.activation=rellu", "topic=backprop"], 2, "'relu'"),
-        (["save=/proc/x", "topic=jacobian"], 4, "/proc/x"),
+        (["save=/proc/x", "topic=jacobian"], 4, "/proc: cannot be written"),
         (["data=csv", "data.path=no.csv", "data.target=y", "topic=backprop"], 3, "no.csv"),
+        (
+            ["data=csv", "data.path=no.csv", "data.target=y", "topic=[jacobian,backprop]", "save=a"],
+            3,
+            "no.csv",
+        ),
+        (["model=mlp", "model.width=100000000", "topic=[surface,backprop]", "save=a"], 5, "GB to train"),
+        (["save=a/../../x9", "topic=surface"], 4, "'..'"),
     ],
 )
 def test_mistakes_are_one_line(

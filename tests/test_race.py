@@ -377,6 +377,7 @@ MISTAKES = [
     (["optimizers=[adm]"], 2, "did you mean 'adam'"),
     (["optimizers=[]"], 2, "optimizers: is empty"),
     (["optimizers=[sgd,sgd]"], 2, "is there twice"),
+    (["optimizers=[sgd,./sgd]"], 2, "write sgd"),
     (["optimizers=[torch]"], 2, "needs the name of a class"),
     (["optimizers=[adam@x]"], 2, "is no name"),
     (["steps=0"], 2, "steps: 0 is too small"),
@@ -475,6 +476,29 @@ def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_pat
         best = min(one["tried"], key=lambda t: t["score"] if t["score"] is not None else math.inf)
         assert one["lr"] == best["lr"]
         assert one["training loss (nats)"][-1] == pytest.approx(best["score"], rel=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [["lr=1e300"], ["lr=1e38", "steps=1"], ["lr=1e-300"]], ids=str)
+def test_paths_that_end_at_their_start(
+    race: Callable[..., Result], trained: Path, arguments: list[str]
+) -> None:
+    given = ("optimizers=[sgd]", "steps=3", "animation=false", *arguments)
+    result = race("surface=network", f"run={trained}", *given)
+    assert (result.code, result.err) == (0, "")
+    assert ("diverges by step 1" in result.out) == (arguments[0] != "lr=1e-300")
+
+
+def test_a_start_that_has_diverged_is_one_line(race: Callable[..., Result], trained: Path) -> None:
+    change(trained, config={"model.init": "normal", "model.init_std": 1e38})
+    result = race("surface=network", f"run={trained}", "optimizers=[sgd]", "lr=1", "steps=1")
+    assert (result.code, result.err.count("\n")) == (4, 1), result.err
+    assert "too large for a loss" in result.err
+
+
+def test_a_path_that_stays_at_a_minimum(race: Callable[..., Result]) -> None:
+    given = ("optimizers=[sgd]", "start=[3.0,2.0]", "lr=1e-300", "steps=1", "animation=false")
+    result = race("surface=himmelblau", *given)
+    assert (result.code, result.err) == (0, "")
 
 
 def change(folder: Path, **changes: Any) -> None:

@@ -8,6 +8,7 @@ made.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MAX_NODES = 20_000
 """Values a YAML file may hold with its aliases written out."""
 TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
 """Of YAML's own, which a value may have."""
+
+UNSEEN = re.compile("[\x85\u2028\u2029]|\r(?!\n)")
+"""Ends of lines to YAML, and so of comments, that an editor does not show as such."""
 
 
 def read_text(file: Path) -> str:
@@ -48,6 +52,10 @@ def read_text(file: Path) -> str:
 
 def parse(text: str, file: Path) -> dict[Any, Any]:
     """The values of a YAML file. Raises `UserError` where it does not say what its author means."""
+    if found := UNSEEN.search(text):
+        place = f"{file}, line {text.count(chr(10), 0, found.start()) + 1}"
+        what = f"YAML begins a line at the character U+{ord(found[0]):04X}, and editors do not"
+        raise UserError(place, what, "remove it, or write a line feed")
     try:
         loader = get_yaml_loader()(text)
         loader.name = str(file)

@@ -112,15 +112,18 @@ def matching(pattern: str) -> list[Path]:
 
 def _below(folder: Path) -> Iterator[Path]:
     """The folder if it is a run, else the runs in its folders; links to folders are not followed."""
-    try:
-        if (folder / "run.json").exists():
-            yield folder
-            return
-        inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink())
-    except OSError as e:
-        raise UserError(str(folder), (e.strerror or str(e)).lower(), "check permissions", RUN_FOLDER) from e
-    for path in inner:
-        yield from _below(path)
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            if (place / "run.json").exists():
+                yield place
+                continue
+            inner = [p for p in place.iterdir() if p.is_dir() and not p.is_symlink()]
+        except OSError as e:
+            why = (e.strerror or str(e)).lower()
+            raise UserError(str(place), why, "check permissions", RUN_FOLDER) from e
+        waiting += sorted(inner, reverse=True)
 
 
 def read_all(

@@ -20,10 +20,14 @@ from ffn_bench.compare import read
 from ffn_bench.data import Data
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError
 from ffn_bench.files import Folder
+from ffn_bench.network import FFN
 from ffn_bench.schema import TrainConfig, count_parameters
 from ffn_bench.writers import Trajectory
 
 Layers = list[tuple[Tensor, Tensor]]
+
+LARGEST = 1e15
+"""A weight beyond this has diverged: float32 cannot square it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def load(folder: Path) -> Trained:
 def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
     """Steps `[T]` and parameters `[T, P]` that the run kept, up to its checkpoint; None where it kept none.
 
-    Raises `UserError` (status 4) for a file that is no trajectory of this network.
+    Raises `UserError` (status 4) for a file that is no trajectory of this network, from its initialisation
+    through every epoch's end to the weights of the checkpoint.
     """
     path = trained.folder / Trajectory.NAME
     content = Folder(trained.folder).read(Trajectory.NAME, psutil.virtual_memory().available // 2)
@@ -120,15 +125,26 @@ def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
         raise UserError(str(path), "is not what was written: it was changed", runs.REPAIR, RUN_FOLDER)
     number = np.dtype(np.float64 if trained.run.dtype == "float64" else np.float32).newbyteorder("<")
     record = np.dtype([("step", "<i8"), ("theta", number, (count_parameters(trained.widths),))])
-    whole = len(content) // record.itemsize
-    found = np.frombuffer(content[: whole * record.itemsize], record)
-    found = found[found["step"] <= trained.step]
-    steps = torch.from_numpy(found["step"].astype(np.int64))
-    if not np.isfinite(found["theta"]).all():
-        raise UserError(str(path), "holds weights that are not finite", "leave it out", RUN_FOLDER)
-    if not len(found) or bool((steps.diff() <= 0).any()) or int(steps[0]) != 0:
-        raise UserError(str(path), "is no trajectory of this network", "leave it out", RUN_FOLDER)
-    return steps, torch.from_numpy(found["theta"].astype(number.newbyteorder("=")))
+
+    def no(what: str) -> UserError:
+        return UserError(str(path), what, "leave it out", RUN_FOLDER)
+
+    if len(content) % record.itemsize:
+        raise no("is no trajectory of this network")
+    found = np.frombuffer(content, record)
+    if found["step"].tolist() != [*range(0, trained.step + 1, trained.steps_per_epoch)]:
+        raise no("is no trajectory of this run: its steps are not the ends of its epochs")
+    θ = torch.from_numpy(found["theta"].astype(number.newbyteorder("=")))
+    if not bool((θ.abs() <= LARGEST).all()):  # NaN is not, either
+        raise no("holds weights that are not finite, or too large for a loss")
+    if len(θ) > 1 and bool((θ == θ[0]).all()):
+        raise no("does not move: all its weights are the initial ones")
+    first = FFN(trained.widths, trained.run.model, trained.run.seed, θ.dtype)
+    if not torch.allclose(θ[0], flat(first.layers).detach(), rtol=1e-4, atol=1e-6):
+        raise no("does not begin at the run's initialisation")
+    if int(found["step"][-1]) == trained.step and not torch.equal(θ[-1], flat(trained.layers)):
+        raise no("does not end at the weights of the checkpoint")
+    return torch.from_numpy(found["step"].astype(np.int64)), θ
 
 
 def flat(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

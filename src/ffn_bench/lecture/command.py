@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from ffn_bench import cli, config, errors, schema
+from ffn_bench import cli, config, runs, schema
 from ffn_bench.errors import UserError, nearest, printable
 from ffn_bench.files import Folder
 
@@ -42,6 +42,8 @@ def show(given: DictConfig) -> bool:
     config.check_seed(cfg.seed, "seed")
     topics = chosen(cfg.topic)
     folder = _folder(cfg.save)
+    for topic in topics:
+        topic.check(Context(cfg.data, cfg.model, cfg.seed))
     console = make_console()
     start = time.perf_counter()
     disagreeing, count = [], 0
@@ -82,16 +84,14 @@ def chosen(names: str | list[str]) -> list[Topic]:
 
 
 def _folder(save: str | None) -> Path | None:
+    """Where figures go, which is created with the first. Raises `UserError` where they cannot."""
     if save is None:
         return None
     if not save:
         raise UserError("save", "is empty", "name a folder")
     folder = Path(save)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        raise UserError(save, f"cannot be made a folder ({reason})", "name another", errors.RUN_FOLDER) from e
+    runs.check_place(folder)
+    Folder(folder).check_manifest()
     return folder
 
 

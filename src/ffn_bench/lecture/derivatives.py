@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from ffn_bench import backprop
 from ffn_bench.backprop import by_autograd, penalty
-from ffn_bench.data import load
+from ffn_bench.data import Data, load
+from ffn_bench.device import check_memory
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, show, topic, vector
 from ffn_bench.network import ACTIVATIONS, FFN, check_names
 
@@ -124,15 +125,24 @@ def _small_network() -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
     return layers, x, torch.randint(3, (8,), generator=generator)
 
 
-@topic("backprop", "L11", "Back-propagation, layer by layer")
+def _own(context: Context) -> tuple[Data, list[int]]:
+    """A person's data and the widths of their network. Raises `UserError` where they cannot be had."""
+    check_names(context.model)
+    data = load(context.data)
+    widths = [data.n_features, *context.model.widths(), len(data.classes)]
+    check_memory(widths, F64)
+    return data, widths
+
+
+@topic("backprop", "L11", "Back-propagation, layer by layer", check=_own)
 def backpropagation(context: Context) -> Iterator[Row]:
     """ḡ^L = p − 1_y; ∂l/∂W^k = (h^{k−1})ᵀ ḡ^k, ∂l/∂b^k = ḡ^k; g^{k−1} = ḡ^k (W^k)ᵀ, ḡ^{k−1} = g^{k−1}
     diag(σ'(h̄^{k−1})); and, left to the student, ∂l/∂x = ḡ^1 (W^1)ᵀ; averaged over the mini-batch. On
     your own network with model=… data=…: relative differences from autograd and from central
     differences, in float64."""
-    check_names(context.model)
-    data = load(context.data).to(torch.device("cpu"), F64)
-    net = FFN([data.n_features, *context.model.widths(), len(data.classes)], context.model, context.seed, F64)
+    loaded, widths = _own(context)
+    data = loaded.to(torch.device("cpu"), F64)
+    net = FFN(widths, context.model, context.seed, F64)
     x, y = data.train.x[:32], data.train.y[:32]
     layers = [(W.detach(), b.detach()) for W, b in net.layers]
     hand = backprop.by_hand(layers, x, y, net.activation)

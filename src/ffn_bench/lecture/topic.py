@@ -47,18 +47,22 @@ class Topic:
     title: str
     claim: str
     rows: Callable[[Context], Iterator[Row]]
+    check: Callable[[Context], object] = lambda context: None
+    """Raises `UserError` where a person's network or data cannot be had, before any topic is shown."""
 
 
 TOPICS: dict[str, Topic] = {}
 """Every topic by name, in the lecture's order once the modules that define them are imported."""
 
 
-def topic(name: str, number: str, title: str) -> Callable[[Callable[[Context], Iterator[Row]]], Topic]:
+def topic(
+    name: str, number: str, title: str, check: Callable[[Context], object] = lambda context: None
+) -> Callable[[Callable[[Context], Iterator[Row]]], Topic]:
     """Register a generator of rows as a topic; its docstring is the claim."""
 
     def register(rows: Callable[[Context], Iterator[Row]]) -> Topic:
         claim = " ".join((rows.__doc__ or "").split())
-        TOPICS[name] = Topic(name, number, title, claim, rows)
+        TOPICS[name] = Topic(name, number, title, claim, rows, check)
         return TOPICS[name]
 
     return register

@@ -149,7 +149,10 @@ def compose(name: str) -> schema.OptimizerConfig:
     import hydra
 
     cfg = hydra.compose("config", overrides=[f"optimizer={name}"])
-    return config.parse(cfg).optimizer
+    found = config.parse(cfg).optimizer
+    if found.name != name:  # ./sgd, sgd.yaml
+        raise UserError("optimizers", f"{name!r} is no name", f"write {found.name}")
+    return found
 
 
 # --- the race -------------------------------------------------------------------------------------------

@@ -101,11 +101,16 @@ def _ground(scene: Scene) -> tuple[Any, Array]:
     """How heights become shades, and the levels of the contours."""
     finite = scene.grid[np.isfinite(scene.grid)]
     if _is_log(scene):
-        low, high = max(float(np.quantile(finite, 0.003)), LEAST), float(finite.max())
+        low, high = _apart(max(float(np.quantile(finite, 0.003)), LEAST), float(finite.max()))
         return LogNorm(low, high), np.geomspace(low, high, 17)
     high = float(np.quantile(finite, 0.995)) if scene.bounded else float(finite.max())
-    low = float(finite.min())
+    low, high = _apart(float(finite.min()), high)
     return Normalize(low, high), np.linspace(low, high, 17)
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """The bounds of heights, apart where the ground is level."""
+    return low, max(high, low + 1e-6 * max(abs(low), LEAST))
 
 
 def _contours(figure: Figure, plot: Plot, scene: Scene) -> None:
@@ -138,13 +143,13 @@ def _contours(figure: Figure, plot: Plot, scene: Scene) -> None:
 
 def _curves(plot: Plot, scene: Scene) -> Callable[[Array], Array]:
     """The axes of the curves; what it gives back fits values to them."""
-    plot.set(xlabel="step", ylabel=scene.z, xlim=(0, scene.last))
+    plot.set(xlabel="step", ylabel=scene.z, xlim=(0, max(1, scene.last)))
     finite = np.concatenate([t.values[np.isfinite(t.values)] for t in scene.tracks])
     if scene.bounded:
         first = scene.tracks[0].values[0]
         low = max(LEAST, float(finite[finite > 0].min()) if (finite > 0).any() else LEAST)
         plot.set_yscale("log")
-        plot.set_ylim(low / 1.5, 1.5 * min(float(finite.max()), first * 1e3))
+        plot.set_ylim(low / 1.5, 1.5 * max(low, min(float(finite.max()), first * 1e3)))
         return lambda values: np.maximum(values, LEAST**3)  # a line that ends at 0 goes down out of the plot
     deepest = min(float(scene.grid.min()), -1e-2)
     plot.set_yscale("symlog", linthresh=1e-3, linscale=0.6)
@@ -229,7 +234,7 @@ def solid(scene: Scene) -> Figure:
     A, B = np.meshgrid(scene.a, scene.b, indexing="ij")
     Z = z(scene.grid)
     low1, high1, low2, high2 = scene.window
-    steep = np.gradient(Z / np.ptp(Z), scene.a / (high1 - low1), scene.b / (high2 - low2))
+    steep = np.gradient(Z / (np.ptp(Z) or 1.0), scene.a / (high1 - low1), scene.b / (high2 - low2))
     light = 1 / np.sqrt(1 + 0.15 * (steep[0] ** 2 + steep[1] ** 2))  # from above, so that slopes are darker
     shades = RAMP(norm(scene.grid))
     shades[..., :3] *= 0.72 + 0.28 * light[..., None]

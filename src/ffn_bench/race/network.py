@@ -33,6 +33,8 @@ AT_ONCE = 2**24
 """Numbers of the hidden layers of all candidates at once."""
 SIDE = 41
 """Points of the plane's grid, each way."""
+LARGEST = 1e15
+"""A weight or a loss beyond this has diverged: float32 cannot square it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,13 +183,19 @@ def on_network(problem: Problem, optimizer: OptimizerConfig, rates: Sequence[flo
 
 
 def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequence[str]) -> Scene:
-    """The paths on the plane of the first two principal components of all their points together."""
+    """The paths on the plane of the first two principal components of all their points together.
+
+    A path ends where it diverges. Raises `UserError` (status 4) where the start has diverged already.
+    """
     curves, ends = [], []
     for one in raced:
         losses = problem.on_subset(one.path)
-        bad = (~torch.isfinite(losses) | ~torch.isfinite(one.path).all(1)).nonzero()
+        bad = (~(losses <= LARGEST) | ~(one.path.abs().amax(1) <= LARGEST)).nonzero()  # NaN is bad, too
         ends.append(int(bad[0]) if len(bad) else len(losses))
         curves.append(losses[: ends[-1]].double().numpy())
+    if 0 in ends:
+        what = "has weights too large for a loss at its initialisation"
+        raise UserError(str(problem.folder), what, "take another run", RUN_FOLDER)
     mean, axes, shares = principal_plane([one.path[:end] for one, end in zip(raced, ends, strict=True)])
     projected = [
         ((one.path[:end] - mean) @ axes).double().numpy() for one, end in zip(raced, ends, strict=True)
@@ -199,6 +207,8 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
     a, b = np.linspace(low1, high1, SIDE), np.linspace(low2, high2, SIDE)
     at = torch.from_numpy(np.stack(np.meshgrid(a, b, indexing="ij"), -1).reshape(-1, 2))
     grid = _on_plane(problem, mean, axes, at).reshape(SIDE, SIDE)
+    top = float(np.concatenate([*curves, grid[grid <= LARGEST]]).max())
+    grid = np.where(grid <= LARGEST, grid, top)  # what lies beyond is shown as the highest
 
     from scipy.interpolate import RegularGridInterpolator
 
@@ -242,13 +252,15 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
 def principal_plane(paths: Sequence[Tensor]) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Mean `[P]`, the first two principal axes `[P, 2]` of all points `[n_i, P]`, their variance shares.
 
-    By the eigenvectors of the points' Gram matrix, which is small where P is large.
+    By the eigenvectors of the points' Gram matrix, which is small where P is large. Where the points span
+    less than a plane, the axes that are missing are 0.
     """
     points = torch.cat(list(paths))
     mean = points.mean(0)
     centred = points - mean
     gram = (centred @ centred.T).double()
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = torch.linalg.eigh(F.pad(gram, (1, 0, 1, 0)))  # at least two of each
+    vectors = vectors[1:]
     top = vectors[:, -2:].flip(1).to(points.dtype)
     axes = centred.T @ top
     axes = axes / axes.norm(dim=0).clamp(min=1e-30)
