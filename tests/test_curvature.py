@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from cases import parsed
-from ffn_bench.curvature import Newton, damped_newton_step, gradient_and_hessian
+from ffn_bench.curvature import Newton, damped_newton_step, gradient_and_hessian, lanczos
 from ffn_bench.train import build_eager
 
 
@@ -64,3 +65,34 @@ def test_newton_trains_small_networks_and_refuses_large_ones() -> None:
     assert losses == sorted(losses, reverse=True)
     with pytest.raises(Exception, match="3,000 parameters, this one has 26,122"):
         build_eager(parsed("optimizer=newton", "model=mlp"))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 40, 90])
+@pytest.mark.parametrize("kind", ["apart", "many at zero", "zero", "a multiple of I"])
+def test_bounds_by_lanczos_hold_for_every_probe(steps: int, kind: str) -> None:
+    """F of the very vector v, by all eigenvectors, lies between them at every t, eigenvalues among these."""
+    generator = torch.Generator().manual_seed(steps)
+    λ = torch.randn(80, generator=generator, dtype=torch.float64).exp() - 0.3
+    λ = {"apart": λ, "many at zero": λ * (λ > 1), "zero": 0 * λ, "a multiple of I": 0 * λ + 3}[kind]
+    Q = torch.linalg.qr(torch.randn(80, 80, generator=generator, dtype=torch.float64))[0]
+    H = Q @ torch.diag(λ) @ Q.T
+    seen: list[Tensor] = []
+
+    def product(v: Tensor) -> Tensor:
+        seen.append(v)
+        image: Tensor = H @ v
+        return image
+
+    found = lanczos(product, λ, steps, generator)
+    distinct = len(λ.unique())
+    assert len(found.diagonal) == len(seen) <= min(steps, distinct + 2)  # rounding may add a step
+    parts = (Q.T @ seen[0]).square()
+    at = torch.cat([torch.linspace(-2, 12, 57, dtype=torch.float64), λ[:3] + 1e-7])
+    lower, upper = found.bounds(at)
+    assert bool((lower <= (parts * (λ < at[:, None] - 1e-9)).sum(1) + 1e-9).all())
+    assert bool((upper >= (parts * (λ <= at[:, None] - 1e-9)).sum(1) - 1e-9).all())
+    if steps > distinct:
+        between = (λ - at[:, None]).abs().amin(1) > 1e-9
+        assert torch.allclose(lower[between], upper[between], atol=1e-6)
+    for value in found.converged(1e-8):
+        assert float((λ - value).abs().min()) <= 2e-8

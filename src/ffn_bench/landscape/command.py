@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ffn_bench.landscape.page import Page
     from ffn_bench.landscape.surface import Ground
     from ffn_bench.landscape.trained import Trained
+    from ffn_bench.landscape.verdict import Distribution
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 MANY = 12
@@ -309,6 +311,8 @@ def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawing
             "trace_error": seen.trace_error,
             "negative": seen.negative if seen.exact else None,
             "tolerance": seen.tolerance,
+            "peak": asdict(seen.peak),
+            "distribution": _told(seen.distribution),
             "drop": seen.drop,
             "exact": seen.exact,
             "parameters": seen.parameters,
@@ -317,6 +321,13 @@ def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawing
             "eigenvalues": seen.eigenvalues.tolist(),
         }
     drawn.data["curvature.json"] = runs.to_json(everything)
+
+
+def _told(found: Distribution | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    told = {name: getattr(found, name).tolist() for name in ("at", "lower", "upper", "found")}
+    return told | {"width": found.width, "steps": found.steps, "probes": found.probes}
 
 
 def main() -> None:

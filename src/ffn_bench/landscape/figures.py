@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ffn_bench.errors import printable
 from ffn_bench.landscape.verdict import Curvature
-from ffn_bench.style import INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
+from ffn_bench.style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 
 COLOURS = "viridis"
 """Even in lightness, and told apart by people with any colour vision."""
@@ -122,32 +122,7 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        if found.exact:
-            values = found.eigenvalues.numpy()
-            ranks = np.arange(1, len(values) + 1)
-            negative = values < -found.tolerance
-            left.scatter(ranks[~negative], values[~negative], s=9, color=SERIES[0], lw=0, label="λ")
-            left.scatter(
-                ranks[negative], values[negative], s=9, color=SERIES[1], lw=0, label="λ < −tolerance"
-            )
-            left.set_yscale("symlog", linthresh=max(found.tolerance, 1e-12))
-            low, high = values[0], values[-1]
-            ticks = [s * 10.0**e for s in (-1, 1) for e in range(-12, 7, 2) if found.tolerance <= 10.0**e]
-            left.set_yticks([0.0, *(t for t in ticks if 3 * low <= t <= 3 * high)])
-            left.minorticks_off()
-            left.set_xlabel("rank")
-            left.set_title(f"eigenvalues of the Hessian, all {len(values):,}")
-            if negative.any():
-                left.legend(loc="upper left")
-        else:
-            assert found.density is not None
-            where, density = (t.numpy() for t in found.density)
-            left.semilogy(where, np.maximum(density, 1e-8 * density.max()), color=SERIES[0])
-            left.axvline(found.low, color=SERIES[1], lw=1.2, label=f"λ_min {found.low:.3g}")
-            left.axvline(found.high, color=SERIES[2], lw=1.2, label=f"λ_max {found.high:.3g}")
-            left.set_xlabel("eigenvalue λ")
-            left.set_title("spectral density of the Hessian (Lanczos)")
-            left.legend(loc="upper center")
+        _spectrum(left, found)
         for k, (which, label) in enumerate((("lowest", "λ_min"), ("highest", "λ_max"))):
             steps, along = found.line[which]
             right.plot(
@@ -168,6 +143,47 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
         half = (len(evidence) + 1) // 2
         _note(figure, "; ".join(evidence[:half]) + "\n" + "; ".join(evidence[half:]) + f"\n{note}")
     return figure
+
+
+def _spectrum(plot: Plot, found: Curvature) -> None:
+    """The share of eigenvalues up to λ: exact steps, or bounds by Lanczos; and each known one as a tick."""
+    peak, known = found.peak, found.distribution
+    top = max(abs(found.low), abs(found.high)) or 1.0
+    if known is None:
+        values = found.eigenvalues.numpy()
+        plot.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=SERIES[0])
+        plot.set_title(f"eigenvalues of the Hessian, all {len(values):,}")
+        told = f"{100 * peak.share:.1f} %"
+    else:
+        inside = (known.at >= found.low) & (known.at <= found.high)
+        at, lower, upper = (t[inside].numpy() for t in (known.at, known.lower, known.upper))
+        plot.fill_between(at, lower, upper, color=SERIES[0], alpha=0.3, lw=0)
+        plot.plot(at, (lower + upper) / 2, color=SERIES[0])
+        plot.set_title("eigenvalues of the Hessian: bounds")
+        values = np.union1d(known.found.numpy(), [found.low, found.high])
+        told = f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} %"
+    for low, high, shade in ((-np.inf, -found.tolerance, SERIES[1]), (-found.tolerance, np.inf, SERIES[0])):
+        some = values[(values >= low) & (values < high)]
+        plot.plot(some, np.full(len(some), -0.06), "|", color=shade, ms=8, mew=0.6)
+    plot.axvspan(-peak.within, peak.within, color=GRID, lw=0, zorder=0)
+    plot.annotate(
+        f"{told} within\n± {peak.within:.2g} of 0",
+        (0, 0.92),
+        fontsize=8.5,
+        ha="center",
+        va="center",
+    )
+    plot.set_xscale("symlog", linthresh=peak.within / 10 if known else max(found.tolerance, 1e-12))
+    ticks = [
+        10.0**e for e in range(math.floor(math.log10(1.5 * top)), -13, -2) if 10.0**e >= 0.03 * peak.within
+    ]
+    negative = [-t for t in ticks if t <= -1.5 * found.low]
+    plot.set_xticks([*negative, 0.0, *ticks])
+    plot.minorticks_off()
+    plot.set_ylim(-0.12, 1.03)
+    plot.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+    plot.set_xlabel("λ; a tick below is an eigenvalue")
+    plot.set_ylabel("share of eigenvalues up to λ")
 
 
 def _contour(figure: Figure, plot: Plot, axes: Sequence[Tensor], losses: Tensor) -> None:
@@ -199,6 +215,6 @@ def _levels(losses: Tensor) -> tuple[np.ndarray[Any, Any], Normalize]:
 
 def _note(figure: Figure, text: str) -> None:
     """What a reader must know, below the plots."""
-    width = int(19 * figure.get_figwidth())
+    width = int(18 * figure.get_figwidth())
     lines = [line for part in text.split("\n") for line in textwrap.wrap(printable(part), width)]
     figure.supxlabel("\n".join(lines).replace("$", r"\$"), fontsize=7.5, color=MUTED, x=0.01, ha="left")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,13 @@ import torch
 from torch import Tensor
 
 from ffn_bench.backprop import loss_of, penalty
-from ffn_bench.curvature import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
+from ffn_bench.curvature import (
+    HessianProduct,
+    extreme_eigenpairs,
+    gradient_and_hessian,
+    lanczos,
+    objective_at,
+)
 from ffn_bench.landscape.trained import Trained, flat, layered
 from ffn_bench.network import ACTIVATIONS, FFN
 from ffn_bench.schema import TrainConfig
@@ -22,8 +27,48 @@ SMALL_GRADIENT = 1e-3
 """A gradient of at most this share of the one at the start counts as 0."""
 NEGATIVE = {True: 1e-6, False: 1e-3}
 """An eigenvalue below −this times the largest |λ| counts as negative: if H is exact, and by Lanczos."""
+PEAK = 1e-3
+"""The peak of eigenvalues at 0 is what is within this times the largest |λ|."""
+LANCZOS_STEPS = 200
+"""Of each probe: more tell eigenvalues near 0 better apart."""
+LANCZOS_NUMBERS = 200_000_000
+"""Numbers that a probe's vectors may take, where at least 32 steps are made."""
 STEPS = [10 ** (-4 + k / 4) for k in range(21)]
 """Lengths of the line searches, to both sides."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The share of eigenvalues within ± `within` of 0."""
+
+    within: float
+    share: float
+    """Exact, or the middle between the bounds."""
+    lower: float
+    upper: float
+    """Bounds, which are the share itself if exact; they leave out the choice of probes."""
+    standard_error: float
+    """Of `share`, over the probes; 0 if exact."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Bounds on the share of eigenvalues up to each λ, by Lanczos; nothing is smoothed."""
+
+    at: Tensor
+    lower: Tensor
+    upper: Tensor
+    """Means over the probes, `[n]` like `at`."""
+    found: Tensor
+    """Eigenvalues that converged, each to 10⁻⁶ of the largest |λ|: those that stand apart."""
+    peak: Peak
+    steps: int
+    probes: int
+
+    @property
+    def width(self) -> float:
+        """How far apart the bounds are where they are farthest, as a share of the eigenvalues."""
+        return float((self.upper - self.lower).max())
 
 
 @dataclass(frozen=True)
@@ -46,8 +91,8 @@ class Curvature:
     """One standard error; 0 if exact."""
     tolerance: float
     """Eigenvalues below its negative count as negative."""
-    density: tuple[Tensor, Tensor] | None
-    """λ and the spectral density there, of large networks."""
+    distribution: Distribution | None
+    """Of large networks, whose eigenvalues are not all known."""
     line: dict[str, tuple[Tensor, Tensor]]
     """By `lowest` and `highest` eigenvector: steps to both sides, and the objective there."""
 
@@ -70,6 +115,15 @@ class Curvature:
     def near_zero(self) -> int:
         """How many are within ± tolerance of 0."""
         return int((self.eigenvalues.abs() <= self.tolerance).sum())
+
+    @property
+    def peak(self) -> Peak:
+        """The eigenvalues at 0, to `PEAK` times the largest |λ|: counted, or bounded by Lanczos."""
+        if self.distribution:
+            return self.distribution.peak
+        within = PEAK * max(abs(self.low), abs(self.high))
+        share = float((self.eigenvalues.abs() <= within).double().mean())
+        return Peak(within, share, share, share, 0.0)
 
     @property
     def drop(self) -> float:
@@ -111,6 +165,16 @@ class Curvature:
         said.append(f"{count} below −{self.tolerance:.2g}")
         if self.exact:
             said.append(f"{self.near_zero:,} within ± {self.tolerance:.2g} of 0, where the objective is flat")
+        peak = self.peak
+        of = f"within ± {peak.within:.2g} of 0 ({PEAK:g} of the largest |λ|)"
+        if self.distribution is None:
+            said.append(f"{100 * peak.share:.1f} % {of}")
+        else:
+            said.append(
+                f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} % {of}, by Lanczos bounds of "
+                f"{self.distribution.steps} steps (middle {100 * peak.share:.1f} %, standard error "
+                f"{100 * peak.standard_error:.1f} % over {self.distribution.probes} probes)"
+            )
         if self.falls:
             said.append(f"along the lowest eigenvector the objective falls by {self.drop:.3g}")
         else:
@@ -145,7 +209,7 @@ def at(
     objective, leaves = objective_at(layers, x, y, run)
     size = sum(leaf.numel() for leaf in leaves)
     value, exact = float(objective.detach()), size <= exact_up_to
-    density = None
+    distribution = None
     if exact:
         told("Hessian")
         g, H = gradient_and_hessian(objective, leaves)
@@ -164,8 +228,8 @@ def at(
         low, high = first.residual, last.residual
         told("trace")
         trace, error = _trace(product, g)
-        told("density")
-        density = _density(layers, x, y, run, (first.value, last.value))
+        told("distribution of eigenvalues")
+        distribution = _distribution(product, g, max(abs(first.value), abs(last.value)))
     tolerance = NEGATIVE[exact] * max(abs(float(eigenvalues[0])), abs(float(eigenvalues[-1])))
     told("line search")
     line = {name: _along(layers, ends[:, k], x, y, run) for k, name in enumerate(("lowest", "highest"))}
@@ -181,7 +245,7 @@ def at(
         trace,
         error,
         tolerance,
-        density,
+        distribution,
         line,
     )
 
@@ -202,40 +266,29 @@ def _trace(product: Callable[[Tensor], Tensor], like: Tensor, probes: int = 32) 
     return float(values.mean()), float(values.std() / math.sqrt(probes))
 
 
-def _density(
-    layers: list[tuple[Tensor, Tensor]], x: Tensor, y: Tensor, run: TrainConfig, ends: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """The spectral density by Lanczos quadrature (Papyan, 2020), with curvlinops."""
-    leaves = [torch.nn.Parameter(t.clone()) for layer in layers for t in layer]
-    activation = ACTIVATIONS[run.model.activation]
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.leaves = torch.nn.ParameterList(leaves)
-
-        def forward(self, x: Tensor) -> Tensor:
-            h = x
-            for k in range(0, len(leaves), 2):
-                h = torch.addmm(self.leaves[k + 1], h if k == 0 else activation.function(h), self.leaves[k])
-            return h
-
-    shift = 2 * run.l2  # of the weights, which are nearly all of the parameters
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, of libraries below it
-        from curvlinops import HessianLinearOperator, lanczos_approximate_spectrum
-
-        loss, rows = torch.nn.CrossEntropyLoss(), [(x, y)]
-        operator = HessianLinearOperator(Net(), loss, leaves, rows, check_deterministic=False)
-        torch.manual_seed(0)
-        where, density = lanczos_approximate_spectrum(
-            operator,
-            ncv=min(64, len(flat(layers)) - 1),
-            num_points=512,
-            num_repeats=2,
-            boundaries=(ends[0] - shift, ends[1] - shift),
-        )
-    return where.detach().double() + shift, density.detach().double()
+def _distribution(product: Callable[[Tensor], Tensor], like: Tensor, top: float) -> Distribution:
+    """Bounds on the shares of eigenvalues by stochastic Lanczos quadrature; `top` is the largest |λ|."""
+    size = len(like)
+    probes = max(4, math.ceil(20_000 / size))  # the standard error of a share is at most half a per cent
+    steps = max(32, min(LANCZOS_STEPS, LANCZOS_NUMBERS // size))
+    generator = torch.Generator().manual_seed(0)
+    seen = [lanczos(product, like, steps, generator) for _ in range(probes)]
+    near = PEAK * (top or 1.0)
+    sizes = torch.cat([near * torch.linspace(0.1, 1, 10), near * torch.logspace(0.05, 3.1, 62)]).double()
+    sizes[9] = near
+    at = torch.cat([-sizes.flip(0), torch.zeros(1), sizes])
+    lower, upper = (torch.stack(side) for side in zip(*(q.bounds(at) for q in seen), strict=True))
+    left, right = len(sizes) - 10, len(sizes) + 10
+    least, most = lower[:, right] - upper[:, left], upper[:, right] - lower[:, left]
+    peak = Peak(
+        near,
+        float((least + most).mean() / 2),
+        max(0.0, float(least.mean())),
+        min(1.0, float(most.mean())),
+        float((least + most).std() / 2 / math.sqrt(probes)),
+    )
+    ends = torch.stack([lower.mean(0).clamp(min=0), upper.mean(0).clamp(max=1)])
+    return Distribution(at, ends[0], ends[1], seen[0].converged(1e-6 * top), peak, steps, probes)
 
 
 @torch.no_grad()
