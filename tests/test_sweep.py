@@ -248,6 +248,7 @@ def test_what_another_process_trained_meanwhile_is_taken(
     (kept,) = (tmp_path / "outputs/sweeps/s").glob("*seed=1*/summary.json")
     content = kept.read_bytes()
     kept.unlink()
+    shutil.rmtree(kept.parent / "checkpoint")  # it would begin anew
     original = runs.Lock.__init__
 
     def lock(self: runs.Lock, folder: Folder, shared: bool = False) -> None:
