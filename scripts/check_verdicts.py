@@ -227,12 +227,10 @@ class Folders:
         line = {"step": 10, "epoch": 1, "train_seconds": 1.0, "loss/train": loss}
         line |= {} if failed else {"accuracy/val": score, METRIC: score}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        summary: dict[str, Any] = {
-            "status": "diverged" if failed else "finished",
-            "reason": "",
-            "final": {},
-            "best": None,
-        }
+        status = "diverged" if failed else "finished"
+        final = {} if failed else {"accuracy/val": score, METRIC: score}
+        best = None if failed else {"epoch": 1, "step": 10, **final}
+        summary: dict[str, Any] = {"status": status, "reason": "", "final": final, "best": best}
         (folder / "summary.json").write_text(json.dumps(summary))
 
 

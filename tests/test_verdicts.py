@@ -237,6 +237,86 @@ def test_seeds_that_no_workloads_share_vote_each_for_its_own(tmp_path: Path) -> 
     assert (pair.seeds, pair.runs, pair.won) == (8, 8, 8)
 
 
+def test_a_seed_on_several_splits_has_one_vote(tmp_path: Path) -> None:
+    """Three seeds on four splits are no twelve seeds."""
+    for seed in range(3):
+        for split in range(4):
+            for optimizer, level in (("adam", 0.9), ("sgd", 0.8)):
+                folder = tmp_path / f"{optimizer}-{seed}-{split}"
+                write_run(
+                    folder, f"optimizer={optimizer}", val=(0.1, level), seed=seed, data__split_seed=split
+                )
+    found = checked(tmp_path)
+    assert (found.pairs[0].seeds, found.pairs[0].runs) == (3, 12)
+    assert claims(found) == set()
+    assert not found.competitors[0].test.known
+
+
+def test_values_that_print_alike_are_two_competitors(tmp_path: Path) -> None:
+    for lr in (0.12341, 0.12342):
+        write_run(tmp_path / f"{lr}", lr=lr)
+    assert {c.name for c in checked(tmp_path).competitors} == {"lr 0.12341", "lr 0.12342"}
+
+
+def test_two_runs_of_one_seed_are_told_and_the_worse_counts(tmp_path: Path) -> None:
+    for seed in range(8):
+        for name, status in (("a", "finished"), ("b", "diverged")):
+            write_run(tmp_path / f"{name}{seed}", val=(0.1, 0.9), seed=seed, status=status)
+        write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed)
+        write_run(tmp_path / f"k{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed, status="failed")
+    found = checked(tmp_path)
+    assert claims(found) == {("sgd", "adam")}
+    assert any("adam: 8 runs have the seed of another one" in note for note in found.notes)
+
+
+def test_nothing_is_claimed_while_a_choice_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.8] * 9})
+    write_run(tmp_path / "live", "optimizer=sgd", val=(0.1, 0.2), seed=0, lr=0.5, status=None)
+    monkeypatch.setattr("ffn_bench.runs.holder", lambda folder: 1 if folder.path.name == "live" else None)
+    assert claims(checked(tmp_path, by=["optimizer"])) == set()
+
+
+def test_failures_on_seeds_that_the_other_lacks_are_told(tmp_path: Path) -> None:
+    for seed in range(16):
+        status = "finished" if seed < 8 else "diverged"
+        write_run(tmp_path / f"a{seed}", val=(0.1, 0.9), seed=seed, status=status)
+    for seed in range(8):
+        write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed)
+    first = wording.verdict(checked(tmp_path))[0]
+    assert "on most seeds" in first
+    assert "of all its 16 runs 8 failed, of sgd's 8 none" in first
+
+
+def test_equal_shares_are_no_larger_share(tmp_path: Path) -> None:
+    said = wording.verdict(checked(sweep(tmp_path, {"adam": [0.9, 0.8] * 4, "sgd": [0.8, 0.9] * 4})))
+    assert said[0].startswith("adam and sgd won the same share of seeds: against sgd, the next, 4 of 8 seeds")
+
+
+def test_nobody_with_results_on_all_workloads(tmp_path: Path) -> None:
+    for k, (optimizer, name) in enumerate((("adam", "digits"), ("sgd", "moons"))):
+        write_run(tmp_path / str(k), f"optimizer={optimizer}", data__name=name, changes={"data_sha256": name})
+    said = wording.verdict(checked(tmp_path, workloads=["data"]))
+    assert said == ["Nobody has results on all 2 workloads, so that nobody can be compared over them."]
+
+
+def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
+    for optimizer, tuned, shipped in (("adam", 0.9, 0.7), ("sgd", 0.8, 0.95)):
+        write_run(tmp_path / f"{optimizer}-t", f"optimizer={optimizer}", seed=100, lr=0.1, stage="tune")
+        for seed in range(8):
+            keys: dict[str, Any] = {"seed": seed}
+            name = f"{optimizer}-{seed}"
+            write_run(
+                tmp_path / name, f"optimizer={optimizer}", val=(0.1, tuned), lr=0.1, stage="final", **keys
+            )
+            val = (0.1, shipped)
+            write_run(tmp_path / f"{name}-d", f"optimizer={optimizer}", val=val, stage="default", **keys)
+    said = wording.verdict(checked(tmp_path))
+    assert said[0].startswith("adam is ahead of sgd: better on 8 of 8 seeds")
+    assert said[1].startswith("But sgd as shipped, without tuning, is better than adam on 8 of 8 seeds")
+
+
 # --- sentences ------------------------------------------------------------------------------------------
 
 

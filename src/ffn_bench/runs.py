@@ -403,18 +403,6 @@ def _is_sound_summary(summary: dict[str, Any]) -> bool:
 
     status, epochs, steps = summary.get("status"), summary["epochs"], summary["steps"]
     best, final = summary["best"], summary["final"]
-
-    def is_possible() -> bool:
-        # A checkpoint's name has ten digits for its step; every epoch has a step, and as many as any other.
-        at_most = epochs if status == "finished" else epochs + 1
-        if steps >= 10**10 or summary["train_seconds"] < 0 or (status in ENDED and steps < epochs):
-            return False
-        if status == "finished" and (epochs < 1 or steps % epochs or final.get("accuracy/train") is None):
-            return False
-        if best is None:  # there is one wherever anything was measured on a validation part
-            return status != "finished" or final.get("accuracy/val") is None
-        return 0 <= best["epoch"] <= at_most and best.get("accuracy/val") is not None
-
     return (
         status in STATUSES
         and isinstance(summary["reason"], str)
@@ -422,15 +410,28 @@ def _is_sound_summary(summary: dict[str, Any]) -> bool:
         and number(summary["train_seconds"])
         and values(final)
         and (best is None or (values(best) and type(best.get("epoch")) is int))
-        and is_possible()
     )
 
 
 def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
     """Whether a summary says what can become of this run."""
-    epochs, steps = summary["epochs"], summary["steps"]
-    whole = epochs == run.epochs if summary["status"] == "finished" else epochs <= run.epochs
-    return whole and (run.batch_size != "full" or steps <= run.epochs)
+    status, epochs, steps = summary["status"], summary["epochs"], summary["steps"]
+    best, final = summary["best"], summary["final"]
+    if (epochs != run.epochs if status == "finished" else epochs > run.epochs) or summary[
+        "train_seconds"
+    ] < 0:
+        return False
+    # A checkpoint's name has ten digits for its step; every epoch has a step, and as many as any other.
+    if steps >= 10**10 or (run.batch_size == "full" and steps > run.epochs):
+        return False
+    if status in ENDED and steps < epochs:
+        return False
+    if status == "finished" and (epochs < 1 or steps % epochs or final.get("accuracy/train") is None):
+        return False
+    if best is None:  # there is one wherever anything was measured on a validation part
+        return bool(status != "finished" or final.get("accuracy/val") is None)
+    at_most = epochs if status == "finished" else epochs + 1
+    return bool(0 <= best["epoch"] <= at_most and best.get("accuracy/val") is not None)
 
 
 ENDED = ("finished", "diverged")

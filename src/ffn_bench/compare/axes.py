@@ -169,7 +169,10 @@ def label(run: Run, keys: Sequence[str]) -> str:
     for key in keys:
         if key not in run.config:
             continue
-        text = shown(run.config[key])
+        value = run.config[key]
+        text = shown(value)
+        if isinstance(value, float) and float(text) != value:
+            text = repr(value)  # two values are never one name
         parts.append(
             text if key.endswith(".name") or isinstance(run.config[key], str) else f"{short(key)} {text}"
         )

@@ -55,6 +55,18 @@ def _runs(study: Study) -> list[str]:
     if len(seeds) > 1:
         found.append("Seeds are not the same everywhere: a pair is compared on the seeds that both have.")
     for c in study.competitors:
+        for workload, cell in c.cells.items():
+            where = _where(study, c.name, workload)
+            if cell.twice:
+                many = f"{cell.twice} runs have" if cell.twice > 1 else "a run has"
+                found.append(
+                    f"{where}: {many} the seed of another one; of such runs the worst that ended counts."
+                )
+            lost = sum(math.isnan(result.best) for result in cell.results.values())
+            if lost:
+                many = f"{lost} runs have" if lost > 1 else "a run has"
+                metric = name_of(study.metric)
+                found.append(f"{where}: {many} no {metric} at the chosen epoch, and leave the pairs.")
         if c.repeated:
             many = f"{c.repeated} seeds repeat" if c.repeated > 1 else "a seed repeats"
             found.append(f"{c.name}: {many} the run of another one bit by bit, and has no vote of its own.")

@@ -13,12 +13,16 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ffn_bench.compare import statistics
 from ffn_bench.compare.results import Result, Seed
 from ffn_bench.compare.statistics import Array, Interval
+
+Block = tuple[str, Any]
+"""A workload with one of its splits (`data.split_seed`): what a seed is run on."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Entrant:
     failed."""
 
     name: str
-    scores: Mapping[str, Mapping[Seed, float]]
+    scores: Mapping[Block, Mapping[int, float]]
     chance: Mapping[str, float]
     """What a failed run counts as in a mean, by workload."""
     choices: int
@@ -109,19 +113,25 @@ class Pair:
 
 
 def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pair:
-    """The pair over the seeds that both have on every workload; where no two workloads share a seed, over all
-    seeds, each of which then votes for its own."""
+    """The pair over the seeds that both have on every workload, and on every split that both have seen.
+
+    Where no two of these share a seed it is over all seeds, each of which then votes for its own.
+    """
     sign = 1 if statistics.higher_is_better(metric) else -1
-    both = {w: a.scores[w].keys() & b.scores[w].keys() for w in workloads}
-    common = set.intersection(*map(set, both.values()))
-    every = set.union(*map(set, both.values()))
-    if not common and all(both.values()) and len(every) == sum(map(len, both.values())):
+    shared = {
+        block: a.scores[block].keys() & b.scores[block].keys() for block in a.scores if block in b.scores
+    }
+    both = {block: seeds for block, seeds in shared.items() if seeds}
+    blocks = [*both] if {w for w, _ in both} == set(workloads) else []
+    common = set.intersection(*(set(both[block]) for block in blocks)) if blocks else set()
+    every = set[int]().union(*(both[block] for block in blocks))
+    if not common and len(every) == sum(len(both[block]) for block in blocks):
         common = every
-    seeds = sorted(common, key=repr)
+    seeds = sorted(common)
 
     def table(side: Entrant) -> Array:
-        shape = len(workloads), len(seeds)
-        rows = [side.scores[w][s] if s in both[w] else math.nan for w in workloads for s in seeds]
+        shape = len(blocks), len(seeds)
+        rows = [side.scores[k][s] if s in both[k] else math.nan for k in blocks for s in seeds]
         return np.asarray(rows, dtype=float).reshape(shape)
 
     scores = table(a), table(b)
@@ -140,7 +150,7 @@ def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pa
         statistics.median(apart, choices),
         (float(apart.min()), float(apart.max())) if len(apart) else (math.nan, math.nan),
         (int(np.isinf(scores[0]).sum()), int(np.isinf(scores[1]).sum())),
-        (_mean(scores[0], a, workloads), _mean(scores[1], b, workloads)),
+        (_mean(scores[0], a, blocks), _mean(scores[1], b, blocks)),
         choices,
     )
 
@@ -155,11 +165,11 @@ def _over_workloads(differences: Array) -> Array:
     return np.asarray(np.where(lost == 0, mean, np.copysign(np.inf, lost)))
 
 
-def _mean(scores: Array, side: Entrant, workloads: Sequence[str]) -> float:
+def _mean(scores: Array, side: Entrant, blocks: Sequence[Block]) -> float:
     """Mean over seeds, then over workloads, with failed runs at chance."""
     if not scores.size:
         return math.nan
-    at_chance = np.asarray([[side.chance[w]] for w in workloads])
+    at_chance = np.asarray([[side.chance[w]] for w, _ in blocks])
     return float(np.nanmean(np.nanmean(np.where(np.isinf(scores), at_chance, scores), axis=1)))
 
 
@@ -198,6 +208,11 @@ def all_pairs(
     return corrected(found, candidate)
 
 
-def scores_of(results: Mapping[Seed, Result], without: set[Seed]) -> dict[Seed, float]:
-    """The metric of every seed that measured it, but for seeds that repeat another."""
-    return {s: r.best for s, r in results.items() if s not in without and not math.isnan(r.best)}
+def scores_of(results: Mapping[str, Mapping[Seed, Result]]) -> dict[Block, dict[int, float]]:
+    """The metric of every seed that measured it, by workload and split."""
+    found: dict[Block, dict[int, float]] = {}
+    for workload, of_seed in results.items():
+        for (seed, split), result in of_seed.items():
+            if not math.isnan(result.best):
+                found.setdefault((workload, split), {})[seed] = result.best
+    return found

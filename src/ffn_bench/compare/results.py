@@ -80,6 +80,8 @@ class Cell:
     """Settings among which the reported seeds themselves have chosen; 1 where other seeds did."""
     incomplete: int
     """Settings that could not be chosen, as they have fewer seeds than others."""
+    twice: int = 0
+    """Runs that are left out, as another one has their seed."""
     results: dict[Seed, Result] = field(default_factory=dict)
     shipped: dict[Seed, Result] = field(default_factory=dict)
     times: dict[str, Array] = field(default_factory=dict)
@@ -128,6 +130,7 @@ def cell_of(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> Cel
         choices,
         incomplete,
     )
+    cell.twice = sum(run.status != "running" for run in chosen.runs) - len(cell.runs)
     cell.results = {seed: result_of(run, metric, selecting) for seed, run in cell.runs.items()}
     cell.shipped = {seed: result_of(run, metric, selecting) for seed, run in cell.default.items()}
     cell.edges = _edges(cell, axes)
@@ -135,9 +138,10 @@ def cell_of(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> Cel
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[Seed, Run]:
-    """One run a seed, in the order of seeds: one that ended before one that did not, else the first by
+    """One run a seed, in the order of seeds: of several one that ended, the worst of these, the first by
     name."""
-    over = sorted((run for run in runs if run.status != "running"), key=lambda r: (not r.ended, r.folder))
+    over = [run for run in runs if run.status != "running"]
+    over.sort(key=lambda run: (not run.ended, run.status != "diverged", run.folder))
     found: dict[Seed, Run] = {}
     for run in over:
         found.setdefault(run.seed, run)
@@ -173,12 +177,23 @@ def _edges(cell: Cell, axes: Axes) -> list[str]:
     return found
 
 
+def drop(cells: Sequence[Cell], seeds: set[Seed]) -> None:
+    """Take runs out that repeat others."""
+    for cell in cells:
+        for seed in seeds & cell.runs.keys():
+            del cell.runs[seed], cell.results[seed]
+
+
 def repeats(cells: Sequence[Cell]) -> set[Seed]:
     """Seeds at which every run measured what it measured at an earlier seed, bit by bit: one run, told twice.
+
+    Cells are the workloads of one competitor; where they share no seed, each is looked at by itself.
 
     It happens where the seed decides nothing, or where folders were copied. Short curves on a coarse grid
     agree by chance; fewer than `BY_CHANCE` numbers are no evidence.
     """
+    if len(cells) > 1 and not set.intersection(*(set(cell.runs) for cell in cells)):
+        return set().union(*(repeats([cell]) for cell in cells))
     found: set[Seed] = set()
     seen: set[tuple[Any, ...]] = set()
     for seed in (s for s in cells[0].runs if all(s in cell.runs for cell in cells)):

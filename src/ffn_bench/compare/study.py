@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections import defaultdict
@@ -15,7 +16,7 @@ from ffn_bench.compare.axes import Axes
 from ffn_bench.compare.curves import AXES_OF_TIME, Band, band_of
 from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, corrected, pair_of, scores_of, shares_won
 from ffn_bench.compare.read import Run
-from ffn_bench.compare.results import Cell, Seed, cell_of, repeats
+from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.errors import UserError, nearest
 
@@ -83,9 +84,11 @@ class Study:
     """The leader, as tuned, against each other as shipped."""
     candidate: str | None
     running: int
-    """Runs to report that are still training: nothing is claimed before they end."""
+    """Runs that are still training: nothing is claimed before they end."""
     targets: dict[str, float]
     """By workload."""
+    splits: int
+    """How many seeds have split the data."""
     target_of: str
     """Where the targets are from, in words."""
     scores: Array | None
@@ -144,18 +147,24 @@ def analyse(
         name: {w: cell_of(found[w], axes, metric, selecting) for w in workloads if w in found}
         for name, found in grouped.items()
     }
+    repeated = {}
+    for name, found in cells.items():
+        again = repeats([*found.values()])
+        drop([*found.values()], again)
+        repeated[name] = len(again)
     candidate = _candidate(candidate, cells, selecting)
     targets, target_of = _targets(cells, workloads, selecting, reference, target)
     for found in cells.values():
         for workload, cell in found.items():
             _time(cell, selecting, targets.get(workload, math.nan))
 
-    entrants, repeated = {}, {}
+    entrants = {}
     for name, found in cells.items():
-        again = repeats([*found.values()])
-        repeated[name] = len(again)
         if len(found) == len(workloads) and all(cell.runs for cell in found.values()):
-            entrants[name] = _entrant(name, found, metric, again)
+            entrants[name] = _entrant(name, found, metric)
+    if candidate is not None and candidate not in entrants:
+        what = f"{candidate} has no result on every workload"
+        raise UserError("candidate", what, "name one that has, or leave it out")
     pairs = all_pairs([*entrants.values()], workloads, metric, candidate)
     shares = shares_won([*cells], pairs)
     sign = 1 if statistics.higher_is_better(metric) else -1
@@ -175,9 +184,10 @@ def analyse(
     places = {c.name: k for k, c in enumerate(competitors)}
     pairs = [p if places[p.first] < places[p.second] else p.seen_from(p.second) for p in pairs]
     pairs.sort(key=lambda p: (places[p.first], places[p.second]))
-    running = sum(len(cell.running) for found in cells.values() for cell in found.values())
-    if running:
-        pairs = [Pair(**{**vars(p), "adjusted": (math.nan, math.nan)}) for p in pairs]
+    shipped = _against_shipped(competitors[: len(entrants)], entrants, workloads, metric)
+    if running := sum(run.status == "running" for run in runs):  # a choice among settings may still change
+        pairs = [dataclasses.replace(p, adjusted=(math.nan, math.nan)) for p in pairs]
+        shipped = {}
     ratios, ranks = _over_workloads(competitors[: len(entrants)], workloads, metric)
     return Study(
         axes,
@@ -188,10 +198,11 @@ def analyse(
         len(entrants),
         workloads,
         pairs,
-        _against_shipped(competitors[: len(entrants)], entrants, workloads, metric),
+        shipped,
         candidate,
         running,
         targets,
+        len({run.config.get("data.split_seed") for run in runs}),
         target_of,
         ratios,
         ranks,
@@ -313,23 +324,22 @@ def _chance(runs: Sequence[Run], metric: str) -> float:
     return next((run.chance[kind] for run in runs if kind in run.chance), statistics.worst(metric))
 
 
-def _entrant(
-    name: str, cells: Mapping[str, Cell], metric: str, without: set[Seed], shipped: bool = False
-) -> Entrant:
+def _entrant(name: str, cells: Mapping[str, Cell], metric: str, shipped: bool = False) -> Entrant:
     """A competitor as its pairs see it, as chosen or as shipped."""
     results = {w: cell.shipped if shipped else cell.results for w, cell in cells.items()}
     return Entrant(
         name,
-        {w: scores_of(found, without) for w, found in results.items()},
+        scores_of(results),
         {w: _chance([*cell.runs.values(), *cell.default.values()], metric) for w, cell in cells.items()},
         1 if shipped else math.prod(cell.choices for cell in cells.values()),
     )
 
 
-def _median(values: Sequence[Array], choices: Sequence[int]) -> Interval:
-    """The median with its interval; of several workloads the mean of their medians, which has none."""
+def _median(values: Sequence[Array], choices: Sequence[int], crossed: bool = False) -> Interval:
+    """The median with its interval; of several workloads the mean of their medians, which has none, and where
+    seeds are crossed with splits, so that runs are not independent, neither."""
     found = [statistics.median(v, c) for v, c in zip(values, choices, strict=True) if len(v)]
-    if len(found) == 1:
+    if len(found) == 1 and not crossed:
         return found[0]
     return Interval(float(np.mean([m.estimate for m in found])) if found else math.nan)
 
@@ -346,6 +356,7 @@ def _competitor(
 ) -> Competitor:
     filled = {w: cell for w, cell in cells.items() if cell.runs}
     choices = [cell.choices for cell in filled.values()]
+    crossed = any(len({seed for seed, _ in cell.runs}) < len(cell.runs) for cell in filled.values())
 
     def described(by: str) -> float:
         found = []
@@ -371,19 +382,21 @@ def _competitor(
     tuned = {w: cell for w, cell in filled.items() if cell.shipped}
     against = None
     if tuned and len(tuned) == len(cells):
-        chosen, shipped = (_entrant(name, tuned, metric, set(), of) for of in (False, True))
+        chosen, shipped = (_entrant(name, tuned, metric, of) for of in (False, True))
         against = pair_of(chosen, shipped, [*tuned], metric)
     return Competitor(
         name,
         cells,
         share,
-        _median([cell.values("best") for cell in filled.values()], choices),
+        _median([cell.values("best") for cell in filled.values()], choices, crossed),
         float(np.mean([v.mean() for v in selected])) if selected else math.nan,
-        _median([cell.values("end") for cell in filled.values()], choices),
+        _median([cell.values("end") for cell in filled.values()], choices, crossed),
         {by: described(by) for by in statistics.AGGREGATES},
         {
             axis: _median(
-                [cell.times[axis] for cell in filled.values()] if targets else [], choices if targets else []
+                [cell.times[axis] for cell in filled.values()] if targets else [],
+                choices if targets else [],
+                crossed,
             )
             for axis in AXES_OF_TIME
         },
@@ -404,10 +417,10 @@ def _against_shipped(
     """The first against every other's setting as shipped, where that was run: tuning may have spoilt it."""
     others = [c for c in ranked[1:] if all(cell.shipped for cell in c.cells.values())]
     found = [
-        pair_of(entrants[ranked[0].name], _entrant(c.name, c.cells, metric, set(), True), workloads, metric)
+        pair_of(entrants[ranked[0].name], _entrant(c.name, c.cells, metric, True), workloads, metric)
         for c in others
     ]
-    return {pair.second: pair for pair in corrected(found, ranked[0].name)} if found else {}
+    return {pair.second: pair for pair in corrected([pair for pair in found if pair.seeds])}
 
 
 def _over_workloads(

@@ -176,45 +176,80 @@ def _ranges(numbers: Sequence[object]) -> str:
 
 def verdict(study: Study) -> list[str]:
     """The answer, in at most a handful of sentences. Whatever is claimed says "is ahead of"."""
-    ranked = study.competitors[: study.complete] or [c for c in study.competitors if c.n]
-    if not ranked:
+    ranked = study.competitors[: study.complete]
+    if not any(c.n for c in study.competitors):
         return ["No run has a result yet."]
-    leader = ranked[0]
+    if not ranked:
+        many = len(study.workloads)
+        return [f"Nobody has results on all {many} workloads, so that nobody can be compared over them."]
     if len(ranked) == 1:
-        many = "" if leader.n == 1 else f", the median of {leader.n} runs"
-        reached = f"{between(study.metric, leader.test)} {name_of(study.metric)}"
-        who = f"{leader.name} reaches" if study.axes.compared else "The runs reach"
-        return [f"{who} {reached}{many}{_setting(leader)}.", *_reservations(study, leader)]
+        return _alone(study, ranked[0])
+    ranked.sort(key=lambda c: c.name != study.candidate)  # who was named beforehand is who it is about
+    leader, others = ranked[0], ranked[1:]
     if study.running:
         still = f"{study.running} run{'s' * (study.running > 1)}"
-        return [f"No order is claimed: {still} still training.", _standing(study, leader, ranked[1])]
-    claims = [p for c in ranked[1:] if (p := study.pair(leader.name, c.name)) and p.ahead]
-    other = [p for p in study.pairs if p.ahead and p not in claims and leader.name not in (p.first, p.second)]
+        return [f"No order is claimed: {still} still training.", _standing(study, leader, others[0])]
+    with_leader = [p for c in others if (p := study.pair(leader.name, c.name))]
+    claims = [p for p in with_leader if p.ahead]
+    other = [p for p in study.pairs if p.ahead and leader.name not in (p.first, p.second)]
     if not claims and not other:
-        return [*_no_claim(study, ranked), *_reservations(study, leader)]
-    found = [f"{_ahead(study, p)}." for p in claims if p.ahead == leader.name][:4]
-    more = [p for p in claims if p.ahead == leader.name][4:]
-    if more:
-        found += _plain_and_not(study, more, leader.name)
+        return [*_no_claim(study, leader, others[0]), *_reservations(study, leader)]
+    won = [p for p in claims if p.ahead == leader.name]
+    found = [f"{_ahead(study, p)}." for p in won[:4]]
+    if won[4:]:
+        found += _plain_and_not(study, won[4:], leader.name)
     found += [f"But {_ahead(study, p)}." for p in claims if p.ahead != leader.name]
+    found += _shipped(study, leader, claims)
     if not found:
-        found.append(_standing(study, leader, ranked[1]))
-    level = [p for c in ranked[1:] if (p := study.pair(leader.name, c.name)) and not p.ahead]
+        found.append(_standing(study, leader, others[0]))
+    level = [p for p in with_leader if not p.ahead]
     if level:
         told = [f"{p.second}: {_votes(p)}" for p in level[:3]]
-        rest = f"; nor from {listed([p.second for p in level[3:11]])}" if len(level) > 3 else ""
+        names = [p.second for p in level[3:11]]
+        more = [f"{len(level) - 11} more"] if len(level) > 11 else []
+        rest = f"; nor from {listed([*names, *more])}" if names else ""
         found.append(f"{leader.name} is not shown to differ from {'; from '.join(told)}{rest}.")
     if other:
         few = [_in_short(study, p.seen_from(p.ahead)) for p in other[:3] if p.ahead]
         rest = f"; {len(other) - 3} more such pairs are in the table of pairs" if len(other) > 3 else ""
         found.append(f"Among the others, {'; '.join(few)}{rest}.")
-    on = "this split" if len(study.workloads) == 1 else f"these {len(study.workloads)} workloads"
+    on = "this split" if study.splits == 1 else f"these {study.splits} splits"
+    if len(study.workloads) > 1:
+        on = f"these {len(study.workloads)} workloads"
     found.append(f"All this is of {on}, and of single seeds: it says who wins more often, not by how much.")
-    spoilt = [p for q in claims if (p := study.shipped.get(q.second)) and p.ahead != leader.name]
-    if spoilt:
-        told = [f"{p.second} ({_votes(p)})" for p in spoilt[:4]]
-        found.append(f"{leader.name} is not shown to differ from {listed(told)} as shipped, without tuning.")
+    if study.candidate:
+        found.append(
+            f"{leader.name} was named beforehand: no statement is made on the others among themselves."
+        )
     return found + _reservations(study, leader)
+
+
+def _alone(study: Study, only: Competitor) -> list[str]:
+    """What one competitor comes to."""
+    many = "" if only.n == 1 else f", the median of {only.n} runs"
+    if len(only.cells) > 1:
+        many = f", the mean of the medians of {len(only.cells)} workloads"
+    reached = f"{between(study.metric, only.test)} {name_of(study.metric)}"
+    who = f"{only.name} reaches" if study.axes.compared else "The runs reach"
+    return [f"{who} {reached}{many}{_setting(only)}.", *_reservations(study, only)]
+
+
+def _shipped(study: Study, leader: Competitor, claims: Sequence[Pair]) -> list[str]:
+    """Of those that the leader is ahead of: who is not behind it as shipped, so that tuning spoilt it."""
+    found = []
+    spoilt = [p for q in claims if (p := study.shipped.get(q.second)) and p.ahead != leader.name]
+    for p in spoilt:
+        if p.ahead:
+            turned = p.seen_from(p.second)
+            found.append(
+                f"But {p.second} as shipped, without tuning, is better than {leader.name} on {_on(turned)}."
+            )
+    told = [f"{p.second} ({_votes(p)})" for p in spoilt if not p.ahead]
+    if told:
+        found.append(
+            f"{leader.name} is not shown to differ from {listed(told[:4])} as shipped, without tuning."
+        )
+    return found
 
 
 def _setting(leader: Competitor) -> str:
@@ -227,11 +262,12 @@ def _needed(study: Study, choices: float = 1.0) -> int:
 
 
 def _standing(study: Study, leader: Competitor, other: Competitor) -> str:
-    """Who leads, and by how many seeds: no claim."""
+    """Who stands first, and how: no claim."""
     pair = study.pair(leader.name, other.name)
     if pair is None or not pair.seeds:
-        return f"{leader.name} and {other.name} share no seed: they cannot be compared."
-    return f"{leader.name} has won most seeds so far; against {other.name}, the next, {_votes(pair)}."
+        return f"{leader.name} and {other.name} have no seed in common on every workload."
+    first = "was named beforehand" if study.candidate else "stands first"
+    return f"{leader.name} {first}; against {other.name}, the next, {_votes(pair)}."
 
 
 def _votes(pair: Pair) -> str:
@@ -290,17 +326,23 @@ def _ahead(study: Study, pair: Pair) -> str:
 
 
 def reservation(study: Study, pair: Pair) -> str:
-    """What speaks against the first of a pair that is ahead: more failures, a worse mean, differences that
-    point the other way; empty where nothing does."""
+    """What speaks against the first of a pair that is ahead: more failures (also on seeds that the other was
+    not run on), a worse mean, differences that point the other way; empty where nothing does."""
     parts = []
+    ours, theirs = (next(c for c in study.competitors if c.name == n) for n in (pair.first, pair.second))
+    failed, of = sum(run.failed for run in ours.runs), sum(run.failed for run in theirs.runs)
     if pair.failed[0] > pair.failed[1]:
-        theirs = f"{pair.failed[1]} of {pair.second}'s" if pair.failed[1] else f"none of {pair.second}'s"
-        parts.append(f"{pair.failed[0]} of its {pair.runs} runs failed, {theirs}")
+        others = f"{pair.failed[1]} of {pair.second}'s" if pair.failed[1] else f"none of {pair.second}'s"
+        parts.append(f"{pair.failed[0]} of its {pair.runs} runs failed, {others}")
+    elif failed * theirs.n > of * ours.n:
+        parts.append(
+            f"of all its {ours.n} runs {failed} failed, of {pair.second}'s {theirs.n} {of or 'none'}"
+        )
     sign = 1 if study.higher else -1
     if sign * pair.means[0] < sign * pair.means[1] or math.isnan(pair.means[0] - pair.means[1]):
-        ours, theirs = (value(study.metric, mean) for mean in pair.means)
+        means = [value(study.metric, mean) for mean in pair.means]
         at = ", failed runs at chance" if any(pair.failed) else ""
-        parts.append(f"its mean is the worse one ({ours} against {theirs}{at})")
+        parts.append(f"its mean is the worse one ({means[0]} against {means[1]}{at})")
     if pair.difference.estimate < 0:
         parts.append("the typical difference of the means over workloads points the other way")
     return f", but {', and '.join(parts)}" if parts else ""
@@ -328,34 +370,37 @@ def _equals(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _no_claim(study: Study, ranked: Sequence[Competitor]) -> list[str]:
+def _no_claim(study: Study, leader: Competitor, other: Competitor) -> list[str]:
     """What can be said where nothing is shown."""
-    leader, k = ranked[0], len(ranked)
-    pair = study.pair(leader.name, ranked[1].name)
+    k = study.complete
+    pair = study.pair(leader.name, other.name)
     if pair is None or not pair.seeds:
-        return [f"{leader.name} and {ranked[1].name} share no seed: no order is claimed."]
+        what = "have no seed in common on every workload"
+        return [f"{leader.name} and {other.name} {what}: no order is claimed."]
     needed, many = _needed(study), f"{k} competitors" if k > 2 else "two competitors"
     chosen = _setting(leader)
     most = max(p.seeds for p in study.pairs)
     if most == 1:
         return [
-            _one_seed(study, pair) + f"{chosen}.",
+            _one_seed(study, pair if pair.won or not pair.lost else pair.seen_from(pair.second))
+            + f"{chosen}.",
             f"One seed orders nothing; {many} need at least {needed}.",
         ]
+    against = f"against {pair.second}, the next, {_on(pair)}, {_size(study, pair)}"
     if not pair.decided:
         found = f"{leader.name} and {pair.second} tie on all {_seeds(pair.seeds)}{chosen}."
     elif pair.seeds == 2 and pair.won == 2:
         found = (
             f"{leader.name} was better than {pair.second}, the next, on both seeds{chosen}; equals agree so "
-            "in half "
-            "of all comparisons."
+            "in half of all comparisons."
         )
-    else:
+    elif study.candidate:
+        found = f"{leader.name} was named beforehand{chosen}: {against}."
+    elif leader.share > other.share:
         largest = "the larger share" if k == 2 else "the largest share"
-        found = (
-            f"{leader.name} won {largest} of seeds{chosen}: against {pair.second}, the next, {_on(pair)}, "
-            f"{_size(study, pair)}."
-        )
+        found = f"{leader.name} won {largest} of seeds{chosen}: {against}."
+    else:
+        found = f"{leader.name} and {other.name} won the same share of seeds{chosen}: {against}."
     if most < needed:
         few = f"{_seeds(most)} cannot order {many}; {needed} can"
         told = f"No order is claimed: {few}."
