@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from cases import parsed
 from conftest import Command
 from ffn_bench import config, data
+from ffn_bench.compare import axes, read
 from ffn_bench.data import Array, Data, Raw
 from ffn_bench.errors import DATA, UserError
 from ffn_bench.schema import SplitDataConfig, TorchvisionConfig
+from run_folders import write_run
 
 FINGERPRINT = "0e76873e6d18e3e756ad30f74e8e911ff4a6e4157deb7219bea4ea26b59754a8"
 """Of `ffn-train` without arguments before there was `data.duplicates`."""
@@ -181,6 +183,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
     try:
         plain = load("warn")
         assert f"{shared(plain)[1]} of {cut} test rows" in "".join(plain.warnings) or not shared(plain)[1]
+        assert len(plain.train.y) + len(plain.val.y) == len(raw.y) - cut
         kept = load("keep_together")
     except UserError as e:
         assert e.status == DATA and "\n" not in str(e)
@@ -288,3 +291,16 @@ def test_a_sweep_of_before_is_extended_as_the_default(ffn: Command, tmp_path: Pa
     result = ffn(*more)
     assert result.code == 0, result.err
     assert "2 runs had ended before" in result.out
+
+
+def test_a_run_of_before_is_compared_as_the_default(tmp_path: Path) -> None:
+    for seed, optimizer in enumerate(("adam", "sgd")):
+        write_run(tmp_path / optimizer, f"optimizer={optimizer}", seed=seed)
+    forget_the_key(tmp_path / "sgd")
+    found, problems = read.read_all(read.find([str(tmp_path)]))
+    assert not problems
+    assert axes.find(found, by=["optimizer"]).compared == ("optimizer.name",)
+    write_run(tmp_path / "other", "optimizer=adam", data__duplicates="keep_together")
+    found, _ = read.read_all(read.find([str(tmp_path)]))
+    with pytest.raises(UserError, match=r"are of different data \(data.duplicates: keep_together, warn\)"):
+        axes.find(found, by=["optimizer"])
