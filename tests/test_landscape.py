@@ -25,7 +25,7 @@ from ffn_bench.backprop import loss_of, penalty
 from ffn_bench.curvature import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
 from ffn_bench.data import Split
 from ffn_bench.errors import UserError
-from ffn_bench.landscape import command, surface, trained, verdict
+from ffn_bench.landscape import command, figures, surface, trained, verdict
 from ffn_bench.landscape.trained import flat, layered
 from ffn_bench.metrics import evaluate
 from ffn_bench.network import ACTIVATIONS, FFN
@@ -166,7 +166,11 @@ def test_exact_and_lanczos_agree() -> None:
     assert exact.distribution is None
     up_to = (exact.eigenvalues <= known.at[:, None]).double().mean(1)
     assert torch.allclose((known.lower + known.upper) / 2, up_to, atol=0.03)
-    assert lanczos.peak.share == pytest.approx(exact.peak.share, abs=0.03)
+    drawn = figures.curvature(lanczos, "a", "note")
+    assert drawn.axes[0].get_title("left") == "eigenvalues of the Hessian: bounds"
+    assert json.loads(json.dumps(command._told(known)))["steps"] == known.steps
+    assert any("bounds by" in sentence and "apart" in sentence for sentence in lanczos.evidence())
+    assert (lanczos.peak.lower + lanczos.peak.upper) / 2 == pytest.approx(exact.peak.lower, abs=0.03)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -192,7 +196,6 @@ def test_lanczos_does_not_smear_the_peak_at_zero(seed: int) -> None:
     error = known.peak.standard_error
     assert 0.001 < error < 0.01
     assert known.peak.lower - 3 * error <= true <= known.peak.upper + 3 * error
-    assert known.peak.share == pytest.approx(true, abs=0.03)
     assert known.peak.upper - known.peak.lower < 0.12
     up_to = (λ <= known.at[:, None]).double().mean(1)
     assert bool((known.lower - 3 * error <= up_to).all())
@@ -275,6 +278,9 @@ def test_a_convex_problem_ends_in_a_minimum(
     assert found["negative"] == 0
     assert found["lambda_min"] >= -found["tolerance"]
     assert found["parameters"] == 650
+    within = np.abs(found["eigenvalues"]) <= found["peak"]["within"]
+    assert found["peak"]["lower"] == found["peak"]["upper"] == pytest.approx(within.mean())
+    assert found["distribution"] is None
     assert (tmp_path / "outputs/convex/landscape/curvature.png").exists()
 
 

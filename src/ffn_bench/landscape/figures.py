@@ -134,6 +134,10 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
         threshold = max(1e-10, min(found.drop / 3 or math.inf, 1e-6 * max(drops)))
         right.set_yscale("symlog", linthresh=threshold)
         right.set_ylim(-30 * max(found.drop, threshold), 2 * max(drops))
+        low, high = right.get_ylim()
+        right.set_yticks(
+            [t for t in right.get_yticks() if low < t < high and (not t or abs(t) > 3 * threshold)]
+        )
         right.axhline(0, color=MUTED, lw=0.8)
         right.set_xlabel("step along a unit vector")
         right.set_title("change of the objective")
@@ -153,12 +157,13 @@ def _spectrum(plot: Plot, found: Curvature) -> None:
         values = found.eigenvalues.numpy()
         plot.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=SERIES[0])
         plot.set_title(f"eigenvalues of the Hessian, all {len(values):,}")
-        told = f"{100 * peak.share:.1f} %"
+        told = f"{100 * peak.lower:.1f} %"
     else:
         inside = (known.at >= found.low) & (known.at <= found.high)
         at, lower, upper = (t[inside].numpy() for t in (known.at, known.lower, known.upper))
-        plot.fill_between(at, lower, upper, color=SERIES[0], alpha=0.3, lw=0)
-        plot.plot(at, (lower + upper) / 2, color=SERIES[0])
+        plot.fill_between(at, lower, upper, color=SERIES[0], alpha=0.25, lw=0)
+        for bound in (lower, upper):
+            plot.plot(at, bound, color=SERIES[0], lw=1)
         plot.set_title("eigenvalues of the Hessian: bounds")
         values = np.union1d(known.found.numpy(), [found.low, found.high])
         told = f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} %"
@@ -166,23 +171,16 @@ def _spectrum(plot: Plot, found: Curvature) -> None:
         some = values[(values >= low) & (values < high)]
         plot.plot(some, np.full(len(some), -0.06), "|", color=shade, ms=8, mew=0.6)
     plot.axvspan(-peak.within, peak.within, color=GRID, lw=0, zorder=0)
-    plot.annotate(
-        f"{told} within\n± {peak.within:.2g} of 0",
-        (0, 0.92),
-        fontsize=8.5,
-        ha="center",
-        va="center",
-    )
-    plot.set_xscale("symlog", linthresh=peak.within / 10 if known else max(found.tolerance, 1e-12))
-    ticks = [
-        10.0**e for e in range(math.floor(math.log10(1.5 * top)), -13, -2) if 10.0**e >= 0.03 * peak.within
-    ]
+    linear = peak.within / 10 if known else max(found.tolerance, 1e-12)
+    plot.set_xscale("symlog", linthresh=linear)
+    decades = range(math.floor(math.log10(1.5 * top)), -13, -2)
+    ticks = [10.0**e for e in decades if 10.0**e >= 3 * linear]
     negative = [-t for t in ticks if t <= -1.5 * found.low]
     plot.set_xticks([*negative, 0.0, *ticks])
     plot.minorticks_off()
     plot.set_ylim(-0.12, 1.03)
     plot.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
-    plot.set_xlabel("λ; a tick below is an eigenvalue")
+    plot.set_xlabel(f"λ (a tick is an eigenvalue; shaded: ± {peak.within:.2g} of 0, with {told} of all)")
     plot.set_ylabel("share of eigenvalues up to λ")
 
 

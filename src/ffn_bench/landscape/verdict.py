@@ -42,13 +42,11 @@ class Peak:
     """The share of eigenvalues within ± `within` of 0."""
 
     within: float
-    share: float
-    """Exact, or the middle between the bounds."""
     lower: float
     upper: float
-    """Bounds, which are the share itself if exact; they leave out the choice of probes."""
+    """Both the share itself if exact, else its bounds by the probes that were drawn."""
     standard_error: float
-    """Of `share`, over the probes; 0 if exact."""
+    """Of the bounds, for the draw of the probes; 0 if exact."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ class Distribution:
 
     @property
     def width(self) -> float:
-        """How far apart the bounds are where they are farthest, as a share of the eigenvalues."""
-        return float((self.upper - self.lower).max())
+        """The largest distance of the bounds outside the peak, which they do not look into."""
+        return float((self.upper - self.lower)[self.at.abs() >= self.peak.within].max())
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Curvature:
             return self.distribution.peak
         within = PEAK * max(abs(self.low), abs(self.high))
         share = float((self.eigenvalues.abs() <= within).double().mean())
-        return Peak(within, share, share, share, 0.0)
+        return Peak(within, share, share, 0.0)
 
     @property
     def drop(self) -> float:
@@ -168,12 +166,13 @@ class Curvature:
         peak = self.peak
         of = f"within ± {peak.within:.2g} of 0 ({PEAK:g} of the largest |λ|)"
         if self.distribution is None:
-            said.append(f"{100 * peak.share:.1f} % {of}")
+            said.append(f"{100 * peak.lower:.1f} % {of}")
         else:
             said.append(
-                f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} % {of}, by Lanczos bounds of "
-                f"{self.distribution.steps} steps (middle {100 * peak.share:.1f} %, standard error "
-                f"{100 * peak.standard_error:.1f} % over {self.distribution.probes} probes)"
+                f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} % {of}, standard error "
+                f"{100 * peak.standard_error:.1g} % (bounds by {self.distribution.probes} × "
+                f"{self.distribution.steps} steps of Lanczos, outside at most "
+                f"{100 * self.distribution.width:.2g} % apart)"
             )
         if self.falls:
             said.append(f"along the lowest eigenvector the objective falls by {self.drop:.3g}")
@@ -269,7 +268,7 @@ def _trace(product: Callable[[Tensor], Tensor], like: Tensor, probes: int = 32) 
 def _distribution(product: Callable[[Tensor], Tensor], like: Tensor, top: float) -> Distribution:
     """Bounds on the shares of eigenvalues by stochastic Lanczos quadrature; `top` is the largest |λ|."""
     size = len(like)
-    probes = max(4, math.ceil(20_000 / size))  # the standard error of a share is at most half a per cent
+    probes = max(2, math.ceil(20_000 / size))  # the standard error of a share is at most half a per cent
     steps = max(32, min(LANCZOS_STEPS, LANCZOS_NUMBERS // size))
     generator = torch.Generator().manual_seed(0)
     seen = [lanczos(product, like, steps, generator) for _ in range(probes)]
@@ -279,16 +278,13 @@ def _distribution(product: Callable[[Tensor], Tensor], like: Tensor, top: float)
     at = torch.cat([-sizes.flip(0), torch.zeros(1), sizes])
     lower, upper = (torch.stack(side) for side in zip(*(q.bounds(at) for q in seen), strict=True))
     left, right = len(sizes) - 10, len(sizes) + 10
-    least, most = lower[:, right] - upper[:, left], upper[:, right] - lower[:, left]
-    peak = Peak(
-        near,
-        float((least + most).mean() / 2),
-        max(0.0, float(least.mean())),
-        min(1.0, float(most.mean())),
-        float((least + most).std() / 2 / math.sqrt(probes)),
-    )
-    ends = torch.stack([lower.mean(0).clamp(min=0), upper.mean(0).clamp(max=1)])
-    return Distribution(at, ends[0], ends[1], seen[0].converged(1e-6 * top), peak, steps, probes)
+    least = max(0.0, float((lower[:, right] - upper[:, left]).mean()))
+    most = min(1.0, float((upper[:, right] - lower[:, left]).mean()))
+    share = min(max(0.5, least), most)
+    error = math.sqrt(2 * share * (1 - share) / (size + 2) / probes)  # a random vector's part in a subspace
+    peak = Peak(near, least, most, error)
+    found = seen[0].converged(1e-6 * top)
+    return Distribution(at, lower.mean(0).clamp(0, 1), upper.mean(0).clamp(0, 1), found, peak, steps, probes)
 
 
 @torch.no_grad()
