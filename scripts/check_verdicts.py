@@ -71,6 +71,10 @@ class Cell:
     """Whether settings are chosen by seeds of their own."""
     unequal: bool = False
     """Whether competitors have from six seeds to n."""
+    splits: bool = False
+    """Whether the workloads are splits of one: runs of a competitor and a seed then share half their noise."""
+    candidate: bool = False
+    """Whether the first competitor was named beforehand."""
     shift: tuple[float, ...] = ()
     """By how many standard deviations the first competitors are better than the rest."""
 
@@ -100,6 +104,8 @@ def cells() -> Iterator[Cell]:
     yield Cell("36 settings against 1, same seeds", k=2, settings=36)
     yield Cell("36 settings against 1, new seeds", k=2, settings=36, new_seeds=True)
     yield Cell("unequal seeds", unequal=True)
+    yield Cell("10 seeds on 3 splits", workloads=3, splits=True)
+    yield Cell("a candidate", candidate=True)
 
     for k, n in ((2, 6), (2, 30), (12, 12), (12, 20), (5, 9)):
         yield Cell(f"k={k}, n={n}", k=k, n=n)
@@ -121,11 +127,14 @@ def cells() -> Iterator[Cell]:
     yield Cell("k=2, n=20, 36 settings against 1, same seeds", k=2, n=20, settings=36)
     yield Cell("k=5, n=20, unequal seeds, 10 % fail", n=20, unequal=True, failing=(0.1,))
     yield Cell("k=12, n=20, unequal seeds", k=12, n=20, unequal=True)
+    yield Cell("k=2, 6 seeds on 5 splits", k=2, n=6, workloads=5, splits=True)
+    yield Cell("k=12, n=12, a candidate", k=12, n=12, candidate=True)
 
     for n in (5, 10, 20):
         yield Cell(f"1 SD better, n={n}", n=n, shift=(1.0,))
         yield Cell(f"1 SD better, k=2, n={n}", k=2, n=n, shift=(1.0,))
     yield Cell("1 SD better, k=12, n=20", k=12, n=20, shift=(1.0,))
+    yield Cell("1 SD better, a candidate, n=10", candidate=True, shift=(1.0,))
     for n in (10, 20):
         yield Cell(f"better but 10 % fail, k=2, n={n}", k=2, n=n, shift=(1.5,), failing=(0.1, 0.0))
         yield Cell(f"a little better but 30 % fail, k=2, n={n}", k=2, n=n, shift=(0.3,), failing=(0.3, 0.0))
@@ -141,7 +150,10 @@ def draw(cell: Cell, rng: np.random.Generator, n: int, settings: int = 1) -> Arr
     """Accuracies `[k, settings, workloads, n]`; −∞ is a run that failed."""
     shape = (cell.k, settings, cell.workloads, n)
     z = math.sqrt(cell.correlation) * rng.normal(size=(1, 1, cell.workloads, n))
-    z = z + math.sqrt(1 - cell.correlation) * rng.normal(size=shape)
+    own = rng.normal(size=shape)
+    if cell.splits:
+        own = math.sqrt(0.5) * own + math.sqrt(0.5) * rng.normal(size=(cell.k, settings, 1, n))
+    z = z + math.sqrt(1 - cell.correlation) * own
     shift = np.zeros(cell.k)
     shift[: len(cell.shift)] = cell.shift
     scale = np.full(cell.workloads, SD)
@@ -209,6 +221,12 @@ class Folders:
     def __init__(self, root: Path, flat: dict[str, Any]) -> None:
         self.root, self.flat, self._made = root, flat, set[Path]()
 
+    def clear(self) -> None:
+        """Delete them."""
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+        self._made.clear()
+
     def write(self, name: str, keys: dict[str, Any], score: float, loss: float) -> None:
         """A run that ends with this accuracy on validation and test, or diverges."""
         folder = self.root / name
@@ -247,7 +265,8 @@ def report(cell: Cell, folders: Folders, rng: np.random.Generator) -> tuple[Arra
         chosen = int(np.argmax(score[:tried]))
         kept[i, :, :seeds] = scores[i, chosen, :, :seeds]
         for w in range(cell.workloads):
-            keys: dict[str, Any] = {"optimizer.name": NAMES[i], "data.name": f"data{w}"}
+            of = {"data.split_seed": w} if cell.splits else {"data.name": f"data{w}"}
+            keys: dict[str, Any] = {"optimizer.name": NAMES[i], **of}
             for s in range(seeds):
                 for t in [chosen] if cell.new_seeds else range(tried):
                     final = {
@@ -264,13 +283,13 @@ def report(cell: Cell, folders: Folders, rng: np.random.Generator) -> tuple[Arra
                 )
     found, problems = read.read_all(read.find([str(folders.root)]))
     assert not problems, problems
-    roles = axes.find(found, by=["optimizer"], workloads=["data"] if cell.workloads > 1 else [])
-    result = study.analyse(found, roles, METRIC)
+    roles = axes.find(
+        found, by=["optimizer"], workloads=["data"] if cell.workloads > 1 and not cell.splits else []
+    )
+    result = study.analyse(found, roles, METRIC, candidate="A" if cell.candidate else None)
     result.notes.extend(notes.notes(result))
     if cell.new_seeds or cell.unequal:  # other folders next time
-        shutil.rmtree(folders.root)
-        folders.root.mkdir()
-        folders._made.clear()
+        folders.clear()
     return kept, json.loads(runs.to_json(numbers.as_dict(result)))
 
 
@@ -297,7 +316,7 @@ def simulate(cell: Cell, count: int, seed: int = 0) -> dict[str, Any]:
     rng, started = np.random.default_rng((seed, *cell.name.encode())), time.perf_counter()
     so, tally = truth(cell), Counter[str]()
     covered: dict[str, list[bool]] = {"share": [], "difference": [], "median": []}
-    wrong = {(NAMES[i], NAMES[j]) for i in range(cell.k) for j in range(cell.k) if so.share[i, j] < 0.499}
+    wrong = {(NAMES[i], NAMES[j]) for i in range(cell.k) for j in range(cell.k) if so.share[i, j] < 0.495}
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         root = Path(folder) / "sweep"

@@ -18,7 +18,7 @@ import scipy.stats
 
 from conftest import Command, Result, call, files_below
 from ffn_bench import style
-from ffn_bench.compare import axes, command, curves, figures, notes, read, study, tables, wording
+from ffn_bench.compare import axes, command, curves, figures, notes, read, study, tables, verdict
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError
 from run_folders import write_run
@@ -67,7 +67,7 @@ def test_every_number_of_a_synthetic_sweep(tmp_path: Path) -> None:
     assert {axis: t.estimate for axis, t in adam.times.items()} == {"epochs": 1, "steps": 10, "seconds": 1}
     assert sgd.times["steps"].estimate == math.inf
     assert adam.gap == pytest.approx((0.03 + 0.02 + 0.01) / 8)
-    assert wording.verdict(found)[0] == (
+    assert verdict.sentences(found)[0] == (
         "adam is ahead of sgd: better on 6 of the 6 that decide (share 54–100 %; 2 tied), typically by "
         "+10.00 points [+7.00, +10.00]; p = 0.031 over all 2 statements."
     )
@@ -186,7 +186,7 @@ def test_tuning_that_spoilt_a_rival_is_told(tmp_path: Path) -> None:
             write_run(tmp_path / f"{name}-d", *keys, val=val, seed=seed, stage="default")
     found = analysed(tmp_path)
     assert found.shipped["adam"].difference.estimate == pytest.approx(0.91 - 0.905, abs=0.006)
-    said = wording.verdict(found)
+    said = verdict.sentences(found)
     assert said[0].startswith("sgd is ahead of adam: better on 6 of 6 seeds")
     assert any(s.startswith("sgd is not shown to differ from adam (") and "as shipped" in s for s in said)
     assert any("Tuning made adam worse" in note for note in found.notes)
@@ -208,7 +208,7 @@ def test_a_rate_on_the_edge_is_told(tmp_path: Path) -> None:
         write_run(tmp_path / f"{lr}", val=(0.1, score), lr=lr)
     found = analysed(tmp_path, by=["optimizer"])
     assert found.competitors[0].cells["digits"].edges == ["lr 0.001 is the smallest of 3 tried"]
-    assert "adam's setting lies at the edge of what was tried." in wording.verdict(found)
+    assert "adam's setting lies at the edge of what was tried." in verdict.sentences(found)
 
 
 def test_several_workloads_have_profiles_and_ranks(tmp_path: Path) -> None:

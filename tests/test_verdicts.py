@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import call
-from ffn_bench.compare import command, numbers, tables, wording
+from ffn_bench.compare import command, numbers, tables, verdict, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError
 from run_folders import write_run
@@ -52,7 +52,7 @@ def test_equal_differences_make_no_winner(tmp_path: Path) -> None:
     """Three differences without spread had p = 0."""
     found = checked(sweep(tmp_path, {"adam": [0.9, 0.91, 0.92], "sgd": [0.89, 0.90, 0.91]}))
     assert claims(found) == set()
-    assert wording.verdict(found) == [
+    assert verdict.sentences(found) == [
         "adam won the larger share of seeds: against sgd, the next, 3 of 3 seeds (share 29–100 %), "
         "differences "
         "+1.00 to +1.00 points.",
@@ -71,7 +71,7 @@ def test_a_mean_that_says_the_opposite_is_told(tmp_path: Path) -> None:
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=val, seed=seed, changes=CHANCE)
     found = checked(tmp_path)
     assert claims(found) == {("adam", "sgd")}
-    first = wording.verdict(found)[0]
+    first = verdict.sentences(found)[0]
     assert first.startswith("adam is ahead of sgd on most seeds: better on 18 of 20 seeds")
     assert "but 2 of its 20 runs failed, none of sgd's, and its mean is the worse one" in first
 
@@ -99,9 +99,20 @@ def test_more_settings_on_the_same_seeds_pay_for_it(tmp_path: Path) -> None:
     assert (pair.won, pair.choices) == (8, 36.0)
     assert pair.adjusted[0] == pytest.approx(2 * 36 / 2**8)
     assert claims(found) == set()
-    assert "only 8 of 8 seeds tell adam and sgd apart; 11 must, since" in wording.verdict(found)[1]
+    assert verdict.sentences(found)[1] == "No order is claimed: 8 seeds cannot order two competitors; 11 can."
     assert any("p-values are multiplied" in note for note in found.notes)
     assert not pair.difference.known  # eight seeds are too few for an interval of the best of 36
+
+
+def test_the_seeds_that_are_asked_for_are_enough(tmp_path: Path) -> None:
+    """Where the reported seeds chose, more are needed, and the sentence says how many."""
+    for seed in range(5):
+        for optimizer, off in (("adam", 0.02), ("sgd", 0.01), ("rmsprop", 0.0)):
+            for lr in (0.1, 0.01):
+                folder = tmp_path / f"{optimizer}-{lr}-{seed}"
+                write_run(folder, f"optimizer={optimizer}", val=(0.1, 0.8 + off + lr), seed=seed, lr=lr)
+    said = verdict.sentences(checked(tmp_path))
+    assert said[1] == "No order is claimed: 5 seeds cannot order 3 competitors; 9 can."  # 2·2·6 / 2⁹ ≤ 0.05
 
 
 def test_seeds_of_the_search_that_are_reported_pay_too(tmp_path: Path) -> None:
@@ -168,7 +179,7 @@ def test_nothing_is_claimed_while_runs_train(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("ffn_bench.runs.holder", lambda folder: 1 if folder.path.name == "live" else None)
     found = checked(tmp_path)
     assert claims(found) == set()
-    assert wording.verdict(found)[0] == "No order is claimed: 1 run still training."
+    assert verdict.sentences(found)[0] == "No order is claimed: 1 run still training."
 
 
 def test_a_copied_run_is_one_seed(tmp_path: Path) -> None:
@@ -185,7 +196,7 @@ def test_a_copied_run_is_one_seed(tmp_path: Path) -> None:
 
 def test_ties_leave_nothing_to_decide(tmp_path: Path) -> None:
     found = checked(sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.9] * 9}))
-    assert wording.verdict(found) == [
+    assert verdict.sentences(found) == [
         "adam and sgd tie on all 9 seeds.",
         "No order is claimed: only 0 of 9 seeds tell adam and sgd apart; 6 must.",
     ]
@@ -218,7 +229,7 @@ def test_workloads_vote_and_none_dominates(tmp_path: Path) -> None:
                           changes={"data_sha256": name})  # fmt: skip
     found = checked(tmp_path, workloads=["data"])
     assert claims(found) == {("adam", "sgd")}
-    first = wording.verdict(found)[0]
+    first = verdict.sentences(found)[0]
     assert "on most seeds" in first
     assert "its mean is the worse one" in first
     assert "points the other way" in first
@@ -284,20 +295,20 @@ def test_failures_on_seeds_that_the_other_lacks_are_told(tmp_path: Path) -> None
         write_run(tmp_path / f"a{seed}", val=(0.1, 0.9), seed=seed, status=status)
     for seed in range(8):
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed)
-    first = wording.verdict(checked(tmp_path))[0]
+    first = verdict.sentences(checked(tmp_path))[0]
     assert "on most seeds" in first
     assert "of all its 16 runs 8 failed, of sgd's 8 none" in first
 
 
 def test_equal_shares_are_no_larger_share(tmp_path: Path) -> None:
-    said = wording.verdict(checked(sweep(tmp_path, {"adam": [0.9, 0.8] * 4, "sgd": [0.8, 0.9] * 4})))
+    said = verdict.sentences(checked(sweep(tmp_path, {"adam": [0.9, 0.8] * 4, "sgd": [0.8, 0.9] * 4})))
     assert said[0].startswith("adam and sgd won the same share of seeds: against sgd, the next, 4 of 8 seeds")
 
 
 def test_nobody_with_results_on_all_workloads(tmp_path: Path) -> None:
     for k, (optimizer, name) in enumerate((("adam", "digits"), ("sgd", "moons"))):
         write_run(tmp_path / str(k), f"optimizer={optimizer}", data__name=name, changes={"data_sha256": name})
-    said = wording.verdict(checked(tmp_path, workloads=["data"]))
+    said = verdict.sentences(checked(tmp_path, workloads=["data"]))
     assert said == ["Nobody has results on all 2 workloads, so that nobody can be compared over them."]
 
 
@@ -312,7 +323,7 @@ def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
             )
             val = (0.1, shipped)
             write_run(tmp_path / f"{name}-d", f"optimizer={optimizer}", val=val, stage="default", **keys)
-    said = wording.verdict(checked(tmp_path))
+    said = verdict.sentences(checked(tmp_path))
     assert said[0].startswith("adam is ahead of sgd: better on 8 of 8 seeds")
     assert said[1].startswith("But sgd as shipped, without tuning, is better than adam on 8 of 8 seeds")
 
@@ -328,7 +339,7 @@ def test_sentences_of_few_and_many_seeds(tmp_path: Path, k: int, n: int) -> None
     names = ("adam", "sgd", "momentum", "nesterov", "rmsprop")[:k]
     scores = {name: [*map(float, 0.9 - i / 20 + rng.normal(0, 0.001, n))] for i, name in enumerate(names)}
     found = checked(sweep(tmp_path, scores))
-    said = wording.verdict(found)
+    said = verdict.sentences(found)
     assert all(re.fullmatch(r"[A-Za-z].*\.", line) for line in said)
     assert not any("nan" in line or "  " in line for line in said)
     if k == 1:
@@ -352,7 +363,7 @@ def test_losses_in_sentences(tmp_path: Path) -> None:
     for seed in range(8):
         write_run(tmp_path / f"a{seed}", loss=(1.0, 0.5 + seed / 1000), seed=seed)
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", loss=(1.0, 0.2 + seed / 1000), seed=seed)
-    said = wording.verdict(checked(tmp_path, metric="loss/train"))
+    said = verdict.sentences(checked(tmp_path, metric="loss/train"))
     assert said[0].startswith(
         "sgd is ahead of adam: better on 8 of 8 seeds (share 63–100 %), typically by +0.3"
     )
@@ -408,6 +419,8 @@ def simulation() -> Any:
 @pytest.mark.parametrize(
     "name",
     ["base", "k=2", "10 % fail", "4 workloads, one dominating", "unequal seeds",
+        "a candidate",
+        "k=2, 6 seeds on 5 splits",
      "36 settings against 1, new seeds", "better but 10 % fail, k=2, n=10"],
 )  # fmt: skip
 def test_a_short_simulation(simulation: Any, name: str) -> None:

@@ -111,12 +111,12 @@ def show(console: Console, study: Study) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ffn_bench.compare import tables, wording
+    from ffn_bench.compare import tables, verdict, wording
     from ffn_bench.compare.wording import NOTHING
 
     width = min(console.width, 118)
     console.print(Text(wording.title(study), style="bold"))
-    for number, line in enumerate(wording.verdict(study)):
+    for number, line in enumerate(verdict.sentences(study)):
         console.print(Text(line, style="bold green" if number == 0 else ""), width=width)
     console.print()
     full = tables.summary(study)

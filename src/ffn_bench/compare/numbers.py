@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ffn_bench import runs
-from ffn_bench.compare import wording
+from ffn_bench.compare import verdict
 from ffn_bench.compare.pairs import Pair, statements
 from ffn_bench.compare.statistics import SIGNIFICANT, Interval
 from ffn_bench.compare.study import Study
@@ -43,12 +43,12 @@ def as_dict(study: Study) -> dict[str, Any]:
         "workloads": study.workloads,
         **({"target": {"values": study.targets, "of": study.target_of}} if study.targets else {}),
         "verdict": {
-            "sentences": wording.verdict(study),
+            "sentences": verdict.sentences(study),
             "claims": [
                 {
                     "ahead": p.ahead,
                     "of": p.second if p.ahead == p.first else p.first,
-                    "reservation": wording.reservation(study, p.seen_from(p.ahead)).removeprefix(", but "),
+                    "reservation": verdict.reservation(study, p.seen_from(p.ahead)).removeprefix(", but "),
                 }
                 for p in study.pairs
                 if p.ahead

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from ffn_bench import __version__, style
-from ffn_bench.compare import figures, wording
+from ffn_bench.compare import figures, verdict, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.tables import Table
 from ffn_bench.errors import printable
@@ -82,7 +82,7 @@ def html(
             )
     return template.render(
         title=wording.title(study),
-        verdict=wording.verdict(study),
+        verdict=verdict.sentences(study),
         facts=wording.facts(study),
         notes=study.notes,
         summary=tables["summary"],

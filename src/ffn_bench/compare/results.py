@@ -92,10 +92,6 @@ class Cell:
         """`selected`, `best` or `end` of every run to report."""
         return np.asarray([getattr(result, name) for result in self.results.values()], dtype=float)
 
-    def failed(self, seeds: Sequence[Seed] | None = None) -> int:
-        """How many of the runs to report, or of these seeds, failed."""
-        return sum(self.runs[s].failed for s in (self.runs if seeds is None else seeds))
-
 
 def cell_of(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> Cell:
     """Choose the setting on validation, and find the runs to report."""

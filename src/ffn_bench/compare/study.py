@@ -18,6 +18,7 @@ from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, corrected, pair_of
 from ffn_bench.compare.read import Run
 from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
+from ffn_bench.compare.targets import reach, targets_of
 from ffn_bench.errors import UserError, nearest
 
 PROFILE_WORKLOADS, RANK_WORKLOADS = 4, 5
@@ -153,10 +154,10 @@ def analyse(
         drop([*found.values()], again)
         repeated[name] = len(again)
     candidate = _candidate(candidate, cells, selecting)
-    targets, target_of = _targets(cells, workloads, selecting, reference, target)
+    targets, target_of = targets_of(cells, workloads, selecting, reference, target)
     for found in cells.values():
         for workload, cell in found.items():
-            _time(cell, selecting, targets.get(workload, math.nan))
+            reach(cell, selecting, targets.get(workload, math.nan))
 
     entrants = {}
     for name, found in cells.items():
@@ -261,61 +262,6 @@ def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selec
 
 
 # --- numbers --------------------------------------------------------------------------------------------
-
-
-def _targets(
-    cells: dict[str, dict[str, Cell]],
-    workloads: Sequence[str],
-    selecting: str,
-    reference: str | None,
-    target: float | None,
-) -> tuple[dict[str, float], str]:
-    """The target of every workload: given, or the median of the reference's best validation values."""
-    if target is not None:
-        return dict.fromkeys(workloads, target), "as given"
-    if reference is not None and reference not in cells:
-        known = ", ".join(cells)
-        raise UserError(
-            "reference", f"{reference!r} is not compared{nearest(reference, cells)}", f"use: {known}"
-        )
-    higher = statistics.higher_is_better(selecting)
-    if reference is None:
-        reference = "adam" if "adam" in cells else _leading(cells, higher)
-    found = {
-        w: statistics.reached_by_half(cell.values("selected"), higher)
-        for w, cell in cells[reference].items()
-        if len(cell.runs) and not np.isnan(cell.values("selected")).any()
-    }
-    targets = {w: value for w, value in found.items() if value != statistics.worst(selecting)}  # half failed
-    return targets, f"the median of {reference}'s best"
-
-
-def _leading(cells: dict[str, dict[str, Cell]], higher: bool) -> str:
-    """The competitor whose median on validation is best."""
-
-    def score(name: str) -> float:
-        values = [c.values("selected") for c in cells[name].values() if c.runs]
-        if not values or np.isnan(np.concatenate(values)).any():
-            return -math.inf
-        median = float(np.median(np.concatenate(values)))
-        return median if higher else -median
-
-    return max(cells, key=score)
-
-
-def _time(cell: Cell, selecting: str, target: float) -> None:
-    """Fill in when each run first met the target; one that failed never did."""
-    for axis in AXES_OF_TIME:
-        found = []
-        for run in cell.runs.values():
-            curve = run.curves.get(selecting)
-            if curve is None or math.isnan(target):
-                found.append(math.inf)
-                continue
-            x = getattr(curve, axis)
-            higher = statistics.higher_is_better(selecting)
-            found.append(statistics.first_reach(x, curve.values, target, higher))
-        cell.times[axis] = np.asarray(found)
 
 
 def _chance(runs: Sequence[Run], metric: str) -> float:

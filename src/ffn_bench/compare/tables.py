@@ -15,7 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ffn_bench.compare import wording
+from ffn_bench.compare import verdict, wording
 from ffn_bench.compare.axes import shown
 from ffn_bench.compare.pairs import Pair
 from ffn_bench.compare.results import result_of
@@ -272,7 +272,7 @@ def pairs(study: Study) -> Table:
             sign * (p.means[0] - p.means[1]) if all(map(math.isfinite, p.means)) else math.nan,
             *p.adjusted,
             f"{p.failed[0]} and {p.failed[1]}" if any(p.failed) else "",
-            wording.reservation(study, p.seen_from(p.ahead)).removeprefix(", but ") if p.ahead else "",
+            verdict.reservation(study, p.seen_from(p.ahead)).removeprefix(", but ") if p.ahead else "",
         ]
         for p in study.pairs
     ]
