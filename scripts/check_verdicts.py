@@ -72,7 +72,7 @@ class Cell:
     unequal: bool = False
     """Whether competitors have from six seeds to n."""
     splits: bool = False
-    """Whether the workloads are splits of one: runs of a competitor and a seed then share half their noise."""
+    """Whether the workloads are splits of one: runs of a competitor at a seed share half their noise."""
     candidate: bool = False
     """Whether the first competitor was named beforehand."""
     shift: tuple[float, ...] = ()
