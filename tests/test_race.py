@@ -535,3 +535,14 @@ def test_newton_races_on_a_run_of_full_batches(race: Callable[..., Result], ffn:
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "full batch" in result.out
+
+
+def test_a_run_of_another_version_is_named(ffn: Command, race: Callable[..., Result], tmp_path: Path) -> None:
+    assert ffn("data=moons", "epochs=1", "name=x").code == 0
+    file = tmp_path / "outputs" / "x" / "run.json"
+    for key, value, other in (("activation", "relu", "rely"), ("init", "torch", "touch")):
+        file.write_text(file.read_text().replace(f'"model.{key}": "{value}"', f'"model.{key}": "{other}"'))
+        result = race("surface=network", "run=outputs/x", "animation=false")
+        assert (result.code, result.err.count("\n")) == (4, 1)
+        assert result.err.startswith(f"ffn-race: error: outputs/x: model.{key}: '{other}'")
+        file.write_text(file.read_text().replace(other, value))

@@ -6,6 +6,7 @@ Heavy libraries (torch, TensorBoard, matplotlib) are imported where they are fir
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import sys
@@ -19,7 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import cli, config, hydra_files, runs, schema
+from ffn_bench import cli, config, errors, hydra_files, runs, schema
 from ffn_bench.errors import UserError
 from ffn_bench.files import Folder
 
@@ -125,6 +126,19 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     check_memory(widths, dtype)
     set_threads(widths, n if run.batch_size == "full" else min(n, int(run.batch_size)))
     return Prepared(loaded.to(device, dtype), device, dtype, widths, per_epoch)
+
+
+def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
+    """The run that a run folder's flat configuration describes, on the CPU, to be looked at.
+
+    Raises `UserError`, which names the folder: status 4 for a configuration that is no run's.
+    """
+    try:
+        run = dataclasses.replace(config.from_flat(flat), device="cpu")
+        return run, prepare(run)
+    except UserError as e:
+        status = errors.RUN_FOLDER if e.status == errors.CONFIGURATION else e.status
+        raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
 
 
 def build(run: schema.TrainConfig) -> tuple[EagerRun | Row, str]:

@@ -226,7 +226,9 @@ def seeds_won(study: Study) -> Figure | None:
     unit = "points of " if study.higher else "difference in "
     plots[1].set_xlabel(f"{unit}{literal(name_of(study.metric))}, median over them")
     if study.higher:
-        plots[1].xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+g}" if v else "0"))
+        plots[1].xaxis.set_major_formatter(
+            FuncFormatter(lambda v, _: f"{100 * v:+g}".replace("-", "−") if v else "0")
+        )
     return figure
 
 

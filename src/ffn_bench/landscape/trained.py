@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import math
@@ -15,7 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from ffn_bench import checkpoints, config, runs, train
+from ffn_bench import checkpoints, runs, train
 from ffn_bench.compare import read
 from ffn_bench.data import Data
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError
@@ -61,8 +60,7 @@ def load(folder: Path) -> Trained:
     are no longer those it was trained on.
     """
     found = read.read(folder)
-    run = dataclasses.replace(config.from_flat(found.config), device="cpu")
-    made = train.prepare(run)
+    run, made = train.prepare_again(folder, found.config)
     if made.data.sha256 != found.data:
         raise UserError(str(folder), "was trained on other data than is there now", "bring it back", DATA)
     inside = Folder(folder)

@@ -122,8 +122,7 @@ def read(folder: Path) -> Problem:
     identity = runs.read_identity(Folder(folder)) if folder.is_dir() else None
     if identity is None:
         raise UserError(str(folder), "holds no run (no run.json)", "name the folder of a run", RUN_FOLDER)
-    run = dataclasses.replace(config.from_flat(identity["config"]), device="cpu")
-    made = train.prepare(run)
+    run, made = train.prepare_again(folder, identity["config"])
     if made.data.sha256 != identity["data_sha256"]:
         raise UserError(
             str(folder), f"was trained on other data than {run.data.name} is now", "bring it back", RUN_FOLDER

@@ -121,7 +121,9 @@ class CheckedSweeper(BasicSweeper):
         planner.check_extends()
         lock = runs.Lock(folder, shared=self._is_chunked())
         try:
-            folder.put("multirun.yaml", OmegaConf.to_yaml(self.config).encode())
+            name = folder.put("multirun.yaml", OmegaConf.to_yaml(self.config).encode())
+            if name != "multirun.yaml":
+                print(f"  note      multirun.yaml is there and is not ours: it stays, and ours is {name}")
             returns = work()
             for result in (result for some in returns for result in some):
                 if result.status == JobStatus.FAILED:
