@@ -82,7 +82,7 @@ class Study:
     workloads: list[str]
     pairs: list[Pair]
     shipped: dict[str, Pair]
-    """The leader, as tuned, against each other as shipped."""
+    """The leader, as tuned, against each other as shipped, by the other's name."""
     candidate: str | None
     running: int
     """Runs that are still training: nothing is claimed before they end."""
@@ -103,6 +103,11 @@ class Study:
     def higher(self) -> bool:
         """Whether larger numbers of the metric are better."""
         return statistics.higher_is_better(self.metric)
+
+    @property
+    def leader(self) -> Competitor:
+        """Whom the verdict is about: who was named beforehand, else the first."""
+        return next((c for c in self.competitors if c.name == self.candidate), self.competitors[0])
 
     def pair(self, a: str, b: str) -> Pair | None:
         """The pair of these two, seen from the first."""
@@ -185,7 +190,8 @@ def analyse(
     places = {c.name: k for k, c in enumerate(competitors)}
     pairs = [p if places[p.first] < places[p.second] else p.seen_from(p.second) for p in pairs]
     pairs.sort(key=lambda p: (places[p.first], places[p.second]))
-    shipped = _against_shipped(competitors[: len(entrants)], entrants, workloads, metric)
+    leading = candidate or competitors[0].name
+    shipped = _against_shipped(leading, competitors[: len(entrants)], entrants, workloads, metric)
     if running := sum(run.status == "running" for run in runs):  # a choice among settings may still change
         pairs = [dataclasses.replace(p, adjusted=(math.nan, math.nan)) for p in pairs]
         shipped = {}
@@ -358,13 +364,16 @@ def _competitor(
 
 
 def _against_shipped(
-    ranked: Sequence[Competitor], entrants: Mapping[str, Entrant], workloads: Sequence[str], metric: str
+    leading: str,
+    ranked: Sequence[Competitor],
+    entrants: Mapping[str, Entrant],
+    workloads: Sequence[str],
+    metric: str,
 ) -> dict[str, Pair]:
-    """The first against every other's setting as shipped, where that was run: tuning may have spoilt it."""
-    others = [c for c in ranked[1:] if all(cell.shipped for cell in c.cells.values())]
+    """The leader against every other's setting as shipped, where that was run: tuning may have spoilt it."""
+    others = [c for c in ranked if c.name != leading and all(cell.shipped for cell in c.cells.values())]
     found = [
-        pair_of(entrants[ranked[0].name], _entrant(c.name, c.cells, metric, True), workloads, metric)
-        for c in others
+        pair_of(entrants[leading], _entrant(c.name, c.cells, metric, True), workloads, metric) for c in others
     ]
     return {pair.second: pair for pair in corrected([pair for pair in found if pair.seeds])}
 

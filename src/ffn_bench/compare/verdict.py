@@ -22,8 +22,8 @@ def sentences(study: Study) -> list[str]:
         return [f"Nobody has results on all {many} workloads, so that nobody can be compared over them."]
     if len(ranked) == 1:
         return _alone(study, ranked[0])
-    ranked.sort(key=lambda c: c.name != study.candidate)  # who was named beforehand is who it is about
-    leader, others = ranked[0], ranked[1:]
+    leader = study.leader
+    others = [c for c in ranked if c is not leader]
     if study.running:
         still = f"{study.running} run{'s' * (study.running > 1)}"
         return [f"No order is claimed: {still} still training.", _standing(study, leader, others[0])]
@@ -43,10 +43,11 @@ def sentences(study: Study) -> list[str]:
     level = [p for p in with_leader if not p.ahead]
     if level:
         told = [f"{p.second}: {_votes(p)}" for p in level[:3]]
+        joined = "; of " if study.candidate else "; from "
         names = [p.second for p in level[3:11]]
         more = [f"{len(level) - 11} more"] if len(level) > 11 else []
-        rest = f"; nor from {listed([*names, *more])}" if names else ""
-        found.append(f"{leader.name} is not shown to differ from {'; from '.join(told)}{rest}.")
+        rest = f"; nor {joined[2:]}{listed([*names, *more])}" if names else ""
+        found.append(f"{leader.name} {_not_shown(study)} {joined.join(told)}{rest}.")
     if other:
         few = [_in_short(study, p.seen_from(p.ahead)) for p in other[:3] if p.ahead]
         rest = f"; {len(other) - 3} more such pairs are in the table of pairs" if len(other) > 3 else ""
@@ -60,6 +61,10 @@ def sentences(study: Study) -> list[str]:
             f"{leader.name} was named beforehand: no statement is made on the others among themselves."
         )
     return found + _reservations(study, leader)
+
+
+def _not_shown(study: Study) -> str:
+    return "is not shown to be ahead of" if study.candidate else "is not shown to differ from"
 
 
 def _alone(study: Study, only: Competitor) -> list[str]:
@@ -114,9 +119,8 @@ def _votes(pair: Pair) -> str:
         return "no seed in common"
     tied = f", {pair.tied} tied" if pair.tied else ""
     ends = f" (share of the decided {_per_cent(pair.share)}" if pair.decided else ""
-    p = min(pair.adjusted)
-    alone = pair.share.low > 0.5 or pair.share.high < 0.5
-    doubt = f" by itself; p {_equals(p)} over all statements" if alone and p > statistics.SIGNIFICANT else ""
+    p = pair.adjusted[0] if pair.share.low > 0.5 else pair.adjusted[1] if pair.share.high < 0.5 else math.nan
+    doubt = f" by itself; p {_equals(p)} over all statements" if p > statistics.SIGNIFICANT else ""
     return f"{pair.won} won, {pair.lost} lost{tied}{ends}{doubt}{')' if pair.decided else ''}"
 
 
@@ -244,9 +248,7 @@ def _no_claim(study: Study, leader: Competitor, other: Competitor) -> list[str]:
         few = f"{_seeds(most)} cannot order {many}; {needed} can"
         told = f"No order is claimed: {few}."
     else:
-        told = (
-            f"No order is claimed: {leader.name} is not shown to differ from {pair.second}: {_votes(pair)}."
-        )
+        told = f"No order is claimed: {leader.name} {_not_shown(study)} {pair.second}: {_votes(pair)}."
         least = _needed(study, pair.choices)
         if pair.decided < least:
             told = (
