@@ -124,7 +124,7 @@ def cells() -> Iterator[Cell]:
     yield Cell("k=2, n=20, 4 workloads, one dominating", k=2, n=20, workloads=4, dominating=True)
     yield Cell("4 workloads, 10 % fail", workloads=4, failing=(0.1,))
     yield Cell("k=2, n=20, lognormal, 30 % fail", k=2, n=20, noise="lognormal", failing=(0.3,))
-    yield Cell("k=2, n=20, 36 settings against 1, same seeds", k=2, n=20, settings=36)
+    yield Cell("k=2, n=20, 12 settings against 1, same seeds", k=2, n=20, settings=12)
     yield Cell("k=5, n=20, unequal seeds, 10 % fail", n=20, unequal=True, failing=(0.1,))
     yield Cell("k=12, n=20, unequal seeds", k=12, n=20, unequal=True)
     yield Cell("k=2, 6 seeds on 5 splits", k=2, n=6, workloads=5, splits=True)

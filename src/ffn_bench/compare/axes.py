@@ -132,19 +132,20 @@ def _varied(found: Sequence[Run]) -> list[str]:
     is no axis, and neither is a batch size or a rate that goes with the optimizer.
     """
     names = [f"{group}.name" for group in ("optimizer", "schedule", "model", "data")]
+    first: dict[str, Any] = {}
+    differ = {k for run in found for k, value in run.config.items() if first.setdefault(k, value) != value}
+    differ.difference_update(NO_AXES)
     values: dict[str, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))
     for run in found:
         chosen = {key: run.config.get(key) for key in names}
-        for key, value in run.config.items():
-            if key in NO_AXES:
-                continue
+        for key in differ & run.config.keys():
             group = f"{key.partition('.')[0]}.name"
             if key in names:
                 context: Any = None
             else:
                 context = chosen[group] if group in chosen else tuple(map(str, chosen.values()))
-            values[key][context].add(json.dumps(value, sort_keys=True))
-    varied = [key for key, contexts in values.items() if any(len(seen) > 1 for seen in contexts.values())]
+            values[key][context].add(json.dumps(run.config[key], sort_keys=True))
+    varied = [key for key in first if any(len(seen) > 1 for seen in values.get(key, {}).values())]
     return sorted(varied, key=lambda key: names.index(key) if key in names else len(names))
 
 

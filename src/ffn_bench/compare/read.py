@@ -5,6 +5,7 @@ What cannot be read is left out and named. Runs may be live: what they have writ
 
 from __future__ import annotations
 
+import functools
 import glob
 import json
 import math
@@ -179,10 +180,16 @@ def read(folder: Path, live: bool = False) -> Run:
     )
 
 
+@functools.cache
+def _readable() -> int:
+    """Bytes of a metrics.jsonl that memory can hold as numbers, too."""
+    return psutil.virtual_memory().available // 4
+
+
 def _read_curves(folder: Folder) -> dict[str, Curve]:
     """metrics.jsonl by tag. A torn last line is not there yet; a faulty line before it is damage."""
     path, name = folder.path / "metrics.jsonl", "metrics.jsonl"
-    lines = (folder.read(name, psutil.virtual_memory().available // 4) or b"").split(b"\n")
+    lines = (folder.read(name, _readable()) or b"").split(b"\n")
     found: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
     for number, text in enumerate(lines, 1):
         if not text:
