@@ -39,13 +39,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ffn_bench import schema
-from ffn_bench.batched import Tile, tile_sizes
-from ffn_bench.data import Data, Split
-from ffn_bench.device import THREADS, keep_memory, set_threads
-from ffn_bench.eager import EagerRun
-from ffn_bench.network import FFN
-from ffn_bench.optim import build_optimizer, build_schedule
+from ffn_bench.configuration import schema
+from ffn_bench.data.splitting import Data, Split
+from ffn_bench.engine.batched import Tile, tile_sizes
+from ffn_bench.engine.device import THREADS, keep_memory, set_threads
+from ffn_bench.engine.torch_engine import EagerRun
+from ffn_bench.model.network import FFN
+from ffn_bench.optimizers.registry import build_optimizer
+from ffn_bench.optimizers.schedules import build_schedule
 
 Epoch = Callable[[], tuple[int, float]]
 """Trains one epoch and returns its steps and seconds."""

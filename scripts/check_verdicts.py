@@ -35,10 +35,12 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from scipy import special, stats
 
-from ffn_bench import config, runs, schema
-from ffn_bench.cli import config_folder
+from ffn_bench.command_line.start import config_folder
 from ffn_bench.compare import axes, notes, numbers, read, study
 from ffn_bench.compare.statistics import Array
+from ffn_bench.configuration import parsing, schema
+from ffn_bench.run_folder import files, finding
+from ffn_bench.run_folder.identity import FORMAT, PROTOCOL
 
 NAMES = "ABCDEFGHIJKL"
 SD = 0.02
@@ -210,9 +212,9 @@ def _minus(a: Array, b: Array) -> Array:
 
 def template() -> dict[str, Any]:
     """The flat configuration of a run as shipped."""
-    config.register()
+    parsing.register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return config.flatten(config.typed(compose("config"), schema.TrainConfig))
+        return schema.flatten(parsing.typed(compose("config"), schema.TrainConfig))
 
 
 class Folders:
@@ -234,8 +236,8 @@ class Folders:
             folder.mkdir()
             self._made.add(folder)
             identity = {
-                "format": runs.FORMAT,
-                "protocol": runs.PROTOCOL,
+                "format": FORMAT,
+                "protocol": PROTOCOL,
                 "config": {**self.flat, **keys},
                 "data_sha256": str(keys.get("data.name")),
                 "chance": {"accuracy": CHANCE, "loss": math.log(10)},
@@ -281,7 +283,7 @@ def report(cell: Cell, folders: Folders, rng: np.random.Generator) -> tuple[Arra
                 folders.write(
                     f"{NAMES[i]}-{w}-{t}-tune", {**keys, **search}, searching[i, t, w, 0], rng.random()
                 )
-    found, problems = read.read_all(read.find([str(folders.root)]))
+    found, problems = read.read_all(finding.find([str(folders.root)]))
     assert not problems, problems
     roles = axes.find(
         found, by=["optimizer"], workloads=["data"] if cell.workloads > 1 and not cell.splits else []
@@ -290,7 +292,7 @@ def report(cell: Cell, folders: Folders, rng: np.random.Generator) -> tuple[Arra
     result.notes.extend(notes.notes(result))
     if cell.new_seeds or cell.unequal:  # other folders next time
         folders.clear()
-    return kept, json.loads(runs.to_json(numbers.as_dict(result)))
+    return kept, json.loads(files.to_json(numbers.as_dict(result)))
 
 
 CLAIM = re.compile(

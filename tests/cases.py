@@ -7,9 +7,9 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from ffn_bench import config
-from ffn_bench.cli import config_folder
-from ffn_bench.schema import TrainConfig
+from ffn_bench.command_line.start import config_folder
+from ffn_bench.configuration import parsing
+from ffn_bench.configuration.schema import TrainConfig
 
 
 def options(group: str) -> list[str]:
@@ -18,13 +18,13 @@ def options(group: str) -> list[str]:
 
 
 def composed(*overrides: str) -> DictConfig:
-    config.register()
+    parsing.register()
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         return compose("config", list(overrides))
 
 
 def parsed(*overrides: str) -> TrainConfig:
-    return config.parse(composed(*overrides))
+    return parsing.parse(composed(*overrides))
 
 
 OPTIMIZER_NEEDS = {"torch": ["optimizer.name=ASGD"]}

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import ffn_bench.train
-from ffn_bench import config, data, runs
+from ffn_bench.configuration import parsing
+from ffn_bench.data import datasets
+from ffn_bench.run_folder import folders
 
 torch.set_num_threads(1)  # the suite runs a process a core; more threads than cores is 50 times slower
 
@@ -58,8 +60,8 @@ def call(
 
 @pytest.fixture(autouse=True)
 def registered() -> None:
-    config.register()
-    runs.register_resolvers()
+    parsing.register()
+    folders.register_resolvers()
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def ffn(
 ) -> Iterator[Command]:
     """`ffn("lr=0.1")` runs `ffn-train lr=0.1` in an empty folder, which is the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "_loaded", {})  # one process, many working folders
+    monkeypatch.setattr(datasets, "_loaded", {})  # one process, many working folders
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
 
     yield partial(call, ffn_bench.train.main, "ffn-train", monkeypatch, capsys)

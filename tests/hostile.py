@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffn_bench import checkpoints
-from ffn_bench.files import Folder
+from ffn_bench.run_folder import checkpoints
+from ffn_bench.run_folder.files import Folder
 
 OUTSIDE = "outside"
 """A folder beside the outputs, with things of a person's: nothing in it may change."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cases import parsed
-from ffn_bench import config, runs
-from ffn_bench.schema import TrainConfig
+from ffn_bench.configuration import schema
+from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.run_folder.identity import FORMAT, PROTOCOL
 
 _parsed: dict[tuple[str, ...], TrainConfig] = {}
 
@@ -18,7 +19,7 @@ def flat(*overrides: str) -> dict[str, Any]:
     """The configuration of a run, as run.json has it."""
     if overrides not in _parsed:
         _parsed[overrides] = parsed(*overrides)
-    return config.flatten(_parsed[overrides])
+    return schema.flatten(_parsed[overrides])
 
 
 def write_run(
@@ -39,8 +40,8 @@ def write_run(
     """
     folder.mkdir(parents=True)
     identity = {
-        "format": runs.FORMAT,
-        "protocol": runs.PROTOCOL,
+        "format": FORMAT,
+        "protocol": PROTOCOL,
         "config": {**flat(*overrides), **{key.replace("__", "."): value for key, value in settings.items()}},
         "data_sha256": "d" * 64,
         "device": "cpu",

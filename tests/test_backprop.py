@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cases import parsed
-from ffn_bench.backprop import Gradients, by_autograd, by_hand
-from ffn_bench.network import ACTIVATIONS
-from ffn_bench.train import build_eager
+from ffn_bench.engine.build import build_eager
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.backprop import Gradients, by_autograd, by_hand
 
 F64 = torch.float64
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from cases import options, parsed
-from ffn_bench import data
-from ffn_bench.batched import Tile, tile_sizes, why_not
-from ffn_bench.eager import EagerRun
-from ffn_bench.inplace import in_place
-from ffn_bench.metrics import Measurement
-from ffn_bench.network import ACTIVATIONS
-from ffn_bench.rules import RULES, Rule
-from ffn_bench.schema import TrainConfig
-from ffn_bench.train import build_eager
+from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.data import datasets
+from ffn_bench.engine.batched import Tile, tile_sizes, why_not
+from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.inplace import in_place
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.torch_engine import EagerRun
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.optimizers.rules import RULES, Rule
 from test_rules import VARIANTS, hyperparameters
 
 BATCHABLE = [
@@ -40,7 +40,7 @@ def tile(*specs: list[str], common: list[str], device: str = "cpu") -> Tile:
 
 
 def tile_of(runs: list[TrainConfig], device: str = "cpu") -> Tile:
-    loaded = data.load(runs[0].data).to(torch.device(device), getattr(torch, runs[0].dtype))
+    loaded = datasets.load(runs[0].data).to(torch.device(device), getattr(torch, runs[0].dtype))
     return Tile(runs, loaded)
 
 
@@ -226,13 +226,14 @@ def test_a_rule_of_another_package_is_batched_as_it_is(monkeypatch: pytest.Monke
         v = hyper["mu"] * state["v"] + (1 - hyper["mu"]) * g
         return θ - hyper["lr"] / (1 + 0.01 * t) * v.clamp(low, high), {"v": v}
 
-    from ffn_bench import config, optim
-    from ffn_bench.rules import zeros
+    from ffn_bench.configuration import parsing
+    from ffn_bench.optimizers import registry
+    from ffn_bench.optimizers.rules import zeros
 
     defaults = {"mu": 0.9, "bounds": (-1.0, 1.0)}
-    config.register_optimizer("sign", defaults)
+    parsing.register_optimizer("sign", defaults)
     monkeypatch.setattr(
-        optim, "plugin", lambda name: Rule(sign, zeros("v"), defaults) if name == "sign" else None
+        registry, "plugin", lambda name: Rule(sign, zeros("v"), defaults) if name == "sign" else None
     )
     specs = [["optimizer.mu=0.5", "lr=0.1"], ["lr=0.2"], ["optimizer.bounds=[-0.01,0.02]", "lr=0.3"]]
     batch = tile(*specs, common=["optimizer=sign", "dtype=float64", "epochs=2"])
@@ -253,7 +254,7 @@ def test_the_fused_derivative_is_the_lectures(name: str) -> None:
 
 
 def test_tiles_fit_the_cache_and_feed_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ffn_bench import batched
+    from ffn_bench.engine import batched
 
     monkeypatch.setattr(batched, "THREADS", 2)
     small, large, cpu = ([16, 10, 20, 15, 26], 32), ([784, 128, 64, 10], 64), torch.device("cpu")

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from cases import parsed
 from conftest import Command
-from ffn_bench import config, data, optim, rules, schema, surfaces
-from ffn_bench.batched import Tile, why_not
+from ffn_bench.configuration import parsing, schema
+from ffn_bench.data import datasets
+from ffn_bench.engine.batched import Tile, why_not
+from ffn_bench.engine.build import build_eager
 from ffn_bench.errors import UserError
-from ffn_bench.race import paths
-from ffn_bench.rules import RULES, Rule, zeros
-from ffn_bench.train import build_eager
+from ffn_bench.optimizers import registry, rule_checks, rules
+from ffn_bench.optimizers.rules import RULES, Rule, zeros
+from ffn_bench.race import paths, surfaces
 from test_rules import VARIANTS, hyperparameters
 from test_survival import outcome
 
@@ -167,8 +169,8 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
 
     def offered(rule: Rule) -> None:
         schema.SCHEMA["optimizer"].pop("theirs", None)
-        config.register_optimizer("theirs", dict(rule.defaults))
-        monkeypatch.setattr(optim, "plugin", lambda name: rule if name == "theirs" else None)
+        parsing.register_optimizer("theirs", dict(rule.defaults))
+        monkeypatch.setattr(registry, "plugin", lambda name: rule if name == "theirs" else None)
 
     yield offered
 
@@ -179,7 +181,7 @@ SMALL = ["optimizer=theirs", "model.hidden=[4]", "epochs=8", "data=moons", "data
 def weights_beside(*specs: list[str]) -> list[Tensor]:
     """The last weights of runs that a tile trains."""
     all_runs = [parsed(*SMALL, *spec) for spec in specs]
-    loaded = data.load(all_runs[0].data).to(torch.device("cpu"), getattr(torch, all_runs[0].dtype))
+    loaded = datasets.load(all_runs[0].data).to(torch.device("cpu"), getattr(torch, all_runs[0].dtype))
     tile = Tile(all_runs, loaded)
     last: dict[int, Tensor] = {}
     for measured in tile.measurements():
@@ -243,8 +245,8 @@ def test_our_own_rules_are_what_they_say(name: str) -> None:
     assert RULES[name].scope == "element"
     for variant in [{}, *VARIANTS.get(name, [])]:
         hyper = {**hyperparameters(name), **variant}
-        assert rules.impure(RULES[name], hyper) is None
-        assert rules.apart(RULES[name], hyper) is None
+        assert rule_checks.impure(RULES[name], hyper) is None
+        assert rule_checks.apart(RULES[name], hyper) is None
 
 
 def test_a_setting_may_decide_whether_a_rule_is_elementwise(offer: Callable[[Rule], None]) -> None:

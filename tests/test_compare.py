@@ -17,16 +17,17 @@ import pytest
 import scipy.stats
 
 from conftest import Command, Result, call, files_below
-from ffn_bench import style
+from ffn_bench.command_line import plot_style
 from ffn_bench.compare import axes, command, curves, figures, notes, read, study, tables, verdict
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError
+from ffn_bench.run_folder import finding
 from run_folders import write_run
 
 
 def analysed(folder: Path, **keys: Any) -> Study:
     """The comparison of all runs below a folder."""
-    found, _ = read.read_all(read.find([str(folder)]))
+    found, _ = read.read_all(finding.find([str(folder)]))
     roles = axes.find(found, *(keys.pop(name, ()) for name in ("by", "tune", "workloads")))
     result = study.analyse(found, roles, **keys)
     result.notes.extend(notes.notes(result))
@@ -248,7 +249,7 @@ def test_several_workloads_have_profiles_and_ranks(tmp_path: Path) -> None:
 def roles_of(tmp_path: Path, runs: list[tuple[str, dict[str, Any]]], **keys: Any) -> tuple[Any, Any]:
     for k, (optimizer, settings) in enumerate(runs):
         write_run(tmp_path / str(k), f"optimizer={optimizer}", seed=k, **settings)
-    found, _ = read.read_all(read.find([str(tmp_path)]))
+    found, _ = read.read_all(finding.find([str(tmp_path)]))
     roles = axes.find(found, **keys)
     return roles.compared, roles.tuned
 
@@ -489,7 +490,7 @@ def test_a_run_without_measurements_and_a_torn_line(tmp_path: Path) -> None:
     with (torn / "metrics.jsonl").open("a") as file:
         file.write('{"step": 20, "epo')
     write_run(tmp_path / "done", seed=3)
-    runs, problems = read.read_all(read.find([str(tmp_path)]))
+    runs, problems = read.read_all(finding.find([str(tmp_path)]))
     assert problems == []
     assert [(run.folder.name, run.status) for run in runs] == [
         ("begun", "killed"),
@@ -598,12 +599,12 @@ def test_figures_of_few_and_many_competitors(tmp_path: Path, count: int) -> None
     drawn = figures.draw_all(found)
     assert {"curves-epochs", "finals", "sensitivity", "failures", "time-to-target"} <= set(drawn)
     assert ("seeds-won" in drawn) == (count > 1)
-    png, svg = style.save(drawn["finals"], "ffn-compare runs=x")
+    png, svg = plot_style.save(drawn["finals"], "ffn-compare runs=x")
     assert png.startswith(b"\x89PNG")
     assert b"ffn-compare runs=x" in png
     assert b"ffn-compare runs=x" in svg
     in_style = set(re.findall(rb"(?:fill|stroke): (#[0-9a-f]{6})", svg))
-    assert in_style <= {c.encode() for c in (*style.COLOURS, "#ffffff", "#000000")}
+    assert in_style <= {c.encode() for c in (*plot_style.COLOURS, "#ffffff", "#000000")}
 
 
 def test_the_page_in_a_browser(compare: Callable[..., Result], tmp_path: Path) -> None:
@@ -650,7 +651,7 @@ def test_the_page_in_a_browser(compare: Callable[..., Result], tmp_path: Path) -
 
 
 def test_runs_below_many_folders_are_found(tmp_path: Path) -> None:
-    from ffn_bench.compare.read import find
+    from ffn_bench.run_folder.finding import find
 
     deep = tmp_path.joinpath(*["d"] * 1200)
     place = tmp_path

@@ -29,7 +29,7 @@ import ffn_bench.landscape.command
 import ffn_bench.lecture.command
 import ffn_bench.race.command
 from conftest import Command, Result, call
-from ffn_bench.notation import REAL, misread
+from ffn_bench.configuration.notation import REAL, misread
 
 # --- what is called: each leaves a mark in the working directory ------------------------------------------
 

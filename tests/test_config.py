@@ -13,7 +13,7 @@ import pytest
 
 from cases import DATA_NEEDS, OPTIMIZER_NEEDS, options, parsed
 from conftest import Command
-from ffn_bench import config, schema
+from ffn_bench.configuration import fingerprint, parsing, schema
 from ffn_bench.errors import UserError
 
 GROUPS = [(g, o) for g in ("data", "model", "optimizer", "schedule") for o in options(g)]
@@ -50,7 +50,7 @@ def test_defaults_are_the_lecture() -> None:
         10,
     )
     assert run.data.split_seed == 0
-    assert config.fingerprint(run) == config.fingerprint(parsed("+experiment=lecture"))
+    assert fingerprint.fingerprint(run) == fingerprint.fingerprint(parsed("+experiment=lecture"))
 
 
 def test_one_learning_rate() -> None:
@@ -73,17 +73,17 @@ def test_model_options() -> None:
 
 
 def test_fingerprint_is_of_the_result_only() -> None:
-    base = config.fingerprint(parsed())
-    assert base == config.fingerprint(parsed("name=x", "max_runs=3"))
+    base = fingerprint.fingerprint(parsed())
+    assert base == fingerprint.fingerprint(parsed("name=x", "max_runs=3"))
     for change in ("lr=0.1", "seed=1", "l2=1e-3", "data.split_seed=1", "schedule=cosine", "optimizer=adamw"):
-        assert base != config.fingerprint(parsed(change))
+        assert base != fingerprint.fingerprint(parsed(change))
 
 
 def test_superset_names_every_key_of_every_run() -> None:
-    superset = config.superset_of_keys()
+    superset = fingerprint.superset_of_keys()
     for group, option in GROUPS:
         needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
-        assert set(config.result_keys(parsed(f"{group}={option}", *needs))) <= set(superset)
+        assert set(fingerprint.result_keys(parsed(f"{group}={option}", *needs))) <= set(superset)
 
 
 def command(*arguments: str, **environment: str) -> str:
@@ -124,10 +124,10 @@ assert not heavy, heavy
 def test_a_configuration_survives_run_json(group: str, option: str) -> None:
     needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
     run = parsed(f"{group}={option}", *needs)
-    read = config.from_flat(json.loads(json.dumps(config.flatten(run))))
+    read = parsing.from_flat(json.loads(json.dumps(schema.flatten(run))))
     assert type(getattr(read, group)) is type(getattr(run, group))
-    assert config.flatten(read) == config.flatten(run)
-    assert config.fingerprint(read) == config.fingerprint(run)
+    assert schema.flatten(read) == schema.flatten(run)
+    assert fingerprint.fingerprint(read) == fingerprint.fingerprint(run)
 
 
 @pytest.mark.parametrize(
@@ -151,22 +151,22 @@ def test_a_configuration_survives_run_json(group: str, option: str) -> None:
 )
 def test_a_damaged_configuration_is_one_line(change: dict[str, Any], where: str) -> None:
     with pytest.raises(UserError) as e:
-        config.from_flat({**config.flatten(parsed()), **change})
+        parsing.from_flat({**schema.flatten(parsed()), **change})
     assert str(e.value).startswith(where)
     assert e.value.status == 4
 
 
 def test_a_run_older_than_a_key_has_its_default() -> None:
-    flat = config.flatten(parsed("epochs=3"))
+    flat = schema.flatten(parsed("epochs=3"))
     del flat["checkpoint_seconds"]
-    assert config.from_flat(flat) == config.from_flat(config.flatten(parsed("epochs=3")))
+    assert parsing.from_flat(flat) == parsing.from_flat(schema.flatten(parsed("epochs=3")))
 
 
 def test_a_plugin_keeps_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(schema.SCHEMA, "optimizer", dict(schema.SCHEMA["optimizer"]))
-    config.register_optimizer("mine", {})
-    flat = {k: v for k, v in config.flatten(parsed()).items() if not k.startswith("optimizer.")}
+    parsing.register_optimizer("mine", {})
+    flat = {k: v for k, v in schema.flatten(parsed()).items() if not k.startswith("optimizer.")}
     mine = {"optimizer.name": "mine", "optimizer.lr": 0.005, "optimizer.beta": [0.5, 1]}
-    assert config.flatten(config.from_flat(flat | mine)) == flat | mine
+    assert schema.flatten(parsing.from_flat(flat | mine)) == flat | mine
     with pytest.raises(UserError, match="'theirs'"):
-        config.from_flat(flat | mine | {"optimizer.name": "theirs"})
+        parsing.from_flat(flat | mine | {"optimizer.name": "theirs"})

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from cases import parsed
-from ffn_bench.curvature import Newton, damped_newton_step, gradient_and_hessian, lanczos
-from ffn_bench.train import build_eager
+from ffn_bench.engine.build import build_eager
+from ffn_bench.model.hessian import gradient_and_hessian, lanczos
+from ffn_bench.optimizers.newton import Newton, damped_newton_step
 
 
 def test_the_hessian_of_a_quadratic() -> None:

@@ -10,22 +10,22 @@ import torch
 
 from cases import DATA_NEEDS, options, parsed, write_csv
 from conftest import MNIST, needs_mnist
-from ffn_bench import data
-from ffn_bench.schema import CsvConfig
+from ffn_bench.configuration.schema import CsvConfig
+from ffn_bench.data import datasets, splitting, tables
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
 OFFLINE = [name for name in options("data") if name not in IMAGES]
 
 
 def test_every_data_set_has_a_loader() -> None:
-    assert sorted(data.LOADERS) == options("data")
+    assert sorted(datasets.LOADERS) == options("data")
 
 
-def load(name: str, tmp_path: Path, *overrides: str) -> data.Data:
+def load(name: str, tmp_path: Path, *overrides: str) -> splitting.Data:
     needs = list(DATA_NEEDS.get(name, []))
     if name == "csv":
         needs = [f"data.path={write_csv(tmp_path / 'x.csv', 200)}", "data.target=label"]
-    return data.load(parsed(f"data={name}", *needs, *overrides).data)
+    return datasets.load(parsed(f"data={name}", *needs, *overrides).data)
 
 
 @pytest.mark.parametrize("name", OFFLINE)
@@ -62,7 +62,7 @@ def test_fractions_and_no_standardisation(tmp_path: Path) -> None:
 def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    raw = data.load_digits(parsed().data)
+    raw = datasets.load_digits(parsed().data)
     expected = load_digits()
     assert np.array_equal(raw.x, expected.data)
     assert np.array_equal(raw.y, expected.target)
@@ -72,7 +72,7 @@ def test_csv_labels_of_any_kind(tmp_path: Path) -> None:
     def table(labels: list[str]) -> tuple[tuple[str, ...], list[int]]:
         file = tmp_path / "t.csv"
         file.write_text("y,f\n" + "\n".join(f"{label},{k}" for k, label in enumerate(labels)))
-        raw = data.load_csv(CsvConfig(name="csv", path=str(file), target="y"))
+        raw = tables.load_csv(CsvConfig(name="csv", path=str(file), target="y"))
         assert raw.x[:, 0].tolist() == list(range(len(labels)))
         return raw.classes, raw.y.tolist()
 
@@ -85,30 +85,30 @@ def test_csv_labels_of_any_kind(tmp_path: Path) -> None:
 def test_csv_with_a_byte_order_mark_windows_lines_and_another_delimiter(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_bytes("\ufefff;y\r\n1.5;a\r\n 2e1 ;b\r\n\r\n".encode())
-    raw = data.load_csv(CsvConfig(name="csv", path=str(file), target="y", delimiter=";"))
+    raw = tables.load_csv(CsvConfig(name="csv", path=str(file), target="y", delimiter=";"))
     assert raw.x.tolist() == [[1.5], [20.0]]
     assert raw.classes == ("a", "b")
 
 
 def test_stratified_parts_sizes() -> None:
     y = np.repeat([0, 1, 2], [50, 30, 20])
-    a, b, rest = data.stratified_parts(y, (20, 10), np.random.default_rng(0))
+    a, b, rest = splitting.stratified_parts(y, (20, 10), np.random.default_rng(0))
     assert np.bincount(y[a]).tolist() == [10, 6, 4]
     assert np.bincount(y[b]).tolist() == [5, 3, 2]
     assert sorted([*a, *b, *rest]) == list(range(100))
 
 
 def test_epoch_order_is_a_permutation_of_seed_and_epoch() -> None:
-    first = data.epoch_order(100, seed=3, epoch=1)
+    first = splitting.epoch_order(100, seed=3, epoch=1)
     assert sorted(first.tolist()) == list(range(100))
-    assert torch.equal(first, data.epoch_order(100, seed=3, epoch=1))
-    assert not torch.equal(first, data.epoch_order(100, seed=3, epoch=2))
-    assert not torch.equal(first, data.epoch_order(100, seed=4, epoch=1))
+    assert torch.equal(first, splitting.epoch_order(100, seed=3, epoch=1))
+    assert not torch.equal(first, splitting.epoch_order(100, seed=3, epoch=2))
+    assert not torch.equal(first, splitting.epoch_order(100, seed=4, epoch=1))
 
 
 @needs_mnist
 def test_mnist_from_files_that_are_there() -> None:
-    loaded = data.load(parsed("data=mnist", f"data.root={MNIST}", "data.download=false").data)
+    loaded = datasets.load(parsed("data=mnist", f"data.root={MNIST}", "data.download=false").data)
     assert (len(loaded.train.y), len(loaded.val.y), len(loaded.test.y)) == (54_000, 6_000, 10_000)
     assert loaded.image_shape == (28, 28)
     assert loaded.train.x.dtype == torch.float32

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from cases import parsed
 from conftest import Command
-from ffn_bench import config, data
 from ffn_bench.compare import axes, read
-from ffn_bench.data import Array, Data, Raw
+from ffn_bench.configuration import fingerprint, parsing, schema, validation
+from ffn_bench.configuration.schema import SplitDataConfig, TorchvisionConfig
+from ffn_bench.data import splitting
+from ffn_bench.data.splitting import Array, Data, Raw
 from ffn_bench.errors import DATA, UserError
-from ffn_bench.schema import SplitDataConfig, TorchvisionConfig
+from ffn_bench.run_folder import finding
 from run_folders import write_run
 
 FINGERPRINT = "0e76873e6d18e3e756ad30f74e8e911ff4a6e4157deb7219bea4ea26b59754a8"
@@ -27,10 +29,10 @@ FINGERPRINT = "0e76873e6d18e3e756ad30f74e8e911ff4a6e4157deb7219bea4ea26b59754a8"
 def prepared(raw: Raw, duplicates: str, seed: int = 0, **shares: float) -> Data:
     """The parts as they are loaded, not standardised."""
     run = SplitDataConfig("x", duplicates=duplicates, split_seed=seed, standardize=False, **shares)
-    return data._prepare(raw, run)
+    return splitting._prepare(raw, run)
 
 
-def rows_of(part: data.Split) -> list[tuple[float, ...]]:
+def rows_of(part: splitting.Split) -> list[tuple[float, ...]]:
     return [tuple(row) for row in part.x.tolist()]
 
 
@@ -73,12 +75,12 @@ def test_groups_stay_whole_and_parts_are_near_their_sizes(
     raw: Raw, seed: int, sizes: tuple[int, int]
 ) -> None:
     sizes = (min(sizes[0], len(raw.y) // 3), min(sizes[1], len(raw.y) // 3))
-    groups = data.equal_rows(raw.x)
+    groups = splitting.equal_rows(raw.x)
     values = [tuple(row) for row in raw.x.tolist()]
     assert groups.tolist() == [values.index(row) for row in values]
 
     def parts() -> list[Array]:
-        return data.grouped_parts(raw.y, groups, sizes, np.random.default_rng(seed))
+        return splitting.grouped_parts(raw.y, groups, sizes, np.random.default_rng(seed))
 
     try:
         found = parts()
@@ -127,7 +129,7 @@ def test_the_count_is_right_and_0_when_kept_together(raw: Raw, seed: int, standa
         for pair in zip(p.x.tolist(), p.y.tolist(), strict=True)
     ]
     assert sorted(now) == every
-    if n_val + n_test == 0 and len(np.unique(data.equal_rows(raw.x))) == len(raw.y):
+    if n_val + n_test == 0 and len(np.unique(splitting.equal_rows(raw.x))) == len(raw.y):
         assert bytes_of(kept) == bytes_of(plain)
 
 
@@ -178,7 +180,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
         run = TorchvisionConfig(
             "x", duplicates=duplicates, split_seed=seed, standardize=False, val_fraction=0.2
         )
-        return data._prepare(own, run)
+        return splitting._prepare(own, run)
 
     try:
         plain = load("warn")
@@ -198,7 +200,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
 def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
     with pytest.raises(UserError, match="every training row is in the test part too"):
-        data._prepare(Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig("x", duplicates="keep_together"))
+        splitting._prepare(Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig("x", duplicates="keep_together"))
 
 
 # --- through the command --------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ TOLD = (
 def test_random_labels_each_row_six_times(ffn: Command, tmp_path: Path) -> None:
     write_random_labels(tmp_path / "t.csv")
     scores = {}
-    for duplicates in config.DUPLICATES:
+    for duplicates in validation.DUPLICATES:
         result = ffn(*RANDOM, f"data.duplicates={duplicates}", f"name={duplicates}")
         assert result.code == 0, result.err
         log = (tmp_path / "outputs" / duplicates / "train.log").read_text()
@@ -252,14 +254,18 @@ def test_an_unknown_word_is_one_line(ffn: Command) -> None:
 
 
 def test_fingerprints_of_before_stay() -> None:
-    assert config.fingerprint(parsed()) == config.fingerprint(parsed("data.duplicates=warn")) == FINGERPRINT
-    assert config.fingerprint(parsed("data.duplicates=keep_together")) != FINGERPRINT
+    assert (
+        fingerprint.fingerprint(parsed())
+        == fingerprint.fingerprint(parsed("data.duplicates=warn"))
+        == FINGERPRINT
+    )
+    assert fingerprint.fingerprint(parsed("data.duplicates=keep_together")) != FINGERPRINT
 
 
 def test_a_configuration_of_before_is_the_default() -> None:
-    flat = config.flatten(parsed())
+    flat = schema.flatten(parsed())
     del flat["data.duplicates"]
-    assert config.from_flat(flat) == parsed()
+    assert parsing.from_flat(flat) == parsed()
 
 
 def forget_the_key(folder: Path) -> None:
@@ -297,10 +303,10 @@ def test_a_run_of_before_is_compared_as_the_default(tmp_path: Path) -> None:
     for seed, optimizer in enumerate(("adam", "sgd")):
         write_run(tmp_path / optimizer, f"optimizer={optimizer}", seed=seed)
     forget_the_key(tmp_path / "sgd")
-    found, problems = read.read_all(read.find([str(tmp_path)]))
+    found, problems = read.read_all(finding.find([str(tmp_path)]))
     assert not problems
     assert axes.find(found, by=["optimizer"]).compared == ("optimizer.name",)
     write_run(tmp_path / "other", "optimizer=adam", data__duplicates="keep_together")
-    found, _ = read.read_all(read.find([str(tmp_path)]))
+    found, _ = read.read_all(finding.find([str(tmp_path)]))
     with pytest.raises(UserError, match=r"are of different data \(data.duplicates: keep_together, warn\)"):
         axes.find(found, by=["optimizer"])

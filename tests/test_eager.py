@@ -12,12 +12,15 @@ from torch import nn
 
 from cases import OPTIMIZER_NEEDS, options, parsed
 from conftest import MNIST, needs_mnist
-from ffn_bench import data, network, optim
-from ffn_bench.eager import EagerRun
-from ffn_bench.metrics import Measurement
-from ffn_bench.network import ACTIVATIONS, INITS
-from ffn_bench.rules import RULES
-from ffn_bench.train import build_eager
+from ffn_bench.data import datasets, splitting
+from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.torch_engine import EagerRun
+from ffn_bench.model import network
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.network import INITS
+from ffn_bench.optimizers import registry, schedules
+from ffn_bench.optimizers.rules import RULES
 
 
 def engine(*overrides: str) -> EagerRun:
@@ -44,7 +47,7 @@ def test_it_is_the_lectures_loop() -> None:
     expected = []
     train = run.data.train
     for epoch in range(1, 4):
-        for rows in data.epoch_order(len(train.y), 4, epoch).split(32):
+        for rows in splitting.epoch_order(len(train.y), 4, epoch).split(32):
             inputs, labels = train.x[rows], train.y[rows]
             outputs = net(inputs)
             loss = loss_function(outputs, labels)
@@ -77,15 +80,15 @@ def test_every_combination_reduces_the_loss(optimizer: str, schedule: str) -> No
         "epochs=12",
         "log_every=1",
     )
-    loaded = data.load(base.data).to(torch.device("cpu"), torch.float64)
+    loaded = datasets.load(base.data).to(torch.device("cpu"), torch.float64)
     for activation, init in itertools.product(ACTIVATIONS, INITS):
         base.model.activation, base.model.init = activation, init
         net = network.FFN([loaded.n_features, 8, 2], base.model, 0, torch.float64)
         run = EagerRun(
             net,
             loaded,
-            optim.build_optimizer(base.optimizer, net.parameters()),
-            optim.build_schedule(base.schedule, base.epochs, 1),
+            registry.build_optimizer(base.optimizer, net.parameters()),
+            schedules.build_schedule(base.schedule, base.epochs, 1),
             lr=base.lr,
             epochs=base.epochs,
             batch_size="full",
@@ -103,8 +106,8 @@ def test_every_combination_reduces_the_loss(optimizer: str, schedule: str) -> No
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_every_optimizer_has_a_class(name: str) -> None:
     run = parsed(f"optimizer={name}", *OPTIMIZER_NEEDS.get(name, []))
-    optim.check_optimizer(run.optimizer)
-    assert name == "torch" or name in {**optim.OPTIMIZERS, **RULES}
+    registry.check_optimizer(run.optimizer)
+    assert name == "torch" or name in {**registry.OPTIMIZERS, **RULES}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adagrad", "adam", "adamw"])
@@ -114,7 +117,7 @@ def test_fused_where_pytorch_offers_it(name: str) -> None:
 
 def test_schedules_are_their_formulas() -> None:
     def factors(*overrides: str, steps: int = 100, per_epoch: int = 10) -> list[float]:
-        schedule = optim.build_schedule(parsed(*overrides).schedule, steps, per_epoch)
+        schedule = schedules.build_schedule(parsed(*overrides).schedule, steps, per_epoch)
         return [schedule(t) for t in range(steps)]
 
     assert factors("schedule=constant") == [1.0] * 100

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from conftest import Command, call, files_below
-from ffn_bench import runs
 from ffn_bench.compare.command import OURS
 from ffn_bench.compare.command import main as compare_main
 from ffn_bench.errors import UserError
-from ffn_bench.files import MANIFEST, Appended, Folder
+from ffn_bench.run_folder import reading
+from ffn_bench.run_folder.files import MANIFEST, Appended, Folder
+from ffn_bench.run_folder.lock import Lock, holder
 from hostile import DAMAGES, bytes_below, make_outside
 from run_folders import write_run
 
@@ -284,15 +285,15 @@ def test_a_lock_that_is_no_file_is_refused_and_nobody_holds_it(tmp_path: Path, d
     folder.path.mkdir()
     DAMAGES[damage](folder.path / ".lock", tmp_path / "outside")
     before = bytes_below(tmp_path / "outside")
-    assert runs.holder(folder) is None
+    assert holder(folder) is None
     with pytest.raises(UserError, match=r"\.lock"):
-        runs.Lock(folder)
+        Lock(folder)
     assert bytes_below(tmp_path / "outside") == before
 
 
 def test_the_text_of_a_persons_lock_stays(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("a person's note\n")
-    lock = runs.Lock(Folder(tmp_path))
+    lock = Lock(Folder(tmp_path))
     lock.release()
     assert (tmp_path / ".lock").read_text() == "a person's note\n"
 
@@ -418,4 +419,4 @@ def test_no_link_in_a_report_is_followed(compare: Command, tmp_path: Path, name:
     whole = name in ("report.html", "figures/finals.png")
     assert result.code == (0 if whole else 4), result.err
     assert result.err.count("\n") == (0 if whole else 1)
-    runs.read_identity(Folder(tmp_path / "runs" / "adam0"))  # and the runs are as they were
+    reading.read_identity(Folder(tmp_path / "runs" / "adam0"))  # and the runs are as they were

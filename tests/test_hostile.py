@@ -30,12 +30,12 @@ import ffn_bench.lecture.command
 import ffn_bench.race.command
 import ffn_bench.train
 from conftest import Result
-from ffn_bench import data
-from ffn_bench.files import MANIFEST, Folder
-from ffn_bench.metrics import Measurement
-from ffn_bench.record import Record
-from ffn_bench.runs import read_summary
-from ffn_bench.stop import Stop
+from ffn_bench.data import datasets
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.stop import Stop
+from ffn_bench.run_folder.files import MANIFEST, Folder
+from ffn_bench.run_folder.reading import read_summary
+from ffn_bench.run_folder.recorder import Record
 from hostile import (
     DAMAGES,
     FILES,
@@ -97,7 +97,7 @@ def run(command: str, cwd: Path, argv: list[str] | None = None) -> Result:
         os.chdir(here)
         gc.enable()
         torch.set_num_threads(1)
-        data._loaded.clear()
+        datasets._loaded.clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return Result(code, out.getvalue(), err.getvalue())

@@ -21,16 +21,17 @@ from torch import Tensor
 
 from cases import parsed
 from conftest import MNIST, Command, Result, call, files_below, needs_mnist
-from ffn_bench.backprop import loss_of, penalty
-from ffn_bench.curvature import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
-from ffn_bench.data import Split
+from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.data.splitting import Split
+from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.metrics import evaluate
 from ffn_bench.errors import UserError
 from ffn_bench.landscape import command, figures, surface, trained, verdict
-from ffn_bench.landscape.trained import flat, layered
-from ffn_bench.metrics import evaluate
-from ffn_bench.network import ACTIVATIONS, FFN
-from ffn_bench.schema import TrainConfig
-from ffn_bench.train import build_eager
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.backprop import loss_of, penalty
+from ffn_bench.model.hessian import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
+from ffn_bench.model.layers import flat, layered
+from ffn_bench.model.network import FFN
 from test_runs import start
 
 F64 = torch.float64

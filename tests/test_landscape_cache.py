@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from conftest import Command, Result, call
-from ffn_bench.files import Folder
+from ffn_bench.configuration.schema import LandscapeConfig
 from ffn_bench.landscape import command, figures, surface
-from ffn_bench.schema import LandscapeConfig
+from ffn_bench.run_folder.files import Folder
 
 Look = Callable[..., list[tuple[dict[str, Any], bool]]]
 

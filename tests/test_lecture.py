@@ -15,21 +15,21 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from conftest import files_below
-from ffn_bench import config
-from ffn_bench.cli import config_folder
-from ffn_bench.files import MANIFEST
+from ffn_bench.command_line.start import config_folder
+from ffn_bench.configuration import parsing
+from ffn_bench.configuration.schema import LectureConfig
 from ffn_bench.lecture import command
 from ffn_bench.lecture.command import chosen
-from ffn_bench.network import ACTIVATIONS
-from ffn_bench.rules import RULES
-from ffn_bench.schema import LectureConfig
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.optimizers.rules import RULES
+from ffn_bench.run_folder.files import MANIFEST
 
 TOPICS = [topic.name for topic in chosen("all")]
 
 
 def composed(*overrides: str) -> DictConfig:
     store = ConfigStore.instance()
-    store.store(group="_schema", name="lecture", node=config.untyped(LectureConfig), package="_global_")
+    store.store(group="_schema", name="lecture", node=parsing.untyped(LectureConfig), package="_global_")
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         return compose("lecture", list(overrides))
 

@@ -22,14 +22,13 @@ from torch import Tensor
 
 from cases import options, parsed
 from conftest import Command, Result, call, files_below
-from ffn_bench import surfaces
-from ffn_bench.backprop import penalty
-from ffn_bench.curvature import gradient_and_hessian
+from ffn_bench.configuration.schema import OptimizerConfig
 from ffn_bench.errors import UserError
-from ffn_bench.files import MANIFEST
-from ffn_bench.race import command, figures, network, paths, scene
-from ffn_bench.schema import OptimizerConfig
-from ffn_bench.surfaces import SURFACES, Surface
+from ffn_bench.model.backprop import penalty
+from ffn_bench.model.hessian import gradient_and_hessian
+from ffn_bench.race import command, figures, network, paths, scene, surfaces
+from ffn_bench.race.surfaces import SURFACES, Surface
+from ffn_bench.run_folder.files import MANIFEST
 
 F64 = torch.float64
 IN_THE_PLANE = [name for name in options("optimizer") if name != "torch"]
@@ -423,7 +422,7 @@ def trained(ffn: Command, tmp_path: Path) -> Path:
 
 def test_a_network_starts_and_steps_as_ffn_train_does(trained: Path) -> None:
     """Two epochs of SGD in the race, against the training loop with the same configuration."""
-    from ffn_bench.train import build_eager
+    from ffn_bench.engine.build import build_eager
 
     problem = network.read(trained)
     flat = json.loads((trained / "run.json").read_text())["config"]

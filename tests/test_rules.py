@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cases import options, parsed
-from ffn_bench import optim
 from ffn_bench.lecture.optimization import by_plain_floats
-from ffn_bench.rules import RULES, RuleOptimizer
+from ffn_bench.optimizers import registry
+from ffn_bench.optimizers.rules import RULES, RuleOptimizer
 
 STEPS = 200
 TWINS = [name for name in RULES if not name.startswith("lecture/")]
@@ -75,7 +75,7 @@ def test_every_yaml_has_a_rule_or_cannot_have_one() -> None:
 def test_a_rule_is_its_pytorch_twin(name: str) -> None:
     for variant in [{}, *VARIANTS.get(name, [])]:
         hyper = {**hyperparameters(name), **variant}
-        twin = trained(lambda p, h=hyper: optim.OPTIMIZERS[name](p, **h))
+        twin = trained(lambda p, h=hyper: registry.OPTIMIZERS[name](p, **h))
         rule = trained(lambda p, h=hyper: RuleOptimizer(p, RULES[name], **h))
         assert worst(twin, rule) <= 1e-12, variant
 
@@ -139,12 +139,12 @@ def test_without_epsilon_the_families_coincide(name: str, twin: str) -> None:
     if name == "lecture/rmsprop":
         theirs["alpha"] = ours["beta"]
     a = trained(lambda p: RuleOptimizer(p, RULES[name], **ours))
-    b = trained(lambda p: optim.OPTIMIZERS[twin](p, **theirs))
+    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **theirs))
     assert worst(a, b) <= 1e-12
     # With ε they do not: inside the root and outside are two numbers.
     ours["eps"] = theirs["eps"] = 1e-2
     a = trained(lambda p: RuleOptimizer(p, RULES[name], **ours))
-    b = trained(lambda p: optim.OPTIMIZERS[twin](p, **theirs))
+    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **theirs))
     assert worst(a, b) > 1e-4
 
 

@@ -21,11 +21,12 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 from cases import parsed, write_csv
 from conftest import Command, files_below
-from ffn_bench import checkpoints, runs
+from ffn_bench.engine import checkpoint_state
+from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.metrics import evaluate
 from ffn_bench.errors import UserError
-from ffn_bench.files import Folder
-from ffn_bench.metrics import evaluate
-from ffn_bench.train import build_eager
+from ffn_bench.run_folder import checkpoints, reading
+from ffn_bench.run_folder.files import Folder, to_json
 
 FFN_TRAIN = Path(sys.executable).with_name("ffn-train")
 
@@ -225,7 +226,7 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
 
 def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(tmp_path)
-    folder.replace("x.json", runs.to_json({"a": [math.nan, 1.5, math.inf]}))
+    folder.replace("x.json", to_json({"a": [math.nan, 1.5, math.inf]}))
     assert folder.read_json("x.json") == {"a": [None, 1.5, None]}
 
     def full(descriptor: int) -> None:
@@ -233,7 +234,7 @@ def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        folder.replace("x.json", runs.to_json({"b": 2}))
+        folder.replace("x.json", to_json({"b": 2}))
     assert folder.read_json("x.json") == {"a": [None, 1.5, None]}
     assert files_below(tmp_path) == [tmp_path / ".ffn-bench.jsonl", tmp_path / "x.json"]
 
@@ -327,15 +328,15 @@ SUMMARIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_a_summary_that_is_none_is_damaged(tmp_path: Path, name: str) -> None:
     sound = {"status": "finished", "final": {"accuracy/val": 0.5}, "best": {"epoch": 1, "accuracy/val": 0.5}}
-    for changed, status in (({}, "finished"), (SUMMARIES[name], runs.DAMAGED)):
+    for changed, status in (({}, "finished"), (SUMMARIES[name], reading.DAMAGED)):
         (tmp_path / "summary.json").write_text(json.dumps({**sound, **changed}))
-        assert (runs.read_summary(Folder(tmp_path)) or {})["status"] == status
+        assert (reading.read_summary(Folder(tmp_path)) or {})["status"] == status
 
 
 def test_a_summary_without_a_run_is_nobodys(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
-    status, summary = runs.standing_of(Folder(tmp_path), parsed())
-    assert status == runs.DAMAGED and "no run.json" in (summary or {})["reason"]
+    status, summary = reading.standing_of(Folder(tmp_path), parsed())
+    assert status == reading.DAMAGED and "no run.json" in (summary or {})["reason"]
 
 
 @pytest.mark.parametrize(
@@ -344,9 +345,11 @@ def test_a_summary_without_a_run_is_nobodys(tmp_path: Path) -> None:
 def test_a_step_is_one_of_its_run(step: Any, epoch: int) -> None:
     """Of 40 steps, 4 an epoch; most of these have the epoch that goes with the step."""
     for good in ((0, 0), (4, 1), (5, 2), (40, 10)):
-        checkpoints.check_place(dict(zip(checkpoints.PLACE, (*good, 0.5), strict=True)), 40, 4)
+        checkpoint_state.check_place(dict(zip(checkpoint_state.PLACE, (*good, 0.5), strict=True)), 40, 4)
     with pytest.raises(ValueError, match=r"its (step|epoch) is"):
-        checkpoints.check_place(dict(zip(checkpoints.PLACE, (step, epoch, 0.5), strict=True)), 40, 4)
+        checkpoint_state.check_place(
+            dict(zip(checkpoint_state.PLACE, (step, epoch, 0.5), strict=True)), 40, 4
+        )
 
 
 def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
@@ -359,8 +362,8 @@ def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["a", 1, 1.0, True, None])
 def test_plain_values_of_a_state_are_the_expected_ones(value: Any) -> None:
-    checkpoints.check({"key": value}, {"key": value})
+    checkpoint_state.check({"key": value}, {"key": value})
     for other in ("b", 2, 2.0, False, 1, 1.0, True, None):
         if type(other) is not type(value) or other != value:
             with pytest.raises(ValueError, match="key is"):
-                checkpoints.check({"key": other}, {"key": value})
+                checkpoint_state.check({"key": other}, {"key": value})

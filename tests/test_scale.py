@@ -21,9 +21,11 @@ from omegaconf import OmegaConf
 
 from cases import parsed, write_csv
 from conftest import Command
-from ffn_bench import config, runs, scale
+from ffn_bench.configuration import schema
 from ffn_bench.errors import UserError
-from ffn_bench.files import Folder
+from ffn_bench.run_folder import reading
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.sweeps import launchers
 from test_runs import FFN_TRAIN
 from test_sweep import LOCKS, put_lock
 
@@ -179,7 +181,7 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
         {
             "overrides": [],
             "settings": {},
-            "config": config.flatten(run),
+            "config": schema.flatten(run),
             "folder": str(tmp_path / str(run.seed)),
         }
         for run in found
@@ -197,11 +199,11 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
         _, err = job.communicate(timeout=60)
     assert job.returncode == 1
     assert "OutOfTime: no more time" in err
-    standings = {runs.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found}
+    standings = {reading.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found}
     assert standings & {"begun", "interrupted"}
     assert "failed" not in standings
     subprocess.run(command, env=environment, check=True, timeout=120)
-    assert {runs.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found} == {"finished"}
+    assert {reading.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found} == {"finished"}
 
 
 def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
@@ -271,7 +273,7 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path, begin: Beg
 
 @pytest.mark.parametrize("name", ["it's", "a\\'b", "a\\\\'b", "end\\", "${lr}", "plain"])
 def test_paths_are_read_as_they_are(name: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"name={scale._quoted(Path('/x') / name)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"name={launchers._quoted(Path('/x') / name)}"])
     assert OmegaConf.create({"name": override.value(), "lr": 1}).name == f"/x/{name}"
 
 
@@ -305,7 +307,7 @@ def test_a_retry_that_was_lost_goes_on(ffn: Command, tmp_path: Path) -> None:
     chunks = [json.loads(file.read_text()) for file in (tmp_path / "outputs/sweeps/s/.chunks").glob("*.json")]
     (retried,) = [chunk for chunk in chunks if len(chunk["runs"]) == 1]
     assert retried["runs"][0]["config"]["retry"] is None
-    assert (runs.read_summary(Folder(folder)) or {})["status"] == "finished"
+    assert (reading.read_summary(Folder(folder)) or {})["status"] == "finished"
 
 
 def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
@@ -315,7 +317,7 @@ def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
     described = {
         "overrides": [],
         "settings": {},
-        "config": config.flatten(run),
+        "config": schema.flatten(run),
         "folder": str(tmp_path / "run"),
     }
     place = {"folder": str(tmp_path), "cwd": str(tmp_path)}
@@ -325,7 +327,7 @@ def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
     chunk = str(tmp_path / "chunk.json").replace("'", "\\'")
     command = [str(FFN_TRAIN), "-m", f"chunk_file='{chunk}'", "hydra/launcher=basic"]
     subprocess.run([*command, "hydra.sweep.subdir=x"], cwd=elsewhere, check=True, timeout=60)
-    assert runs.standing_of(Folder(tmp_path / "run"), run)[0] == "finished"
+    assert reading.standing_of(Folder(tmp_path / "run"), run)[0] == "finished"
 
 
 @pytest.mark.slow
@@ -373,7 +375,7 @@ def test_locks_that_other_machines_do_not_see_are_refused(fstype: str, opts: str
     ]
     for folder, here in (("/cluster/sweep", refused), ("/cluster/x/sweep", False)):
         with pytest.raises(UserError, match="no other machine") if here else nullcontext():
-            scale.check_locks(Path(folder), mounts)
+            launchers.check_locks(Path(folder), mounts)
 
 
 def test_locks_are_judged_where_the_folder_is(tmp_path: Path) -> None:
@@ -381,7 +383,7 @@ def test_locks_are_judged_where_the_folder_is(tmp_path: Path) -> None:
     (tmp_path / "outputs").symlink_to(tmp_path / "cluster")
     mounts = [Mount("/", "ext4", "rw"), Mount(str((tmp_path / "cluster").resolve()), "nfs", "rw,nolock")]
     with pytest.raises(UserError, match="no other machine"):
-        scale.check_locks(tmp_path / "outputs" / "sweep", mounts)
+        launchers.check_locks(tmp_path / "outputs" / "sweep", mounts)
 
 
 def test_a_launcher_whose_package_is_missing_is_one_line(tmp_path: Path) -> None:

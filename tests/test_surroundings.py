@@ -31,14 +31,17 @@ from rich.text import Text
 
 import ffn_bench
 from conftest import Command
-from ffn_bench import console, figures, runs, style, writers
+from ffn_bench.command_line import console, plot_style
 from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval
-from ffn_bench.data import Data, Split
+from ffn_bench.data.splitting import Data, Split
 from ffn_bench.errors import UserError, printable
-from ffn_bench.files import Folder
 from ffn_bench.landscape.figures import Path as Way
 from ffn_bench.landscape.page import Page
+from ffn_bench.run_folder import finding, writers
+from ffn_bench.run_folder.files import Folder, to_json
+from ffn_bench.run_folder.lock import Lock
+from ffn_bench.run_folder.pictures import confusion_matrix, mistakes
 from run_folders import write_run
 
 COMMANDS = {
@@ -352,7 +355,7 @@ def cpu_seconds(*words: str, cwd: Path) -> float:
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_loser_of_a_lock_stops_at_once(tmp_path: Path, sweep: bool) -> None:
     """Within a second of CPU time beyond its imports, which are not PyTorch."""
-    lock = runs.Lock(Folder(tmp_path / "outputs" / ("sweeps/x" if sweep else "x")))
+    lock = Lock(Folder(tmp_path / "outputs" / ("sweeps/x" if sweep else "x")))
     arguments = ["name=x", *(["-m", "seed=1,2"] if sweep else [])]
     try:
         is_one_line(done("train", *arguments, cwd=tmp_path), 4, "is in use by process")
@@ -512,7 +515,7 @@ def report_of(place: Path, names: tuple[str, ...]) -> Elements:
                 keys: dict[str, Any] = {"optimizer__name": name, "data__name": data}
                 folder = place / "runs" / f"{k}{data == 'digits'}{seed}"
                 write_run(folder, val=(0.1, 0.8, 0.7 + k / 100), seed=seed, **keys)
-    found, _ = read.read_all(read.find([str(place / "runs")]))
+    found, _ = read.read_all(finding.find([str(place / "runs")]))
     result = study.analyse(found, axes.find(found, workloads=["data"]))
     result.notes.extend(names)
     command.write(result, Folder(place / "report"), console.make_console(), f"ffn-compare {names[0]}", False)
@@ -542,13 +545,13 @@ def test_a_figure_takes_any_name(text: str) -> None:
     """And a name that begins with an underscore, or is empty, has its line in the legend."""
     figure = Figure(layout="constrained")
     plot = figure.subplots()
-    plot.plot([1, 2], label=style.literal(text))
+    plot.plot([1, 2], label=plot_style.literal(text))
     plot.plot([2, 1], label="other")
-    plot.set_title(style.literal(text))
-    plot.set_xticks([0, 1], [style.literal(text)] * 2)
+    plot.set_title(plot_style.literal(text))
+    plot.set_xticks([0, 1], [plot_style.literal(text)] * 2)
     legend = plot.legend()
     assert len(legend.get_texts()) == 2
-    _, svg = style.save(figure, text)
+    _, svg = plot_style.save(figure, text)
     words = [
         "".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     ]
@@ -560,7 +563,7 @@ def test_a_figure_takes_any_name(text: str) -> None:
 @given(st.lists(anything, min_size=2, max_size=6, unique=True))
 @example(["a/b", "a b", "a_b", "A_B", "a_b-2"])
 def test_every_name_has_a_file_of_its_own(names: list[str]) -> None:
-    found = style.slugs(names)
+    found = plot_style.slugs(names)
     assert len({slug.lower() for slug in found.values()}) == len(names)
     assert all(re.fullmatch(r"[\w.=-]*", s) and len(s.encode()) <= 130 for s in found.values())
 
@@ -577,9 +580,9 @@ def pictures(labels: list[str]) -> Data:
 @given(st.lists(anything, min_size=2, max_size=5))
 def test_pictures_of_a_run_take_any_label(labels: list[str]) -> None:
     data = pictures(labels)
-    assert figures.confusion_matrix(torch.eye(len(labels)).long(), labels, "test")
+    assert confusion_matrix(torch.eye(len(labels)).long(), labels, "test")
     rows = torch.arange(len(labels))
-    png = figures.mistakes(data, rows, rows, torch.rand(len(labels)))
+    png = mistakes(data, rows, rows, torch.rand(len(labels)))
     assert int.from_bytes(png[16:20], "big") < 3000
 
 
@@ -608,7 +611,7 @@ def test_a_log_takes_any_message(text: str) -> None:
         log.note("INFO", text)
         log.file.flush()
         assert is_plain((Path(place) / "train.log").read_text())
-        folder.put("x.json", runs.to_json({"text": text}))
+        folder.put("x.json", to_json({"text": text}))
         assert folder.read_json("x.json") == {"text": text}
 
 

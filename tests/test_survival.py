@@ -24,11 +24,12 @@ import torch
 import ffn_bench
 from cases import OPTIMIZER_NEEDS, options, parsed, write_csv
 from conftest import Command, files_below
-from ffn_bench import checkpoints, data, runs
+from ffn_bench.data import datasets
+from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError
-from ffn_bench.files import Folder
-from ffn_bench.metrics import Measurement
-from ffn_bench.train import build_eager
+from ffn_bench.run_folder import checkpoints, lock, reading
+from ffn_bench.run_folder.files import Folder
 from test_batched import bits, tile
 from test_runs import latest, lines_of, scalars_of, start
 
@@ -250,7 +251,7 @@ def pairs(tmp_path: Path, count: int) -> None:
             time.sleep(0.02)
         loser, winner = sorted(both, key=lambda p: p.poll() is None)
         folder = tmp_path / "outputs" / f"p{number}"
-        assert runs.holder(Folder(folder)) == f"process {winner.pid} on {os.uname().nodename}"
+        assert lock.holder(Folder(folder)) == f"process {winner.pid} on {os.uname().nodename}"
         out, err = loser.communicate(timeout=30)
         assert (loser.returncode, out) == (4, "")
         assert err.count("\n") == 1 and f"in use by process {winner.pid}" in err
@@ -261,7 +262,7 @@ def pairs(tmp_path: Path, count: int) -> None:
         assert winner.returncode == 143
         assert len(list(folder.glob("events.*"))) == 1
         assert str(loser.pid) not in {f.name.split(".")[-1] for f in folder.glob("events.*")}
-        assert runs.holder(Folder(folder)) is None
+        assert lock.holder(Folder(folder)) is None
 
 
 def test_of_two_processes_on_one_folder_one_wins(tmp_path: Path) -> None:
@@ -360,7 +361,7 @@ def test_retry_trains_only_what_failed(ffn: Command, tmp_path: Path) -> None:
     statuses = [json.loads((f / "summary.json").read_text())["status"] for f in folders]
     assert statuses == ["finished", "interrupted", "finished", "finished"]
     assert ffn(*command).code == 0
-    assert (runs.read_summary(Folder(folders[1])) or {})["status"] == "finished"
+    assert (reading.read_summary(Folder(folders[1])) or {})["status"] == "finished"
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_little(ffn: Command, tmp_path: Path) -> None:
@@ -386,7 +387,7 @@ def test_a_table_that_has_changed_is_another_run(ffn: Command, tmp_path: Path) -
     (tmp_path / "outputs" / "x" / "summary.json").unlink()
     text = table.read_text()
     table.write_text(text.replace("0.997", "0.998", 1) if "0.997" in text else text.replace("1,", "1.5,", 1))
-    data._loaded.clear()
+    datasets._loaded.clear()
     result = ffn(*command)
     assert result.code == 4, result.err
     assert "data was" in result.err

@@ -24,18 +24,22 @@ from omegaconf import OmegaConf
 
 from cases import write_csv
 from conftest import Command, files_below
-from ffn_bench import config, runs, sweep, train
-from ffn_bench.batched import Tile
-from ffn_bench.cli import config_folder
+from ffn_bench import train
+from ffn_bench.command_line.start import config_folder
+from ffn_bench.configuration import parsing
+from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.engine import build
+from ffn_bench.engine.batched import Tile
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
-from ffn_bench.files import Folder
-from ffn_bench.leaderboard import leaderboard
-from ffn_bench.metrics import Measurement
-from ffn_bench.plan import Planner
-from ffn_bench.record import Record
-from ffn_bench.runs import read_summary
-from ffn_bench.schema import TrainConfig
-from ffn_bench.stop import Stop
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.lock import Lock, holder
+from ffn_bench.run_folder.reading import read_summary
+from ffn_bench.run_folder.recorder import Record
+from ffn_bench.sweeps import sweep
+from ffn_bench.sweeps.leaderboard import leaderboard
+from ffn_bench.sweeps.planning import Planner
 from hostile import STATES, bytes_below, rewrite_checkpoints
 from test_runs import lines_of, scalars_of, start
 
@@ -207,9 +211,9 @@ def test_numbers_that_no_run_has_are_damage(ffn: Command, tmp_path: Path) -> Non
     assert before == [file.read_bytes() for file in sorted(sweep.glob("*/summary.json"))]
 
 
-def put_lock(folder: Path, kind: str) -> runs.Lock | None:
+def put_lock(folder: Path, kind: str) -> Lock | None:
     if kind == "held":
-        return runs.Lock(Folder(folder))
+        return Lock(Folder(folder))
     (folder / ".lock").unlink()
     if kind == "folder":
         (folder / ".lock").mkdir()
@@ -227,7 +231,7 @@ def test_a_run_in_training_is_in_use(
 
     def replace(folder: Folder, name: str, content: bytes) -> str | None:
         if name in ("run.json", "summary.json"):
-            held.append((folder.name, runs.holder(folder)))
+            held.append((folder.name, holder(folder)))
         return original(folder, name, content)
 
     original = Folder.replace
@@ -236,7 +240,7 @@ def test_a_run_in_training_is_in_use(
     assert ffn(*command).code == 0
     assert len(held) == 4
     assert all(by is not None and by.startswith(f"process {os.getpid()}") for _, by in held)
-    assert all(runs.holder(Folder(folder)) is None for folder in folders(tmp_path, "s"))
+    assert all(holder(Folder(folder)) is None for folder in folders(tmp_path, "s"))
 
 
 def test_what_another_process_trained_meanwhile_is_taken(
@@ -249,14 +253,14 @@ def test_what_another_process_trained_meanwhile_is_taken(
     content = kept.read_bytes()
     kept.unlink()
     shutil.rmtree(kept.parent / "checkpoint")  # it would begin anew
-    original = runs.Lock.__init__
+    original = Lock.__init__
 
-    def lock(self: runs.Lock, folder: Folder, shared: bool = False) -> None:
+    def lock(self: Lock, folder: Folder, shared: bool = False) -> None:
         if folder.name == kept.parent.name:
             kept.write_bytes(content)
         original(self, folder, shared)
 
-    monkeypatch.setattr(runs.Lock, "__init__", lock)
+    monkeypatch.setattr(Lock, "__init__", lock)
     before = (kept.parent / "metrics.jsonl").stat().st_mtime_ns
     assert ffn(*command).code == 0
     assert kept.read_bytes() == content
@@ -393,7 +397,7 @@ def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pyte
             expected = loader.load_sweep_config(master, job)
             expected.hydra.job.num = expected.hydra.job.id = 3
             found = planner.find(job)
-            assert found.run == config.parse(expected), job
+            assert found.run == parsing.parse(expected), job
             assert found.folder.path == Path(expected.hydra.sweep.dir) / expected.hydra.sweep.subdir
             assert OmegaConf.to_yaml(planner.compose(job, 3)) == OmegaConf.to_yaml(expected), job
 
@@ -537,16 +541,16 @@ def test_data_that_cannot_be_prepared_any_more_ends_the_runs_on_it(
     ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
 ) -> None:
     """It could when the sweep was planned; later, it cannot when steps are counted, or when it trains."""
-    prepare, calls = train.prepare, [0]
+    prepare, calls = build.prepare, [0]
 
-    def prepared(run: TrainConfig) -> train.Prepared:
+    def prepared(run: TrainConfig) -> build.Prepared:
         if sys._getframe(1).f_globals["__name__"] == sweep.__name__ and "noise=0.1" in repr(run.data):
             calls[0] += 1
             if calls[0] >= when:
                 raise UserError("data", "is gone", "bring it back", 3)
         return prepare(run)
 
-    monkeypatch.setattr(train, "prepare", prepared)
+    monkeypatch.setattr(build, "prepare", prepared)
     result = ffn("-m", "data=moons", "data.noise=0.1,0.2", "seed=0,1", "epochs=2", "name=s")
     assert result.code == 1, result.err
     assert "data: is gone" in result.out and "2 failed" in result.out

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ffn_bench import device
-from ffn_bench.device import set_threads
+from ffn_bench.engine import device
+from ffn_bench.engine.device import set_threads
 
 SMALL = [64, 10, 20, 15, 10]
 WIDE = [784, 512, 512, 10]

@@ -24,14 +24,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cases import OPTIMIZER_NEEDS, options, parsed
 from conftest import Command, Result
-from ffn_bench import config, runs
-from ffn_bench.cli import config_folder
+from ffn_bench.command_line.start import config_folder
+from ffn_bench.configuration import schema
 from ffn_bench.errors import UserError
-from ffn_bench.files import Folder
-from ffn_bench.plan import Planned
-from ffn_bench.record import Record
-from ffn_bench.search_space import Axis, draws, read_space
-from ffn_bench.tuning import Combination, Rules, Trial
+from ffn_bench.run_folder import files
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.lock import Lock
+from ffn_bench.run_folder.recorder import Record
+from ffn_bench.sweeps.planning import Planned
+from ffn_bench.sweeps.search_space import Axis, draws, read_space
+from ffn_bench.sweeps.tuning import Combination, Rules, Trial
 from test_runs import start
 from test_survival import outcome
 from test_sweep import swap
@@ -139,9 +141,9 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
             }
             summary = {"status": status, **counts, "best": None if status == "failed" else best}
             run = replace(shipped, lr=rate, seed=seed, stage="tune")
-            identity = {"format": 1, "config": config.flatten(run), "data_sha256": ""}
-            folder.replace("run.json", runs.to_json(identity))
-            folder.replace("summary.json", runs.to_json(summary))
+            identity = {"format": 1, "config": schema.flatten(run), "data_sha256": ""}
+            folder.replace("run.json", files.to_json(identity))
+            folder.replace("summary.json", files.to_json(summary))
             plans.append(Planned((f"lr={rate:g}",), run, folder, None))
         trials.append(Trial((f"lr={rate:g}",), plans))
     default = [Planned((), shipped, Folder(tmp_path / "default"), None)]
@@ -492,7 +494,7 @@ def test_hydras_own_optuna_sweeper(ffn: Command, tmp_path: Path) -> None:
     again = optuna("name=t")
     assert again.out.count("3 runs had ended before") == 2
     assert {f: f.read_bytes() for f in folder.glob("*/summary.json")} == ended
-    lock = runs.Lock(Folder(folder))
+    lock = Lock(Folder(folder))
     assert "outputs/sweeps/t: is in use by" in optuna("name=t").err
     lock.release()
     assert "status: does not go with this sweeper" in optuna("name=t", "status=true").err

@@ -25,9 +25,10 @@ import ffn_bench.lecture.command
 import ffn_bench.race.command
 from cases import DATA_NEEDS, OPTIMIZER_NEEDS, composed, options
 from conftest import Command, Result, call
-from ffn_bench import config, schema
-from ffn_bench.cli import config_folder
-from ffn_bench.errors import CONFIGURATION, UserError, explain
+from ffn_bench.command_line.mistakes import explain
+from ffn_bench.command_line.start import config_folder
+from ffn_bench.configuration import parsing, schema
+from ffn_bench.errors import CONFIGURATION, UserError
 
 ODD = (
     *("true", "false", "7", "1", "0", "-1", "1.5", "1e3", "0.0", "nan", "yes", "on", "off", "auto", "0x10"),
@@ -102,13 +103,13 @@ def is_bool_or(hint: Any) -> bool:
 def test_keys_of_groups(group: str, option: str) -> None:
     needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
     cfg = composed(f"{group}={option}", *needs)
-    whole = config.parse(cfg)
+    whole = parsing.parse(cfg)
     for name, hint in typing.get_type_hints(type(getattr(whole, group))).items():
         if name == "name" and group != "optimizer":
             continue  # comes with the option
         taken: set[type] = set()
         for text in ODD:
-            assert_strict(cfg, f"{group}.{name}", config.parse, text, taken)
+            assert_strict(cfg, f"{group}.{name}", parsing.parse, text, taken)
         assert is_bool_or(hint) == (bool in taken), name
 
 
@@ -119,14 +120,16 @@ def test_keys_of_a_run() -> None:
             continue
         taken: set[type] = set()
         for text in ODD:
-            assert_strict(cfg, name, config.parse, text, taken)
+            assert_strict(cfg, name, parsing.parse, text, taken)
         assert is_bool_or(hint) == (bool in taken), name
 
 
 @pytest.mark.parametrize("command", ANALYSES)
 def test_keys_of_analyses(command: str) -> None:
     node, _ = ANALYSES[command]
-    ConfigStore.instance().store(group="_schema", name=command, node=config.untyped(node), package="_global_")
+    ConfigStore.instance().store(
+        group="_schema", name=command, node=parsing.untyped(node), package="_global_"
+    )
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         cfg = compose(command)
     for name, hint in typing.get_type_hints(node).items():
@@ -134,7 +137,7 @@ def test_keys_of_analyses(command: str) -> None:
             continue
         taken: set[type] = set()
         for text in ODD:
-            assert_strict(cfg, name, partial(config.typed, node=node), text, taken)
+            assert_strict(cfg, name, partial(parsing.typed, node=node), text, taken)
         assert is_bool_or(hint) == (bool in taken), name
 
 

@@ -176,7 +176,9 @@ def test_two_failures_tie_and_a_finished_zero_beats_a_failure(tmp_path: Path) ->
 def test_nothing_is_claimed_while_runs_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.8] * 9})
     write_run(tmp_path / "live", val=(0.1, 0.2), seed=9, status=None)
-    monkeypatch.setattr("ffn_bench.runs.holder", lambda folder: 1 if folder.path.name == "live" else None)
+    monkeypatch.setattr(
+        "ffn_bench.run_folder.lock.holder", lambda folder: 1 if folder.path.name == "live" else None
+    )
     found = checked(tmp_path)
     assert claims(found) == set()
     assert verdict.sentences(found)[0] == "No order is claimed: 1 run still training."
@@ -288,7 +290,9 @@ def test_nothing_is_claimed_while_a_choice_may_change(
 ) -> None:
     sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.8] * 9})
     write_run(tmp_path / "live", "optimizer=sgd", val=(0.1, 0.2), seed=0, lr=0.5, status=None)
-    monkeypatch.setattr("ffn_bench.runs.holder", lambda folder: 1 if folder.path.name == "live" else None)
+    monkeypatch.setattr(
+        "ffn_bench.run_folder.lock.holder", lambda folder: 1 if folder.path.name == "live" else None
+    )
     assert claims(checked(tmp_path, by=["optimizer"])) == set()
 
 

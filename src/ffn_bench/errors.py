@@ -1,7 +1,7 @@
 """A user's mistake as one line: where it is, what it is, what to do.
 
-`UserError` is raised by our own checks. `explain` turns what Hydra, OmegaConf and YAML raise for a person's
-mistake into the same form, and returns None for anything else, which is a bug and keeps its traceback.
+`UserError` is raised by our own checks. `of_system` turns what the system lacks into the same form, and
+returns None for anything else, which is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -55,37 +55,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def explain(error: BaseException) -> UserError | None:
-    """What a person did wrong, told from an exception of Hydra, OmegaConf or YAML; None for a bug."""
-    import yaml
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
+def of_system(error: BaseException) -> UserError | None:
+    """A mistake as it is, or what the system lacks, told from an exception: memory, room, descriptors, a
+    working folder; None for a bug."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, MissingConfigException):
-        return _missing_option(error.missing_cfg_file or "", error.options or (), str(error))
-    if isinstance(error, OverrideParseException):
-        return _bad_override(error.override, str(error))
-    if isinstance(error, OmegaConfBaseException):
-        return _bad_value(error)
-    if isinstance(error, RecursionError):
-        return UserError("configuration", "something in it refers to itself", "look at the defaults lists")
-    if isinstance(error, yaml.MarkedYAMLError):
-        return yaml_error(error)
-    if isinstance(error, HydraException):
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)):
-            return explain(cause)
-        return _composition(str(error))
-    return of_resources(error)
-
-
-def of_resources(error: BaseException) -> UserError | None:
-    """What the system lacks, told from an exception: memory, room, descriptors, a working folder."""
     if is_memory_error(error):
         told = str(error).partition("DefaultCPUAllocator: ")[2] or str(error) or "there is not enough"
-        return UserError("memory", _first_line(told), "use a smaller network or less data", RESOURCE)
+        return UserError("memory", first_line(told), "use a smaller network or less data", RESOURCE)
     if isinstance(error, OSError) and error.errno in DISK:
         todo = "make room and run again"
         return UserError(str(error.filename or "disk"), str(error.strerror).lower(), todo, RESOURCE)
@@ -117,77 +94,7 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, ImportError)) and bool(NO_MEMORY.search(str(error)))
 
 
-def _missing_option(path: str, options: Iterable[str], message: str) -> UserError:
-    group, _, option = path.rpartition("/")
-    if not group:
-        return UserError(path or "--config-name", _first_line(message), "name a file that is there")
-    if not option:
-        return UserError(group, "is empty", f"use one of: {', '.join(options)}")
-    choices = sorted(options)
-    todo = f"use one of: {', '.join(choices)}" if choices else "see --help"
-    return UserError(group, f"{option!r} is not known{nearest(option, choices)}", todo)
-
-
-def _bad_override(override: str, message: str) -> UserError:
-    if not re.match(r"[+~]*[\w./@-]+=", override) and not override.startswith("~"):
-        return UserError(override or "''", "is not an override", "write key=value, such as lr=0.01")
-    reason = _first_line(message).partition(" expecting ")[0]
-    return UserError(override, f"cannot be read ({reason})", "quote special characters: 'key=\"…\"'")
-
-
-def _bad_value(error: BaseException) -> UserError:
-    from omegaconf.errors import (
-        ConfigAttributeError,
-        ConfigKeyError,
-        InterpolationResolutionError,
-        UnsupportedInterpolationType,
-    )
-
-    key = str(getattr(error, "full_key", "") or "")
-    what = _first_line(str(getattr(error, "msg", "") or error))
-    if isinstance(error, UnsupportedInterpolationType):
-        from ffn_bench.composition import unlisted
-
-        return unlisted(what.rpartition(" ")[2], key)
-    if isinstance(error, InterpolationResolutionError):
-        return UserError(
-            key or "configuration", f"an interpolation fails: {what}", "name a key that is there"
-        )
-    if isinstance(error, (ConfigAttributeError, ConfigKeyError)):
-        parent = getattr(error, "parent_node", None)
-        known = [str(k) for k in parent] if parent is not None and hasattr(parent, "keys") else []
-        known = [k for k in known if k != "hydra"]
-        leaf = str(getattr(error, "key", "") or key)
-        prefix = key[: -len(leaf)] if key.endswith(leaf) else ""
-        if key.startswith("optimizer.options"):
-            return UserError(key, "is not there yet", f"write +{key}=…")
-        return UserError(
-            key or leaf,
-            f"no such key{nearest(leaf, known)}",
-            f"keys here: {', '.join(prefix + k for k in known)}" if known else "see --help",
-        )
-    return UserError(key or "configuration", what[:1].lower() + what[1:], "see --help")
-
-
-def _composition(message: str) -> UserError:
-    line = _first_line(message)
-    if match := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", line):
-        key, value = match.groups()
-        return UserError(
-            key, f"{value!r} are several values", f"add -m to sweep over them, or write {key}=[…]"
-        )
-    if match := re.match(r"Could not override '(.+)'\.", line):
-        return UserError(match[1], "no such key or group", "see --help")
-    return UserError("configuration", line[:1].lower() + line[1:], "see --help")
-
-
-def yaml_error(error: Exception) -> UserError:
-    """A fault in a YAML file, with its file, line and column."""
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "YAML"
-    return UserError(place, _first_line(str(getattr(error, "problem", None) or error)), "mend the file")
-
-
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
+    """The first line that says something, without its full stop."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else "cannot be read"

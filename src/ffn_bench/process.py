@@ -74,7 +74,7 @@ def _last_resort(kind: type[BaseException], error: BaseException, trace: Traceba
     """What nothing has caught: while a command is imported there is nobody yet to say it in one line."""
     if isinstance(error, KeyboardInterrupt):
         end(signal.SIGINT)
-    mistake = error if isinstance(error, errors.UserError) else errors.of_resources(error)
+    mistake = errors.of_system(error)
     if mistake:
         print(f"{name()}: error: {mistake}", file=sys.stderr)
         os._exit(mistake.status)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffn_bench.compare.read import Run, clean
-from ffn_bench.config import NOT_RESULTS
-from ffn_bench.errors import UserError, nearest
-from ffn_bench.schema import GROUPS
+from ffn_bench.configuration.fingerprint import NOT_RESULTS
+from ffn_bench.configuration.schema import GROUPS
+from ffn_bench.errors import UserError, nearest, printable
+from ffn_bench.run_folder.recorded_run import RecordedRun
 
 SEEDS = ("seed", "data.split_seed")
 NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "compile", "gradient", "trajectory", "log_curvature")
@@ -29,21 +29,24 @@ class Axes:
     tuned: tuple[str, ...]
     workloads: tuple[str, ...]
 
-    def competitor(self, run: Run) -> str:
+    def competitor(self, run: RecordedRun) -> str:
         """What a run is one of: `adam`, `adam · tanh`."""
         return label(run, self.compared) or "all runs"
 
-    def workload(self, run: Run) -> str:
+    def workload(self, run: RecordedRun) -> str:
         """What it was trained on: `digits`, `moons · lecture`."""
         return label(run, self.workloads or ("data.name",))
 
-    def setting(self, run: Run) -> tuple[tuple[str, Any], ...]:
+    def setting(self, run: RecordedRun) -> tuple[tuple[str, Any], ...]:
         """The values of what is tuned, of those keys that the run has; hashable."""
         return tuple((key, _plain(run.config[key])) for key in self.tuned if key in run.config)
 
 
 def find(
-    found: Sequence[Run], by: Sequence[str] = (), tune: Sequence[str] = (), workloads: Sequence[str] = ()
+    found: Sequence[RecordedRun],
+    by: Sequence[str] = (),
+    tune: Sequence[str] = (),
+    workloads: Sequence[str] = (),
 ) -> Axes:
     """Give every key that varies its part.
 
@@ -57,7 +60,7 @@ def find(
     if len(protocols) > 1:
         raise UserError(
             "runs",
-            f"are of different protocol versions ({clean(', '.join(protocols))})",
+            f"are of different protocol versions ({printable(', '.join(protocols))})",
             "compare them apart",
         )
     varied = _varied(found)
@@ -73,7 +76,7 @@ def find(
         values = ", ".join(sorted({str(run.config.get(strays[0])) for run in found}))
         raise UserError(
             "runs",
-            f"are of different data ({strays[0]}: {clean(values)})",
+            f"are of different data ({strays[0]}: {printable(values)})",
             "compare them apart, or say workloads=data to sum up over several data sets",
         )
     tunable = [k for k in rest if _is_tunable(k)]
@@ -125,7 +128,7 @@ def _expand(name: str, key: str, varied: Sequence[str], every: set[str]) -> list
     return [key]
 
 
-def _varied(found: Sequence[Run]) -> list[str]:
+def _varied(found: Sequence[RecordedRun]) -> list[str]:
     """Keys whose value is not settled by the choice of options: names first, then in the order of the runs.
 
     A key inside a group counts where runs of one option differ in it: that adam has `betas` and sgd has none
@@ -149,22 +152,22 @@ def _varied(found: Sequence[Run]) -> list[str]:
     return sorted(varied, key=lambda key: names.index(key) if key in names else len(names))
 
 
-def _check_data(found: Sequence[Run], axes: Axes) -> None:
+def _check_data(found: Sequence[RecordedRun], axes: Axes) -> None:
     """One workload with one split must be one data set, whatever its name says."""
-    hashes: dict[tuple[str, Any], Run] = {}
+    hashes: dict[tuple[str, Any], RecordedRun] = {}
     for run in found:
         key = (axes.workload(run), run.config.get("data.split_seed"))
         first = hashes.setdefault(key, run)
         if first.data != run.data:
             raise UserError(
                 "runs",
-                f"{clean(first.folder.name)} and {clean(run.folder.name)} were trained on different data "
-                f"under the same name ({key[0]})",
+                f"{printable(first.folder.name)} and {printable(run.folder.name)} were trained on different "
+                f"data under the same name ({key[0]})",
                 "compare them apart",
             )
 
 
-def label(run: Run, keys: Sequence[str]) -> str:
+def label(run: RecordedRun, keys: Sequence[str]) -> str:
     """The values of keys in words. A name stands for itself, other values have their key before them."""
     parts = []
     for key in keys:
@@ -177,7 +180,7 @@ def label(run: Run, keys: Sequence[str]) -> str:
         parts.append(
             text if key.endswith(".name") or isinstance(run.config[key], str) else f"{short(key)} {text}"
         )
-    return clean(" · ".join(parts))
+    return printable(" · ".join(parts))
 
 
 def short(key: str) -> str:

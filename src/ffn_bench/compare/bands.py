@@ -6,11 +6,11 @@ import io
 
 import numpy as np
 
+from ffn_bench.command_line.plot_style import slug
 from ffn_bench.compare.curves import band_of
 from ffn_bench.compare.study import Study
-from ffn_bench.metrics import Measurement
-from ffn_bench.style import slug
-from ffn_bench.writers import TensorBoard, event_name
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.run_folder.writers import TensorBoard, event_name
 
 
 def event_files(study: Study) -> dict[str, bytes]:

@@ -6,15 +6,18 @@ import datetime
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from ffn_bench import cli, config, runs, schema
+from ffn_bench.command_line import analysis
+from ffn_bench.command_line.analysis import quote, tell_moved, words
+from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError
-from ffn_bench.files import Folder
+from ffn_bench.run_folder import files
+from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +30,7 @@ def report(given: DictConfig, typed: str) -> None:
 
     Raises `UserError` for runs that cannot be read or compared, and for a folder that cannot be written.
     """
-    cfg = config.typed(given, schema.CompareConfig)
+    cfg = parsing.typed(given, schema.CompareConfig)
     patterns = words(cfg.runs)
     if not patterns:
         raise UserError("runs", "has no value", "name folders of runs or sweeps: runs=outputs/sweeps/study")
@@ -37,11 +40,12 @@ def report(given: DictConfig, typed: str) -> None:
         raise UserError("target", f"{cfg.target:g} is no accuracy", "give a share such as 0.97")
     folder = folder_of(cfg.save, patterns)
 
+    from ffn_bench.command_line.console import count, line, make_console, progress, tensorboard
     from ffn_bench.compare import axes, notes, read, study
-    from ffn_bench.console import count, line, make_console, progress, tensorboard
+    from ffn_bench.run_folder import finding
 
     console, start = make_console(), time.perf_counter()
-    folders = read.find(patterns)
+    folders = finding.find(patterns)
     with progress(console, "reading", len(folders)) as told:
         found, problems = read.read_all(folders, told)
     by, tune, workloads = words(cfg.by), words(cfg.tuned), words(cfg.workloads)
@@ -68,24 +72,6 @@ def report(given: DictConfig, typed: str) -> None:
     if cfg.tensorboard:
         shown = tensorboard(folder.path.parent if cfg.save is None else folder.path)
         console.print(f"  {'bands':<12} {shown}", soft_wrap=True)
-
-
-def words(value: str | list[str] | None) -> list[str]:
-    """A word or a list of words, as a list."""
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
-def tell_moved(console: Console, written: Mapping[str, str]) -> None:
-    """Say which files of a report went to another name, theirs being taken by files that are not ours."""
-    from rich.text import Text
-
-    if moved := {name: other for name, other in written.items() if name != other}:
-        (name, other), *more = moved.items()
-        and_more = f"; {len(more)} more likewise" if more else ""
-        line = f"{name} is there and is not ours: it stays, and ours is {other}{and_more}"
-        console.print(Text(f"  note         {line}", style="yellow"), soft_wrap=True)
 
 
 def folder_of(save: str | None, patterns: Sequence[str]) -> Folder:
@@ -165,9 +151,9 @@ def write(study: Study, folder: Folder, console: Console, typed: str, tensorboar
 
     Raises `OSError`. Nothing is written before all is drawn.
     """
-    from ffn_bench import style
+    from ffn_bench.command_line import plot_style
+    from ffn_bench.command_line.console import progress
     from ffn_bench.compare import figures, numbers, report, tables
-    from ffn_bench.console import progress
 
     contents: dict[str, bytes] = {}
     found = tables.all_tables(study)
@@ -180,31 +166,17 @@ def write(study: Study, folder: Folder, console: Console, typed: str, tensorboar
     drawn = figures.draw_all(study)
     with progress(console, "drawing", len(drawn)) as told:
         for number, (name, figure) in enumerate(drawn.items(), 1):
-            contents[f"figures/{name}.png"], drawings[name] = style.save(figure, typed)
+            contents[f"figures/{name}.png"], drawings[name] = plot_style.save(figure, typed)
             contents[f"figures/{name}.svg"] = drawings[name]
             told(number)
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    contents["comparison.json"] = runs.to_json(numbers.as_dict(study))
+    contents["comparison.json"] = files.to_json(numbers.as_dict(study))
     contents["report.html"] = report.html(study, drawings, found, typed, made).encode()
     if tensorboard:
         from ffn_bench.compare import bands  # which needs PyTorch
 
         contents |= bands.event_files(study)
     return folder.publish(contents, OURS)
-
-
-def quote(argument: str) -> str:
-    """Quote a path in `runs=…`, `run=…` or `save=…`: it may hold what Hydra reads otherwise. Not a list."""
-    from ffn_bench.compare.read import matching
-
-    match = re.fullmatch(r"(runs?|save)=([^\['\"].*)", argument)
-    if not match or match[2] == "null":
-        return argument
-    key, text = match[1], match[2]
-    parts = text.split(",")
-    several = key != "save" and len(parts) > 1 and not matching(text)
-    quoted = ["'" + part.replace("'", "\\'") + "'" for part in (parts if several else [text])]
-    return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
 
 
 def rewrite(argument: str) -> str:
@@ -217,7 +189,7 @@ def rewrite(argument: str) -> str:
 def main() -> None:
     """The console script `ffn-compare`."""
     several = "runs=[one,two] for several folders"
-    cli.run_analysis("compare", schema.CompareConfig, report, rewrite, several)
+    analysis.run_analysis("compare", schema.CompareConfig, report, rewrite, several)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffn_bench.compare import statistics
-from ffn_bench.compare.read import Curve, Run
 from ffn_bench.compare.statistics import Array
+from ffn_bench.run_folder.recorded_run import Curve, RecordedRun
 
 AXES_OF_TIME = ("epochs", "steps", "seconds")
 CURVE_POINTS = 60
@@ -29,7 +29,7 @@ class Band:
     n: int
 
 
-def band_of(runs: Sequence[Run], tag: str, aggregate: str, points: int = CURVE_POINTS) -> Band | None:
+def band_of(runs: Sequence[RecordedRun], tag: str, aggregate: str, points: int = CURVE_POINTS) -> Band | None:
     """Aggregate and band over runs along a curve; None where nothing was measured.
 
     A run that diverged has the worst value from there on. One that is live or was cut short has none past its

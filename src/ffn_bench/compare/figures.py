@@ -16,12 +16,12 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from ffn_bench.command_line.plot_style import MUTED, PAPER, STYLE, colour, dashes, literal, slugs
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.curves import AXES_OF_TIME
 from ffn_bench.compare.study import Competitor, Study
 from ffn_bench.compare.wording import name_of
-from ffn_bench.style import MUTED, PAPER, STYLE, colour, dashes, literal, slugs
 
 MANY = 16
 """Competitors that a figure holds; the tables have all."""

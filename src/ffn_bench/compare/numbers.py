@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ffn_bench import runs
 from ffn_bench.compare import verdict
 from ffn_bench.compare.pairs import Pair, statements
 from ffn_bench.compare.statistics import SIGNIFICANT, Interval
 from ffn_bench.compare.study import Study
+from ffn_bench.run_folder import identity
 
 FORMAT = 2
 """Of comparison.json."""
@@ -35,7 +35,7 @@ def as_dict(study: Study) -> dict[str, Any]:
     """What `comparison.json` holds. A key that is absent has nothing to say: nothing was run for it."""
     return {
         "format": FORMAT,
-        "protocol": runs.PROTOCOL,
+        "protocol": identity.PROTOCOL,
         "protocol_of_runs": study.runs[0].protocol,
         "metric": study.metric,
         "selecting": study.selecting,

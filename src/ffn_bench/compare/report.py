@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from ffn_bench import __version__, style
+from ffn_bench import __version__
+from ffn_bench.command_line import plot_style
 from ffn_bench.compare import figures, verdict, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.tables import Table
@@ -127,7 +128,7 @@ def inline(svg: bytes) -> Any:
         re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
         count=1,
     )
-    numbers = {colour: number for number, colour in enumerate(style.COLOURS)}
+    numbers = {colour: number for number, colour in enumerate(plot_style.COLOURS)}
 
     def recoloured(tag: re.Match[str]) -> str:
         return re.sub("|".join(numbers), lambda colour: f"var(--c{numbers[colour[0]]})", tag[0])
@@ -157,5 +158,5 @@ def variables() -> dict[str, list[str]]:
     """The colours of both kinds of page, as declarations of CSS."""
     return {
         kind: [f"--c{number}: {value};" for number, value in enumerate(values)]
-        for kind, values in (("light", style.COLOURS), ("dark", DARK))
+        for kind, values in (("light", plot_style.COLOURS), ("dark", DARK))
     }

@@ -12,11 +12,11 @@ import numpy as np
 
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import Axes, short, shown
-from ffn_bench.compare.read import Run
 from ffn_bench.compare.statistics import Array
+from ffn_bench.run_folder.recorded_run import RecordedRun
 
 Seed = tuple[Any, Any]
-"""What two runs must share to be a pair: see `read.Run.seed`."""
+"""What two runs must share to be a pair: see `RecordedRun.seed`."""
 Setting = tuple[tuple[str, Any], ...]
 
 BY_CHANCE = 20
@@ -35,7 +35,7 @@ class Result:
     epoch: float
 
 
-def result_of(run: Run, metric: str, selecting: str) -> Result:
+def result_of(run: RecordedRun, metric: str, selecting: str) -> Result:
     """Look a run's result up in its curves."""
     if run.failed:
         lost = -math.inf if statistics.higher_is_better(metric) else math.inf
@@ -59,7 +59,7 @@ class Trial:
     included."""
 
     setting: Setting
-    runs: list[Run]
+    runs: list[RecordedRun]
     score: float
 
 
@@ -70,11 +70,11 @@ class Cell:
     trials: list[Trial]
     setting: Setting
     """What was chosen."""
-    runs: dict[Seed, Run]
+    runs: dict[Seed, RecordedRun]
     """Of the chosen setting, to report: all that finished or failed, by seed."""
-    running: list[Run]
+    running: list[RecordedRun]
     """Of the chosen setting: still training."""
-    default: dict[Seed, Run]
+    default: dict[Seed, RecordedRun]
     """Of the setting as shipped."""
     choices: int
     """Settings among which the reported seeds themselves have chosen; 1 where other seeds did."""
@@ -93,9 +93,9 @@ class Cell:
         return np.asarray([getattr(result, name) for result in self.results.values()], dtype=float)
 
 
-def cell_of(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> Cell:
+def cell_of(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str) -> Cell:
     """Choose the setting on validation, and find the runs to report."""
-    stages: dict[Any, list[Run]] = defaultdict(list)
+    stages: dict[Any, list[RecordedRun]] = defaultdict(list)
     for run in runs:
         stages[run.config.get("stage")].append(run)
     trials = _trials(stages["tune"] or [*stages[None], *stages["final"]], axes, metric, selecting)
@@ -133,19 +133,19 @@ def cell_of(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> Cel
     return cell
 
 
-def _by_seed(runs: Sequence[Run]) -> dict[Seed, Run]:
+def _by_seed(runs: Sequence[RecordedRun]) -> dict[Seed, RecordedRun]:
     """One run a seed, in the order of seeds: of several one that ended, the worst of these, the first by
     name."""
     over = [run for run in runs if run.status != "running"]
     over.sort(key=lambda run: (not run.ended, run.status != "diverged", run.folder))
-    found: dict[Seed, Run] = {}
+    found: dict[Seed, RecordedRun] = {}
     for run in over:
         found.setdefault(run.seed, run)
     return dict(sorted(found.items(), key=lambda item: tuple(x or 0 for x in item[0])))
 
 
-def _trials(runs: Sequence[Run], axes: Axes, metric: str, selecting: str) -> list[Trial]:
-    settings: dict[Setting, list[Run]] = defaultdict(list)
+def _trials(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str) -> list[Trial]:
+    settings: dict[Setting, list[RecordedRun]] = defaultdict(list)
     for run in runs:
         settings[axes.setting(run)].append(run)
     found = []

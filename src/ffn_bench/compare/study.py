@@ -15,11 +15,11 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import Axes
 from ffn_bench.compare.curves import AXES_OF_TIME, Band, band_of
 from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, corrected, pair_of, scores_of, shares_won
-from ffn_bench.compare.read import Run
 from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.compare.targets import reach, targets_of
 from ffn_bench.errors import UserError, nearest
+from ffn_bench.run_folder.recorded_run import RecordedRun
 
 PROFILE_WORKLOADS, RANK_WORKLOADS = 4, 5
 """Workloads from which on there are performance profiles, and Friedman's test."""
@@ -56,7 +56,7 @@ class Competitor:
     """Seeds that repeat another one bit by bit."""
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         """That are reported."""
         return [run for cell in self.cells.values() for run in cell.runs.values()]
 
@@ -95,7 +95,7 @@ class Study:
     scores: Array | None
     """Performance ratios r `[workloads, competitors]`, where there are workloads enough."""
     ranks: statistics.Ranks | None
-    runs: list[Run]
+    runs: list[RecordedRun]
     notes: list[str]
     """What a reader must know besides; filled in by `notes`."""
 
@@ -129,7 +129,7 @@ class Study:
 
 
 def analyse(
-    runs: Sequence[Run],
+    runs: Sequence[RecordedRun],
     axes: Axes,
     metric: str = "accuracy/test",
     aggregate: str = "iqm",
@@ -145,7 +145,7 @@ def analyse(
     if aggregate not in statistics.AGGREGATES:
         known = ", ".join(statistics.AGGREGATES)
         raise UserError("aggregate", f"{aggregate!r} is not known", f"use one of: {known}")
-    grouped: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[str, dict[str, list[RecordedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         grouped[axes.competitor(run)][axes.workload(run)].append(run)
     workloads = sorted({w for found in grouped.values() for w in found})
@@ -218,7 +218,7 @@ def analyse(
     )
 
 
-def _metrics(runs: Sequence[Run], metric: str, axes: Axes) -> tuple[str, str, list[str]]:
+def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str, str, list[str]]:
     """The metric to report and the one that chooses, and what is to be said of them."""
     measured = {tag for run in runs for tag in run.curves}
     if not measured:
@@ -270,7 +270,7 @@ def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selec
 # --- numbers --------------------------------------------------------------------------------------------
 
 
-def _chance(runs: Sequence[Run], metric: str) -> float:
+def _chance(runs: Sequence[RecordedRun], metric: str) -> float:
     """What a failed run counts as in a mean; the worst there is where the runs do not say."""
     kind = metric.partition("/")[0]
     return next((run.chance[kind] for run in runs if kind in run.chance), statistics.worst(metric))
@@ -299,7 +299,7 @@ def _median(values: Sequence[Array], choices: Sequence[int], crossed: bool = Fal
 def _competitor(
     name: str,
     cells: dict[str, Cell],
-    runs: dict[str, list[Run]],
+    runs: dict[str, list[RecordedRun]],
     metric: str,
     selecting: str,
     targets: dict[str, float],

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ffn_bench import runs
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.pairs import statements
-from ffn_bench.compare.read import clean
 from ffn_bench.compare.results import Cell
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Competitor, Study
+from ffn_bench.errors import printable
+from ffn_bench.run_folder import identity
 
 NOTHING = "–"
 NAMES = {
@@ -149,13 +149,13 @@ def facts(study: Study) -> dict[str, str]:
     for word, key in named.items():
         values = list(dict.fromkeys(shown(run.config[key]) for run in study.runs if key in run.config))
         if len(values) == 1:
-            parts.append(f"{word} {clean(values[0])}".strip())
+            parts.append(f"{word} {printable(values[0])}".strip())
         elif values:
             parts.append(f"{len(values)} values of {key}")
     found["runs"] = f"{len(study.runs):,}: {', '.join(parts)}"
     made = study.runs[0].protocol
-    of_runs = "" if made == runs.PROTOCOL else f" (runs: {made if made is not None else 'without one'})"
-    found["protocol"] = f"version {runs.PROTOCOL}{of_runs}"
+    of_runs = "" if made == identity.PROTOCOL else f" (runs: {made if made is not None else 'without one'})"
+    found["protocol"] = f"version {identity.PROTOCOL}{of_runs}"
     return found
 
 

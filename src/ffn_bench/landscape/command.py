@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from ffn_bench import cli, config, runs, schema
-from ffn_bench.compare.command import quote, tell_moved, words
-from ffn_bench.compare.read import find
+from ffn_bench import checks
+from ffn_bench.command_line import analysis
+from ffn_bench.command_line.analysis import quote, tell_moved, words
+from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, printable
-from ffn_bench.files import Folder
+from ffn_bench.run_folder import files
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.finding import find
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from rich.console import Console
 
-    from ffn_bench.data import Split
+    from ffn_bench.data.splitting import Split
     from ffn_bench.landscape.page import Page
     from ffn_bench.landscape.surface import Ground
     from ffn_bench.landscape.trained import Trained
@@ -40,7 +43,7 @@ LARGE = 2e11
 
 def landscape(given: DictConfig, typed: str) -> None:
     """Draw what `given` asks for; `typed` is the command, for the record. Raises `UserError`."""
-    cfg = config.typed(given, schema.LandscapeConfig)
+    cfg = parsing.typed(given, schema.LandscapeConfig)
     check(cfg)
     here = Path.cwd()
     folders = [f.relative_to(here) if f.is_relative_to(here) else f for f in find(words(cfg.run))]
@@ -53,8 +56,8 @@ def landscape(given: DictConfig, typed: str) -> None:
 
     import torch
 
-    from ffn_bench.console import make_console
-    from ffn_bench.device import THREADS
+    from ffn_bench.command_line.console import make_console
+    from ffn_bench.engine.device import THREADS
     from ffn_bench.landscape import trained
 
     console, start = make_console(), time.perf_counter()
@@ -82,19 +85,19 @@ def check(cfg: schema.LandscapeConfig) -> None:
     """Raise `UserError` for values that cannot be."""
     if not words(cfg.run):
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
-    config.one_of(cfg.part, tuple(PARTS), "part")
-    config.at_least(cfg.directions, 1, "directions")
-    config.at_most(cfg.directions, 32, "directions")
-    config.at_least(cfg.extent, 0.0, "extent", open_bound=True)
-    config.at_most(cfg.extent, 1e6, "extent")
-    config.check_seed(cfg.seed, "seed")
+    checks.one_of(cfg.part, tuple(PARTS), "part")
+    checks.at_least(cfg.directions, 1, "directions")
+    checks.at_most(cfg.directions, 32, "directions")
+    checks.at_least(cfg.extent, 0.0, "extent", open_bound=True)
+    checks.at_most(cfg.extent, 1e6, "extent")
+    checks.check_seed(cfg.seed, "seed")
     if not math.isfinite(cfg.extent):
         raise UserError("extent", f"{cfg.extent} is not a finite number", "give a finite one")
     if cfg.points is not None:
-        config.at_least(cfg.points, 5, "points")
-        config.at_most(cfg.points, 501, "points")
+        checks.at_least(cfg.points, 5, "points")
+        checks.at_most(cfg.points, 501, "points")
     if cfg.samples is not None:
-        config.at_least(cfg.samples, 1, "samples")
+        checks.at_least(cfg.samples, 1, "samples")
     if cfg.save is not None and not cfg.save.strip():
         raise UserError("save", "is empty", "name a folder")
 
@@ -129,14 +132,15 @@ class Drawings:
 
     def write(self, tensorboard: bool, step: int) -> None:
         """Write everything. Raises `OSError`."""
-        from ffn_bench import style, writers
-        from ffn_bench.console import progress
+        from ffn_bench.command_line import plot_style
+        from ffn_bench.command_line.console import progress
+        from ffn_bench.run_folder import writers
 
         contents = dict(self.data)
         pictures: dict[str, bytes] = {}
         with progress(self.console, "drawing", len(self._figures)) as told:
             for number, (name, figure) in enumerate(self._figures.items(), 1):
-                pictures[f"{name}.png"], contents[f"{name}.svg"] = style.save(figure, self.typed)
+                pictures[f"{name}.png"], contents[f"{name}.svg"] = plot_style.save(figure, self.typed)
                 told(number)
         contents |= pictures
         if tensorboard:
@@ -161,9 +165,10 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
     """Random directions around each run, and the plane of all trajectories."""
     import torch
 
-    from ffn_bench.console import number, percent, progress
+    from ffn_bench.command_line.console import number, percent, progress
     from ffn_bench.landscape import figures, surface
-    from ffn_bench.landscape.trained import flat, trajectory
+    from ffn_bench.landscape.trained import trajectory
+    from ffn_bench.model.layers import flat
 
     first = found[0]
     ways = [(run, trajectory(run)) for run in found]
@@ -233,7 +238,7 @@ def _plane(
     """The trajectories of all runs on their principal plane."""
     import torch
 
-    from ffn_bench.console import progress
+    from ffn_bench.command_line.console import progress
     from ffn_bench.landscape import figures, surface
 
     everything = torch.cat([θ for _, (_, θ) in kept])
@@ -277,7 +282,7 @@ def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawing
     """The verdict on each run, its evidence, its figure, and the numbers as JSON."""
     from rich.text import Text
 
-    from ffn_bench.console import progress
+    from ffn_bench.command_line.console import progress
     from ffn_bench.landscape import figures, verdict
 
     everything = {}
@@ -320,7 +325,7 @@ def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawing
             "step": run.step,
             "eigenvalues": seen.eigenvalues.tolist(),
         }
-    drawn.data["curvature.json"] = runs.to_json(everything)
+    drawn.data["curvature.json"] = files.to_json(everything)
 
 
 def _told(found: Distribution | None) -> dict[str, object] | None:
@@ -333,7 +338,7 @@ def _told(found: Distribution | None) -> dict[str, object] | None:
 def main() -> None:
     """The console script `ffn-landscape`."""
     several = "run=[one,two] for several runs"
-    cli.run_analysis("landscape", schema.LandscapeConfig, landscape, quote, several)
+    analysis.run_analysis("landscape", schema.LandscapeConfig, landscape, quote, several)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ffn_bench.command_line.plot_style import INK, MUTED, PAPER, colour
 from ffn_bench.errors import printable
 from ffn_bench.landscape.figures import Path
-from ffn_bench.style import INK, MUTED, PAPER, colour
 
 TEXT, GRID = "#808080", "#a0a0a0"
 """Greys that can be read on a light page and on a dark one."""

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffn_bench.device import THREADS
-from ffn_bench.files import Folder
-from ffn_bench.landscape.trained import explained, layered
-from ffn_bench.network import ACTIVATIONS, Activation
+from ffn_bench.engine.device import THREADS
+from ffn_bench.landscape.trained import explained
+from ffn_bench.model.activations import ACTIVATIONS, Activation
+from ffn_bench.model.layers import layered
+from ffn_bench.run_folder.files import Folder
 
 NUMBERS = 500_000
 """Activations held at once: what a cache of some megabytes takes."""

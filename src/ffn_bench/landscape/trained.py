@@ -14,16 +14,16 @@ import psutil
 import torch
 from torch import Tensor
 
-from ffn_bench import checkpoints, runs, train
-from ffn_bench.compare import read
-from ffn_bench.data import Data
-from ffn_bench.errors import DATA, RUN_FOLDER, UserError
-from ffn_bench.files import Folder
-from ffn_bench.network import FFN
-from ffn_bench.schema import TrainConfig, count_parameters
-from ffn_bench.writers import Trajectory
-
-Layers = list[tuple[Tensor, Tensor]]
+from ffn_bench.configuration.schema import TrainConfig, count_parameters
+from ffn_bench.data.splitting import Data
+from ffn_bench.engine import checkpoint_state
+from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.model.layers import Layers, flat
+from ffn_bench.model.network import FFN
+from ffn_bench.run_folder import checkpoints, identity
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.recorded_run import prepare_again, read_run
+from ffn_bench.run_folder.writers import Trajectory
 
 LARGEST = 1e15
 """A weight beyond this has diverged: float32 cannot square it."""
@@ -56,13 +56,10 @@ class Trained:
 def load(folder: Path) -> Trained:
     """Read a run folder; nothing in it is executed. Everything is on the CPU, in the run's dtype.
 
-    Raises `UserError`: status 4 for a run that is damaged or has no checkpoint, 3 for data that
-    are no longer those it was trained on.
+    Raises `UserError` (status 4) as `read_run` and `prepare_again` do, and where it has no checkpoint.
     """
-    found = read.read(folder)
-    run, made = train.prepare_again(folder, found.config)
-    if made.data.sha256 != found.data:
-        raise UserError(str(folder), "was trained on other data than is there now", "bring it back", DATA)
+    found = read_run(folder)
+    run, made = prepare_again(found)
     inside = Folder(folder)
     try:
         name, _ = checkpoints.find(inside)
@@ -73,7 +70,7 @@ def load(folder: Path) -> Trained:
     state = checkpoints.load(inside, name)
     shapes = list(itertools.pairwise(made.widths))
     try:
-        checkpoints.check_place(state, run.epochs * made.steps_per_epoch, made.steps_per_epoch)
+        checkpoint_state.check_place(state, run.epochs * made.steps_per_epoch, made.steps_per_epoch)
         kept = state["files"].get(Trajectory.NAME) if isinstance(state.get("files"), dict) else None
         way = None if kept is None else checkpoints.noted_size(kept)
         network = state["network"]
@@ -117,10 +114,12 @@ def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
         return None
     size, digest = trained.trajectory
     if content is None or len(content) < size:
-        raise UserError(str(path), "is not what the checkpoint knows: it was cut", runs.REPAIR, RUN_FOLDER)
+        raise UserError(
+            str(path), "is not what the checkpoint knows: it was cut", identity.REPAIR, RUN_FOLDER
+        )
     content = content[:size]
     if digest not in (None, hashlib.sha256(content).hexdigest()):
-        raise UserError(str(path), "is not what was written: it was changed", runs.REPAIR, RUN_FOLDER)
+        raise UserError(str(path), "is not what was written: it was changed", identity.REPAIR, RUN_FOLDER)
     number = np.dtype(np.float64 if trained.run.dtype == "float64" else np.float32).newbyteorder("<")
     record = np.dtype([("step", "<i8"), ("theta", number, (count_parameters(trained.widths),))])
 
@@ -143,22 +142,6 @@ def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
     if int(found["step"][-1]) == trained.step and not torch.equal(θ[-1], flat(trained.layers)):
         raise no("does not end at the weights of the checkpoint")
     return torch.from_numpy(found["step"].astype(np.int64)), θ
-
-
-def flat(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """θ `[P]`: W and b, layer by layer."""
-    return torch.cat([t.reshape(-1) for layer in layers for t in layer])
-
-
-def layered(θ: Tensor, widths: Sequence[int]) -> Layers:
-    """(W `[…, n_in, n_out]`, b `[…, n_out]`) of every layer, as views of θ `[…, P]`."""
-    layers, at = [], 0
-    for n_in, n_out in itertools.pairwise(widths):
-        W = θ[..., at : at + n_in * n_out].unflatten(-1, (n_in, n_out))
-        at += n_in * n_out
-        layers.append((W, θ[..., at : at + n_out]))
-        at += n_out
-    return layers
 
 
 def together(trained: Sequence[Trained]) -> None:

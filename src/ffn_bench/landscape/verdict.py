@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ffn_bench.backprop import loss_of, penalty
-from ffn_bench.curvature import (
+from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.landscape.trained import Trained
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.backprop import loss_of, penalty
+from ffn_bench.model.hessian import (
     HessianProduct,
     extreme_eigenpairs,
     gradient_and_hessian,
     lanczos,
     objective_at,
 )
-from ffn_bench.landscape.trained import Trained, flat, layered
-from ffn_bench.network import ACTIVATIONS, FFN
-from ffn_bench.schema import TrainConfig
+from ffn_bench.model.layers import flat, layered
+from ffn_bench.model.network import FFN
 
 EXACT = 3000
 """Parameters up to which the whole Hessian is computed."""

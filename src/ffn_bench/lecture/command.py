@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from ffn_bench import cli, config, runs, schema
+from ffn_bench import checks
+from ffn_bench.command_line import analysis
+from ffn_bench.configuration import parsing, schema, validation
 from ffn_bench.errors import UserError, nearest, printable
-from ffn_bench.files import Folder
+from ffn_bench.run_folder import folders
+from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,13 +36,13 @@ def show(given: DictConfig) -> bool:
     """
     from rich.text import Text
 
-    from ffn_bench.console import duration, make_console
+    from ffn_bench.command_line.console import duration, make_console
     from ffn_bench.lecture.topic import Context
 
-    cfg = config.typed(given, schema.LectureConfig)
-    config.check_data(cfg.data)
-    config.check_model(cfg.model)
-    config.check_seed(cfg.seed, "seed")
+    cfg = parsing.typed(given, schema.LectureConfig)
+    validation.check_data(cfg.data)
+    validation.check_model(cfg.model)
+    checks.check_seed(cfg.seed, "seed")
     topics = chosen(cfg.topic)
     folder = _folder(cfg.save)
     for topic in topics:
@@ -90,7 +93,7 @@ def _folder(save: str | None) -> Path | None:
     if not save:
         raise UserError("save", "is empty", "name a folder")
     folder = Path(save)
-    runs.check_place(folder)
+    folders.check_place(folder)
     Folder(folder).check_manifest()
     return folder
 
@@ -137,7 +140,7 @@ def rewrite(argument: str) -> str:
 def main() -> None:
     """The console script `ffn-lecture`."""
     several = "topic=rules,newton for several topics"
-    cli.run_analysis("lecture", schema.LectureConfig, lecture, rewrite, several)
+    analysis.run_analysis("lecture", schema.LectureConfig, lecture, rewrite, several)
 
 
 if __name__ == "__main__":

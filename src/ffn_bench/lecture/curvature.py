@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ffn_bench.backprop import by_autograd, loss_of
-from ffn_bench.curvature import gradient_and_hessian
-from ffn_bench.data import Data, load
+from ffn_bench.configuration.schema import HiddenConfig, MoonsConfig
+from ffn_bench.data.datasets import load
+from ffn_bench.data.splitting import Data
 from ffn_bench.landscape.surface import filter_normalised
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
-from ffn_bench.network import FFN
-from ffn_bench.schema import HiddenConfig, MoonsConfig
+from ffn_bench.model.backprop import by_autograd, loss_of
+from ffn_bench.model.hessian import gradient_and_hessian
+from ffn_bench.model.network import FFN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.autograd.functional import jacobian as autograd_jacobian
 from torch.nn import functional as F
 
-from ffn_bench import backprop
-from ffn_bench.backprop import by_autograd, penalty
-from ffn_bench.data import Data, load
-from ffn_bench.device import check_memory
+from ffn_bench.data.datasets import load
+from ffn_bench.data.splitting import Data
+from ffn_bench.engine.device import check_memory
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, show, topic, vector
-from ffn_bench.network import ACTIVATIONS, FFN, check_names
+from ffn_bench.model import backprop
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.backprop import by_autograd, penalty
+from ffn_bench.model.network import FFN, check_names
 
 
 def _f(x: Tensor) -> Tensor:

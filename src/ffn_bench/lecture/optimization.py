@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ffn_bench import optim, schema
-from ffn_bench.backprop import by_hand
-from ffn_bench.curvature import Newton, damped_newton_step, gradient_and_hessian
-from ffn_bench.data import Data, epoch_order, load
+from ffn_bench.configuration import schema
+from ffn_bench.configuration.schema import HiddenConfig, MlpConfig, MoonsConfig, SplitDataConfig
+from ffn_bench.data.datasets import load
+from ffn_bench.data.splitting import Data, epoch_order
+from ffn_bench.engine.metrics import evaluate
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
-from ffn_bench.metrics import evaluate
-from ffn_bench.network import FFN
-from ffn_bench.rules import RULES, RuleOptimizer
-from ffn_bench.schema import HiddenConfig, MlpConfig, MoonsConfig, SplitDataConfig
-from ffn_bench.surfaces import SURFACES, Surface
+from ffn_bench.model.backprop import by_hand
+from ffn_bench.model.hessian import gradient_and_hessian
+from ffn_bench.model.network import FFN
+from ffn_bench.optimizers import schedules
+from ffn_bench.optimizers.newton import Newton, damped_newton_step
+from ffn_bench.optimizers.rules import RULES, RuleOptimizer
+from ffn_bench.race.surfaces import SURFACES, Surface
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,7 +147,7 @@ def sgd(context: Context) -> Iterator[Row]:
     yield compare("variance at b = 4 over variance at b = 32 (theory 8)", 8.0, ratio, 0.5, 2)
 
     rates = [
-        optim.build_schedule(schema.InverseTimeConfig(name="inverse_time", decay=1.0), 9, 3)(t)
+        schedules.build_schedule(schema.InverseTimeConfig(name="inverse_time", decay=1.0), 9, 3)(t)
         for t in range(4)
     ]
     yield compare("η_t ∝ 1/t: factors of the first four steps", [1.0, 1 / 2, 1 / 3, 1 / 4], rates)

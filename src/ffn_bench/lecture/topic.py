@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ffn_bench.schema import DataConfig, ModelConfig
+from ffn_bench.configuration.schema import DataConfig, ModelConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from ffn_bench import cli, config, runs, schema
-from ffn_bench.compare.command import tell_moved, words
+from ffn_bench import checks
+from ffn_bench.command_line import analysis
+from ffn_bench.command_line.analysis import tell_moved, words
+from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
-from ffn_bench.files import Folder
+from ffn_bench.run_folder import files, folders
+from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,12 +40,12 @@ def race(given: DictConfig, typed: str) -> None:
 
     Raises `UserError`. Nothing is created before all is checked and the race is run.
     """
-    cfg = config.typed(given, schema.RaceConfig)
-    config.at_least(cfg.steps, 1, "steps")
-    config.at_most(cfg.steps, 100_000, "steps")
-    config.at_least(cfg.budget, 1, "budget")
-    config.at_most(cfg.budget, 1000, "budget")
-    config.check_seed(cfg.seed, "seed")
+    cfg = parsing.typed(given, schema.RaceConfig)
+    checks.at_least(cfg.steps, 1, "steps")
+    checks.at_most(cfg.steps, 100_000, "steps")
+    checks.at_least(cfg.budget, 1, "budget")
+    checks.at_most(cfg.budget, 1000, "budget")
+    checks.check_seed(cfg.seed, "seed")
     low, high = bounds(cfg.rates)
     names = chosen(cfg)
     fixed = given_rates(cfg.lr, names)
@@ -51,18 +54,18 @@ def race(given: DictConfig, typed: str) -> None:
         raise UserError("save", "is empty", "name a folder")
     check_run(cfg)
     if cfg.surface != "network":
-        from ffn_bench import surfaces
+        from ffn_bench.race import surfaces
 
         surfaces.find(cfg.surface)
-    runs.check_place(folder)
+    folders.check_place(folder)
 
-    from ffn_bench import optim
-    from ffn_bench.console import line, make_console, progress, tensorboard
+    from ffn_bench.command_line.console import line, make_console, progress, tensorboard
+    from ffn_bench.optimizers import registry
     from ffn_bench.race import paths
 
     optimizers = [compose(name) for name in names]
     for optimizer in optimizers:
-        optim.check_optimizer(optimizer)
+        registry.check_optimizer(optimizer)
     rates = {name: [fixed[name]] if name in fixed else paths.spaced(cfg.budget, low, high) for name in names}
     console, began = make_console(), time.perf_counter()
     with progress(console, "racing", len(names) + 1) as told:  # the last is the ground they run on
@@ -149,7 +152,7 @@ def compose(name: str) -> schema.OptimizerConfig:
     import hydra
 
     cfg = hydra.compose("config", overrides=[f"optimizer={name}"])
-    found = config.parse(cfg).optimizer
+    found = parsing.parse(cfg).optimizer
     if found.name != name:  # ./sgd, sgd.yaml
         raise UserError("optimizers", f"{name!r} is no name", f"write {found.name}")
     return found
@@ -165,8 +168,7 @@ def on_surface(
     told: Callable[[int], object],
 ) -> tuple[list[Raced], Scene]:
     """The race on a function of two variables."""
-    from ffn_bench import surfaces
-    from ffn_bench.race import paths, scene
+    from ffn_bench.race import paths, scene, surfaces
 
     surface = surfaces.find(cfg.surface)
     if cfg.start is not None:
@@ -267,15 +269,15 @@ def write(
     tensorboard: bool,
 ) -> dict[str, str]:
     """The pictures, the film and the numbers; the names they went to. Raises `OSError`."""
-    from ffn_bench import style
-    from ffn_bench.console import progress
+    from ffn_bench.command_line import plot_style
+    from ffn_bench.command_line.console import progress
     from ffn_bench.race import figures
 
     contents: dict[str, bytes] = {}
     drawn = figures.draw_all(scene)
     with progress(console, "drawing", len(drawn)) as told:
         for number, (name, figure) in enumerate(drawn.items(), 1):
-            contents[f"{name}.png"], contents[f"{name}.svg"] = style.save(figure, typed)
+            contents[f"{name}.png"], contents[f"{name}.svg"] = plot_style.save(figure, typed)
             told(number)
     pictures = {name: content for name, content in contents.items() if name.endswith(".png")}
     if animation:
@@ -286,9 +288,9 @@ def write(
             told(1)
             if (packed := figures.mp4(film, typed)) is not None:
                 contents["race.mp4"] = packed
-    contents["race.json"] = runs.to_json(numbers(scene, raced, typed))
+    contents["race.json"] = files.to_json(numbers(scene, raced, typed))
     if tensorboard:
-        from ffn_bench import writers
+        from ffn_bench.run_folder import writers
 
         contents[writers.event_name()] = writers.of_pictures(pictures, 0)
     return folder.publish(contents, OURS)
@@ -327,7 +329,7 @@ def quote(argument: str) -> str:
 
 def main() -> None:
     """The console script `ffn-race`."""
-    cli.run_analysis("race", schema.RaceConfig, race, quote, "optimizers=[one,two]")
+    analysis.run_analysis("race", schema.RaceConfig, race, quote, "optimizers=[one,two]")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ffn_bench import process
+from ffn_bench.command_line.plot_style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 from ffn_bench.errors import printable
 from ffn_bench.race.scene import Array, Scene, Track
-from ffn_bench.style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 
 SIZE = (12.0, 6.75)
 """Inches: a slide's shape."""

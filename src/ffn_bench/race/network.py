@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ffn_bench import config, runs, train
-from ffn_bench.data import epoch_order
+from ffn_bench.configuration import validation
+from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
+from ffn_bench.data.splitting import epoch_order
 from ffn_bench.errors import RUN_FOLDER, UserError
-from ffn_bench.files import Folder
-from ffn_bench.network import FFN, Activation
+from ffn_bench.model.activations import Activation
+from ffn_bench.model.network import FFN
 from ffn_bench.race.paths import Raced, advance
 from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
-from ffn_bench.schema import OptimizerConfig, TrainConfig, count_parameters
+from ffn_bench.run_folder.finding import find
+from ffn_bench.run_folder.recorded_run import prepare_again, read_run
 
 ROWS = 1000
 """Training rows on which the loss is looked at, along paths and on the plane."""
@@ -103,7 +105,7 @@ class Problem:
 
     def check(self, optimizer: OptimizerConfig) -> None:
         """Raise `UserError` where an optimizer needs the full batch and the run has mini-batches."""
-        reason = config.FULL_BATCH_ONLY.get(optimizer.name)
+        reason = validation.FULL_BATCH_ONLY.get(optimizer.name)
         if reason and self.run.batch_size != "full" and optimizer.name != "gd":
             raise UserError(
                 "optimizers",
@@ -115,18 +117,12 @@ class Problem:
 def read(folder: Path) -> Problem:
     """The problem that a run folder describes. Its JSON is read and nothing in it executed.
 
-    Raises `UserError` (status 4) for what is no run, (3) for data that is not there any more.
+    Raises `UserError` (status 4) for what is no run, and as `read_run` and `prepare_again` do.
     """
-    if not folder.exists():
-        raise UserError(str(folder), "there is no such folder", "name the folder of a run", RUN_FOLDER)
-    identity = runs.read_identity(Folder(folder)) if folder.is_dir() else None
-    if identity is None:
-        raise UserError(str(folder), "holds no run (no run.json)", "name the folder of a run", RUN_FOLDER)
-    run, made = train.prepare_again(folder, identity["config"])
-    if made.data.sha256 != identity["data_sha256"]:
-        raise UserError(
-            str(folder), f"was trained on other data than {run.data.name} is now", "bring it back", RUN_FOLDER
-        )
+    found = find([str(folder)])
+    if len(found) > 1:
+        raise UserError("run", f"{folder} holds {len(found)} runs", "name one of them", RUN_FOLDER)
+    run, made = prepare_again(read_run(found[0]))
     net = FFN(made.widths, run.model, run.seed, made.dtype)
     start = torch.cat([part.detach().flatten() for layer in net.layers for part in layer])
     assert len(start) == count_parameters(made.widths)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ffn_bench import optim
-from ffn_bench.curvature import Newton
-from ffn_bench.rules import RuleOptimizer
-from ffn_bench.schema import OptimizerConfig
-from ffn_bench.surfaces import Surface
+from ffn_bench.configuration.schema import OptimizerConfig
+from ffn_bench.optimizers import registry
+from ffn_bench.optimizers.newton import Newton
+from ffn_bench.optimizers.rules import RuleOptimizer
+from ffn_bench.race.surfaces import Surface
 
 F64 = torch.float64
 
@@ -41,9 +41,9 @@ def advance(
     Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's) go one by one, on
     tensors of `shapes` (by default one, of all P numbers), and `look` then sees them when all are done.
     """
-    rule = optim.rule_of(config)
+    rule = registry.rule_of(config)
     hidden = [shape[0] for shape in shapes or () if len(shape) == 1][:-1]  # a layer's bias tells its width
-    if rule is not None and optim.by_itself(config, hidden) is None:
+    if rule is not None and registry.by_itself(config, hidden) is None:
         θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
         by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})
@@ -56,7 +56,7 @@ def advance(
         parts = zip(start.split(sizes), shapes, strict=True)
         parameters = [torch.nn.Parameter(part.reshape(shape).clone()) for part, shape in parts]
         path: list[Tensor] = []
-        optimizer = optim.build_optimizer(config, parameters)
+        optimizer = registry.build_optimizer(config, parameters)
         for group in optimizer.param_groups:
             group["lr"] = rate
             if isinstance(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ffn_bench.race.paths import F64, Raced, inside, leaves
-from ffn_bench.surfaces import Surface
+from ffn_bench.race.surfaces import Surface
 
 Array = NDArray[np.float64]
 NOTHING_RANKED = "Paths from one start are a picture of how rules move: this ranks nothing."

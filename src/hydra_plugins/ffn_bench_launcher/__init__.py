@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench.errors import UserError
-from ffn_bench.files import Folder
+from ffn_bench.run_folder.files import Folder
 
 HERE = "hydra_plugins.ffn_bench_launcher"
 TUNING = {
@@ -30,7 +30,7 @@ TUNING = {
     "tuning_seeds": [0],
     "final_seeds": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
 }
-"""What the sweeper can be told of a tuning, see `ffn_bench.tuning.Rules`."""
+"""What the sweeper can be told of a tuning, see `ffn_bench.sweeps.tuning.Rules`."""
 for group, name, node in (
     (
         "sweeper",
@@ -64,6 +64,10 @@ class CheckedSweeper(BasicSweeper):
             name = str(config.hydra.runtime.choices["hydra/launcher"])
             extra = "slurm" if "submitit" in name else name
             raise UserError("hydra/launcher", f"{name} is not installed", f"pip install 'ffn-bench[{extra}]'")
+        if package == "hydra_plugins" and plugin != HERE:
+            from ffn_bench.sweeps.launchers import train_job  # a launcher of others trains chunks of runs
+
+            task_function = train_job
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         if isinstance(self.launcher, BasicLauncher):  # Hydra's own writes through links
             self.launcher = SequentialLauncher()
@@ -78,48 +82,50 @@ class CheckedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check every combination, then hand all of them to the launcher."""
-        from ffn_bench import config, runs
+        from ffn_bench.configuration import parsing
+        from ffn_bench.run_folder import folders
+        from ffn_bench.run_folder.lock import check_free
 
         self._given = arguments
 
         assert self.config is not None
         assert self.hydra_context is not None
-        config.check_plain_keys(self.config)
+        parsing.check_plain_keys(self.config)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         if self.config.chunk_file:
-            from ffn_bench import scale
+            from ffn_bench.sweeps import launchers
 
-            scale.train_chunk(Path(self.config.chunk_file))
+            launchers.train_chunk(Path(self.config.chunk_file))
             return []
         folder = Path(str(self.config.hydra.sweep.dir))
         if self.config.force and not self.config.status and any(folder.glob("*/run.json")):
-            folder = runs.another_folder(folder)
+            folder = folders.another_folder(folder)
             self.config.hydra.sweep.dir = str(folder)
-        runs.check_place(folder)
+        folders.check_place(folder)
         if not self.config.status:
-            runs.check_free(Folder(folder))
-        from ffn_bench import plan  # which needs PyTorch
+            check_free(Folder(folder))
+        from ffn_bench.sweeps import planning  # which needs PyTorch
 
         gc.freeze()  # as for one run: the collector, put off by the command, has only what is new to look at
         gc.enable()
-        planner = plan.Planner(self.config, self.hydra_context)
+        planner = planning.Planner(self.config, self.hydra_context)
         if self.tuning.get("search"):
             return self._tune(planner, overrides)
-        jobs = plan.jobs_of(overrides, int(self.config.max_runs))
+        jobs = planning.jobs_of(overrides, int(self.config.max_runs))
         if self.config.status:
-            plan.show_status(folder, jobs, map(planner.find, jobs))
+            planning.show_status(folder, jobs, map(planner.find, jobs))
             return []
         plans = [planner.plan(job) for job in jobs]
         return self._locked(planner, lambda: [self._launch(planner, plans, 0, None)])
 
     def _locked(self, planner: Any, work: Callable[[], list[Sequence[JobReturn]]]) -> Any:
         """Take the sweep's folder, note the configuration there, and train."""
-        from ffn_bench import runs
+        from ffn_bench.run_folder.lock import Lock
 
         folder = Folder(planner.folder)
         planner.check_extends()
-        lock = runs.Lock(folder, shared=self._is_chunked())
+        lock = Lock(folder, shared=self._is_chunked())
         try:
             name = folder.put("multirun.yaml", OmegaConf.to_yaml(self.config).encode())
             if name != "multirun.yaml":
@@ -142,16 +148,16 @@ class CheckedSweeper(BasicSweeper):
         assert self.config is not None
         overrides = [planned.overrides for planned in plans]
         if self._is_chunked():
-            from ffn_bench import scale, sweep
+            from ffn_bench.sweeps import launchers, sweep
 
-            return scale.launch(self.launcher, planner, overrides, first, shown or sweep.Shown())
+            return launchers.launch(self.launcher, planner, overrides, first, shown or sweep.Shown())
         assert isinstance(self.launcher, BatchedLauncher)
         self.launcher.planner, self.launcher.shown = planner, shown
         return self.launcher.launch(overrides, first)
 
     def _tune(self, planner: Any, overrides: list[Override]) -> Any:
         """Search, choose, and train what was chosen and what is shipped."""
-        from ffn_bench import tuning
+        from ffn_bench.sweeps import tuning
 
         assert self.config is not None
         found = tuning.Tuning(planner, overrides, tuning.Rules(**self.tuning), int(self.config.max_runs))
@@ -174,7 +180,9 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the runs; one `JobReturn` each. Other sweepers than ours choose their runs as they go."""
-        from ffn_bench import plan, runs, sweep
+        from ffn_bench.run_folder import folders
+        from ffn_bench.run_folder.lock import Lock
+        from ffn_bench.sweeps import planning, sweep
 
         shown = self.shown or sweep.Shown()
         if self.planner is not None:
@@ -183,9 +191,9 @@ class BatchedLauncher(Launcher):
             if self.config[key]:
                 what = "does not go with this sweeper, which chooses its runs as it goes"
                 raise UserError(key, what, "leave it out, or use +tune=optuna")
-        planner = plan.Planner(self.config, self.context)
-        runs.check_place(planner.folder)
-        lock = runs.Lock(Folder(planner.folder))
+        planner = planning.Planner(self.config, self.context)
+        folders.check_place(planner.folder)
+        lock = Lock(Folder(planner.folder))
         try:
             return sweep.launch(planner, job_overrides, initial_job_idx, self.batched, shown)
         finally:

@@ -1,0 +1,32 @@
+"""Bounds of single values: a person's number or word is in them, or a mistake."""
+
+from __future__ import annotations
+
+from ffn_bench.errors import UserError, nearest
+
+
+def at_most(value: float, bound: float, key: str) -> None:
+    """Raise `UserError` unless `value` ≤ `bound`."""
+    if value > bound:
+        raise UserError(key, f"{value:g} is too large", f"use a number of at most {bound:,g}")
+
+
+def check_seed(seed: int, key: str) -> None:
+    """Raise `UserError` unless every random generator takes the seed (scikit-learn's takes 32 bits)."""
+    if not 0 <= seed < 2**32:
+        raise UserError(key, f"{seed} is not between 0 and {2**32 - 1}", "use a smaller whole number")
+
+
+def at_least(value: float, bound: float, key: str, *, open_bound: bool = False) -> None:
+    """Raise `UserError` unless `value` ≥ `bound` (> with `open_bound`)."""
+    if value < bound or (open_bound and value == bound):
+        relation = "above" if open_bound else "at least"
+        raise UserError(key, f"{value:g} is too small", f"use a number {relation} {bound:g}")
+
+
+def one_of(value: str, allowed: tuple[str, ...], key: str) -> None:
+    """Raise `UserError`, with the nearest right name, unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise UserError(
+            key, f"{value!r} is not known{nearest(value, allowed)}", f"use one of: {', '.join(allowed)}"
+        )

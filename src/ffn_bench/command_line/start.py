@@ -1,0 +1,101 @@
+"""What every command shares: where the YAML files are, how Hydra is started, how mistakes are told."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib.metadata
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ffn_bench import __version__, process
+from ffn_bench.command_line import arguments, composition, mistakes
+from ffn_bench.configuration import parsing
+from ffn_bench.run_folder import folders
+
+
+def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None:
+    """Compose conf/<config_name>.yaml, whose keys `node` types, with the command line and hand it to `task`.
+
+    A mistake ends it all.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
+    process.listen()
+    atexit.register(gc.unfreeze)  # `train` freezes what was imported; at the end it must be let go
+    gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
+    with one_line_errors(command_name()), process.checked_output():
+        if "--version" in sys.argv[1:]:
+            print(f"ffn-bench {__version__}")
+            sys.exit(0)
+        parsing.register()
+        folders.register_resolvers()
+        OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
+        sys.argv[1:] = arguments.prepare(sys.argv[1:])
+        register_plugins(sys.argv[1:])
+        decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
+        with composition.guarded(node):
+            decorate(task)()
+
+
+def command_name() -> str:
+    """The command as it was called, for messages."""
+    return Path(sys.argv[0]).stem
+
+
+def register_plugins(argv: list[str]) -> None:
+    """Make the optimizers of other installed packages known to Hydra as options of the group `optimizer`.
+
+    Only one that the command line names is imported, to learn its hyper-parameters.
+    """
+    for entry in importlib.metadata.entry_points(group="ffn_bench.optimizers"):
+        defaults: dict[str, Any] = {}
+        if any(entry.name in argument for argument in argv):
+            from ffn_bench.optimizers.registry import plugin_defaults
+
+            defaults = plugin_defaults(entry.name)
+        parsing.register_optimizer(entry.name, defaults)
+
+
+def config_folder() -> Path:
+    """The YAML files: inside the package once it is installed from a wheel, else at the checkout's top."""
+    package = Path(__file__).parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def config_groups() -> str:
+    """The groups and their options, a line each, for --help."""
+    lines = []
+    for group in ("data", "model", "optimizer", "schedule", "experiment", "tune"):
+        folder = config_folder() / group
+        options = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
+        lines += textwrap.wrap(
+            " ".join(options), 92, initial_indent=f"{group:<12}", subsequent_indent=" " * 12
+        )
+    return "\n".join(lines)
+
+
+@contextmanager
+def one_line_errors(command: str) -> Iterator[None]:
+    """A person's mistake becomes one line and an exit status; a bug keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        process.tell(signal.SIGINT)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        mistake = mistakes.explain(error)
+        if mistake is None:
+            raise
+        print(f"{command}: error: {mistake}", file=sys.stderr)
+        process.hush()
+        sys.exit(mistake.status)

@@ -1,0 +1,453 @@
+"""Every key that the commands can be told, as typed dataclasses; what they may be is for `validation`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import II, MISSING
+
+# --- a configuration as flat keys -----------------------------------------------------------------------
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"optimizer.lr": 0.005, …}`: every leaf of a (nested) dataclass, lists and dicts as leaves."""
+    flat: dict[str, Any] = {}
+    for spec in dataclasses.fields(config):
+        value, path = getattr(config, spec.name), f"{prefix}{spec.name}"
+        flat.update(flatten(value, f"{path}.") if dataclasses.is_dataclass(value) else {path: value})
+    return flat
+
+
+# --- data -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class DataConfig:
+    """What every data set has: a validation share, the seed of the split, what is done about rows that are
+    equal, standardisation."""
+
+    name: str = MISSING
+    val_fraction: float = 0.15
+    split_seed: int = 0
+    duplicates: str = "warn"
+    standardize: bool = True
+
+
+@dataclass
+class SplitDataConfig(DataConfig):
+    """A data set without a test set of its own: a share of its rows becomes one."""
+
+    test_fraction: float = 0.15
+
+
+@dataclass
+class CsvConfig(SplitDataConfig):
+    """A person's own table."""
+
+    path: str = MISSING
+    target: str = MISSING
+    delimiter: str = ","
+
+
+@dataclass
+class SyntheticConfig(SplitDataConfig):
+    """Gaussian clusters on the corners of a hypercube, one or more a class."""
+
+    n_samples: int = 2000
+    n_features: int = 16
+    n_classes: int = 4
+
+
+@dataclass
+class MoonsConfig(SplitDataConfig):
+    """Two interleaved half circles in the plane."""
+
+    n_samples: int = 1000
+    noise: float = 0.15
+
+
+@dataclass
+class SpiralsConfig(SplitDataConfig):
+    """Interleaved spiral arms in the plane, an arm a class."""
+
+    n_samples: int = 1500
+    n_classes: int = 3
+    noise: float = 0.1
+
+
+@dataclass
+class TorchvisionConfig(DataConfig):
+    """A torchvision data set, which brings its own test set."""
+
+    val_fraction: float = 0.1
+    root: str | None = None
+    download: bool = True
+
+
+# --- model ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelConfig:
+    """What every network has: an activation between its layers and a way to draw its weights."""
+
+    name: str = MISSING
+    activation: str = "relu"
+    init: str = "torch"
+    init_std: float = 0.1
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        raise NotImplementedError
+
+
+@dataclass
+class HiddenConfig(ModelConfig):
+    """Hidden layers given one by one."""
+
+    hidden: list[int] = field(default_factory=lambda: [10, 20, 15])
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        return list(self.hidden)
+
+
+@dataclass
+class MlpConfig(ModelConfig):
+    """`depth` hidden layers of `width` units."""
+
+    depth: int = 2
+    width: int = 128
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        return [self.width] * self.depth
+
+
+@dataclass
+class LinearConfig(ModelConfig):
+    """No hidden layer: multinomial logistic regression, a convex problem."""
+
+    def widths(self) -> list[int]:
+        """Widths of the hidden layers, in order."""
+        return []
+
+
+def count_parameters(widths: Sequence[int]) -> int:
+    """Number of weights and biases of a network of these layer widths, input and output included."""
+    return sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(widths))
+
+
+# --- optimizer ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class OptimizerConfig:
+    """An optimizer; `lr` always is the run's learning rate. Fields past it are the optimizer's own."""
+
+    name: str = MISSING
+    lr: float = II("lr")
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Every setting of the optimizer but its name."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+@dataclass
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent, with momentum and Nesterov's variant."""
+
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdagradConfig(OptimizerConfig):
+    """AdaGrad."""
+
+    lr_decay: float = 0.0
+    initial_accumulator_value: float = 0.0
+    eps: float = 1e-10
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdadeltaConfig(OptimizerConfig):
+    """AdaDelta."""
+
+    rho: float = 0.9
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+
+
+@dataclass
+class RmspropConfig(OptimizerConfig):
+    """RMSProp."""
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdaptiveConfig(OptimizerConfig):
+    """What the family of Adam shares."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdamConfig(AdaptiveConfig):
+    """Adam and AdamW."""
+
+    amsgrad: bool = False
+
+
+@dataclass
+class NadamConfig(AdaptiveConfig):
+    """NAdam."""
+
+    momentum_decay: float = 4e-3
+
+
+@dataclass
+class LbfgsConfig(OptimizerConfig):
+    """L-BFGS, which needs the whole training set at every step."""
+
+    max_iter: int = 20
+    history_size: int = 10
+    tolerance_grad: float = 1e-7
+    tolerance_change: float = 1e-9
+    line_search_fn: str | None = "strong_wolfe"
+
+
+@dataclass
+class LectureMomentumConfig(OptimizerConfig):
+    """The lecture's momentum (L14)."""
+
+    alpha: float = 0.1
+
+
+@dataclass
+class LectureAdagradConfig(OptimizerConfig):
+    """The lecture's AdaGrad (L14)."""
+
+    eps: float = 1e-6
+
+
+@dataclass
+class LectureRmspropConfig(LectureAdagradConfig):
+    """The lecture's RMSProp (L14)."""
+
+    beta: float = 0.9
+
+
+@dataclass
+class LectureAdamConfig(LectureAdagradConfig):
+    """The lecture's Adam (L14)."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass
+class NewtonConfig(OptimizerConfig):
+    """Damped Newton steps with the exact Hessian, for small networks."""
+
+    damping: float = 1e-3
+    max_parameters: int = 3000
+
+
+@dataclass
+class TorchOptimizerConfig(OptimizerConfig):
+    """Any other class of `torch.optim`: `name` is the class, `options` its keyword arguments."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """`lr` and the options."""
+        return {"lr": self.lr, **self.options}
+
+
+# --- schedule -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ScheduleConfig:
+    """How the learning rate changes through the run."""
+
+    name: str = MISSING
+
+
+@dataclass
+class InverseTimeConfig(ScheduleConfig):
+    """η_t = η / (1 + decay · t), t counted in steps."""
+
+    decay: float = 0.001
+
+
+@dataclass
+class StepConfig(ScheduleConfig):
+    """The rate times `gamma` after every `every` epochs."""
+
+    every: int = 20
+    gamma: float = 0.1
+
+
+@dataclass
+class CosineConfig(ScheduleConfig):
+    """Half a cosine from the rate down to `final` times the rate."""
+
+    final: float = 0.0
+
+
+@dataclass
+class WarmupCosineConfig(CosineConfig):
+    """A linear rise over the first `warmup` share of the steps, then half a cosine."""
+
+    warmup: float = 0.05
+
+
+# --- the run --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainConfig:
+    """Everything that `ffn-train` can be told. `check` lists the bounds."""
+
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    lr: float = 0.005
+    epochs: int = 50
+    batch_size: int | Literal["full"] = 32
+    drop_last: bool = False
+    seed: int = 0
+    l2: float = 0.0
+    gradient: str = "autograd"
+    compile: bool = False
+    device: str = "auto"
+    dtype: str = "float32"
+    name: str | None = None
+    force: bool = False
+    retry: str | None = None
+    status: bool = False
+    checkpoint_seconds: float = 5.0
+    stage: str | None = None
+    log_every: int = 10
+    log_curvature: int = 0
+    trajectory: bool = False
+    max_runs: int = 10_000
+    chunk: int = 64
+    chunk_file: str | None = None
+
+
+@dataclass
+class LectureConfig:
+    """What `ffn-lecture` can be told."""
+
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    topic: str | list[str] = "all"
+    save: str | None = None
+    seed: int = 0
+
+
+@dataclass
+class CompareConfig:
+    """What `ffn-compare` can be told."""
+
+    runs: str | list[str] | None = None
+    by: str | list[str] | None = None
+    tuned: str | list[str] | None = None
+    workloads: str | list[str] | None = None
+    metric: str = "accuracy/test"
+    aggregate: str = "iqm"
+    reference: str | None = None
+    target: float | None = None
+    candidate: str | None = None
+    tensorboard: bool = False
+    save: str | None = None
+
+
+@dataclass
+class LandscapeConfig:
+    """What `ffn-landscape` can be told."""
+
+    run: str | list[str] | None = None
+    curvature: bool = False
+    part: str = "train"
+    samples: int | None = None
+    directions: int = 5
+    points: int | None = None
+    extent: float = 1.0
+    seed: int = 0
+    tensorboard: bool = False
+    save: str | None = None
+
+
+@dataclass
+class RaceConfig:
+    """What `ffn-race` can be told."""
+
+    surface: str = "saddle"
+    run: str | None = None
+    optimizers: str | list[str] | None = None
+    steps: int = 200
+    lr: float | dict[str, float] | None = None
+    budget: int = 25
+    rates: list[float] = field(default_factory=lambda: [1e-4, 1e2])
+    start: list[float] | None = None
+    seed: int = 0
+    animation: bool = True
+    tensorboard: bool = False
+    save: str | None = None
+
+
+SCHEMA: dict[str, dict[str, type]] = {
+    "data": {
+        "digits": SplitDataConfig,
+        "csv": CsvConfig,
+        "synthetic": SyntheticConfig,
+        "moons": MoonsConfig,
+        "spirals": SpiralsConfig,
+        "torchvision": TorchvisionConfig,
+    },
+    "model": {"hidden": HiddenConfig, "mlp": MlpConfig, "linear": LinearConfig},
+    "optimizer": {
+        "sgd": SgdConfig,
+        "adagrad": AdagradConfig,
+        "adadelta": AdadeltaConfig,
+        "rmsprop": RmspropConfig,
+        "adam": AdamConfig,
+        "nadam": NadamConfig,
+        "adaptive": AdaptiveConfig,
+        "lbfgs": LbfgsConfig,
+        "newton": NewtonConfig,
+        "lecture_momentum": LectureMomentumConfig,
+        "lecture_adagrad": LectureAdagradConfig,
+        "lecture_rmsprop": LectureRmspropConfig,
+        "lecture_adam": LectureAdamConfig,
+        "torch": TorchOptimizerConfig,
+    },
+    "schedule": {
+        "constant": ScheduleConfig,
+        "inverse_time": InverseTimeConfig,
+        "step": StepConfig,
+        "cosine": CosineConfig,
+        "warmup_cosine": WarmupCosineConfig,
+    },
+}
+GROUPS = tuple(SCHEMA)
+OURS = frozenset(SCHEMA["optimizer"].values())

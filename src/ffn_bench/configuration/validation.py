@@ -1,0 +1,221 @@
+"""What keys may be: bounds, names from a list, settings that exclude each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ffn_bench.checks import at_least, at_most, check_seed, one_of
+from ffn_bench.configuration.schema import (
+    OURS,
+    SCHEMA,
+    CsvConfig,
+    DataConfig,
+    MlpConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SgdConfig,
+    TorchOptimizerConfig,
+    TorchvisionConfig,
+    TrainConfig,
+    flatten,
+)
+from ffn_bench.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("float32", "float64")
+GRADIENTS = ("autograd", "manual")
+DUPLICATES = ("warn", "keep_together")
+STAGES = ("tune", "default", "final")
+"""What a run is for in a comparison: choosing a setting, the setting as shipped, or the setting chosen."""
+
+FULL_BATCH_ONLY = {
+    "lbfgs": "L-BFGS compares losses of successive steps, which must be of the same batch",
+    "LBFGS": "L-BFGS compares losses of successive steps, which must be of the same batch",
+    "gd": "gradient descent is SGD on the whole training set",
+    "newton": "a Newton step is of the whole objective",
+}
+
+
+def check(config: TrainConfig) -> None:
+    """Find what types cannot: bounds, names from a list, settings that exclude each other.
+
+    Raises `UserError` at the first fault.
+    """
+    for path, value in flatten(config).items():
+        for number in _numbers(value) if path != "optimizer.lr" else ():
+            if not math.isfinite(number):
+                raise UserError(path, f"{number} is not a finite number", "give a finite one")
+        if isinstance(value, str) and not value.strip(" "):
+            raise UserError(path, "is empty", f"give a value: {path}=…")
+
+    at_least(config.lr, 0.0, "lr", open_bound=True)
+    if config.optimizer.lr != config.lr:
+        raise UserError(
+            "optimizer.lr",
+            f"is {config.optimizer.lr:g} but lr is {config.lr:g}, and they are one setting",
+            "set lr at the top level",
+        )
+    for key in ("epochs", "log_every", "max_runs"):
+        at_least(getattr(config, key), 1, key)
+    check_seed(config.seed, "seed")
+    at_least(config.l2, 0.0, "l2")
+    if config.batch_size != "full":
+        at_least(config.batch_size, 1, "batch_size")
+    at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
+    at_least(config.log_curvature, 0, "log_curvature")
+    at_least(config.chunk, 1, "chunk")
+    if config.retry is not None:
+        one_of(config.retry, ("failed",), "retry")
+    if config.stage is not None:
+        one_of(config.stage, STAGES, "stage")
+    one_of(config.gradient, GRADIENTS, "gradient")
+    one_of(config.dtype, DTYPES, "dtype")
+    one_of(config.device.split(":")[0], DEVICES, "device")
+    check_name(config.name)
+    check_data(config.data)
+    check_model(config.model)
+    check_schedule(config.schedule)
+    check_optimizer(config.optimizer)
+
+    if config.gradient == "manual" and config.optimizer.name == "newton":
+        raise UserError(
+            "gradient",
+            "manual does not go with optimizer=newton, which takes second derivatives by autograd",
+            "use gradient=autograd",
+        )
+    reason = FULL_BATCH_ONLY.get(config.optimizer.name)
+    if reason and config.batch_size != "full":
+        raise UserError(
+            "batch_size",
+            f"{config.batch_size} does not go with optimizer={config.optimizer.name}: {reason}",
+            "use batch_size=full",
+        )
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The floats in a value, its lists and tables."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+
+
+def check_name(name: str | None) -> None:
+    """A name is one folder or several below each other, of letters, digits, `.`, `_`, `-`, `=` and `,`."""
+    if name is None:
+        return
+    parts = name.split("/")
+    if name.startswith("/") or {"", ".", ".."} & set(parts):
+        raise UserError("name", f"{name!r} leaves the folder of the outputs", "use a plain name")
+    if bad := sorted({c for c in name if not (c.isalnum() or c in "._-=,+/")}):
+        raise UserError("name", f"{name!r} contains {bad[0]!r}", "use letters, digits and ._-=,+/")
+    if any(len(part.encode()) > 200 for part in parts) or len(name.encode()) > 1000:
+        raise UserError("name", f"is too long ({len(name.encode())} bytes)", "use at most 200 bytes")
+    if parts[0] == "sweeps":
+        raise UserError("name", "'sweeps' is where sweeps live", "use another name")
+
+
+def check_data(data: DataConfig) -> None:
+    """Bounds of the data group."""
+    check_seed(data.split_seed, "data.split_seed")
+    one_of(data.duplicates, DUPLICATES, "data.duplicates")
+    shares = 0.0
+    for key in ("val_fraction", "test_fraction"):
+        share = getattr(data, key, 0.0)
+        at_least(share, 0.0, f"data.{key}")
+        shares += share
+    if shares >= 1.0:
+        raise UserError(
+            "data.val_fraction", f"leaves nothing to train on (shares sum to {shares:g})", "use less"
+        )
+    at_least(getattr(data, "noise", 0.0), 0.0, "data.noise")
+    at_most(getattr(data, "noise", 0.0), 1000.0, "data.noise")
+    at_most(getattr(data, "n_samples", 10), 100_000_000, "data.n_samples")
+    at_most(getattr(data, "n_features", 2), 100_000, "data.n_features")
+    at_least(getattr(data, "n_samples", 10), 10, "data.n_samples")
+    at_least(getattr(data, "n_features", 2), 2, "data.n_features")
+    at_least(getattr(data, "n_classes", 2), 2, "data.n_classes")
+    if isinstance(data, CsvConfig):
+        data.delimiter = {"\\t": "\t", "tab": "\t"}.get(data.delimiter, data.delimiter)
+        if len(data.delimiter) != 1 or data.delimiter in '"\r\n':
+            raise UserError("data.delimiter", f"{data.delimiter!r} is not one character", "use , or ; or tab")
+    kind = SCHEMA["data"].get(data.name, TorchvisionConfig)
+    if type(data) is not kind:
+        raise UserError(
+            "data.name", f"{data.name!r} is not what these keys are for", f"choose data={data.name}"
+        )
+
+
+def check_model(model: ModelConfig) -> None:
+    """Bounds of the model group. Names of activations and inits are checked where their tables live."""
+    at_least(getattr(model, "depth", 0), 0, "model.depth")
+    at_most(getattr(model, "depth", 0), 1000, "model.depth")
+    at_least(model.init_std, 0.0, "model.init_std", open_bound=True)
+    key = "model.width" if isinstance(model, MlpConfig) else "model.hidden"
+    for width in model.widths():
+        if type(width) is not int:
+            raise UserError(key, f"{width!r} is not a whole number", "write a list such as [64,32]")
+        at_least(width, 1, key)
+
+
+def check_schedule(schedule: ScheduleConfig) -> None:
+    """Bounds of the schedule group."""
+    at_least(getattr(schedule, "decay", 0.0), 0.0, "schedule.decay")
+    at_least(getattr(schedule, "every", 1), 1, "schedule.every")
+    at_least(getattr(schedule, "gamma", 1.0), 0.0, "schedule.gamma", open_bound=True)
+    at_most(getattr(schedule, "gamma", 1.0), 1.0, "schedule.gamma")
+    if type(schedule) is not SCHEMA["schedule"].get(schedule.name):
+        raise UserError(
+            "schedule.name", f"{schedule.name!r} is not what these keys are for", "use schedule=…"
+        )
+    for key in ("final", "warmup"):
+        share = getattr(schedule, key, 0.0)
+        if not 0.0 <= share <= 1.0:
+            raise UserError(f"schedule.{key}", f"{share:g} is not between 0 and 1", "use a share of 1")
+
+
+SHARES = ("betas", "beta", "rho")
+NOT_NEGATIVE = (
+    "eps",
+    "momentum",
+    "momentum_decay",
+    "weight_decay",
+    "lr_decay",
+    "initial_accumulator_value",
+    "damping",
+)
+AT_LEAST_ONE = ("max_iter", "history_size", "max_parameters")
+"""Bounds of the optimizers' keys, by name; what else PyTorch refuses shows when one is built."""
+
+
+def check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Bounds of the optimizer group, of our own optimizers."""
+    if isinstance(optimizer, TorchOptimizerConfig):
+        if "lr" in optimizer.options:
+            raise UserError("optimizer.options.lr", "is the run's learning rate", "write lr=…")
+        return
+    if type(optimizer) not in OURS:
+        return
+    if (
+        isinstance(optimizer, SgdConfig)
+        and optimizer.nesterov
+        and not (optimizer.momentum and not optimizer.dampening)
+    ):
+        raise UserError("optimizer.nesterov", "needs momentum and no dampening", "set optimizer.momentum=0.9")
+    for key, value in optimizer.hyperparameters().items():
+        path = f"optimizer.{key}"
+        if key == "betas" and len(value) != 2:
+            raise UserError(path, f"has {len(value)} values", "give two: [0.9,0.999]")
+        for number in value if isinstance(value, tuple) else (value,):
+            if key in SHARES and not 0 <= number < 1:
+                raise UserError(path, f"{number:g} is not in [0, 1)", "use a share below 1")
+            if key == "alpha" and not 0 <= number <= 1:
+                raise UserError(path, f"{number:g} is not in [0, 1]", "use a share of 1")
+            if key in NOT_NEGATIVE:
+                at_least(number, 0.0, path)
+            if key in AT_LEAST_ONE:
+                at_least(number, 1, path)

@@ -1,0 +1,83 @@
+"""Image data sets of torchvision, downloaded into a cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ffn_bench.configuration.schema import (
+    DataConfig,
+    TorchvisionConfig,
+)
+from ffn_bench.data.splitting import Raw
+from ffn_bench.data.tables import _bad, _expanded
+from ffn_bench.errors import UserError
+
+# --- torchvision ----------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept when `data.root` is not given."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ffn-bench"
+
+
+def load_torchvision(config: DataConfig) -> Raw:
+    """MNIST, Fashion-MNIST, KMNIST or CIFAR-10: pixels in [0, 1]; downloaded only where files are missing."""
+    from torchvision import datasets  # registers operators with torch: 1 s, and it must be of torch's build
+
+    config = cast(TorchvisionConfig, config)
+    kinds = {
+        "mnist": datasets.MNIST,
+        "fashion_mnist": datasets.FashionMNIST,
+        "kmnist": datasets.KMNIST,
+        "cifar10": datasets.CIFAR10,
+    }
+    kind = kinds[config.name]
+    root = _expanded(config.root, "data.root") if config.root else cache_folder()
+    try:
+        parts = [kind(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError as missing:
+        if not config.download:
+            raise _missing_files(kind, root, "and data.download is false") from missing
+        _download(kind, root)
+        parts = [kind(root, train=train, download=False) for train in (True, False)]
+    except (OSError, ValueError, AssertionError, EOFError) as e:
+        raise _bad(str(root), f"a file of {config.name} is damaged ({e})", "delete it and run again") from e
+    (x, y), test = [(np.asarray(part.data), np.asarray(part.targets)) for part in parts]
+    classes = tuple(str(k) for k in range(10)) if config.name == "mnist" else tuple(parts[0].classes)
+    return Raw(x.reshape(len(x), -1), y, classes, (test[0].reshape(len(test[0]), -1), test[1]), x.shape[1:])
+
+
+def _download(kind: Any, root: Path) -> None:
+    """Fetch into a folder beside the cache and move it in whole, so that a cut download leaves no trace."""
+    import shutil
+    import socket
+    import tempfile
+
+    timeout, made = socket.getdefaulttimeout(), not root.exists()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
+            socket.setdefaulttimeout(30)
+            kind(folder, train=True, download=True)
+            for part in Path(folder).iterdir():
+                shutil.copytree(part, root / part.name, dirs_exist_ok=True)
+    except (OSError, RuntimeError) as e:
+        raise _missing_files(kind, root, f"and the download failed ({str(e).splitlines()[0]})") from e
+    finally:
+        socket.setdefaulttimeout(timeout)
+        if made and root.is_dir() and not any(root.iterdir()):
+            root.rmdir()
+
+
+def _missing_files(kind: Any, root: Path, why: str) -> UserError:
+    if hasattr(kind, "resources"):
+        folder = root / kind.__name__ / "raw"
+        names = [name.removesuffix(".gz") for name, _ in kind.resources]
+    else:
+        folder, names = root / kind.base_folder, [name for name, _ in kind.train_list + kind.test_list]
+    absent = [name for name in names if not (folder / name).exists()]
+    return _bad("data.root", f"{folder} lacks {', '.join(absent)} {why}", f"put them in {folder}")

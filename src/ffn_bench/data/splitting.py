@@ -1,0 +1,272 @@
+"""Data sets by name: rows and labels → a stratified split → standardised tensors.
+
+Every loader returns `Raw`; `load` splits and standardises it. Adding a data set is one loader in `LOADERS`
+and one YAML in conf/data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ffn_bench import errors
+from ffn_bench.configuration.schema import (
+    DataConfig,
+)
+from ffn_bench.data.tables import _bad
+from ffn_bench.errors import UserError
+
+Array = npt.NDArray[Any]
+
+
+class Split(NamedTuple):
+    """A part of a data set: features `x [n, n_features]`, floating, and labels `y [n]`, int64."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, split and standardised, on one device."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    image_shape: tuple[int, ...] | None
+    """(height, width) or (height, width, 3) where a row is a picture, else None."""
+    mean: Tensor
+    std: Tensor
+    """What was taken off each feature and what it was divided by: `[n_features]` or `[1]`."""
+    sha256: str
+    """Of the rows and labels as they were loaded."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_features(self) -> int:
+        """Columns of every `x`."""
+        return self.train.x.shape[1]
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """What predicting the same for every row comes to, by kind of metric: accuracy 1 / classes; the loss
+        of the shares that the classes have in the training part, which is their entropy in nats."""
+        shares = torch.bincount(self.train.y, minlength=len(self.classes)).double() / len(self.train.y)
+        return {"accuracy": 1 / len(self.classes), "loss": float(torch.special.entr(shares).sum())}
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Data:
+        """The same data with features in `dtype`, everything on `device`."""
+
+        def move(split: Split) -> Split:
+            return Split(split.x.to(device, dtype), split.y.to(device))
+
+        return replace(self, train=move(self.train), val=move(self.val), test=move(self.test))
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A data set as loaded: rows `x [n, n_features]` (float64, or uint8 pixels), class numbers `y [n]`, and
+    perhaps a test set of its own."""
+
+    x: Array
+    y: Array
+    classes: tuple[str, ...]
+    test: tuple[Array, Array] | None = None
+    image_shape: tuple[int, ...] | None = None
+
+
+def _prepare(raw: Raw, config: DataConfig) -> Data:
+    digest = hashlib.sha256()
+    for part in (raw.x, raw.y, *(raw.test or ())):
+        digest.update(np.ascontiguousarray(part).data)
+
+    warnings: list[str] = []
+    same = equal_rows(raw.x if raw.test is None else np.concatenate([raw.x, raw.test[0]]))
+    same, same_test = np.split(same, [len(raw.x)])
+    rows = np.arange(len(raw.y))
+    together = config.duplicates == "keep_together"
+    if together and (left_out := np.isin(same, same_test)).any():
+        rows = rows[~left_out]
+        warnings.append(f"{left_out.sum()} training rows that are in the test part too are left out")
+        if len(rows) == 0:
+            raise _bad("data", "every training row is in the test part too", "use data.duplicates=warn")
+
+    def parts(*sizes: int) -> list[Array]:
+        if together:
+            found = grouped_parts(raw.y[rows], same[rows], sizes, rng)
+        else:
+            found = stratified_parts(raw.y[rows], sizes, rng)
+        return [rows[part] for part in found]
+
+    rng = np.random.default_rng(config.split_seed)
+    n_val = round(len(rows) * config.val_fraction)
+    if raw.test is None:
+        n_test = round(len(rows) * getattr(config, "test_fraction", 0.0))
+        test_rows, val_rows, train_rows = parts(n_test, n_val)
+        x_test, y_test, same_test = raw.x[test_rows], raw.y[test_rows], same[test_rows]
+    else:
+        val_rows, train_rows = parts(n_val)
+        x_test, y_test = raw.test
+    warnings += _shared_rows(same[train_rows], same[val_rows], same_test)
+    x_train, y_train = raw.x[train_rows], raw.y[train_rows]
+    x_val, y_val = raw.x[val_rows], raw.y[val_rows]
+
+    _check_classes(
+        raw,
+        {
+            "training": y_train,
+            **({"validation": y_val} if config.val_fraction > 0 else {}),
+            **({"test": y_test} if getattr(config, "test_fraction", 1.0) > 0 else {}),
+        },
+    )
+
+    # Bytes are pixels: their features are shares of 255, in float32 to spare memory, with one scale for all.
+    pixels = raw.x.dtype == np.uint8
+    mean, std = np.zeros(1), np.full(1, 255.0 if pixels else 1.0)
+    if config.standardize:
+        axis = None if pixels else 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.atleast_1d(x_train.mean(axis=axis, dtype=np.float64))
+            std = np.atleast_1d(x_train.std(axis=axis, dtype=np.float64))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            raise _bad("data", "a feature has values too large to standardise", "rescale it")
+        if raw.image_shape is None and (constant := int((std == 0).sum())):  # border pixels are no news
+            warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training part")
+        std = np.where(std == 0, 1.0, std)
+
+    def split(x: Array, y: Array) -> Split:
+        scaled: npt.NDArray[np.floating[Any]] = x.astype(np.float32 if pixels else np.float64)
+        scaled -= mean.astype(scaled.dtype)
+        scaled /= std.astype(scaled.dtype)
+        return Split(torch.from_numpy(scaled), torch.from_numpy(y.astype(np.int64)))
+
+    return Data(
+        name=config.name,
+        train=split(x_train, y_train),
+        val=split(x_val, y_val),
+        test=split(x_test, y_test),
+        classes=raw.classes,
+        image_shape=raw.image_shape,
+        mean=torch.from_numpy(mean),
+        std=torch.from_numpy(std),
+        sha256=digest.hexdigest(),
+        warnings=tuple(warnings),
+    )
+
+
+def stratified_parts(y: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
+    """Row numbers of disjoint parts of the given sizes, and last of the rest, each with y's class shares.
+
+    Rows are shared out in `_stratified_order`, so each part holds each class in proportion, to within two
+    rows.
+    """
+    return [np.sort(part) for part in np.split(_stratified_order(y, rng), np.cumsum(sizes))]
+
+
+def _stratified_order(y: Array, rng: np.random.Generator) -> Array:
+    """Row numbers in a random order that mixes the classes evenly.
+
+    Every row gets a random place in its class, scaled to (0, 1); the rows are sorted by their places.
+    """
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        place[rows] = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+def equal_rows(x: Array) -> Array:
+    """For every row the number of the first row that equals it: int64 `[n]`."""
+    x = np.ascontiguousarray(x + 0.0 if x.dtype.kind == "f" else x)  # makes 0.0 of -0.0
+    as_bytes = x.view(np.dtype((np.void, x.shape[1] * x.itemsize))).ravel()
+    _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def grouped_parts(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
+    """`stratified_parts` that never divides a group: `groups [n]` are the numbers of their first rows.
+
+    Groups are shared out in the order of their places, in the class that is the rarest of theirs; each goes
+    to the first part that has room for all of it. A part that has room left then takes the smallest group
+    of the rest, where that brings it nearer to its size. Where the groups that are not far too large for
+    the parts do not suffice for them, all parts shrink alike. Raises `UserError` (status 3) where a part
+    remains empty.
+    """
+    counts = np.bincount(y)
+    by_rarity = np.argsort(counts, kind="stable")
+    rarity = np.argsort(by_rarity)
+    _, group_of, n_rows = np.unique(groups, return_inverse=True, return_counts=True)
+    rarest = np.full(len(n_rows), len(counts))
+    np.minimum.at(rarest, group_of, rarity[y])
+    order = _stratified_order(by_rarity[rarest], rng).tolist()
+
+    wanted = sum(sizes)
+    available = min(wanted, int(n_rows[n_rows < 2 * max(sizes)].sum()))
+    room = [size * available // max(wanted, 1) for size in sizes]
+    rest = len(sizes)
+    part_of, size_of = np.full(len(n_rows), rest), n_rows.tolist()
+    for group in order:
+        for part, left in enumerate(room):
+            if size_of[group] <= left:
+                part_of[group] = part
+                room[part] -= size_of[group]
+                break
+    for part, left in enumerate(room):
+        nearer = [group for group in order if part_of[group] == rest and size_of[group] < 2 * left]
+        if nearer:
+            part_of[min(nearer, key=size_of.__getitem__)] = part
+
+    found = [np.flatnonzero(part_of[group_of] == part) for part in range(rest + 1)]
+    names = ("test", "validation", "training")[-len(found) :]
+    for name, rows, size in zip(names, found, (*sizes, 1), strict=True):
+        if size > 0 and len(rows) == 0:
+            raise _bad(
+                "data.duplicates",
+                f"keep_together leaves the {name} part empty: the {len(y)} rows hold {len(n_rows)} "
+                f"different ones, the commonest {n_rows.max()} times",
+                "drop copies, or use data.duplicates=warn",
+            )
+    return found
+
+
+def _shared_rows(train: Array, val: Array, test: Array) -> list[str]:
+    """A warning where rows of the validation or the test part are in an earlier part too, all parts given
+    as numbers of `equal_rows`."""
+    n_val = int(np.isin(val, train).sum())
+    n_test = int(np.isin(test, np.concatenate([train, val])).sum())
+    shared = [f"{n_val} of {len(val)} validation rows are in training too"] if n_val else []
+    if n_test:
+        shared.append(f"{n_test} of {len(test)} test rows are in training or validation too")
+    todo = "scores there may be too good; data.duplicates=keep_together keeps equal rows in one part"
+    return [f"{', '.join(shared)}: {todo}"] if shared else []
+
+
+def _check_classes(raw: Raw, parts: dict[str, Array]) -> None:
+    """Every class must be in every part that is not empty."""
+    counts = np.bincount(raw.y, minlength=len(raw.classes))
+    for part, y in parts.items():
+        if len(absent := np.setdiff1d(np.arange(len(raw.classes)), y)):
+            label = raw.classes[absent[0]]
+            n = int(counts[absent[0]])
+            raise UserError(
+                "data",
+                f"class {label!r} has {n} row{'s' * (n != 1)} and none of them is in the {part} part",
+                "add rows, join rare classes, or change data.val_fraction and data.test_fraction",
+                errors.DATA,
+            )
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The order in which epoch `epoch` (from 1) visits the n training rows: int64 `[n]`, on the CPU.
+
+    A function of (seed, epoch) alone, so that engines, devices and resumed runs share it.
+    """
+    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(n))

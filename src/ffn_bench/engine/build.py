@@ -1,0 +1,113 @@
+"""From a run's configuration to the engine that trains it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffn_bench import errors
+from ffn_bench.configuration import parsing, schema
+from ffn_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ffn_bench.data.splitting import Data
+    from ffn_bench.engine.batched import Row
+    from ffn_bench.engine.torch_engine import EagerRun
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains with: its data on its device, the network's widths, the steps of an epoch."""
+
+    data: Data
+    device: torch.device
+    dtype: torch.dtype
+    widths: list[int]
+    steps_per_epoch: int
+
+
+def prepare(run: schema.TrainConfig) -> Prepared:
+    """Load the data and find the device. Raises `UserError` for all that can be wrong but the optimizer."""
+    import torch
+
+    from ffn_bench.data import datasets
+    from ffn_bench.engine.device import check_memory, find_device, set_threads
+    from ffn_bench.engine.torch_engine import steps_per_epoch
+    from ffn_bench.model import network
+
+    network.check_names(run.model)
+    device = find_device(run.device, run.dtype)
+    loaded = datasets.load(run.data)
+    n = len(loaded.train.y)
+    per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
+    if per_epoch == 0:
+        raise UserError(
+            "batch_size",
+            f"{run.batch_size} is more than the {n} training rows, and drop_last drops the only batch",
+            "use a smaller batch, or drop_last=false",
+        )
+    dtype = getattr(torch, run.dtype)
+    widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
+    check_memory(widths, dtype)
+    set_threads(widths, n if run.batch_size == "full" else min(n, int(run.batch_size)))
+    return Prepared(loaded.to(device, dtype), device, dtype, widths, per_epoch)
+
+
+def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
+    """The run that a run folder's flat configuration describes, on the CPU, to be looked at.
+
+    Raises `UserError`, which names the folder: status 4 for a configuration that is no run's.
+    """
+    try:
+        run = dataclasses.replace(parsing.from_flat(flat), device="cpu")
+        return run, prepare(run)
+    except UserError as e:
+        status = errors.RUN_FOLDER if e.status == errors.CONFIGURATION else e.status
+        raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
+
+
+def build(run: schema.TrainConfig) -> tuple[EagerRun | Row, str]:
+    """The engine, ready to start, and the name of its device; everything that can be wrong is found here.
+
+    That is the eager engine, or with `compile=true` a batch of one. Raises `UserError`.
+    """
+    if not run.compile:
+        return build_eager(run)
+    from ffn_bench.engine.batched import Tile, why_not
+    from ffn_bench.engine.device import describe
+
+    if reason := why_not(run):
+        raise UserError("compile", f"does not go with this optimizer: {reason}", "use compile=false")
+    made = prepare(run)
+    return Tile([run], made.data).rows[0], describe(made.device)
+
+
+def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, str]:
+    """The eager engine, ready to start, and the name of its device. Raises `UserError`."""
+    from ffn_bench.engine.device import describe
+    from ffn_bench.engine.torch_engine import EagerRun
+    from ffn_bench.model import network
+    from ffn_bench.optimizers import registry, schedules
+
+    made = prepare(run)
+    registry.check_optimizer(run.optimizer)
+    net = network.FFN(made.widths, run.model, run.seed, made.dtype).to(made.device)
+    engine = EagerRun(
+        net,
+        made.data,
+        registry.build_optimizer(run.optimizer, net.parameters()),
+        schedules.build_schedule(run.schedule, run.epochs * made.steps_per_epoch, made.steps_per_epoch),
+        lr=run.lr,
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        drop_last=run.drop_last,
+        seed=run.seed,
+        l2=run.l2,
+        log_every=run.log_every,
+        gradient=run.gradient,
+    )
+    return engine, describe(made.device)

@@ -1,0 +1,1 @@
+"""The network, its derivatives and its parameters."""

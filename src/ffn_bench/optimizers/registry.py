@@ -1,0 +1,257 @@
+"""Optimizers by name and learning-rate schedules.
+
+The optimizers are `torch.optim`'s, fused where PyTorch offers it, the lecture's own rules, Newton's method,
+and those that other installed packages offer. A schedule is a pure function from the step to a factor of the
+learning rate.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import inspect
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from ffn_bench.configuration.parsing import fitted
+from ffn_bench.configuration.schema import (
+    OURS,
+    OptimizerConfig,
+    TorchOptimizerConfig,
+)
+from ffn_bench.errors import UserError, nearest
+from ffn_bench.optimizers.newton import Newton
+from ffn_bench.optimizers.rule_checks import apart, impure
+from ffn_bench.optimizers.rules import RULES, Rule, RuleOptimizer
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": torch.optim.SGD,
+    "nesterov": torch.optim.SGD,
+    "gd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "rmsprop": torch.optim.RMSprop,
+    "adam": torch.optim.Adam,
+    "nadam": torch.optim.NAdam,
+    "adamw": torch.optim.AdamW,
+    "adamax": torch.optim.Adamax,
+    "radam": torch.optim.RAdam,
+    "lbfgs": torch.optim.LBFGS,
+    "newton": Newton,
+}
+"""The class behind a YAML of conf/optimizer; the lecture's own are in `RULES`, `torch` names any other."""
+
+
+PLUGINS = "ffn_bench.optimizers"
+"""Entry points of this group are optimizers of other installed packages: a `Rule`, or a class of
+`torch.optim.Optimizer`; `optimizer=<the entry point's name>` chooses one."""
+
+
+def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
+    """The optimizer that an installed package offers under this name, if any.
+
+    Raises `UserError` when the package cannot be imported or offers something else.
+    """
+    for entry in importlib.metadata.entry_points(group=PLUGINS, name=name):
+        try:
+            found = entry.load()
+        except Exception as e:
+            raise UserError(
+                "optimizer", f"{name} ({entry.value}) cannot be imported: {e}", "mend that package"
+            ) from e
+        if isinstance(found, Rule) or (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+            return found
+        raise UserError(
+            "optimizer", f"{name} ({entry.value}) is no optimizer", "offer a Rule or a torch.optim.Optimizer"
+        )
+    return None
+
+
+def rule_of(config: OptimizerConfig) -> Rule | None:
+    """The rule behind an optimizer; None where it has none."""
+    if isinstance(config, TorchOptimizerConfig):
+        return None
+    if config.name in RULES or config.name in OPTIMIZERS:
+        return RULES.get(config.name)
+    found = plugin(config.name)
+    return found if isinstance(found, Rule) else None
+
+
+def by_itself(config: OptimizerConfig, hidden: Sequence[int] = ()) -> str | None:
+    """Why an optimizer trains one run at a time, or None where its rule takes many as rows, of networks with
+    these hidden layers.
+
+    Raises `UserError` for a rule of another package that is not what it says it is.
+    """
+    rule = rule_of(config)
+    if rule is None:
+        return f"{config.name} is a class that trains one network"
+    if config.name in RULES:
+        return None
+    if rule.scope not in (None, "element", "tensor"):
+        raise UserError("optimizer", f"{config.name}: scope {rule.scope!r} is not known", "mend that package")
+    hyper = config.hyperparameters()
+    if fault := impure(rule, hyper):
+        raise UserError("optimizer", f"{config.name} {fault}", "mend that package")
+    if rule.scope == "tensor":
+        return f"{config.name} is not elementwise"
+    fault = apart(rule, hyper, hidden)
+    if fault and rule.scope == "element":
+        what = f"{config.name} is not elementwise, as its package says: it {fault}"
+        raise UserError("optimizer", what, "let that package say scope='tensor'")
+    return f"{config.name} {fault}" if fault else None
+
+
+def plugin_defaults(name: str) -> dict[str, Any]:
+    """The hyper-parameters of a plugin and their defaults, `lr` apart."""
+    found = plugin(name)
+    if isinstance(found, Rule):
+        return dict(found.defaults)
+    assert found is not None
+    parameters = list(inspect.signature(found).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.name != "lr" and p.default is not p.empty}
+
+
+def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """The optimizer that `config` names, over `parameters`.
+
+    Raises `UserError` for an unknown name and for hyper-parameters the optimizer refuses.
+    """
+    arguments = config.hyperparameters()
+    parameters = list(parameters)
+    found = _find(config)
+    if isinstance(found, Rule):
+        return RuleOptimizer(parameters, found, **arguments)
+    accepted = inspect.signature(found).parameters
+    for key in arguments:
+        if key not in accepted:
+            known = [name for name in accepted if name not in ("params", "lr")]
+            raise UserError(
+                f"optimizer.options.{key}",
+                f"{found.__name__} has no such argument{nearest(key, known)}",
+                f"it takes: {', '.join(known)}",
+            )
+        if isinstance(config, TorchOptimizerConfig) and key != "lr":
+            fitted(arguments[key], get_type_hints(found.__init__).get(key, Any), f"optimizer.options.{key}")
+    if "fused" in accepted and not {"fused", "foreach", "differentiable", "capturable"} & arguments.keys():
+        # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
+        on_cpu = all(p.device.type == "cpu" for p in parameters)
+        arguments["fused"] = True if on_cpu or found is not torch.optim.Adagrad else None
+    if found is torch.optim.NAdam and any(p.dtype == torch.float64 for p in parameters):
+        # PyTorch would keep the product of the μ_t in float32.
+        return RuleOptimizer(parameters, RULES["nadam"], **arguments)
+    try:
+        return found(parameters, **arguments)
+    except (ValueError, TypeError, IndexError) as e:
+        raise UserError("optimizer", f"{found.__name__}: {e}", "change that setting") from e
+
+
+def _find(config: OptimizerConfig) -> Rule | type[torch.optim.Optimizer]:
+    """The rule or class that `config` names."""
+    if isinstance(config, TorchOptimizerConfig):
+        known = {
+            name: kind
+            for name, kind in vars(torch.optim).items()
+            if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"
+        }
+        if config.name not in known:
+            raise UserError(
+                "optimizer.name",
+                f"torch.optim has no {config.name!r}{nearest(config.name, known)}",
+                f"use one of: {', '.join(sorted(known))}",
+            )
+        return known[config.name]
+    if config.name in OPTIMIZERS:
+        return OPTIMIZERS[config.name]
+    if config.name in RULES:
+        return RULES[config.name]
+    if found := plugin(config.name):
+        return found
+    names = (*OPTIMIZERS, *RULES)
+    raise UserError(
+        "optimizer.name", f"{config.name!r} is not known{nearest(config.name, names)}", "use another"
+    )
+
+
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Build the optimizer over a stand-in weight and let it step once, so that a bad setting shows early.
+
+    Raises `UserError`.
+    """
+    if rule_of(config) is not None:
+        by_itself(config)
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = build_optimizer(config, [weight])
+
+    def closure() -> Any:
+        loss = weight.square().sum()
+        if not isinstance(optimizer, Newton):
+            optimizer.zero_grad()
+            loss.backward()
+        return loss
+
+    try:
+        closure()  # some optimizers call it, others take the gradient that is there
+        optimizer.step(closure)
+    except Exception as e:
+        if type(config) in OURS and not isinstance(e, (RuntimeError, ValueError, TypeError)):
+            raise
+        raise UserError(
+            "optimizer", f"{type(optimizer).__name__} cannot train this network: {e}", "use another optimizer"
+        ) from e
+
+
+def state_after(optimizer: torch.optim.Optimizer, step: int) -> Any:
+    """What an optimizer's `state_dict()["state"]` must be like after so many steps, for `checkpoints.check`.
+
+    It is found by trying a step on a copy. What classes of other packages keep is theirs to say.
+    """
+    kind = type(optimizer)
+    if step == 0 or kind is Newton:
+        return optimizer.state_dict()["state"]
+    count = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    if kind is torch.optim.LBFGS:
+        return lambda state: isinstance(state, dict) and _is_lbfgs_state(state, count)
+    if kind is not RuleOptimizer and not kind.__module__.startswith("torch.optim."):
+        return lambda state: isinstance(state, dict)
+    trial = copy.deepcopy(optimizer)
+    vars(trial).update({key: value for key, value in vars(optimizer).items() if key not in vars(trial)})
+    for group in trial.param_groups:
+        for p in group["params"]:
+            p.grad = torch.full_like(p, 1e-3)
+    with torch.no_grad():
+        inspect.unwrap(kind.step)(trial)
+
+    def at_step(value: Any) -> bool:
+        plain = (isinstance(value, Tensor) and value.shape == ()) or type(value) is int
+        return plain and float(value) == step
+
+    def like(key: str, value: Any) -> Any:
+        if key in ("step", "t"):
+            return at_step
+        return _is_number if type(value) in (int, float) else value
+
+    state = trial.state_dict()["state"]
+    return {k: {key: like(key, value) for key, value in found.items()} for k, found in state.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+def _is_lbfgs_state(state: dict[Any, Any], count: int) -> bool:
+    """L-BFGS keeps numbers, flat vectors, and lists of both, all of them below its first parameter."""
+
+    def fits(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(map(fits, value))
+        if isinstance(value, Tensor):
+            return value.is_floating_point() and value.shape in ((), (1,), (count,))
+        return value is None or _is_number(value)
+
+    return all(isinstance(found, dict) and all(map(fits, found.values())) for found in state.values())

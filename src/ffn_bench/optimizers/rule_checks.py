@@ -1,0 +1,137 @@
+"""Whether an update rule is a pure function that treats every run by itself: found by trying it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ffn_bench.optimizers.rules import Hyper, Rule, RuleOptimizer, advance, first_state
+
+# --- is it elementwise? ---------------------------------------------------------------------------------
+
+TRIED_SHAPES = ((3, 5), (5,), (60, 50), (1,))
+TRIED_SCALES = (1e-6, 1e-2, 1.0, 1e2, 1e6)
+TRIED_STEPS = (*range(1, 9), 10, 16, 100, 101, 1000, 1001, 10_000, 1_000_000)
+"""What rules are tried on: tensors of a network, sizes of gradients (a rule may clip them), numbers of steps
+(a rule may change its mind, as RAdam does at its sixth)."""
+TRIED_RATES = (0.1, 0.03)
+
+_tried: dict[tuple[int, int, str], tuple[Rule, str | None, str | None]] = {}
+
+
+LONGEST_SIDE = 300
+"""Of a network's own weights, as far as they are tried: more takes seconds."""
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def impure(rule: Rule, hyper: Hyper) -> str | None:
+    """What keeps a rule from training anything, in words; None where nothing does.
+
+    It must give the same numbers for the same arguments, and leave the gradient as it is.
+    """
+    return _try(rule, hyper, TRIED_SHAPES)[1]
+
+
+def apart(rule: Rule, hyper: Hyper, hidden: Sequence[int] = ()) -> str | None:
+    """What keeps a rule from training runs side by side, in words; None where each gets what it gets alone.
+
+    It is tried with these hyper-parameters, the learning rate apart: two small networks, each tensor by
+    itself, against their parameters as rows `[2, P]`, and after half of the steps one row without the other.
+    A rule may go by the shape of a weight, so those between `hidden` layers are tried, too, up to
+    `LONGEST_SIDE`; the first layer's and the last one's count as square.
+    """
+    sides = [min(width, LONGEST_SIDE) for width in hidden]
+    own = [(a, b) for a, b in zip([*sides[:1], *sides], [*sides, *sides[-1:]], strict=True) if max(a, b) > 60]
+    return _try(rule, hyper, (*TRIED_SHAPES, *dict.fromkeys(own)))[2]
+
+
+def _try(rule: Rule, hyper: Hyper, shapes: Shapes) -> tuple[Rule, str | None, str | None]:
+    own = {key: value for key, value in hyper.items() if key != "lr"}
+    key = id(rule.update), id(rule.init), repr((shapes, sorted(own.items())))
+    if key not in _tried:
+        found = [_faults(rule, own, scale, seed, shapes) for seed, scale in enumerate(TRIED_SCALES)]
+        impurity, company = (next((faults[k] for faults in found if faults[k]), None) for k in (0, 1))
+        _tried[key] = rule, impurity, company
+    return _tried[key]
+
+
+@torch.no_grad()
+def _faults(
+    rule: Rule, hyper: Hyper, scale: float, seed: int, shapes: Shapes
+) -> tuple[str | None, str | None]:
+    """What `impure` and `apart` say after gradients of one scale."""
+    generator = torch.Generator().manual_seed(seed)
+    like: Any = {"generator": generator, "dtype": torch.float64}
+    count = sum(math.prod(shape) for shape in shapes)
+    start = torch.randn(2, count, **like)
+    gs = scale * torch.randn(len(TRIED_STEPS), 2, count, **like)
+    gs[:, :, 3] = 0.0  # a weight that nothing reaches, as of a constant feature
+    try:
+        alone = [_by_itself(rule, hyper, TRIED_RATES[k], start[k], gs[:, k], shapes) for k in (0, 1)]
+        again = alone[0] if seed else _by_itself(rule, hyper, TRIED_RATES[0], start[0], gs[:, 0], shapes)
+    except _GradientChanged:
+        return "changes its gradient in place", None
+    except Exception as e:  # which shows again when it trains
+        return None, f"cannot be tried ({_said(e)})"
+    if not torch.equal(alone[0].nan_to_num(), again.nan_to_num()):
+        return "gives other numbers when asked again, so it draws or remembers something", None
+    expected = torch.stack(alone, 1)
+    try:
+        found = _side_by_side(rule, hyper, start, gs)
+    except Exception as e:
+        return None, f"cannot take several runs at once ({_said(e)})"
+    for got, rows in zip(found, expected, strict=True):
+        right = rows[-len(got) :]
+        size = float(right.nan_to_num(0.0, 0.0, 0.0).abs().max())
+        if not torch.allclose(got, right, rtol=1e-9, atol=1e-12 * size, equal_nan=True):
+            return None, "gives a run other numbers beside another one"
+    return None, None
+
+
+class _GradientChanged(Exception):
+    pass
+
+
+def _said(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes) -> Tensor:
+    """θ `[steps, P]` after every step of one network, each of its tensors by itself, as an eager run's."""
+    sizes = [math.prod(shape) for shape in shapes]
+
+    def tensors(row: Tensor) -> list[Tensor]:
+        return [p.reshape(s).clone() for p, s in zip(row.split(sizes), shapes, strict=True)]
+
+    parameters = [torch.nn.Parameter(tensor) for tensor in tensors(start)]
+    optimizer = RuleOptimizer(parameters, rule, **hyper, lr=rate)
+    path = []
+    for t, g in zip(TRIED_STEPS, gs, strict=True):
+        gradients = tensors(g)
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+            if t > 1:
+                optimizer.state[p]["t"] = t - 1
+        optimizer.step()
+        if not torch.equal(torch.cat([gradient.flatten() for gradient in gradients]), g):
+            raise _GradientChanged
+        path.append(torch.cat([p.flatten() for p in parameters]))
+    return torch.stack(path)
+
+
+def _side_by_side(rule: Rule, hyper: Hyper, start: Tensor, gs: Tensor) -> list[Tensor]:
+    """θ `[2, P]` after every step of two networks side by side, `[1, P]` from when the first one leaves."""
+    θ, rates = start.clone(), torch.tensor(TRIED_RATES, dtype=start.dtype)[:, None]
+    state = first_state(rule, θ, {**hyper, "lr": rates})
+    path = []
+    for k, (t, g) in enumerate(zip(TRIED_STEPS, gs, strict=True)):
+        if k == len(gs) // 2:
+            θ, rates = θ[1:].clone(), rates[1:]
+            state = {name: torch.stack([value[1]]) for name, value in state.items()}
+        advance(rule, θ, g[-len(θ) :].clone(), state, {**hyper, "lr": rates}, t)
+        path.append(θ.clone())
+    return path

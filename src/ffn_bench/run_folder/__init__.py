@@ -1,0 +1,1 @@
+"""What a run leaves: folders, locks, files, checkpoints, and reading them back."""

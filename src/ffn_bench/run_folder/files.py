@@ -1,0 +1,564 @@
+"""Files in run, sweep and report folders: the one place that opens, writes, replaces and deletes them.
+
+A `Folder` is opened by its descriptor and everything in it relative to that, never through a link: a folder
+may come from anywhere. What we write enters the folder's manifest before it is put there, one line of JSON
+each, so that a kill in between leaves it ours:
+
+    {"ffn-bench manifest": 1}
+    {"file": "summary.json", "size": 512, "sha256": "…", "temporary": ".summary.json.91c5….tmp"}
+    {"log": "metrics.jsonl"}
+
+Only what the manifest names, with the content that it names, is ever replaced or deleted. Anything else is
+left alone, and ours goes to the next free name; where a name is fixed, as those of a run folder are, what
+stands there is moved to the next free name instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ffn_bench import errors, process
+from ffn_bench.errors import UserError
+
+MANIFEST = ".ffn-bench.jsonl"
+HEADER = {"ffn-bench manifest": 1}
+
+LARGE = 2**26
+"""Bytes of a JSON file at most; none of ours comes near."""
+
+_INSIDE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""Never through a link, and never waiting for the other end of a pipe."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of ours: `root` is what a person named, `parts` are below it.
+
+    Links on the way to `root` are the person's business; from there on none is followed. Names of files may
+    be in folders below (`figures/curves.png`). Methods raise `UserError` (status 4), naming the file, for a
+    link, and for something of another kind than what is asked for; `OSError` for what a disk refuses.
+    """
+
+    root: Path
+    parts: tuple[str, ...] = ()
+
+    @staticmethod
+    def below(root: Path, relative: str) -> Folder:
+        """A folder below a root. Raises `UserError` for a path that leaves it."""
+        parts = PurePosixPath(relative).parts
+        if ".." in parts or relative.startswith("/"):
+            raise UserError(relative, f"leaves {root}", "name a folder below it", errors.RUN_FOLDER)
+        return Folder(root, parts)
+
+    @property
+    def path(self) -> Path:
+        """Where it is, for people."""
+        return self.root.joinpath(*self.parts)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # --- looking ----------------------------------------------------------------------------------------
+
+    def kind(self, name: str) -> str | None:
+        """`file`, `folder`, `link` or `other`; None where there is nothing of that name."""
+        try:
+            with self._parent(name) as (parent, leaf):
+                mode = os.stat(leaf, dir_fd=parent, follow_symlinks=False).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+        return kinds.get(stat.S_IFMT(mode), "other")
+
+    def names(self, below: str = ".") -> list[str]:
+        """What a folder below holds, sorted; nothing where it is not there."""
+        try:
+            with self._opened(PurePosixPath(below).parts) as descriptor:
+                return sorted(os.listdir(descriptor))  # noqa: PTH208  # of a descriptor
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str, limit: int = LARGE) -> bytes | None:
+        """A file's content, or None where it is not there. Raises `UserError` for more than `limit` bytes."""
+        try:
+            with self._file(name, os.O_RDONLY) as file:
+                size = os.fstat(file).st_size
+                if size > limit:
+                    what = f"is too large ({size:,} bytes)"
+                    raise UserError(f"{self}/{name}", what, "leave it out", errors.RUN_FOLDER)
+                with os.fdopen(os.dup(file), "rb") as stream:
+                    return stream.read(limit + 1)
+        except FileNotFoundError:
+            return None
+        except PermissionError as e:
+            what = (e.strerror or "").lower()
+            raise UserError(f"{self}/{name}", what, "make it readable", errors.RUN_FOLDER) from e
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The object that a JSON file holds, or None where it is not there.
+
+        Raises `UserError` for a file that holds no object.
+        """
+        content = self.read(name)
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"{self}/{name}", "is damaged", "restore or remove it", errors.RUN_FOLDER)
+        return found
+
+    # --- whose it is ------------------------------------------------------------------------------------
+
+    def owns(self, name: str) -> bool:
+        """Whether a file is what the manifest says we wrote."""
+        known = self._manifest()["file"].get(name, set())
+        if self.kind(name) != "file":
+            return False
+        with self._file(name, os.O_RDONLY) as file:
+            size = os.fstat(file).st_size
+            return any(size == one for one, _ in known) and (size, _digest(file)) in known
+
+    def owns_log(self, name: str) -> bool:
+        """Whether a file that grows is one that the manifest names."""
+        return name in self._manifest()["log"]
+
+    def note_logs(self, *names: str) -> None:
+        """Let the manifest name files that grow, before they are begun."""
+        known = self._manifest()["log"]
+        if missing := [name for name in names if name not in known]:
+            self._note(*({"log": name} for name in missing))
+
+    def has_manifest(self) -> bool:
+        """Whether anything was noted here; folders of earlier releases have no manifest."""
+        return self.kind(MANIFEST) is not None
+
+    def check_manifest(self) -> None:
+        """Raise `UserError` for a manifest that is none, or that cannot be added to."""
+        if self.has_manifest():
+            self._manifest()
+            with self._file(MANIFEST, os.O_RDWR):
+                pass
+
+    def owned(self) -> list[str]:
+        """Names of the files that the manifest names, in the order they were noted."""
+        return [*self._manifest()["file"]]
+
+    def _manifest(self) -> dict[str, dict[str, set[tuple[int, str]]]]:
+        """(size, SHA-256) of files and of temporary ones by name, and names of logs. Lines that are no lines
+        of ours, such as a torn one, name nothing."""
+        found: dict[str, dict[str, set[tuple[int, str]]]] = {"file": {}, "log": {}, "temporary": {}}
+        lines = (self.read(MANIFEST, 2**28) or b"").splitlines()
+        if lines:
+            self._check_header(lines[0])
+        for line in map(_object, lines[1:]):
+            size, digest = line.get("size"), line.get("sha256")
+            if not _is_temporary(line.get("temporary"), line.get("file")):
+                line.pop("temporary", None)
+            for key in ("file", "log", "temporary"):
+                if isinstance(name := line.get(key), str) and _is_below(name):
+                    hashes = found[key].setdefault(name, set())
+                    if type(size) is int and isinstance(digest, str):
+                        hashes.add((size, digest))
+        return found
+
+    def _note(self, *entries: dict[str, Any]) -> None:
+        """Add lines to the manifest."""
+        line = b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries)
+        with self._file(MANIFEST, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
+            size = os.fstat(file).st_size
+            if size:
+                self._check_header(os.pread(file, 200, 0).partition(b"\n")[0])
+            if not size:
+                line = json.dumps(HEADER).encode() + b"\n" + line
+            elif os.pread(file, 1, size - 1) != b"\n":
+                line = b"\n" + line  # of a line that was torn
+            _append(file, line, size)
+
+    def _check_header(self, line: bytes) -> None:
+        if _object(line) != HEADER:
+            what = "is no manifest of ffn-bench"
+            raise UserError(f"{self}/{MANIFEST}", what, "move it away", errors.RUN_FOLDER)
+
+    # --- whole files ------------------------------------------------------------------------------------
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write a whole file in the place of ours; where something that is not ours has its name, under the
+        next one. Returns the name."""
+        return self.put_all({name: content})[name]
+
+    def put_all(self, contents: Mapping[str, bytes]) -> dict[str, str]:
+        """`put` several files; the names under which they went."""
+        written = {
+            name: next(other for other in _names(name) if self.kind(other) is None or self.owns(other))
+            for name in contents
+        }
+        if contents:
+            self._write({written[name]: content for name, content in contents.items()})
+        return written
+
+    def put_before(self, name: str) -> Iterator[str]:
+        """The names under which `put` may have written a file: its own, `…-2` and so on, as far as they are
+        taken; regular files only."""
+        there = itertools.takewhile(lambda other: self.kind(other) is not None, _names(name))
+        return (other for other in there if self.kind(other) == "file")
+
+    def publish(self, contents: Mapping[str, bytes], ours: re.Pattern[str]) -> dict[str, str]:
+        """`put` the files of a report, and delete those of an earlier one that it does not have, of the names
+        that `ours` matches. Returns the names under which they went."""
+        with self._opened((), create=True) as descriptor:
+            with contextlib.suppress(OSError):  # file systems without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # another report of the same folder is done first
+            self.remove_temporary_files()
+            written = self.put_all(contents)
+            for name in self.owned():
+                if ours.fullmatch(name) and name not in written.values():
+                    self.remove_owned(name)
+        return written
+
+    def replace(self, name: str, content: bytes) -> str | None:
+        """Write a whole file under exactly this name. What is not ours is moved to the next free name first,
+        which is returned."""
+        moved = None
+        if self.kind(name) is not None and not self.owns(name):
+            moved = self._move_aside(name)
+        self._write({name: content})
+        return moved
+
+    def retire(self, name: str) -> str | None:
+        """Delete a file of ours; what is not ours is moved to the next free name, which is returned."""
+        if self.kind(name) is None:
+            return None
+        if not self.owns(name):
+            return self._move_aside(name)
+        self._unlink(name)
+        return None
+
+    def remove_temporary_files(self) -> None:
+        """Delete what a killed process of ours left half written."""
+        for name in self._manifest()["temporary"]:
+            if self.kind(name) == "file":
+                self._unlink(name)
+
+    def retire_log(self, name: str) -> str | None:
+        """`retire` for a file that grows."""
+        if self.kind(name) is None:
+            return None
+        if self.kind(name) == "folder" or not self.owns_log(name):
+            return self._move_aside(name)
+        self._unlink(name)
+        return None
+
+    def remove_owned(self, name: str) -> None:
+        """Delete a file if it is ours."""
+        if self.owns(name):
+            self._unlink(name)
+
+    @process.tidies
+    def _write(self, contents: Mapping[str, bytes]) -> None:
+        """Write to temporary names, flush, rename, so that every file is there whole or not at all."""
+        temporary = {
+            name: f".{PurePosixPath(name).name[:200]}.{secrets.token_hex(8)}.tmp" for name in contents
+        }
+        entries = []
+        for name, content in contents.items():
+            digest = hashlib.sha256(content).hexdigest()
+            own = {"temporary": str(PurePosixPath(name).with_name(temporary[name]))}
+            entries.append({"file": name, "size": len(content), "sha256": digest, **own})
+        self._note(*entries)
+        for folder, names in itertools.groupby(contents, key=lambda name: PurePosixPath(name).parts[:-1]):
+            with self._opened(folder, create=True) as parent:
+                waiting = []
+                try:
+                    for name in names:
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _INSIDE
+                        file = os.open(temporary[name], flags, 0o666, dir_fd=parent)
+                        waiting.append(name)
+                        try:
+                            write_all(file, contents[name])
+                            os.fsync(file)
+                        finally:
+                            os.close(file)
+                    for name in list(waiting):
+                        leaf = PurePosixPath(name).name
+                        os.rename(temporary[name], leaf, src_dir_fd=parent, dst_dir_fd=parent)
+                        waiting.remove(name)
+                except BaseException:
+                    for name in waiting:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(temporary[name], dir_fd=parent)
+                    raise
+                os.fsync(parent)
+
+    def _unlink(self, name: str) -> None:
+        with self._parent(name) as (parent, leaf):
+            os.unlink(leaf, dir_fd=parent)
+
+    def _move_aside(self, name: str) -> str:
+        free = next(other for other in _names(name) if self.kind(other) is None)
+        with self._parent(name) as (parent, leaf):
+            os.rename(leaf, PurePosixPath(free).name, src_dir_fd=parent, dst_dir_fd=parent)
+        return free
+
+    # --- descriptors ------------------------------------------------------------------------------------
+
+    def open_lock(self, create: bool = True) -> int:
+        """A descriptor of the file `.lock`, which is made where it is not there, for the caller to close."""
+        with self._file(".lock", os.O_RDWR | os.O_CREAT if create else os.O_RDONLY) as file:
+            return os.dup(file)
+
+    @contextmanager
+    def _file(self, name: str, flags: int) -> Iterator[int]:
+        """A descriptor of a regular file. One that is written in place must have no other name, which may lie
+        anywhere. Raises `FileNotFoundError` where it is not there."""
+        writing = flags & (os.O_WRONLY | os.O_RDWR)
+        with self._parent(name, create=bool(flags & os.O_CREAT)) as (parent, leaf):
+            try:
+                file = os.open(leaf, flags | _INSIDE, 0o666, dir_fd=parent)
+            except OSError as e:
+                raise self._explained(e, name) from e
+        try:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError(f"{self}/{name}", "is not a file", "move it away", errors.RUN_FOLDER)
+            if writing and found.st_nlink > 1:
+                what = "has another name (a hard link), whose content would change too"
+                raise UserError(f"{self}/{name}", what, "make a copy of it", errors.RUN_FOLDER)
+            yield file
+        finally:
+            os.close(file)
+
+    @contextmanager
+    def _parent(self, name: str, create: bool = False) -> Iterator[tuple[int, str]]:
+        """The descriptor of the folder that holds `name`, and the last part of the name."""
+        *folders, leaf = PurePosixPath(name).parts
+        with self._opened(tuple(folders), create) as descriptor:
+            yield descriptor, leaf
+
+    @contextmanager
+    def _opened(self, below: tuple[str, ...], create: bool = False) -> Iterator[int]:
+        """A descriptor of this folder or one below it."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.root, flags)
+        except FileNotFoundError:
+            if not create:
+                raise
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.root, flags)
+        try:
+            for k, part in enumerate(parts := (*self.parts, *below)):
+                if part in ("", ".", "..") or "/" in part:
+                    raise UserError(f"{self}/{part}", "leaves the folder", "", errors.RUN_FOLDER)
+                try:
+                    try:
+                        inner = os.open(part, flags | _INSIDE, dir_fd=descriptor)
+                    except FileNotFoundError:
+                        if not create:
+                            raise
+                        with contextlib.suppress(FileExistsError):
+                            os.mkdir(part, dir_fd=descriptor)
+                        inner = os.open(part, flags | _INSIDE, dir_fd=descriptor)
+                except OSError as e:
+                    raise self._explained(e, "/".join(parts[len(self.parts) : k + 1]), parts[: k + 1]) from e
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _explained(self, e: OSError, name: str, parts: tuple[str, ...] = ()) -> Exception:
+        """What to raise for a file or folder that cannot be opened."""
+        path = self.root.joinpath(*parts) if parts else self.path / name
+        known = {
+            errno.ELOOP: "is a link, which is not followed",
+            errno.EISDIR: "is not a file",
+            errno.EEXIST: "is there already",
+            errno.ENXIO: "is not a file",
+        }
+        what = known.get(e.errno or 0)
+        if e.errno in (errno.ENOTDIR, errno.EMLINK):  # how open says that it is no folder, or a link (BSD)
+            what = "is a link, which is not followed" if path.is_symlink() else "is a file, not a folder"
+        if what is None:
+            e.filename = str(path)
+            return e
+        return UserError(str(path), what, "move it away", errors.RUN_FOLDER)
+
+
+class Appended:
+    """A file that only grows. What `write` takes waits for `flush`.
+
+    One that is begun must not be there yet, and is noted by `Folder.note_logs`; `resume` goes on with one
+    that is there. `strict` says that nobody else may write to it.
+    """
+
+    def __init__(self, folder: Folder, name: str, strict: bool = True) -> None:
+        self.folder, self.name, self.size = folder, name, 0
+        self._there = 0  # its size on the disk, which is larger where it has to be cut first
+        self._begun, self._strict = False, strict
+        self._waiting: list[bytes] = []
+        self._digest = hashlib.sha256()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Its size and the SHA-256 of its content, as far as it is flushed."""
+        return {"size": self.size, "sha256": self._digest.hexdigest()}
+
+    def write(self, content: bytes) -> None:
+        """Take some bytes."""
+        self._waiting.append(content)
+
+    def resume(self, size: int | None = None, sha256: str | None = None) -> None:
+        """Go on with the file that is there: the next `flush` cuts it to `size` first; by default all of it
+        stays.
+
+        Raises `UserError` where it is missing, or where its first bytes are not what was written (do not have
+        the hash, if one is known).
+        """
+        where = f"{self.folder}/{self.name}"
+        todo = "restore it, or train anew in another folder with force=true"
+        if self.folder.kind(self.name) is None:
+            raise UserError(where, "is missing", todo, errors.RUN_FOLDER)
+        with self.folder._file(self.name, os.O_RDWR) as file:
+            self._there = os.fstat(file).st_size
+            self.size = self._there if size is None else size
+            if self._there < self.size:
+                raise UserError(where, "is shorter than at the last checkpoint", todo, errors.RUN_FOLDER)
+            if size is not None:
+                self._digest = _hash(file, self.size)
+            if sha256 not in (None, self._digest.hexdigest()):
+                raise UserError(where, "is not what was written: it was changed", todo, errors.RUN_FOLDER)
+        self._begun = True
+
+    def flush(self, sync: bool = False) -> None:
+        """Append what waits, all of it or, where that fails, nothing: an `OSError` then, and it waits on.
+
+        With `sync` it is on the disk afterwards.
+        """
+        if not self._waiting and not sync:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | (0 if self._begun else os.O_CREAT | os.O_EXCL)
+        with self.folder._file(self.name, flags) as file:
+            self._begun = True
+            there = os.fstat(file).st_size
+            if there != self._there and self._strict:
+                what = "was changed by another program while it was written"
+                raise UserError(f"{self.folder}/{self.name}", what, "train again", errors.RUN_FOLDER)
+            if self._there > self.size:
+                os.ftruncate(file, self.size)
+                there = self.size
+            content = b"".join(self._waiting)
+            _append(file, content, there)
+            self._digest.update(content)
+            self.size = self._there = there + len(content)
+            self._waiting.clear()
+            if sync:
+                os.fsync(file)
+
+
+def _names(name: str) -> Iterator[str]:
+    """The name, then `<stem>-2.<suffix>`, `<stem>-3.<suffix>`, …"""
+    path = PurePosixPath(name)
+    yield name
+    yield from (str(path.with_name(f"{path.stem}-{k}{path.suffix}")) for k in itertools.count(2))
+
+
+def _is_below(name: Any) -> bool:
+    """Whether a name that comes from a file is one of a file below."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    path = PurePosixPath(name)
+    try:
+        fits = all(len(part.encode()) <= 255 for part in path.parts) and len(name.encode()) < 2000
+    except UnicodeEncodeError:
+        return False
+    return fits and bool(path.parts) and ".." not in path.parts and not path.is_absolute()
+
+
+def _is_temporary(name: Any, of: Any) -> bool:
+    """Whether a name that comes from a file is one that we give a file on its way to its own."""
+    if not (_is_below(name) and _is_below(of)) or PurePosixPath(name).parent != PurePosixPath(of).parent:
+        return False
+    leaf = re.escape(PurePosixPath(of).name[:200])
+    return re.fullmatch(rf"\.{leaf}\.[0-9a-f]{{16}}\.tmp", PurePosixPath(name).name) is not None
+
+
+def write_all(file: int, content: bytes) -> None:
+    """Write all of it: the system may take a part at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _append(file: int, content: bytes, size: int) -> None:
+    """Write at the end of a file of this size, all or, where that fails, nothing."""
+    try:
+        write_all(file, content)
+    except OSError:
+        os.ftruncate(file, size)
+        raise
+
+
+def _hash(file: int, size: int) -> Any:
+    """The SHA-256 of the first bytes of a file."""
+    found, at = hashlib.sha256(), 0
+    while at < size:
+        part = os.pread(file, min(2**20, size - at), at)
+        if not part:
+            break
+        found.update(part)
+        at += len(part)
+    return found
+
+
+def _digest(file: int) -> str:
+    return str(_hash(file, os.fstat(file).st_size).hexdigest())
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The object of a line of JSON, or an empty one."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# --- JSON -----------------------------------------------------------------------------------------------
+
+
+def to_json(content: Any) -> bytes:
+    """Strict JSON: numbers that are not finite become null."""
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace") + b"\n"  # of a path that is not UTF-8
+
+
+def finite(content: Any) -> Any:
+    """The same structure with NaN and infinities replaced by None, which JSON can say."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

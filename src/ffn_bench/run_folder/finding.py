@@ -1,0 +1,58 @@
+"""Which folders a person means by paths and globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ffn_bench.errors import RUN_FOLDER, UserError
+
+
+def find(patterns: Sequence[str]) -> list[Path]:
+    """Run folders at or below the folders that paths and globs name, each once, sorted.
+
+    Raises `UserError` (status 4) where a pattern matches nothing, or no run is below.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if not pattern.strip():
+            raise UserError("runs", "is empty", "name folders of runs or sweeps")
+        paths = matching(pattern)
+        if not paths:
+            raise UserError(pattern, "there is no such folder", "name folders of runs or sweeps", RUN_FOLDER)
+        folders = [p for path in paths if path.is_dir() for p in _below(path)]
+        if not folders:
+            what = (
+                "is a file"
+                if all(p.is_file() for p in paths)
+                else "holds no run (no run.json in it or below)"
+            )
+            raise UserError(pattern, what, "name folders of runs or sweeps", RUN_FOLDER)
+        for folder in folders:
+            found.setdefault(folder.resolve(), None)
+    return sorted(found)
+
+
+def matching(pattern: str) -> list[Path]:
+    """The paths that a path or a glob names."""
+    if os.path.lexists(pattern):
+        return [Path(pattern)]
+    return [Path(p) for p in sorted(glob.glob(pattern))]  # noqa: PTH207  # may be absolute
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The folder if it is a run, else the runs in its folders; links to folders are not followed."""
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            if (place / "run.json").exists():
+                yield place
+                continue
+            inner = [p for p in place.iterdir() if p.is_dir() and not p.is_symlink()]
+        except OSError as e:
+            why = (e.strerror or str(e)).lower()
+            raise UserError(str(place), why, "check permissions", RUN_FOLDER) from e
+        waiting += sorted(inner, reverse=True)

@@ -1,0 +1,131 @@
+"""The run folder: where runs live, who may write there, their identity, and reading them back.
+
+    <folder>/run.json          who this run is: config fingerprint, versions, device, data hash
+    <folder>/metrics.jsonl     a line a measurement
+    <folder>/checkpoint/       the last two complete states, see `checkpoints`
+    <folder>/.lock             held (flock) by the process that writes here
+    <folder>/summary.json      how it ended, written last
+
+Files are opened and written by `files`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import os
+import re
+import secrets
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ffn_bench import errors
+from ffn_bench.configuration import fingerprint, parsing, schema
+from ffn_bench.errors import UserError
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.reading import _begun_and_summary
+
+LOGS = ("metrics.jsonl", "train.log", "trajectory.bin")
+"""Files of a run that only grow, beside its event file."""
+
+CHECKPOINT = re.compile(r"step-(\d{10})-([0-9a-f]{64})\.safetensors")
+"""Names in the folder checkpoint: the step, and the SHA-256 of the content."""
+
+# --- names ----------------------------------------------------------------------------------------------
+
+
+def register_resolvers() -> None:
+    """Make `${run_folder:name}` and `${run_name:overrides}` known to OmegaConf, for conf/config.yaml."""
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
+
+
+def _run_folder(name: str | None) -> str:
+    """A run's or sweep's own name, or date/time with a tail that keeps starts in one second apart."""
+    if name:
+        return name
+    return datetime.datetime.now().strftime("%Y-%m-%d/%H-%M-%S-") + secrets.token_hex(2)
+
+
+SUBDIR = "${run_name:${hydra.job.override_dirname}}"
+"""A run's folder below its sweep's, unless somebody wants another (conf/config.yaml)."""
+
+HASH_DIGITS = (12, 8)
+"""Of the fingerprint at the end of a run's name: now, and as runs were named before."""
+
+
+def _run_name(overrides: str, *, _root_: DictConfig) -> str:
+    return run_name(overrides, parsing.parse(_root_))
+
+
+def run_name(overrides: str, run: schema.TrainConfig) -> str:
+    """A sweep's folder for one run: what was overridden, readable and short, and a hash of its config."""
+    readable = "".join(c if c.isalnum() or c in "=,._-" else "_" for c in overrides)[:100].strip(",.")
+    tail = fingerprint.fingerprint(run)[: HASH_DIGITS[0]]
+    return f"{readable}-{tail}" if readable else tail
+
+
+def check_place(folder: Path) -> None:
+    """Raise `UserError` (status 4) where no run or sweep can be written, or would be inside another run."""
+    if ".." in folder.parts:
+        raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(str(folder.absolute()), "is not UTF-8", "use another name", errors.RUN_FOLDER) from e
+    if any(len(part.encode()) > 255 for part in folder.parts) or len(str(folder.absolute()).encode()) > 4000:
+        raise UserError(str(folder)[:80] + "…", "is too long a path", "use a shorter name", errors.RUN_FOLDER)
+    existing = folder
+    while True:
+        try:
+            if existing.exists():
+                break
+            if existing.is_symlink():
+                what = "is a link that leads nowhere"
+                raise UserError(str(existing), what, "use another name", errors.RUN_FOLDER)
+        except OSError as e:
+            raise UserError(
+                str(folder), (e.strerror or str(e)).lower(), "use another", errors.RUN_FOLDER
+            ) from e
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(str(existing), "is a file, not a folder", "use another name", errors.RUN_FOLDER)
+    try:
+        Path(tempfile.mkdtemp(dir=existing)).rmdir()  # root and odd file systems make os.access lie
+    except OSError as e:
+        why = (e.strerror or str(e)).lower()
+        raise UserError(
+            str(existing), f"cannot be written to ({why})", "use another", errors.RUN_FOLDER
+        ) from e
+    below_here = [p for p in folder.parents if not Path.cwd().is_relative_to(p.absolute())]
+    if inside := next((p for p in below_here if (p / "run.json").exists()), None):
+        raise UserError(str(folder), f"is inside the run {inside}", "use another name", errors.RUN_FOLDER)
+
+
+def check_run(folder: Folder, run: schema.TrainConfig) -> None:
+    """Raise `UserError` (status 4) unless a run may begin, or go on, in its folder.
+
+    Nothing there is guessed: a folder that holds files under our names and no run.json is somebody else's.
+    """
+    if _begun_and_summary(folder, run)[0]:
+        return
+    found = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
+    if found == ["summary.json"] and folder.owns("summary.json"):
+        return  # of a run that failed before it had begun
+    found += [f"checkpoint/{name}" for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
+    if found:
+        raise unowned(folder, found[0])
+
+
+def unowned(folder: Folder, name: str) -> UserError:
+    """The mistake of a file under one of our names where no run has begun."""
+    what = "is there, and no run.json that says whose it is"
+    return UserError(f"{folder}/{name}", what, "use another name", errors.RUN_FOLDER)
+
+
+def another_folder(folder: Path) -> Path:
+    """The first of `<folder>-2`, `<folder>-3`, … that is not there."""
+    names = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
+    return next(path for path in names if not os.path.lexists(path))

@@ -1,0 +1,182 @@
+"""What run.json and summary.json say, checked."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from ffn_bench import errors
+from ffn_bench.configuration import fingerprint, schema
+from ffn_bench.errors import UserError
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.folders import unowned
+from ffn_bench.run_folder.identity import FORMAT, REPAIR, check_identity
+
+# --- reading back ---------------------------------------------------------------------------------------
+
+
+def read_identity(folder: Folder) -> dict[str, Any] | None:
+    """What run.json says of the run, or None where none has begun.
+
+    Its configuration has the keys that are `config.LATER` than the run, too.
+
+    Raises `UserError` (status 4) for one that is damaged or of another format.
+    """
+    found = folder.read_json("run.json")
+    if found is None:
+        return None
+    where = f"{folder}/run.json"
+    if type(found.get("format")) is int and found["format"] != FORMAT:
+        what = f"has format {found['format']}, known is {FORMAT}"
+        raise UserError(where, what, "use the version that wrote it", errors.RUN_FOLDER)
+    kinds = {"config": dict, "data_sha256": str, "format": int}
+    optional = {"versions": dict, "trained_beside": int, "fingerprint": str, "chance": dict}
+    sound = all(type(found.get(key)) is kind for key, kind in kinds.items())
+    sound = sound and all(type(found.get(key, kind())) is kind for key, kind in optional.items())
+    numbers = sound and all(
+        type(value) in (int, float) and 0 <= value < 1e30 for value in found.get("chance", {}).values()
+    )
+    if not (numbers and _is_plain(found["config"])):
+        raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
+    return {**found, "config": fingerprint.LATER | found["config"]}
+
+
+def _is_plain(config: dict[str, Any]) -> bool:
+    """Whether a configuration holds what ours do: plain values and lists of them, seeds that are numbers."""
+
+    def plain(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(map(plain, value))
+        if isinstance(value, (int, float)):
+            return abs(value) < math.inf if isinstance(value, float) else abs(value) < 2**63
+        return value is None or isinstance(value, str)
+
+    for key, value in config.items():
+        if key == "optimizer.options" and isinstance(value, dict):
+            if not all(map(plain, value.values())):
+                return False
+        elif not plain(value):
+            return False
+    names = all(isinstance(config.get(f"{group}.name", ""), str) for group in ("data", "model", "optimizer"))
+    return names and all(type(config.get(key, 0)) is int for key in ("seed", "data.split_seed"))
+
+
+def value_of(tag: str, value: Any) -> float:
+    """A measured value of JSON, null being NaN. Raises `TypeError` or `ValueError` for what cannot be one."""
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float):
+        raise TypeError
+    found = float(value)
+    if (tag.startswith(("loss/", "accuracy/")) and found < 0) or (tag.startswith("accuracy/") and found > 1):
+        raise ValueError
+    return found
+
+
+DAMAGED = "damaged"
+"""The status of a summary that is none."""
+STATUSES = ("finished", "diverged", "interrupted", "failed")
+
+
+def read_summary(folder: Folder) -> dict[str, Any] | None:
+    """What summary.json says, or None where the run has not ended.
+
+    One that is damaged has the status `damaged`, with the reason. Raises `OSError` for a disk that fails.
+    """
+    try:
+        found = folder.read_json("summary.json")
+        if found is None:
+            return None
+        empty = {"reason": "", "epochs": 0, "steps": 0, "train_seconds": 0.0, "final": {}, "best": None}
+        found = {**empty, **found}
+        if _is_sound_summary(found):
+            return found
+        reason = f"{folder}/summary.json is damaged"
+    except UserError as e:
+        reason = str(e)
+    return {**failure(reason), "status": DAMAGED}
+
+
+def failure(reason: str) -> dict[str, Any]:
+    """The summary of a run that failed before anything was measured."""
+    nothing: dict[str, Any] = {"epochs": 0, "steps": 0, "train_seconds": 0.0, "final": {}, "best": None}
+    return {"status": "failed", "reason": reason, **nothing}
+
+
+def _is_sound_summary(summary: dict[str, Any]) -> bool:
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and abs(value) < sys.float_info.max
+
+    def values(found: Any) -> bool:
+        try:
+            return isinstance(found, dict) and all(
+                v is None or (number(v) and value_of(tag, v) >= -math.inf) for tag, v in found.items()
+            )
+        except ValueError:
+            return False
+
+    status, epochs, steps = summary.get("status"), summary["epochs"], summary["steps"]
+    best, final = summary["best"], summary["final"]
+    return (
+        status in STATUSES
+        and isinstance(summary["reason"], str)
+        and all(type(n) is int and n >= 0 for n in (epochs, steps))
+        and number(summary["train_seconds"])
+        and values(final)
+        and (best is None or (values(best) and type(best.get("epoch")) is int))
+    )
+
+
+def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
+    """Whether a summary says what can become of this run."""
+    status, epochs, steps = summary["status"], summary["epochs"], summary["steps"]
+    best, final = summary["best"], summary["final"]
+    if (epochs != run.epochs if status == "finished" else epochs > run.epochs) or summary[
+        "train_seconds"
+    ] < 0:
+        return False
+    # A checkpoint's name has ten digits for its step; every epoch has a step, and as many as any other.
+    if steps >= 10**10 or (run.batch_size == "full" and steps > run.epochs):
+        return False
+    if status in ENDED and steps < epochs:
+        return False
+    if status == "finished" and (epochs < 1 or steps % epochs or final.get("accuracy/train") is None):
+        return False
+    if best is None:  # there is one wherever anything was measured on a validation part
+        return bool(status != "finished" or final.get("accuracy/val") is None)
+    at_most = epochs if status == "finished" else epochs + 1
+    return bool(0 <= best["epoch"] <= at_most and best.get("accuracy/val") is not None)
+
+
+ENDED = ("finished", "diverged")
+"""Statuses of runs that are never trained again."""
+
+
+def standing_of(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str, Any] | None]:
+    """How a run stands, and its summary if it has ended.
+
+    It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`; or `damaged`,
+    where files are not what we write, or are those of another run.
+    """
+    try:
+        begun, summary = _begun_and_summary(folder, run)
+    except UserError as e:
+        return DAMAGED, {**failure(str(e)), "status": DAMAGED}
+    if summary is not None:
+        return str(summary["status"]), summary
+    return "begun" if begun else "missing", None
+
+
+def _begun_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, dict[str, Any] | None]:
+    """Whether a run has begun, and its summary if it has ended. Raises `UserError` (status 4) where one of
+    the two is damaged, or another run's."""
+    identity, summary = read_identity(folder), read_summary(folder)
+    if identity is None:
+        if summary and summary["status"] in ENDED:
+            raise unowned(folder, "summary.json")
+        return False, summary
+    check_identity(folder, identity, run)
+    if summary and (summary["status"] == DAMAGED or not _is_of(summary, run)):
+        raise UserError(f"{folder}/summary.json", "is damaged", REPAIR, errors.RUN_FOLDER)
+    return True, summary

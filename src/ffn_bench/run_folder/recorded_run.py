@@ -1,0 +1,172 @@
+"""The one way to read a run back: its JSON only, so that nothing in a foreign folder is executed.
+
+Runs may be live: what they have written so far is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from ffn_bench.errors import RUN_FOLDER, UserError, printable
+from ffn_bench.run_folder import lock, reading
+from ffn_bench.run_folder.files import Folder
+
+if TYPE_CHECKING:
+    from ffn_bench.configuration.schema import TrainConfig
+    from ffn_bench.engine.build import Prepared
+
+COMPARED = ("loss/", "accuracy/")
+"""Beginnings of the tags that are read."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Measurements of one tag: arrays of one length, in the order of training."""
+
+    steps: NDArray[np.float64]
+    epochs: NDArray[np.float64]
+    """The epoch that a measurement was made in, whole."""
+    seconds: NDArray[np.float64]
+    """Of training; evaluation and logging are not in it."""
+    values: NDArray[np.float64]
+    """NaN where the number was not finite."""
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What one folder says."""
+
+    folder: Path
+    config: dict[str, Any]
+    """Flat keys, as in `run.json`."""
+    status: str
+    """`finished`, `diverged`, `interrupted`, `failed`, `running` (a process holds it) or `killed`."""
+    reason: str
+    data: str
+    """The hash of its data."""
+    protocol: int | None
+    machine: str
+    """Operating system, device and threads: seconds are compared within one of them only."""
+    company: int
+    """Runs that shared the device's time."""
+    chance: dict[str, float]
+    """What predicting the same for every row comes to, by kind of metric: `accuracy`, `loss`."""
+    curves: dict[str, Curve] = field(repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has a result: it finished, or diverged, which is one."""
+        return self.status in reading.ENDED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it began and came to no result: it diverged, ended in an error, or was stopped or
+        killed."""
+        return self.status not in ("finished", "running")
+
+    @property
+    def seed(self) -> tuple[Any, Any]:
+        """What two runs must share to be a pair."""
+        return self.config.get("seed"), self.config.get("data.split_seed")
+
+
+def read_run(folder: Path, live: bool = False) -> RecordedRun:
+    """One run. `live` says that a process holds its sweep. Raises `UserError` (status 4)."""
+    inside = Folder(folder)
+    identity = reading.read_identity(inside)
+    if identity is None:
+        raise UserError(f"{inside}/run.json", "is missing", "leave this run out", RUN_FOLDER)
+    # texts that all runs share
+    config = {sys.intern(key): value for key, value in identity["config"].items()}
+    curves = _read_curves(inside)
+    summary, reason = reading.read_summary(inside), ""
+    if summary is None:
+        status = "running" if live or lock.holder(inside) else "killed"
+    else:
+        status, reason = summary["status"], printable(summary["reason"])
+        if status == reading.DAMAGED:
+            raise UserError(f"{inside}/summary.json", "is damaged", "leave this run out", RUN_FOLDER)
+    device = f"{identity.get('device')}, {identity.get('threads')} threads"
+    return RecordedRun(
+        folder,
+        config,
+        status,
+        reason,
+        identity["data_sha256"],
+        identity.get("protocol"),
+        printable(f"{identity.get('machine')}, {device}"),
+        identity.get("trained_beside", 0),
+        identity.get("chance", {}),
+        curves,
+    )
+
+
+def prepare_again(run: RecordedRun) -> tuple[TrainConfig, Prepared]:
+    """The configuration of a run and what it trained with, on the CPU, to be looked at.
+
+    Raises `UserError`: status 4 for a configuration that is no run's, and where its data are no longer those
+    that it was trained on.
+    """
+    from ffn_bench.engine import build
+
+    config, prepared = build.prepare_again(run.folder, run.config)
+    if prepared.data.sha256 != run.data:
+        what = f"was trained on other data than {config.data.name} is now"
+        raise UserError(str(run.folder), what, "restore the data", RUN_FOLDER)
+    return config, prepared
+
+
+@functools.cache
+def _readable() -> int:
+    """Bytes of a metrics.jsonl that memory can hold as numbers, too."""
+    return psutil.virtual_memory().available // 4
+
+
+def _read_curves(folder: Folder) -> dict[str, Curve]:
+    """metrics.jsonl by tag. A torn last line is not there yet; a faulty line before it is damage."""
+    path, name = folder.path / "metrics.jsonl", "metrics.jsonl"
+    lines = (folder.read(name, _readable()) or b"").split(b"\n")
+    found: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
+    for number, text in enumerate(lines, 1):
+        if not text:
+            continue
+        try:
+            line = json.loads(text)
+            step, epoch, seconds = (
+                reading.value_of(key, line[key]) for key in ("step", "epoch", "train_seconds")
+            )
+            if not (0 <= step < math.inf and 0 <= epoch < math.inf and 0 <= seconds < math.inf):
+                raise ValueError
+            for tag, value in line.items():
+                if not tag.startswith(COMPARED):
+                    continue
+                columns = found.get(tag)
+                if columns is None:
+                    columns = found[tag] = ([], [], [], [])
+                if columns[0] and step <= columns[0][-1]:
+                    raise ValueError  # time goes forward
+                found_value = reading.value_of(tag, value)
+                if found_value > 1e30:
+                    raise ValueError
+                for column, entry in zip(columns, (step, epoch, seconds, found_value), strict=True):
+                    column.append(entry)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
+            if number == len(lines):
+                break
+            raise UserError(str(path), f"line {number} is damaged", "leave this run out", RUN_FOLDER) from e
+    kept: dict[tuple[float, ...], NDArray[np.float64]] = {}  # most tags are measured at the same steps
+
+    def once(column: list[float]) -> NDArray[np.float64]:
+        return kept.setdefault(tuple(column), np.asarray(column))
+
+    return {tag: Curve(*map(once, columns)) for tag, columns in found.items()}

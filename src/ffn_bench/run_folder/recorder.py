@@ -1,0 +1,330 @@
+"""What one run leaves in its folder, written as the run goes: identity, metrics, checkpoint, summary."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ffn_bench import errors
+from ffn_bench.configuration import fingerprint, schema
+from ffn_bench.data.splitting import Data
+from ffn_bench.engine import metrics
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.errors import UserError, printable
+from ffn_bench.model import hessian
+from ffn_bench.run_folder import checkpoints, folders, pictures, reading, writers
+from ffn_bench.run_folder.files import Appended, Folder, to_json
+from ffn_bench.run_folder.identity import REPAIR, check_surroundings, identity
+
+FLUSH_SECONDS = 1.0
+"""Time after which what has been measured is on the disk."""
+
+CHECKPOINT_SHARE = 0.01
+"""Share of the time that may go into checkpoints, the last one apart."""
+
+
+class Training(Protocol):
+    """A run in training, as a `Record` sees it: an `EagerRun`, or a row of a batched `Tile`."""
+
+    status: str
+    """`running`, then `finished` or `diverged`, with its `reason`."""
+    reason: str
+    step: int
+    steps: int
+    train_seconds: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the training part."""
+
+    @property
+    def data(self) -> Data:
+        """What it trains on."""
+
+    def network(self, x: Tensor, /) -> Tensor:
+        """Logits of a mini-batch."""
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights now, (W `[n_in, n_out]`, b `[n_out]`) of every layer; the next step may change them."""
+
+    def state(self) -> dict[str, Any]:
+        """A complete state: nested dicts and lists of tensors and plain values, with its `step`."""
+
+
+class Pace:
+    """When checkpoints are due: one clock for runs that advance together, so that they can go on together."""
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._due = time.monotonic() + pause
+        self._step, self._granted, self._cost = -1, False, 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Whether runs save a checkpoint at this step: all that ask, or none."""
+        if step != self._step:
+            self._step, self._granted, self._cost = step, time.monotonic() >= self._due, 0.0
+        return self._granted
+
+    def took(self, seconds: float) -> None:
+        """Note what a checkpoint cost, which decides when the next is due."""
+        self._cost += seconds
+        wait = self._cost / CHECKPOINT_SHARE if self._pause else 0.0
+        self._due = time.monotonic() + max(self._pause, wait)
+
+
+LARGE = 2**31
+"""Bytes of metrics.jsonl at most."""
+
+
+def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+    """Size and SHA-256 of every file that grows, as a checkpoint has noted them; earlier ones have no hash.
+
+    Names that come from a file are of the few there can be. Raises `UserError` (status 4).
+    """
+
+    def bad(what: str) -> UserError:
+        todo = "force=true trains anew in another folder"
+        return UserError(f"{folder}/checkpoint", what, todo, errors.RUN_FOLDER)
+
+    noted, found = state.get("files"), {}
+    for name, value in (noted if isinstance(noted, dict) else {}).items():
+        if name not in folders.LOGS and not (isinstance(name, str) and writers.EVENTS.fullmatch(name)):
+            raise bad(f"names {str(name)[:80]!r}, which is no file of a run")
+        try:
+            found[name] = checkpoints.noted_size(value)
+        except ValueError:
+            raise bad(f"says no size of {name}") from None
+        if folder.kind(name) is not None and folder.has_manifest() and not folder.owns_log(name):
+            raise bad(f"names {name}, which ffn-bench did not write here")
+    if missing := [name for name in needed if name not in found]:
+        raise bad(f"says no size of {missing[0]}")
+    return found
+
+
+class Record:
+    """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
+
+    `device` says in words what it trains on, and `company` how many runs share that device's time with it.
+    Where the folder holds a run that has begun, that run goes on: from `state`, its checkpoint, or without
+    one from the start. What was written after the checkpoint is taken back then; `notes` says what of the
+    folder's files was not as it should be. The caller holds the folder's lock. Raises `UserError` (status 4)
+    where data, versions or device are no longer those it began with, and for files that are not what was
+    written.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        run: schema.TrainConfig,
+        training: Training,
+        device: str,
+        company: int = 1,
+        state: dict[str, Any] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.folder, self.training, self._run = folder, training, run
+        self.notes: list[str] = []
+        self._epochs: list[Measurement] = []
+        self._last: dict[str, float] = {}
+        self._pace = pace or Pace(run.checkpoint_seconds)
+        self._flush_due = time.monotonic() + FLUSH_SECONDS
+        self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
+        self._trajectory = writers.Trajectory(folder) if run.trajectory else None
+        kept = [lines.file, *([self._trajectory.file] if self._trajectory else [])]
+
+        # First everything is looked at, then something is done.
+        folder.check_manifest()
+        described = identity(run, device, training.data.sha256, training.data.chance)
+        begun = reading.read_identity(folder) is not None
+        if begun:
+            check_surroundings(folder, described)
+        event_file, resumed = Appended(folder, writers.event_name()), False
+        if state is not None:
+            sizes = _sizes(folder, state, [file.name for file in kept])
+            for file in kept:
+                file.resume(*sizes[file.name])
+            self._read_back(sizes["metrics.jsonl"][0], training.step)
+            for name in filter(writers.EVENTS.fullmatch, sizes):
+                if folder.kind(name) is None:
+                    note = f"{name} is gone: TensorBoard shows the run from step {training.step} on"
+                    self.notes.append(note)
+                else:
+                    event_file, resumed = Appended(folder, name), True
+                    event_file.resume(*sizes[name])
+        ours = folder.owns_log("train.log") or (begun and not folder.has_manifest())
+        if ours and folder.kind("train.log") is not None:
+            self._log.file.resume()
+
+        folder.remove_temporary_files()
+        if begun:
+            self._retire("summary.json")
+            if state is None:
+                self._take_back()
+        else:
+            folder.replace("run.json", to_json({**described, "trained_beside": company - 1}))
+        if not ours:
+            self._retire("train.log")
+        self._tensorboard = writers.TensorBoard(event_file)
+        self._files: list[Appended] = [*kept, event_file, self._log.file]
+        folder.note_logs(*(file.name for file in self._files))
+        self._writers: list[writers.Writer] = [lines, self._tensorboard, self._log]
+        if not resumed:
+            self._tensorboard.begin()
+            settings = schema.flatten(run).items()
+            text = "".join(f"    {printable(f'{key}: {value}')}\n" for key, value in settings)
+            self._tensorboard.write_text("config", text)
+            self._tensorboard.write_hparams(fingerprint.result_keys(run), fingerprint.superset_of_keys())
+        for warning in (*self.notes, *(training.data.warnings if state is None else ())):
+            self._log.note("WARNING", warning)
+        if state is not None:
+            self._log.note("INFO", f"goes on at step {training.step}")
+        self._flush()
+
+    def _take_back(self) -> None:
+        """Remove what a run wrote that begins anew, having no checkpoint."""
+        for name in self.folder.names():
+            events = writers.EVENTS.fullmatch(name) and self.folder.owns_log(name)
+            if events or name in ("metrics.jsonl", writers.Trajectory.NAME):
+                self._retire(name)
+
+    def _retire(self, name: str) -> None:
+        """Make room for a file of ours."""
+        grows = name in folders.LOGS or writers.EVENTS.fullmatch(name)
+        moved = self.folder.retire_log(name) if grows else self.folder.retire(name)
+        if moved is not None:
+            self.notes.append(f"{name} was not what ffn-bench wrote; it is now {moved}")
+
+    def _read_back(self, size: int, until: int) -> None:
+        """Take what has been measured so far from the first bytes of metrics.jsonl.
+
+        Raises `UserError` (status 4) where a line of it is damaged.
+        """
+        content, before = self.folder.read("metrics.jsonl", LARGE) or b"", -1
+        for number, text in enumerate(content[:size].splitlines(), 1):
+            try:
+                line = json.loads(text)
+                step, epoch, seconds = (line.pop(key) for key in ("step", "epoch", "train_seconds"))
+                del line["time"]
+                seconds = float(seconds)
+                values = {tag: reading.value_of(tag, value) for tag, value in line.items()}
+                epochs = range(self._run.epochs + 1)
+                if type(step) is not int or type(epoch) is not int or epoch not in epochs:
+                    raise ValueError
+                if not before <= step <= until or not 0 <= seconds < math.inf:
+                    raise ValueError
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
+                where, what = f"{self.folder}/metrics.jsonl", f"line {number} is damaged"
+                raise UserError(where, what, REPAIR, errors.RUN_FOLDER) from e
+            before = step
+            measurement = Measurement(step, epoch, seconds, values, "accuracy/train" in values)
+            self._last |= values
+            if measurement.ends_epoch:
+                self._epochs.append(measurement)
+
+    def write(self, measurement: Measurement) -> None:
+        """Give a measurement to every writer; keep a checkpoint now and then."""
+        if measurement.ends_epoch and self.training.status != "diverged":
+            measurement = self._looked_at(measurement)
+        for writer in self._writers:
+            writer.write(measurement)
+        # What a run measured before it diverged is not how it ended.
+        diverged = self.training.status == "diverged"
+        self._last = measurement.values if diverged else self._last | measurement.values
+        if measurement.ends_epoch:
+            self._epochs.append(measurement)
+        if time.monotonic() >= self._flush_due:
+            self._flush()
+        # Between an epoch's last step and its evaluation there is no place to go on from.
+        settled = measurement.ends_epoch or self.training.step % self.training.steps_per_epoch
+        if settled and self.training.status == "running" and self._pace.is_due(measurement.step):
+            self._save_checkpoint()
+
+    def _looked_at(self, measurement: Measurement) -> Measurement:
+        """Keep the weights at an epoch's end and measure the curvature there, where that is asked for."""
+        if self._trajectory:
+            self._trajectory.keep(measurement.step, self.training.layers())
+        every = self._run.log_curvature
+        if not every or measurement.epoch % every:
+            return measurement
+        found = hessian.extremes(self.training.layers(), self.training.data.train, self._run)
+        return replace(measurement, values={**measurement.values, **found})
+
+    def interrupt(self) -> dict[str, Any]:
+        """Save a checkpoint at this step and close as interrupted."""
+        try:
+            self._save_checkpoint()
+        except OSError as e:
+            self._log.note("ERROR", f"no checkpoint could be written: {e}")
+        return self.close("interrupted", f"stopped at step {self.training.step}")
+
+    def close(self, status: str, reason: str) -> dict[str, Any]:
+        """Write what ends a run, summary.json last, and return the summary.
+
+        A disk that fails now is told, unless the run ended badly already: then the first fault is the one
+        to tell, and what can still be written is.
+        """
+        summary = {
+            "status": status,
+            "reason": reason,
+            "epochs": max((m.epoch for m in self._epochs), default=0),
+            "steps": self.training.step,
+            "train_seconds": self.training.train_seconds,
+            "final": self._last,
+            "best": metrics.best_of(self._epochs),
+        }
+        acts: list[Callable[[], object]] = [
+            lambda: self._log.note("INFO", f"{status} {reason}".rstrip()),
+            lambda: self._tensorboard.write_end(finished=status == "finished"),
+            *(file.flush for file in self._files),
+            lambda: self.folder.replace("summary.json", to_json(summary)),
+        ]
+        if status == "finished":
+            acts = [self._save_checkpoint, self._write_pictures, *acts]
+        for act in acts:
+            try:
+                act()
+            except OSError:
+                if status not in ("failed", "interrupted"):
+                    raise
+        return summary
+
+    def fail(self, error: Exception) -> dict[str, Any]:
+        """Close with what went wrong; the log has all of it."""
+        mistake = errors.of_system(error)
+        self._log.note("ERROR", "the run failed\n" + "".join(traceback.format_exception(error)).rstrip())
+        return self.close("failed", str(mistake) if mistake else f"{type(error).__name__}: {error}")
+
+    def _flush(self, sync: bool = False) -> None:
+        for file in self._files:
+            file.flush(sync)
+        self._flush_due = time.monotonic() + FLUSH_SECONDS
+
+    def _save_checkpoint(self) -> None:
+        """Save a complete state and the sizes of the files that grow with it."""
+        start = time.monotonic()
+        self._flush(sync=True)
+        files = {file.name: file.state for file in self._files if file is not self._log.file}
+        checkpoints.save(self.folder, {**self.training.state(), "files": files})
+        self._pace.took(time.monotonic() - start)
+
+    def _write_pictures(self) -> None:
+        """The confusion matrix, on the test part where there is one; of pictures also the worst mistakes."""
+        training, data = self.training, self.training.data
+        part = next(part for part in ("test", "val", "train") if len(getattr(data, part).y))
+        counts = metrics.confusion_matrix(training.network, getattr(data, part), len(data.classes))
+        with pictures.DRAWING:
+            picture = pictures.confusion_matrix(counts, data.classes, part)
+        self._tensorboard.write_image(f"confusion matrix/{part}", picture, training.step)
+        if data.image_shape and len(data.test.y):
+            found = metrics.worst_mistakes(training.network, data.test, 18)
+            if len(found[0]):
+                with pictures.DRAWING:
+                    picture = pictures.mistakes(data, *found)
+                self._tensorboard.write_image("worst mistakes/test", picture, training.step)

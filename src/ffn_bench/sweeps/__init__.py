@@ -1,0 +1,1 @@
+"""Many runs: planned, trained, launched, tuned and ranked."""

@@ -1,0 +1,358 @@
+"""What a sweep is going to train: every run composed and checked before the first one begins.
+
+Hydra composes a configuration from files for every run, which takes it 60 ms. Runs of a sweep mostly differ
+in plain values (a seed, a learning rate), so it is asked once for each choice of files; values are then set
+in a copy that is used over and over, and only they are read back from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import operator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from ffn_bench.command_line import console
+from ffn_bench.configuration import parsing
+from ffn_bench.configuration.fingerprint import NOT_RESULTS, fingerprint, result_keys
+from ffn_bench.configuration.schema import GROUPS, TrainConfig
+from ffn_bench.engine import build
+from ffn_bench.engine.batched import why_not
+from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.optimizers.registry import check_optimizer
+from ffn_bench.optimizers.rules import RULES
+from ffn_bench.run_folder import folders, lock, reading
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.sweeps.leaderboard import names_of, settings_of
+
+PATTERNS = 200
+"""Configurations that are kept to set values in."""
+CACHED = 10_000
+"""Overrides that are kept parsed."""
+SEEDS = ("seed", "data.split_seed")
+BUDGET = ("epochs", "batch_size", "drop_last", "dtype")
+"""Keys that all runs of a sweep share, unless it sweeps over them."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a sweep: its overrides, its configuration as plain values, its folder, and why it must be
+    trained by itself (None where it can be batched)."""
+
+    overrides: tuple[str, ...]
+    run: TrainConfig
+    folder: Folder
+    alone: str | None
+
+    def standing(self) -> tuple[str, dict[str, Any] | None]:
+        """How it stands, and its summary if it has ended: see `runs.standing_of`."""
+        return reading.standing_of(self.folder, self.run)
+
+    def summary(self) -> dict[str, Any] | None:
+        """The second of `standing`: never another run's, whatever has been moved into its folder."""
+        return self.standing()[1]
+
+
+class Pattern:
+    """A composed configuration that runs share but for some plain values, which are set in it.
+
+    `keys` are those values' keys. `run` is the run whose values were read last.
+    """
+
+    def __init__(self, cfg: DictConfig, keys: Sequence[str]) -> None:
+        self.cfg = cfg
+        self.run: TrainConfig | None = None
+        self._now: dict[str, str] = {}
+        raw = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(raw, dict)
+        self.subdir = raw.pop("hydra")["sweep"]["subdir"]
+        linked = {path: text for path, text in _leaves(raw) if "${" in text}
+        self._paths = {tuple(key.split(".")[: 2 if key.split(".")[0] in GROUPS else 1]) for key in keys}
+        for path, text in linked.items():
+            name = re.fullmatch(
+                r"\$\{(\w+)\}", text
+            )  # of another key, on which it depends and on nothing else
+            if not name or (name[1],) in self._paths or (name[1],) in linked:
+                self._paths.add(path)
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a value. Raises OmegaConf's errors."""
+        if repr(value) != self._now.get(key):
+            OmegaConf.update(self.cfg, key, value, merge=True)
+            self._now[key] = repr(value)
+
+    def values(self) -> dict[tuple[str, ...], Any]:
+        """What may differ from run to run, by path: (key,) or (group, key)."""
+        found = {}
+        for path in self._paths:
+            node = functools.reduce(operator.getitem, path, self.cfg)
+            found[path] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        return found
+
+
+def _leaves(raw: dict[Any, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Paths of a configuration's values, (key,) or (group, key), and what is written there."""
+    for key, value in raw.items():
+        if key in GROUPS and isinstance(value, dict):
+            yield from (((key, below), str(content)) for below, content in value.items())
+        else:
+            yield (key,), str(value)
+
+
+class Planner:
+    """Composes and checks the runs of one sweep. `warnings` are of its data, and not told yet."""
+
+    def __init__(self, master: DictConfig, context: HydraContext) -> None:
+        self.master, self.loader = master, context.config_loader
+        self.folder = Path(str(master.hydra.sweep.dir))
+        parser = OverridesParser.create(config_loader=self.loader)
+        self._parsed = functools.lru_cache(CACHED)(lambda override: parser.parse_overrides([override])[0])
+        self._is_group = functools.cache(lambda key: bool(self.loader.get_group_options(key)))
+        self._is_plain = functools.lru_cache(CACHED)(
+            lambda override: self._sets_a_value(self._parsed(override))
+        )
+        self._patterns: dict[Any, Pattern] = {}
+        self._dirname: Any = OmegaConf.to_container(master.hydra.job.config.override_dirname)
+        self._checked: set[str] = set()
+        self.warnings: list[str] = []
+        self._names: dict[Folder, tuple[str, ...]] = {}
+        self._planned: dict[tuple[str, ...], Planned] = {}
+
+    def plan(self, job: Sequence[str]) -> Planned:
+        """Compose and check one run. Creates nothing; raises `UserError` where it could not be trained."""
+        overrides = tuple(job)
+        if overrides in self._planned:
+            return self._planned[overrides]
+        planned = self.find(overrides)
+        if planned.folder in self._names:
+            first = " ".join(self._names[planned.folder])
+            raise UserError("sweep", f"{first} and {' '.join(overrides)} are the same run", "give it once")
+        self._names[planned.folder] = overrides
+        self._check(planned)
+        self._planned[overrides] = planned
+        return planned
+
+    def find(self, job: Sequence[str]) -> Planned:
+        """Compose one run and name its folder. Raises `UserError` where its configuration is wrong."""
+        overrides = tuple(job)
+        run, subdir = self._run_and_subdir(overrides)
+        folder = Folder.below(self.folder, self._subdir_of(run, subdir))
+        return Planned(overrides, run, folder, why_not(run))
+
+    def restage(self, planned: Planned, stage: str) -> Planned:
+        """The same run, for another stage of a tuning. A run is the same whatever it is for."""
+        overrides = (*(o for o in planned.overrides if not o.startswith("stage=")), f"stage={stage}")
+        again = replace(planned, overrides=overrides, run=replace(planned.run, stage=stage))
+        self._planned[overrides], self._names[planned.folder] = again, overrides
+        return again
+
+    def _subdir_of(self, run: TrainConfig, subdir: str) -> str:
+        """A run's folder below the sweep's: the one it has already, if it was written in another way then."""
+        if subdir in self._there:
+            return subdir
+        digest = fingerprint(run)
+        if not subdir.endswith(digest[: folders.HASH_DIGITS[0]]):  # a name of the person's own
+            return subdir
+        for digits in folders.HASH_DIGITS:
+            name = self._tails.get(digest[:digits])
+            if name and self._identity(name).get("fingerprint") == digest:
+                return name
+        return subdir
+
+    def _identity(self, name: str) -> dict[str, Any]:
+        """What the run.json of a run of the sweep says; nothing where it is damaged."""
+        with suppress(UserError):
+            return reading.read_identity(Folder(self.folder, (name,))) or {}
+        return {}
+
+    def check_extends(self) -> None:
+        """Raise `UserError` (status 4) unless the runs planned go with those that the sweep holds already.
+
+        A sweep may be extended by values that are swept, by seeds, and by other optimizers, networks, data
+        sets or schedules, each with values of its own. A budget that is another one throughout (epochs, batch
+        size, …), or any other value where all the rest is the same, makes two sweeps, whose runs would be
+        compared as if they were one.
+        """
+        ours = [result_keys(planned.run) for planned in self._planned.values()]
+        names = self._there - {planned.folder.name for planned in self._planned.values()}
+        theirs = [
+            found["config"]
+            for name, found in ((name, self._identity(name)) for name in sorted(names))
+            if any(name.endswith(str(found.get("fingerprint"))[:digits]) for digits in folders.HASH_DIGITS)
+        ]  # others were put there by a person
+        if not ours or not theirs:
+            return
+
+        def values(of: Sequence[dict[str, Any]], key: str) -> set[str]:
+            return {json.dumps(one.get(key)) for one in of}
+
+        chosen = [f"{group}.name" for group in GROUPS]
+        same = all(values(ours, key) == values(theirs, key) for key in chosen)
+        for key in ours[0]:
+            if key in (*SEEDS, *chosen, *NOT_RESULTS) or not all(key in one for one in theirs):
+                continue
+            now, then = values(ours, key), values(theirs, key)
+            if len(now) == len(then) == 1 and now != then and (same or key in BUDGET or "data." in key):
+                what = f"holds runs with {key} {then.pop()}, and now it is {now.pop()}"
+                todo = f"sweep over {key}, or use another name"
+                raise UserError(str(self.folder), what, todo, RUN_FOLDER)
+
+    @functools.cached_property
+    def _there(self) -> set[str]:
+        """The folders of the sweep's runs that have begun."""
+        return {file.parent.name for file in self.folder.glob("*/run.json")}
+
+    @functools.cached_property
+    def _tails(self) -> dict[str, str]:
+        """They, by the hashes their names end with."""
+        return {name.rpartition("-")[2]: name for name in self._there}
+
+    def _check(self, planned: Planned) -> None:
+        """Data, network and device once for all runs that share them, the optimizer's settings likewise."""
+        run = planned.run
+        shared = repr((run.data, run.model, run.batch_size, run.drop_last, run.dtype, run.device))
+        if shared not in self._checked:
+            self._warn(run, build.prepare(run).data.warnings)
+            self._checked.add(shared)
+        # Our own rules were checked with the configuration; others are tried out.
+        optimizer = repr(run.optimizer)
+        if (planned.alone or run.optimizer.name not in RULES) and optimizer not in self._checked:
+            check_optimizer(run.optimizer)
+            self._checked.add(optimizer)
+
+    def _warn(self, run: TrainConfig, warnings: Sequence[str]) -> None:
+        """Keep what is to be told of the data, once for a data set, however often it is split anew."""
+        key = repr(replace(run.data, split_seed=0))
+        if key not in self._checked:
+            self.warnings += [f"{run.data.name}: {warning}" for warning in warnings]
+            self._checked.add(key)
+
+    def compose(self, job: Sequence[str], number: int = 0) -> DictConfig:
+        """The configuration of a run. It is valid until the next call, which may change it.
+
+        Raises Hydra's and OmegaConf's errors.
+        """
+        task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
+        cfg = self._set(job).cfg
+        with flag_override(cfg, ["struct", "readonly"], [False, False]):
+            hydra = cfg.hydra
+            hydra.overrides.task = [override.input_line for override in task]
+            hydra.job.override_dirname = get_overrides_dirname(task, **hydra.job.config.override_dirname)
+            hydra.job.id = hydra.job.num = number
+            if str(hydra.sweep.dir) != str(self.folder):
+                hydra.sweep.dir = str(self.folder)
+        return cfg
+
+    def _run_and_subdir(self, job: Sequence[str]) -> tuple[TrainConfig, str]:
+        """What a run is, and its folder below the sweep's."""
+        pattern = self._set(job)
+        if pattern.run is None:
+            pattern.run = parsing.parse(pattern.cfg)
+        else:
+            pattern.run = parsing.set_values(pattern.run, pattern.values())
+        if pattern.subdir != folders.SUBDIR or any("$" in override for override in job):
+            return pattern.run, str(self.compose(job).hydra.sweep.subdir)
+        task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
+        return pattern.run, folders.run_name(get_overrides_dirname(task, **self._dirname), pattern.run)
+
+    def _set(self, job: Sequence[str]) -> Pattern:
+        """The pattern that a run follows, with the run's values set in it."""
+        keys = [key for key in (self._parsed(o).key_or_group for o in job) if not self._is_group(key)]
+
+        def is_plain(override: str) -> bool:
+            # Of keys that are given twice, or lie below another, it matters which comes last.
+            own = self._parsed(override).key_or_group
+            near = [k for k in keys if k == own or k.startswith(f"{own}.") or own.startswith(f"{k}.")]
+            return len(near) == 1 and self._is_plain(override)
+
+        plain = [self._parsed(override) for override in job if is_plain(override)]
+        files = tuple(override for override in job if not is_plain(override))
+        key = files, tuple(override.key_or_group for override in plain)
+        pattern = self._patterns.get(key)
+        if pattern is None:
+            cfg = self.loader.load_sweep_config(self.master, list(job))
+            if len(self._patterns) == PATTERNS:
+                del self._patterns[next(iter(self._patterns))]
+            self._patterns[key] = pattern = Pattern(cfg, key[1])
+        else:
+            try:
+                for override in plain:
+                    pattern.set(override.key_or_group, override.value())
+            except OmegaConfBaseException:
+                self.loader.load_sweep_config(self.master, list(job))  # whose error says more
+                raise
+        return pattern
+
+    def _sets_a_value(self, override: Override) -> bool:
+        """Whether an override sets one value that is there already, and chooses no file."""
+        return (
+            override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
+            and override.package is None
+            and not override.is_hydra_override()
+            and not self._is_group(override.key_or_group)
+            and isinstance(override.value(), (bool, int, float, str, type(None), list))
+            and not any(sign in str(override.input_line) for sign in ("${", "???"))
+        )
+
+
+def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Planned]) -> None:
+    """Print how every run of a sweep stands, one by one where they are few. Trains and creates nothing.
+
+    `jobs` are the overrides of `plans`, which are looked at one after the other, and not kept.
+    """
+    listed = len(jobs) <= console.STATUS_ROWS
+    names = names_of([settings_of(job) for job in jobs]) if listed else itertools.repeat("")
+
+    def rows() -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+        for name, planned in zip(names, plans, strict=False):
+            status, summary = planned.standing()
+            if status in ("begun", "interrupted") and lock.holder(planned.folder):
+                status = "running"
+            yield name, status, summary
+
+    console.show_status(rows(), folder, lock.holder(Folder(folder)), listed)
+
+
+def jobs_of(overrides: Sequence[Override], limit: int) -> list[list[str]]:
+    """Every combination of the swept values. Raises `UserError` for more than `limit`, repeated or empty
+    ones."""
+    total = 1
+    for override in overrides:
+        steps = override.value()
+        if isinstance(steps, RangeSweep) and _length(steps) > limit:  # before its values are written out
+            what = f"the sweep has at least {_length(steps):,} runs, the limit is {limit:,}"
+            raise UserError("max_runs", what, "raise max_runs")
+        if override.is_discrete_sweep():
+            values = list(override.sweep_string_iterator())
+            key = override.get_key_element()
+            if len(set(values)) < len(values):
+                repeated = next(v for v in values if values.count(v) > 1)
+                raise UserError(key, f"{repeated} is there twice", "give each value once")
+            if not values or "" in values:
+                raise UserError(key, "an empty value is to be swept", "give values between the commas")
+            total *= len(values)
+    if total > limit:
+        raise UserError("max_runs", f"the sweep has {total:,} runs, the limit is {limit:,}", "raise max_runs")
+    return BasicSweeper.split_arguments(list(overrides), max_batch_size=None)[0]
+
+
+def _length(steps: RangeSweep) -> int:
+    """Number of values of a range(start, stop, step)."""
+    if steps.start is None or steps.stop is None:
+        return 0
+    return math.ceil((steps.stop - steps.start) / steps.step)

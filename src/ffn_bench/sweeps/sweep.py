@@ -1,0 +1,443 @@
+"""A sweep: its runs in batches, or one by one where they cannot be; a folder each; a leaderboard."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from omegaconf import OmegaConf, open_dict
+
+from ffn_bench import process, train
+from ffn_bench.command_line import console
+from ffn_bench.command_line.mistakes import explain
+from ffn_bench.engine import build
+from ffn_bench.engine.batched import Row, Tile, group_key, tile_sizes
+from ffn_bench.engine.device import THREADS, describe, keep_memory, set_threads
+from ffn_bench.engine.stop import Stop
+from ffn_bench.errors import UserError
+from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
+from ffn_bench.run_folder.recorder import Pace, Record
+from ffn_bench.sweeps.leaderboard import leaderboard, names_of, settings_of, varied_keys
+from ffn_bench.sweeps.planning import Planned, Planner
+
+
+class RunFailed(UserError):
+    """Stands for a run's exception once that has been shown; it ends the command with status 1."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("sweep", f"run {name} failed", "see above, and its train.log", status=1)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a launch is shown: its first line, what names its runs (by default what was overridden and is not
+    the same in all), and whether it is a search, whose runs have neither lines of their own nor a
+    leaderboard."""
+
+    heading: str = "ffn-train"
+    settings: Sequence[dict[str, str]] | None = None
+    search: bool = False
+
+
+@dataclass
+class Job:
+    """A run of the sweep and what has become of it."""
+
+    number: int
+    name: str
+    settings: dict[str, str]
+    plan: Planned
+    status: str
+    """What the folder said before."""
+    before: dict[str, Any] | None = None
+    """Its summary then."""
+    checkpoint: str | None = None
+    """What it goes on from."""
+    summary: dict[str, Any] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether an error ended it."""
+        return self.summary is not None and self.summary["status"] in ("failed", reading.DAMAGED)
+
+
+class Sweep:
+    """The runs of one launch. `run` trains them; what becomes of them is shown as it happens."""
+
+    def __init__(
+        self,
+        planner: Planner | None,
+        plans: Sequence[Planned],
+        first: int,
+        shown: Shown,
+        folder: Path | None = None,
+    ) -> None:
+        self.planner, self.search = planner, shown.search
+        folder = folder or (planner.folder if planner else Path())
+        settings = shown.settings or [settings_of(p.overrides) for p in plans]
+        names, varied = names_of(settings), varied_keys(settings)
+        self.jobs = [
+            Job(first + k, name, setting, plan, *plan.standing())
+            for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
+        ]
+        own = [{k: s[k] for k in varied if k in s} for s in settings]
+        warnings = planner.warnings if planner else []
+        rows = list(zip(names, own, strict=True))
+        self.view = console.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
+        warnings.clear()
+        self._composing = threading.Lock()
+        self.stop = Stop()
+
+    def run(self, batched: bool) -> None:
+        """Train every run, going on past those that fail; then show the leaderboard.
+
+        Batches come first, each group of runs that can share tiles after the other; then the runs that must
+        be alone. Without `batched` all are alone.
+        """
+        waiting, unsound = self.sound(self.waiting())
+        steps_per_epoch: dict[Any, int] = {}
+        for job in waiting:
+            shared = group_key(job.plan.run)
+            try:
+                if shared not in steps_per_epoch:
+                    steps_per_epoch[shared] = build.prepare(job.plan.run).steps_per_epoch
+            except Exception as e:
+                unsound[job.number] = e
+        waiting = [job for job in waiting if job.number not in unsound]
+        alone = [job for job in waiting if not batched or job.plan.alone]
+        groups = self._groups([job for job in waiting if batched and not job.plan.alone])
+        before = Counter(
+            "done" if job.status in reading.ENDED else "left" for job in self.jobs if job.summary
+        )
+        before["resumed"] = sum(job.status != "missing" for job in waiting)
+        self.view.before({name: n for name, n in before.items() if n})
+        self.view.start(
+            [len(group) for group in groups], [job.plan.alone if batched else None for job in alone]
+        )
+        self.view.expect(
+            sum(job.plan.run.epochs * steps_per_epoch[group_key(job.plan.run)] for job in waiting)
+        )
+        try:
+            self.fail_all(unsound)
+            with self.stop:
+                for group in groups:
+                    self._train_group(group)
+                for job in alone:
+                    if not self.stop.asked:
+                        self._train_alone(job)
+        finally:
+            self.close()
+        self.stop.leave()
+
+    def sound(self, waiting: Sequence[Job]) -> tuple[list[Job], dict[int, Exception]]:
+        """The runs whose folders can be trained into, and what is wrong with others', by number."""
+        unsound: dict[int, Exception] = {}
+        for job in waiting:
+            try:
+                folders.check_run(job.plan.folder, job.plan.run)
+                found, damaged = checkpoints.find(job.plan.folder)
+            except (UserError, OSError) as e:
+                unsound[job.number] = e
+                continue
+            for name in damaged if found != job.checkpoint else ():  # each is told once
+                self.view.warn(f"{job.name}: checkpoint {name} is damaged; an earlier one is used")
+            job.checkpoint = found
+        return [job for job in waiting if job.number not in unsound], unsound
+
+    @contextmanager
+    def locked(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Hold the folders of runs, as whoever writes there does, and look at them once more: those that are
+        still to be trained. A run whose folder cannot be had fails."""
+        with ExitStack() as locks:
+            held: list[Job] = []
+            bad: dict[int, Exception] = {}
+            for job in jobs:
+                try:
+                    locks.callback(lock.Lock(job.plan.folder).release)
+                    held.append(job)
+                except (UserError, OSError) as e:
+                    bad[job.number] = e
+            self.fail_all(bad)
+            waiting = []
+            for job in held:
+                status, summary = job.plan.standing()
+                if status in reading.ENDED and summary:  # of a process that was here since we looked
+                    self._end(job, summary)
+                else:
+                    waiting.append(job)
+            waiting, unsound = self.sound(waiting)
+            self.fail_all(unsound)
+            yield waiting
+
+    def fail_all(self, unsound: dict[int, Exception]) -> None:
+        """End runs for what is wrong with them; what is in their folders stays as it is."""
+        for number, error in unsound.items():
+            self._fail(self.jobs[number - self.jobs[0].number], None, None, error)
+
+    def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Runs that can share a tile, together."""
+
+        def key(job: Job) -> str:
+            # A run that begins measures its start; one with a checkpoint at step 0 has done so.
+            step = checkpoints.step_of(job.checkpoint) if job.checkpoint else -1
+            return repr((*group_key(job.plan.run), step))
+
+        return [list(group) for _, group in itertools.groupby(sorted(jobs, key=key), key=key)]
+
+    def waiting(self) -> list[Job]:
+        """The runs to be trained; the others get what their summaries say."""
+        found = []
+        for job in self.jobs:
+            left = job.plan.run.retry is not None and job.status != job.plan.run.retry
+            if job.status in reading.ENDED or (left and job.status not in ("missing", reading.DAMAGED)):
+                job.summary = job.before
+            elif not left or job.status == reading.DAMAGED:  # `sound` says what is wrong
+                found.append(job)
+        return found
+
+    def close(self) -> None:
+        """Show the leaderboard, failures, and where everything is."""
+        self.view.finish()
+        begun = [job for job in self.jobs if job.summary]
+        if begun and not self.search:
+            found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
+            console.show_leaderboard(self.view.console, *found)
+            self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
+
+    def returns(self) -> list[JobReturn]:
+        """What Hydra is told of every run."""
+        found = []
+        for job in self.jobs:
+            result = JobReturn(overrides=job.plan.overrides, task_name="train")
+            result.return_value = RunFailed(job.name) if job.failed else _objective(job.summary or {})
+            result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
+            found.append(result)
+        return found
+
+    # --- in batches -------------------------------------------------------------------------------------
+
+    def _train_group(self, group: list[Job]) -> None:
+        """Tile after tile, on a CPU as many at a time as it has cores, each with one thread.
+
+        PyTorch's own threads would wait for each other at every operation of a small network; only where
+        there is one tile, or the step is compiled into few large operations, they do the work.
+        """
+        keep_memory()
+        try:
+            made = build.prepare(group[0].plan.run)
+        except Exception as e:
+            self.fail_all({job.number: e for job in group})
+            return
+        batch_size = len(made.data.train.y)
+        if group[0].plan.run.batch_size != "full":
+            batch_size = min(batch_size, int(group[0].plan.run.batch_size))
+        compiled = group[0].plan.run.compile
+        sizes = tile_sizes(len(group), made.widths, batch_size, made.dtype, made.device, compiled)
+        members = iter(group)
+        most = max(1, process.descriptors(2 * len(group)) // (2 * THREADS))  # a lock each
+        tiles = [list(itertools.islice(members, size)) for size in sizes]
+        tiles = [tile[at : at + most] for tile in tiles for at in range(0, len(tile), most)]
+        side_by_side = len(tiles) > 1 and made.device.type == "cpu" and not compiled
+        work = partial(self._train_tile, made=made)
+        if not side_by_side:
+            if compiled:
+                torch.set_num_threads(THREADS)
+            for tile in tiles:
+                work(tile)
+            return
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1)) as pool:
+            futures = [pool.submit(work, tile) for tile in tiles]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            except BaseException:  # of a signal's handler: the pool's end would wait for the training's
+                self.stop.asked = True
+                raise
+            broken = next((f for f in futures if f.done() and f.exception()), None)
+            if broken:
+                self.stop.asked = True  # the other tiles end their runs in good order
+        set_threads(made.widths, batch_size)
+        if broken:
+            broken.result()
+
+    def _train_tile(self, jobs: Sequence[Job], made: build.Prepared) -> None:
+        """Train the runs of one tile and write their folders.
+
+        What goes wrong with one run ends that run. What goes wrong with the tile, such as a rule that raises
+        or too little memory, is one run's fault or comes of too many: each half goes on from its checkpoints
+        by itself, and so on, until the run is found.
+        """
+        if self.stop.asked:
+            return
+        with self.locked(jobs) as there:
+            for group in self._groups(there):
+                self._train_rows(group, made)
+
+    def _train_rows(self, jobs: list[Job], made: build.Prepared) -> None:
+        """`_train_tile`, for runs whose folders are ours and that begin at the same step."""
+        if self.stop.asked or not jobs:
+            return
+        records: dict[int, Record] = {}
+        rows: list[Row] = []
+        tile: Tile | None = None
+        try:
+            tile = Tile([job.plan.run for job in jobs], made.data)
+            tile.stop, rows = self.stop, [*tile.rows]
+            states = [self._state(job, row) for job, row in zip(jobs, rows, strict=True)]
+            if any(row.status == "failed" for row in rows):
+                left = [job for job, row in zip(jobs, rows, strict=True) if row.status != "failed"]
+                tile.close()
+                self._train_rows(left, made)
+                return
+            if states[0]:
+                tile.resume([state for state in states if state])
+            of_row = {id(row): job for row, job in zip(rows, jobs, strict=True)}
+            pace = Pace(jobs[0].plan.run.checkpoint_seconds)
+            for row, job, state in zip(rows, jobs, states, strict=True):
+                try:
+                    self.write_hydra_files(job)
+                    device = describe(made.device)
+                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, pace)
+                    records[id(row)] = record
+                    for note in record.notes:
+                        self.view.warn(f"{job.name}: {note}")
+                    if row.status != "running":  # killed after its last step
+                        self._end(job, record.close(row.status, row.reason))
+                except Exception as e:
+                    self._fail(job, row, records.get(id(row)), e)
+            del states
+            for measured in tile.measurements():
+                for row, measurement in measured:
+                    job, record = of_row[id(row)], records[id(row)]
+                    try:
+                        record.write(measurement)
+                        self.view.measured(job.number - self.jobs[0].number, measurement)
+                        if row.status != "running":
+                            self._end(job, record.close(row.status, row.reason))
+                    except Exception as e:
+                        self._fail(job, row, record, e)
+            for row in rows:
+                if row.status == "running":
+                    try:
+                        self._end(of_row[id(row)], records[id(row)].interrupt())
+                    except Exception as e:
+                        self._fail(of_row[id(row)], row, records[id(row)], e)
+        except Exception as e:
+            left = [job for job in jobs if job.summary is None]
+            if not left:
+                raise
+            if len(left) == 1:
+                its_row = rows[jobs.index(left[0])] if rows else None
+                self._fail(left[0], its_row, records.get(id(its_row)), e)
+                return
+            if tile is not None:
+                tile.close()
+            half = len(left) // 2
+            for part in (left[:half], left[half:]):
+                part, unsound = self.sound(part)
+                self.fail_all(unsound)
+                for group in self._groups(part):
+                    self._train_rows(group, made)
+        finally:
+            if tile is not None:
+                tile.close()
+
+    def _state(self, job: Job, row: Row) -> dict[str, Any] | None:
+        """The state that a run goes on from; the run fails where that is none of its own."""
+        if job.checkpoint is None:
+            return None
+        try:
+            state = checkpoints.load(job.plan.folder, job.checkpoint)
+            row.check(state)
+            return state
+        except Exception as e:
+            self._fail(job, row, None, e)
+            return None
+
+    def write_hydra_files(self, job: Job) -> None:
+        """What Hydra itself would leave in a run's folder."""
+        assert self.planner is not None
+        with self._composing:
+            cfg = self.planner.compose(job.plan.overrides, job.number)
+            with open_dict(cfg):
+                cfg.hydra.runtime.output_dir = str(job.plan.folder.path.absolute())
+            content = OmegaConf.to_container(cfg, enum_to_str=True)
+        assert isinstance(content, dict)
+        hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
+
+    def _fail(self, job: Job, row: Row | None, record: Record | None, error: Exception) -> None:
+        """End one run for an error; its neighbours go on. A bug's traceback is shown, too."""
+        mistake = explain(error)
+        reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
+        summary = reading.failure(reason)
+        if mistake is None:
+            print("".join(traceback.format_exception(error)), file=sys.stderr)
+        if record is not None:
+            try:
+                summary = record.fail(error)
+            except Exception:
+                traceback.print_exc()
+        if row is not None:
+            row.status, row.reason = "failed", reason
+        self._end(job, summary)
+
+    def _end(self, job: Job, summary: dict[str, Any]) -> None:
+        job.summary = summary
+        self.view.ended(job.number - self.jobs[0].number, summary)
+
+    # --- one by one -------------------------------------------------------------------------------------
+
+    def _train_alone(self, job: Job) -> None:
+        """Train a run as `ffn-train` would by itself."""
+        with self.locked([job]) as there:
+            for each in there:
+                self._train_eagerly(each)
+
+    def _train_eagerly(self, job: Job) -> None:
+        view = console.RunOfSweep(self.view, job.number - self.jobs[0].number)
+        try:
+            self.write_hydra_files(job)
+            train.train_run(job.plan.run, job.plan.folder, view)
+        except Exception as e:
+            summary = job.plan.summary()
+            if summary is None or summary["status"] != "failed" or summary == job.before:
+                self._fail(job, None, None, e)
+                return
+            if explain(e) is None:
+                traceback.print_exc()
+        self._end(job, job.plan.summary() or {})
+
+
+def _objective(summary: dict[str, Any]) -> float | None:
+    """What a sweeper that searches is told of a run: its best validation accuracy, 0 if it diverged."""
+    if summary.get("status") == "diverged":
+        return 0.0
+    return (summary.get("best") or {}).get("accuracy/val")
+
+
+def launch(
+    planner: Planner,
+    overrides: Sequence[Sequence[str]],
+    first: int,
+    batched: bool,
+    shown: Shown,
+) -> list[JobReturn]:
+    """Check all runs, train them, and tell Hydra how each one went."""
+    setup_globals()
+    plans = [planner.plan(job) for job in overrides]
+    configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
+    sweep = Sweep(planner, plans, first, shown)
+    sweep.run(batched)
+    return sweep.returns()

@@ -1,0 +1,532 @@
+"""Tuning: each optimizer's setting is searched on the validation part, then measured with other seeds.
+
+Stage one trains the settings of a search with the tuning seeds; stage two the setting that was chosen, and
+the optimizer as shipped, with the final seeds. What was chosen follows from the summaries in the run folders
+and from nothing else, so that the same command goes on after a kill and chooses the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import statistics
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.utils import JobReturn
+
+from ffn_bench import checks
+from ffn_bench.command_line import console
+from ffn_bench.configuration import fingerprint, schema
+from ffn_bench.errors import UserError
+from ffn_bench.run_folder import files, reading
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.lock import Lock
+from ffn_bench.sweeps import planning, sweep
+from ffn_bench.sweeps.planning import Planned, Planner
+from ffn_bench.sweeps.search_space import Axis, Setting, draws, parse, read_space
+
+SEARCHES = ("grid", "random", "optuna", "none")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How it is searched: the keys that conf/tune/*.yaml sets below `hydra.sweeper`. Raises `UserError`.
+
+    Seeds are a list, or text in Hydra's sweep syntax such as `range(1,31)`. `space` stands in for the files
+    of conf/search_space.
+    """
+
+    search: str
+    trials: int
+    search_seed: int
+    tuning_seeds: Any
+    final_seeds: Any
+    space: Mapping[str, Any] | None = None
+    side_by_side: int = 5
+    """Trials that Optuna gives at a time, not knowing how the others of them end."""
+
+    def __post_init__(self) -> None:
+        checks.one_of(str(self.search), SEARCHES, "hydra.sweeper.search")
+        for key in ("trials", "search_seed", "side_by_side"):
+            if type(getattr(self, key)) is not int:
+                raise UserError(
+                    f"hydra.sweeper.{key}", f"{getattr(self, key)!r} is no whole number", "give one"
+                )
+        if not isinstance(self.space, (Mapping, NoneType)):
+            todo = "write keys and their ranges, or leave it out"
+            raise UserError("hydra.sweeper.space", f"{self.space!r} is no table of keys", todo)
+        checks.check_seed(self.search_seed, "hydra.sweeper.search_seed")
+        for key in ("trials", "side_by_side"):
+            checks.at_least(getattr(self, key), 1, f"hydra.sweeper.{key}")
+        for key in ("tuning_seeds", "final_seeds"):
+            object.__setattr__(self, key, _seeds(key, getattr(self, key)))
+        if self.search != "none" and (both := set(self.tuning_seeds) & set(self.final_seeds)):
+            what = f"seed {min(both)} is also one of hydra.sweeper.tuning_seeds"
+            todo = "a setting must be measured with seeds that did not choose it: give others"
+            raise UserError("hydra.sweeper.final_seeds", what, todo)
+
+
+def _seeds(name: str, given: Any) -> tuple[int, ...]:
+    key = f"hydra.sweeper.{name}"
+    found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if isinstance(given, str):
+        value = parse("seed", given, key).value()
+        found = list(value.range()) if isinstance(value, RangeSweep) else getattr(value, "list", [value])
+    if not found or any(type(seed) is not int for seed in found):
+        raise UserError(key, f"{given!r} are not whole numbers", f"write {key}=[1,2,3]")
+    for seed in found:
+        checks.check_seed(seed, key)
+    if len(set(found)) < len(found):
+        raise UserError(key, "a seed is there twice", "give each once")
+    return tuple(found)
+
+
+def _study(name: str, search_seed: int) -> Any:
+    """A study of Optuna's in memory. Raises `UserError` where Optuna is missing."""
+    try:
+        optuna = importlib.import_module("optuna")
+    except ImportError as e:
+        todo = "pip install 'ffn-bench[optuna]'"
+        raise UserError("hydra.sweeper.search", "Optuna is not installed", todo) from e
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"{search_seed} {name}".encode()))
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+# --- one combination ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trial:
+    """A setting of the search, and its runs, one for each tuning seed."""
+
+    setting: Setting
+    plans: list[Planned]
+
+    def score(self) -> tuple[float, float] | None:
+        """Mean of the runs' best validation accuracies and of the losses beside them; None where one failed.
+
+        A run that diverged counts as accuracy 0, whatever it had reached before.
+        """
+        accuracies, losses = [], []
+        for planned in self.plans:
+            summary = planned.summary() or {}
+            if summary.get("status") == "diverged":
+                accuracies.append(0.0)
+                losses.append(math.inf)
+                continue
+            best = summary.get("best") or {}
+            if summary.get("status") != "finished" or best.get("accuracy/val") is None:
+                return None
+            accuracies.append(best["accuracy/val"])
+            losses.append(math.inf if best.get("loss/val") is None else best["loss/val"])
+        return statistics.fmean(accuracies), statistics.fmean(losses)
+
+
+@dataclass
+class Choice:
+    """What the search of one combination came to."""
+
+    setting: Setting | None
+    """None where nothing was measured."""
+    accuracy: float = math.nan
+    tally: Counter[str] = dataclasses.field(default_factory=Counter)
+    """How many of the search's runs ended how."""
+    edge: tuple[str, str, str] | None = None
+    """The rate, and the lowest and highest that were tried, where it is one of them."""
+
+
+@dataclass
+class Combination:
+    """What is tuned by itself: an optimizer, on one data set and whatever else was swept beside it."""
+
+    base: tuple[str, ...]
+    optimizer: str
+    shown: dict[str, str]
+    tuned: frozenset[str]
+    """Keys that a search may set, this one's or another's."""
+    trials: list[Trial]
+    default: list[Planned]
+    study: Any = None
+    """Optuna's, where it searches."""
+    final: list[Planned] = dataclasses.field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a line."""
+        return " ".join(v if k == "optimizer" else f"{k}={v}" for k, v in self.shown.items())
+
+    def choose(self) -> Choice:
+        """The trial of best accuracy, then of lower loss, then the first."""
+        tally = Counter(planned.standing()[0] for t in self.trials for planned in t.plans)
+        scored = [(t, score) for t in self.trials if (score := t.score()) is not None]
+        if not scored:
+            return Choice(None, tally=tally)
+        best, (accuracy, _) = min(scored, key=lambda one: (-one[1][0], one[1][1]))
+        rates = {t.plans[0].run.lr for t, _ in scored}
+        lr = best.plans[0].run.lr
+        edge = None
+        if len(rates) > 1 and lr in (min(rates), max(rates)):
+            edge = (f"{lr:g}", f"{min(rates):g}", f"{max(rates):g}")
+        return Choice(best.setting, accuracy, tally, edge)
+
+    def is_same(self, noted: Mapping[str, Any]) -> bool:
+        """Whether a run of this configuration is of this combination, whatever its seed and tuned keys."""
+
+        def rest(found: Mapping[str, Any]) -> dict[str, Any]:
+            skipped = {*fingerprint.NOT_RESULTS, *self.tuned, "seed"}
+            return {key: value for key, value in found.items() if key not in skipped}
+
+        mine = json.loads(json.dumps(schema.flatten(self.default[0].run)))
+        return rest(mine) == rest(noted)
+
+
+# --- the whole ------------------------------------------------------------------------------------------
+
+
+class Tuning:
+    """A search for every combination of a command line, planned and checked when it is made.
+
+    `overrides` are the command line's. Raises `UserError` for whatever could not be searched or trained.
+    """
+
+    def __init__(self, planner: Planner, overrides: Sequence[Override], rules: Rules, limit: int) -> None:
+        self.planner, self.rules = planner, rules
+        self.folder = planner.folder
+        ranges, fixed = self._split(overrides)
+        bases = planning.jobs_of(fixed, limit)
+        swept = [o.get_key_element() for o in fixed if o.is_sweep_override()]
+        options = [self._option_of(base) for base in bases]
+        spaces = {one: self._space_of(one, ranges) for one in dict.fromkeys(options)}
+        settings = {one: self._settings(one, space) for one, space in spaces.items()}
+        of_files = {one: read_space(planner.loader, one).keys() for one in spaces}
+        a_trial, a_final = len(rules.tuning_seeds), len(rules.final_seeds)
+        searched = rules.search != "none"
+        count = {one: rules.trials if rules.search == "optuna" else len(settings[one]) for one in spaces}
+        total = sum(count[one] * a_trial + (1 + searched) * a_final for one in options)
+        if total > limit:
+            what = f"the tuning has {total:,} runs, the limit is {limit:,}"
+            raise UserError("max_runs", what, "raise max_runs")
+        given = {o.key_or_group for o in fixed}
+        self.combinations = []
+        for base, option in zip(bases, options, strict=True):
+            tuned = {axis.key for axis in spaces[option]}
+            if clash := sorted(tuned & given):
+                todo = "leave it out"
+                if clash[0] == "lr":
+                    todo += ", or give a range: 'lr=tag(log,interval(1e-4,1e-1))'"
+                raise UserError(clash[0], "is what +tune tries values for", todo)
+            values = dict(override.split("=", 1) for override in base if "=" in override)
+            shown = {key: values[key] for key in swept if key in values and key != "optimizer"}
+            self.combinations.append(
+                Combination(
+                    tuple(base),
+                    option,
+                    {"optimizer": option, **shown},
+                    frozenset({"lr", *tuned, *of_files[option]} - given),
+                    [
+                        Trial(setting, self._plans(base, setting, rules.tuning_seeds, "tune"))
+                        for setting in settings[option]
+                    ],
+                    self._plans(base, (), rules.final_seeds, "default" if searched else "final"),
+                    _study(option, rules.search_seed) if rules.search == "optuna" else None,
+                )
+            )
+        self._spaces = spaces
+        self._rounds = self._ask() if rules.search == "optuna" else iter([self.search] if searched else [])
+        self._next = next(self._rounds, [])
+        self._check_validation()
+
+    @staticmethod
+    def _split(overrides: Sequence[Override]) -> tuple[dict[str, str], list[Override]]:
+        """Ranges to search, given on the command line, and the rest."""
+        for key, todo in (
+            ("seed", "set hydra.sweeper.tuning_seeds and hydra.sweeper.final_seeds instead"),
+            ("stage", "leave it out"),
+        ):
+            if any(o.key_or_group == key for o in overrides):
+                raise UserError(key, "is what +tune itself gives every run", todo)
+        ranges = {
+            o.key_or_group: (o.input_line or "").partition("=")[2] for o in overrides if o.is_interval_sweep()
+        }
+        return ranges, [o for o in overrides if not o.is_interval_sweep()]
+
+    def _option_of(self, base: Sequence[str]) -> str:
+        """The option of the group `optimizer` that a combination uses."""
+        # With the keys of the runs as shipped, for which Hydra need not be asked again then.
+        job = [*base, f"seed={self.rules.final_seeds[0]}", "stage=default"]
+        return str(self.planner.compose(job).hydra.runtime.choices.optimizer)
+
+    def _space_of(self, option: str, ranges: Mapping[str, str]) -> list[Axis]:
+        if self.rules.search == "none":
+            if ranges:
+                raise UserError(next(iter(ranges)), "has a range, but nothing is searched", "choose +tune=…")
+            return []
+        where = "hydra.sweeper.space"
+        texts = self.rules.space
+        if texts is None:
+            where, texts = f"search_space/{option}", read_space(self.planner.loader, option)
+        space = {key: Axis.read(key, text, where) for key, text in texts.items()}
+        space |= {key: Axis.read(key, text, key) for key, text in ranges.items()}
+        for key in ("seed", "stage", "optimizer", "optimizer.lr"):
+            if key in space:
+                raise UserError(where, f"{key} cannot be searched", "leave it out")
+        if self.rules.search == "grid" and len(space) > 1:
+            other = next(key for key in space if key != "lr")
+            raise UserError(other, "a grid is of lr only", "search at random: +tune=random_25")
+        return list(space.values())
+
+    def _settings(self, option: str, space: Sequence[Axis]) -> list[Setting]:
+        """What is tried for an optimizer, the same for every data set."""
+        if not space or self.rules.search == "optuna":
+            return []
+        if self.rules.search == "grid":
+            return [(f"{space[0].key}={value}",) for value in space[0].grid(self.rules.trials)]
+        found = draws(space, option, self.rules.search_seed)
+        return [setting for setting, _ in zip(found, range(self.rules.trials), strict=False)]
+
+    def _plans(
+        self, base: Sequence[str], setting: Setting, seeds: Sequence[int], stage: str
+    ) -> list[Planned]:
+        return [self.planner.plan([*base, *setting, f"seed={seed}", f"stage={stage}"]) for seed in seeds]
+
+    def _check_validation(self) -> None:
+        from ffn_bench.engine import build
+
+        if self.rules.search != "none":
+            for one in self.combinations:
+                if not len(build.prepare(one.default[0].run).data.val.y):
+                    what = "leaves no validation part, and settings are chosen on it"
+                    raise UserError("data.val_fraction", what, "use a larger share, such as 0.15")
+
+    @property
+    def search(self) -> list[Planned]:
+        """The runs of stage one."""
+        return [planned for one in self.combinations for t in one.trials for planned in t.plans]
+
+    def _ask(self) -> Iterator[list[Planned]]:
+        """Runs of Optuna's trials, round after round; those of a round must have ended before the next.
+
+        Optuna is told the scores of earlier rounds as the summaries say them, also where they were trained by
+        an earlier command: its next trials are the same then, and no database is needed.
+        """
+        asked = 0
+        while asked < self.rules.trials:
+            told: list[tuple[Combination, Any, Trial]] = []
+            plans = []
+            size = min(self.rules.side_by_side, self.rules.trials - asked)
+            for one in self.combinations:
+                there = {t.setting: t for t in one.trials}
+                for _ in range(size):
+                    trial = one.study.ask()
+                    setting = tuple(f"{a.key}={a.suggested(trial)}" for a in self._spaces[one.optimizer])
+                    if setting not in there:
+                        planned = self._plans(one.base, setting, self.rules.tuning_seeds, "tune")
+                        there[setting] = Trial(setting, planned)
+                        one.trials.append(there[setting])
+                        plans += planned
+                    told.append((one, trial, there[setting]))
+            asked += size
+            if plans:
+                yield plans
+            state = importlib.import_module("optuna").trial.TrialState
+            for one, trial, planned_trial in told:
+                if (score := planned_trial.score()) is None:
+                    one.study.tell(trial, state=state.FAIL)
+                else:
+                    one.study.tell(trial, score[0])
+
+    def unfinished(self) -> int:
+        """How many runs of the search have neither ended nor failed."""
+        over = (*reading.ENDED, "failed", reading.DAMAGED)
+        return sum(p.standing()[0] not in over for p in self.search)
+
+    def choose(self) -> list[Choice]:
+        """Choose for every combination and plan stage two; to be called once, when the search has ended."""
+        choices = []
+        for one in self.combinations:
+            if self.rules.search == "none":
+                one.final, one.default = one.default, []
+                choices.append(Choice(()))
+                continue
+            choice = one.choose()
+            choices.append(choice)
+            if choice.setting is None:
+                continue
+            chosen = next(t for t in one.trials if t.setting == choice.setting).plans[0].run
+            shipped = dataclasses.replace(one.default[0].run, seed=chosen.seed)
+            if fingerprint.fingerprint(chosen) == fingerprint.fingerprint(shipped):
+                one.final, one.default = [self.planner.restage(p, "final") for p in one.default], []
+            else:
+                one.final = self._plans(one.base, choice.setting, self.rules.final_seeds, "final")
+        return choices
+
+    @property
+    def finals(self) -> list[tuple[Planned, dict[str, str]]]:
+        """The runs of stage two, with what is shown of each: the chosen setting's and the shipped one's."""
+        found = []
+        for one in self.combinations:
+            for word, plans in (("tuned" if one.trials else "shipped", one.final), ("shipped", one.default)):
+                shown = {**one.shown, "setting": word}
+                found += [(planned, {**shown, "seed": str(planned.run.seed)}) for planned in plans]
+        return found
+
+    def relabel(self) -> None:
+        """Give the runs that are there the stage this tuning gives them.
+
+        A run keeps its folder when a search is made longer or a stage is no longer its own: run.json says
+        what it is for now, and null for a run of these combinations that no longer is for anything.
+        """
+        stages = {p.folder.name: p.run.stage for p in [*self.search, *(p for p, _ in self.finals)]}
+        for file in sorted(self.folder.glob("*/run.json")):
+            folder = Folder(self.folder, (file.parent.name,))
+            try:
+                found = reading.read_identity(folder)
+            except UserError:
+                continue  # it is told as that run's failure
+            if found is None:
+                continue
+            noted, stage = found["config"], stages.get(folder.name)
+            ours = folder.name in stages or any(one.is_same(noted) for one in self.combinations)
+            if ours and noted.get("stage") != stage:
+                try:
+                    lock = Lock(folder)
+                except UserError:
+                    continue  # another process trains there; what else it can be, `sweep` tells
+                folder.replace("run.json", files.to_json({**found, "config": {**noted, "stage": stage}}))
+                lock.release()
+
+    # --- training ---------------------------------------------------------------------------------------
+
+    def run(self, launch: Launch) -> list[Sequence[JobReturn]]:
+        """Search, choose, and train stage two; what is chosen and how it compares is printed.
+
+        Raises `UserError` (status 1) in the end where a run failed. A signal ends it all, between the stages
+        too.
+        """
+        view = console.make_console()
+        returns: list[Sequence[JobReturn]] = []
+        optuna, number = self.rules.search == "optuna", 0
+        while self._next:
+            heading = f"ffn-train: stage 1 of 2, the search: {self._words()}"
+            if not (optuna and all(p.standing()[0] in reading.ENDED for p in self._next)):
+                shown = sweep.Shown(heading, self._shown(self._next), search=True)
+                returns.append(launch(self._next, number, shown))
+            if left := self.unfinished():
+                view.print(f"\n  {left:,} runs of the search have not ended, and nothing is chosen before")
+                return returns
+            number += len(self._next)
+            self._next = next(self._rounds, [])
+        choices = self.choose()
+        self.relabel()
+        if self.search:
+            console.show_choices(view, self._rows(choices), self._notes(choices))
+        heading = "ffn-train: stage 2 of 2, chosen and shipped settings with the final seeds"
+        if not self.search:
+            heading = "ffn-train: the shipped settings with the final seeds"
+        finals = self.finals
+        if finals:
+            shown = sweep.Shown(heading, [settings for _, settings in finals])
+            returns.append(launch([planned for planned, _ in finals], len(self.search), shown))
+        if any(one.default and one.final for one in self.combinations):
+            console.show_gains(view, self._gains(), len(self.rules.final_seeds))
+        if lost := [one.name for one, c in zip(self.combinations, choices, strict=True) if c.setting is None]:
+            raise UserError(", ".join(lost), "every run of the search failed", "see above", status=1)
+        return returns
+
+    def show_status(self) -> None:
+        """Print how every run stands, those of stage two as far as they are known. Trains nothing."""
+        while self._next and not self.unfinished():
+            self._next = next(self._rounds, [])
+        known = not self.unfinished()
+        choices = self.choose() if known else []
+        plans = [*self.search, *(planned for planned, _ in self.finals)]
+        planning.show_status(self.folder, [planned.overrides for planned in plans], plans)
+        view = console.make_console()
+        if not known:
+            view.print("  the chosen settings' runs are planned when the search has ended")
+        elif self.search:
+            console.show_choices(view, self._rows(choices), self._notes(choices))
+
+    def _shown(self, plans: Sequence[Planned]) -> list[dict[str, str]]:
+        """What names each of these runs of the search."""
+        names = {}
+        for one in self.combinations:
+            for t in one.trials:
+                setting = dict(part.removeprefix("optimizer.").split("=", 1) for part in t.setting)
+                for p in t.plans:
+                    names[p.folder] = {**one.shown, **setting, "seed": str(p.run.seed)}
+        return [names[p.folder] for p in plans]
+
+    def _words(self) -> str:
+        counts = Counter(len(one.trials) for one in self.combinations)
+        trials = " or ".join(f"{n:,}" for n in counts)
+        if self.rules.search == "optuna":
+            trials = f"{trials} of {self.rules.trials}"
+        kinds = {"grid": "rates", "random": "random settings"}.get(self.rules.search, "settings of Optuna's")
+        seeds = len(self.rules.tuning_seeds)
+        each = f" for each of {len(self.combinations):,}" if len(self.combinations) > 1 else ""
+        return f"{trials} {kinds}{each}" + (f", {seeds} seeds" if seeds > 1 else "")
+
+    def _rows(self, choices: Sequence[Choice]) -> list[tuple[str, str, float, str]]:
+        """For every combination its name, what was chosen, the accuracy, and which runs went wrong."""
+        rows = []
+        for one, choice in zip(self.combinations, choices, strict=True):
+            bad = [
+                f"{choice.tally[s]:,} {s}" for s in ("diverged", "failed", reading.DAMAGED) if choice.tally[s]
+            ]
+            setting = " ".join(part.removeprefix("optimizer.") for part in choice.setting or ("nothing",))
+            rows.append((one.name, setting, choice.accuracy, ", ".join(bad)))
+        return rows
+
+    def _notes(self, choices: Sequence[Choice]) -> list[str]:
+        notes = []
+        for one, choice in zip(self.combinations, choices, strict=True):
+            if choice.edge:
+                rate, low, high = choice.edge
+                tried = f"({low} to {high})"
+                notes.append(f"{one.name}: the best rate {rate} lies on the edge of what was tried {tried}")
+            if failed := choice.tally["failed"] + choice.tally[reading.DAMAGED]:
+                what = f"{failed:,} runs of the search failed and count as not measured"
+                notes.append(f"{one.name}: {what}" + ("; nothing was chosen" * (choice.setting is None)))
+            if choice.setting is not None and not one.default:
+                notes.append(f"{one.name}: the shipped setting was best, and its runs stand for both")
+            if one.trials and len(one.trials) < self.rules.trials and self.rules.search != "optuna":
+                notes.append(f"{one.name}: the space has {len(one.trials)} settings, all of which were tried")
+        return notes
+
+    def _gains(self) -> list[tuple[str, dict[str, list[float]]]]:
+        """By combination, tuned less shipped, seed by seed: accuracies at the best validation epoch."""
+        rows = []
+        for one in self.combinations:
+            differences: dict[str, list[float]] = {"val": [], "test": []}
+            for tuned, shipped in zip(one.final, one.default, strict=False):
+                for part, found in differences.items():
+                    pair = [_accuracy(p.summary() or {}, part) for p in (tuned, shipped)]
+                    if None not in pair:
+                        found.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
+            if one.default and one.final:
+                rows.append((one.name, differences))
+        return rows
+
+
+Launch = Callable[[Sequence[Planned], int, sweep.Shown], Sequence[JobReturn]]
+"""Trains runs, the first of them with this number, and shows them so."""
+
+
+def _accuracy(summary: Mapping[str, Any], part: str) -> float | None:
+    """A run's accuracy at its best epoch; 0 where it diverged, None where it was not measured."""
+    if summary.get("status") == "diverged":
+        return 0.0
+    if summary.get("status") != "finished":
+        return None
+    value = ((summary.get("best") or summary["final"]) or {}).get(f"accuracy/{part}")
+    return None if value is None else float(value)
