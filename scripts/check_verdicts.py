@@ -35,7 +35,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from scipy import special, stats
 
-from ffn_bench.command_line.start import config_folder
+from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.compare import axes, notes, numbers, read, study
 from ffn_bench.compare.statistics import Array
 from ffn_bench.configuration import parsing, schema

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from ffn_bench.command_line.start import config_folder
+from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
 

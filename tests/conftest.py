@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import ffn_bench.train
+from ffn_bench.command_line import resolvers
 from ffn_bench.configuration import parsing
 from ffn_bench.data import datasets
-from ffn_bench.run_folder import folders
 
 torch.set_num_threads(1)  # the suite runs a process a core; more threads than cores is 50 times slower
 
@@ -61,7 +61,7 @@ def call(
 @pytest.fixture(autouse=True)
 def registered() -> None:
     parsing.register()
-    folders.register_resolvers()
+    resolvers.register_resolvers()
 
 
 @pytest.fixture

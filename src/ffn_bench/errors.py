@@ -31,6 +31,11 @@ class UserError(Exception):
         return printable(f"{self.where}: {self.what}" + (f"; {self.todo}" if self.todo else ""))
 
 
+def data_error(where: str, what: str, todo: str) -> UserError:
+    """A mistake in a person's data (status 3)."""
+    return UserError(where, what, todo, DATA)
+
+
 def printable(text: str) -> str:
     """Text of anywhere as one line that every terminal, file and font takes: `\\n` for a line feed, `\\x1b`.
 

@@ -303,7 +303,7 @@ LEAST = 96 * 2**20
 MARGIN = 256 * 2**20
 """Bytes of address space that must be left once everything is imported."""
 TRIALS = {
-    "torch": "import ffn_bench.sweep, torch._dynamo as t; x = t.torch.ones(64, 64); x @ x",
+    "torch": "import ffn_bench.sweeps.sweep, torch._dynamo as t; x = t.torch.ones(64, 64); x @ x",
     "numpy": "import numpy, scipy.linalg, matplotlib.figure; x = numpy.ones((64, 64)); x @ x",
 }  # fmt: skip
 """What is tried in another process before a library is imported where memory is limited."""

@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench.command_line import start
+from ffn_bench.command_line import invocation, start
 from ffn_bench.configuration import parsing, schema
 from ffn_bench.engine.build import build
 from ffn_bench.errors import UserError
@@ -102,7 +102,7 @@ class CheckFirst(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra makes a warning of a callback's exception, so both kinds of fault end the process here."""
         try:
-            with start.one_line_errors(start.command_name()):
+            with start.one_line_errors(invocation.command_name()):
                 _locks.append(begin(config))
         except Exception:
             traceback.print_exc()
@@ -166,7 +166,7 @@ def _task(cfg: DictConfig) -> float | None:
         finally:
             lock.release()
     try:
-        with start.one_line_errors(start.command_name()):
+        with start.one_line_errors(invocation.command_name()):
             return train(cfg)
     finally:
         while _locks:

@@ -12,7 +12,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from ffn_bench import errors
-from ffn_bench.command_line.start import command_name, one_line_errors, run
+from ffn_bench.command_line.invocation import command_name
+from ffn_bench.command_line.start import one_line_errors, run
 from ffn_bench.configuration import parsing
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def prepare(argv: Sequence[str]) -> list[str]:
 
 
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    from hydra._internal.utils import get_args_parser
+    from ffn_bench.command_line.hydra_internals import get_args_parser
 
     def refuse(message: str) -> NoReturn:
         raise UserError("command line", message, "see --help")

@@ -20,12 +20,7 @@ from pathlib import Path, PurePosixPath
 from string import Template
 from typing import Any
 
-import hydra._internal.hydra
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository, IConfigRepository
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
@@ -38,19 +33,24 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, Node, OmegaConf
-from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from ffn_bench import errors
+from ffn_bench.command_line.hydra_internals import (
+    ConfigLoaderImpl,
+    ConfigRepository,
+    FileConfigSource,
+    IConfigRepository,
+    SourcesRegistry,
+    hydra_module,
+)
+from ffn_bench.command_line.invocation import command_name, config_folder
+from ffn_bench.command_line.resolvers import RESOLVERS, unlisted
 from ffn_bench.configuration import parsing, schema, yaml_files
 from ffn_bench.configuration.notation import misread, plain
+from ffn_bench.configuration.omegaconf_internals import BaseContainer, full_key, resolvers
 from ffn_bench.errors import UserError
 
-RESOLVERS = (
-    "oc.env", "oc.select", "oc.dict.keys", "oc.dict.values", "oc.deprecated", "now", "hydra",
-    "python_version", "run_folder", "run_name", "config_groups",
-)  # fmt: skip
-"""All that `${name:…}` may call: they compute a text or look a value up."""
 ARGUMENT = re.compile(r"[:,]\s*([-+]?[.\d][\w.+-]*)(?=\s*[,}])")
 """Numbers that are given to a resolver."""
 RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
@@ -104,8 +104,8 @@ def guarded(node: type) -> Iterator[None]:
     """Let Hydra compose for a command whose configuration `node` types, with all checks in place."""
     global _command  # noqa: PLW0603  # Hydra makes the loader, so that nothing can be handed to it
     ours: list[tuple[Any, str, Any]] = [
-        (hydra._internal.hydra, "ConfigLoaderImpl", Loader),
-        (BaseContainer, "_resolvers", dict(BaseContainer._resolvers)),
+        (hydra_module, "ConfigLoaderImpl", Loader),
+        (BaseContainer, "_resolvers", resolvers()),
         (HydraOverrideVisitor, "_createPrimitive", _primitive),
         (overrides_parser, "create_functions", _functions),
     ]
@@ -127,8 +127,6 @@ def guarded(node: type) -> Iterator[None]:
 
 def _is_ours(folder: str) -> bool:
     """Whether it is the folder of YAML files that came with the package."""
-    from ffn_bench.command_line.start import config_folder
-
     return Path(folder) == config_folder()
 
 
@@ -386,12 +384,6 @@ def _check_nodes(node: Any, path: str, allowed: set[str]) -> None:
                 )
 
 
-def unlisted(name: str, key: str) -> UserError:
-    """The mistake of a resolver that is not on the list."""
-    todo = f"use one of: {', '.join(RESOLVERS)}"
-    return UserError(key or "configuration", f"resolver {name!r} is not on the list", todo)
-
-
 def _check_printable(node: Any, path: str) -> None:
     """Raise `UserError` for text of several lines: launchers write it into scripts."""
     for key, value in _leaves(node):
@@ -405,7 +397,7 @@ def _check_printable(node: Any, path: str) -> None:
 
 def _keep_resolvers() -> None:
     """Forget all resolvers but those on the list; packages register theirs when they are imported."""
-    for name in list(BaseContainer._resolvers):
+    for name in resolvers():
         if name not in RESOLVERS:
             OmegaConf.clear_resolver(name)
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
@@ -418,12 +410,10 @@ def _environment(name: str, *default: Any, _node_: Node) -> Any:
         if not default:
             raise KeyError(f"environment variable {name!r} is not set")
         return default[0]
-    key = _node_._get_full_key(None)
+    key = full_key(_node_)
     key = "a defaults list" if not key or key.startswith("_dummy_") else key  # where Hydra resolves choices
     if (key, name) not in _told:
         _told.add((key, name))
-        from ffn_bench.command_line.start import command_name
-
         print(f"{command_name()}: {key} is taken from the environment variable {name}", file=sys.stderr)
     return plain(os.environ[name])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ffn_bench.command_line.resolvers import unlisted
 from ffn_bench.configuration.yaml_files import yaml_error
 from ffn_bench.errors import UserError, first_line, nearest, of_system
 
@@ -62,8 +63,6 @@ def _bad_value(error: BaseException) -> UserError:
     key = str(getattr(error, "full_key", "") or "")
     what = first_line(str(getattr(error, "msg", "") or error))
     if isinstance(error, UnsupportedInterpolationType):
-        from ffn_bench.command_line.composition import unlisted
-
         return unlisted(what.rpartition(" ")[2], key)
     if isinstance(error, InterpolationResolutionError):
         return UserError(

@@ -11,16 +11,15 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench import __version__, process
-from ffn_bench.command_line import arguments, composition, mistakes
+from ffn_bench.command_line import arguments, composition, mistakes, resolvers
+from ffn_bench.command_line.invocation import command_name, config_folder
 from ffn_bench.configuration import parsing
-from ffn_bench.run_folder import folders
 
 
 def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None:
@@ -37,18 +36,13 @@ def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None
             print(f"ffn-bench {__version__}")
             sys.exit(0)
         parsing.register()
-        folders.register_resolvers()
+        resolvers.register_resolvers()
         OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
         sys.argv[1:] = arguments.prepare(sys.argv[1:])
         register_plugins(sys.argv[1:])
         decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
         with composition.guarded(node):
             decorate(task)()
-
-
-def command_name() -> str:
-    """The command as it was called, for messages."""
-    return Path(sys.argv[0]).stem
 
 
 def register_plugins(argv: list[str]) -> None:
@@ -63,13 +57,6 @@ def register_plugins(argv: list[str]) -> None:
 
             defaults = plugin_defaults(entry.name)
         parsing.register_optimizer(entry.name, defaults)
-
-
-def config_folder() -> Path:
-    """The YAML files: inside the package once it is installed from a wheel, else at the checkout's top."""
-    package = Path(__file__).parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def config_groups() -> str:

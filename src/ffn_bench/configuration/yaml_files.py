@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf._utils import get_yaml_loader
 
 from ffn_bench.configuration.notation import misread
+from ffn_bench.configuration.omegaconf_internals import get_yaml_loader
 from ffn_bench.errors import UserError, first_line
 
 

@@ -13,8 +13,8 @@ from ffn_bench.configuration.schema import (
     TorchvisionConfig,
 )
 from ffn_bench.data.splitting import Raw
-from ffn_bench.data.tables import _bad, _expanded
-from ffn_bench.errors import UserError
+from ffn_bench.data.tables import expanded
+from ffn_bench.errors import UserError, data_error
 
 # --- torchvision ----------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def load_torchvision(config: DataConfig) -> Raw:
         "cifar10": datasets.CIFAR10,
     }
     kind = kinds[config.name]
-    root = _expanded(config.root, "data.root") if config.root else cache_folder()
+    root = expanded(config.root, "data.root") if config.root else cache_folder()
     try:
         parts = [kind(root, train=train, download=False) for train in (True, False)]
     except RuntimeError as missing:
@@ -45,7 +45,9 @@ def load_torchvision(config: DataConfig) -> Raw:
         _download(kind, root)
         parts = [kind(root, train=train, download=False) for train in (True, False)]
     except (OSError, ValueError, AssertionError, EOFError) as e:
-        raise _bad(str(root), f"a file of {config.name} is damaged ({e})", "delete it and run again") from e
+        raise data_error(
+            str(root), f"a file of {config.name} is damaged ({e})", "delete it and run again"
+        ) from e
     (x, y), test = [(np.asarray(part.data), np.asarray(part.targets)) for part in parts]
     classes = tuple(str(k) for k in range(10)) if config.name == "mnist" else tuple(parts[0].classes)
     return Raw(x.reshape(len(x), -1), y, classes, (test[0].reshape(len(test[0]), -1), test[1]), x.shape[1:])
@@ -80,4 +82,4 @@ def _missing_files(kind: Any, root: Path, why: str) -> UserError:
     else:
         folder, names = root / kind.base_folder, [name for name, _ in kind.train_list + kind.test_list]
     absent = [name for name in names if not (folder / name).exists()]
-    return _bad("data.root", f"{folder} lacks {', '.join(absent)} {why}", f"put them in {folder}")
+    return data_error("data.root", f"{folder} lacks {', '.join(absent)} {why}", f"put them in {folder}")

@@ -19,8 +19,7 @@ from ffn_bench import errors
 from ffn_bench.configuration.schema import (
     DataConfig,
 )
-from ffn_bench.data.tables import _bad
-from ffn_bench.errors import UserError
+from ffn_bench.errors import UserError, data_error
 
 Array = npt.NDArray[Any]
 
@@ -97,7 +96,7 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
         rows = rows[~left_out]
         warnings.append(f"{left_out.sum()} training rows that are in the test part too are left out")
         if len(rows) == 0:
-            raise _bad("data", "every training row is in the test part too", "use data.duplicates=warn")
+            raise data_error("data", "every training row is in the test part too", "use data.duplicates=warn")
 
     def parts(*sizes: int) -> list[Array]:
         if together:
@@ -137,7 +136,7 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
             mean = np.atleast_1d(x_train.mean(axis=axis, dtype=np.float64))
             std = np.atleast_1d(x_train.std(axis=axis, dtype=np.float64))
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            raise _bad("data", "a feature has values too large to standardise", "rescale it")
+            raise data_error("data", "a feature has values too large to standardise", "rescale it")
         if raw.image_shape is None and (constant := int((std == 0).sum())):  # border pixels are no news
             warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training part")
         std = np.where(std == 0, 1.0, std)
@@ -228,7 +227,7 @@ def grouped_parts(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.rando
     names = ("test", "validation", "training")[-len(found) :]
     for name, rows, size in zip(names, found, (*sizes, 1), strict=True):
         if size > 0 and len(rows) == 0:
-            raise _bad(
+            raise data_error(
                 "data.duplicates",
                 f"keep_together leaves the {name} part empty: the {len(y)} rows hold {len(n_rows)} "
                 f"different ones, the commonest {n_rows.max()} times",

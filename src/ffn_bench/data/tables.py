@@ -13,13 +13,12 @@ from typing import IO, cast
 import numpy as np
 import psutil
 
-from ffn_bench import errors
 from ffn_bench.configuration.schema import (
     CsvConfig,
     DataConfig,
 )
 from ffn_bench.data.splitting import Array, Raw
-from ffn_bench.errors import UserError, nearest
+from ffn_bench.errors import data_error, nearest
 
 # --- a person's own table -------------------------------------------------------------------------------
 
@@ -31,25 +30,22 @@ def load_csv(config: DataConfig) -> Raw:
     open, a column named twice are each an error that names line and column.
     """
     config = cast(CsvConfig, config)
-    path = _expanded(config.path, "data.path")
+    path = expanded(config.path, "data.path")
     _check_file(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             return _read_table(file, config)
         except UnicodeDecodeError as e:
             byte = e.object[e.start]
-            raise _bad(config.path, f"is not UTF-8 (byte 0x{byte:02x})", "save it as UTF-8") from e
+            raise data_error(config.path, f"is not UTF-8 (byte 0x{byte:02x})", "save it as UTF-8") from e
 
 
-def _expanded(path: str, key: str) -> Path:
+def expanded(path: str, key: str) -> Path:
+    """A path with `~` written out. Raises `UserError` (status 3) for an unknown user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as e:
-        raise _bad(key, f"{path}: there is no such user", "write the path in full") from e
-
-
-def _bad(where: str, what: str, todo: str) -> UserError:
-    return UserError(where, what, todo, errors.DATA)
+        raise data_error(key, f"{path}: there is no such user", "write the path in full") from e
 
 
 def _check_file(path: Path) -> None:
@@ -57,18 +53,18 @@ def _check_file(path: Path) -> None:
         status = path.stat()
     except OSError as e:
         reason = "no such file" if isinstance(e, FileNotFoundError) else (e.strerror or str(e)).lower()
-        raise _bad(str(path), reason, f"data.path is read from {Path.cwd()}") from e
+        raise data_error(str(path), reason, f"data.path is read from {Path.cwd()}") from e
     if stat.S_ISDIR(status.st_mode):
-        raise _bad(str(path), "is a folder", "name a CSV file")
+        raise data_error(str(path), "is a folder", "name a CSV file")
     if not stat.S_ISREG(status.st_mode):
-        raise _bad(str(path), "is not a regular file", "save the table to a file first")
+        raise data_error(str(path), "is not a regular file", "save the table to a file first")
     if not os.access(path, os.R_OK):
-        raise _bad(str(path), "cannot be read", "check its permissions")
+        raise data_error(str(path), "cannot be read", "check its permissions")
     if status.st_size == 0:
-        raise _bad(str(path), "is empty", "give it a header and rows")
+        raise data_error(str(path), "is empty", "give it a header and rows")
     available = psutil.virtual_memory().available
     if status.st_size > available:
-        raise _bad(
+        raise data_error(
             str(path),
             f"has {status.st_size / 1e9:.1f} GB, more than the {available / 1e9:.1f} GB of free memory",
             "train on a sample of its rows",
@@ -81,7 +77,7 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
     def lines() -> Iterator[str]:
         for number, line in enumerate(file, start=1):
             if "\0" in line:
-                raise _bad(f"{where}, line {number}", "contains a NUL byte", "export it again as text")
+                raise data_error(f"{where}, line {number}", "contains a NUL byte", "export it again as text")
             yield line
 
     reader = csv.reader(lines(), delimiter=config.delimiter, strict=True)
@@ -95,10 +91,12 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
             place = f"{where}, line {reader.line_num}"
             if len(row) != len(header):
                 cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                raise _bad(place, f"has {cells} where the header has {len(header)}", "mend the row")
+                raise data_error(place, f"has {cells} where the header has {len(header)}", "mend the row")
             label = row.pop(target).strip()
             if not label:
-                raise _bad(f"{place}, column {header[target]!r}", "blank label", "fill it in or drop the row")
+                raise data_error(
+                    f"{place}, column {header[target]!r}", "blank label", "fill it in or drop the row"
+                )
             labels.append(label)
             line_numbers.append(reader.line_num)
             try:
@@ -109,24 +107,26 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
                 _explain_row(row, header, target, place)  # float() takes 1_0 and other scripts' digits
     except csv.Error as e:
         what = "a quote is opened and never closed" if "end of data" in str(e) else str(e)
-        raise _bad(f"{where}, line {reader.line_num}", what, "mend the file") from e
+        raise data_error(f"{where}, line {reader.line_num}", what, "mend the file") from e
 
     if not labels:
-        raise _bad(where, "has a header and no rows", "add rows")
+        raise data_error(where, "has a header and no rows", "add rows")
     x = np.frombuffer(values, dtype=np.float64).reshape(len(labels), len(header) - 1)
     if not np.isfinite(x).all():
         row_number, column = np.argwhere(~np.isfinite(x))[0]
         name = [h for k, h in enumerate(header) if k != target][column]
-        raise _bad(
+        raise data_error(
             f"{where}, line {line_numbers[row_number]}, column {name!r}",
             f"{x[row_number, column]} is not a finite number",
             "fill it in or drop the row",
         )
     classes, y = _class_numbers(labels)
     if len(classes) == 1:
-        raise _bad(where, f"column {config.target!r} has one class only, {classes[0]!r}", "give two or more")
+        raise data_error(
+            where, f"column {config.target!r} has one class only, {classes[0]!r}", "give two or more"
+        )
     if len(classes) > max(20, len(labels) // 2):
-        raise _bad(
+        raise data_error(
             where,
             f"column {config.target!r} has {len(classes)} different labels in {len(labels)} rows",
             "choose a column of classes (measured quantities are not classes)",
@@ -137,25 +137,25 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
 def _check_header(header: list[str], config: CsvConfig) -> int:
     """The position of the target column."""
     if not header:
-        raise _bad(config.path, "has no header line", "name the columns in the first line")
+        raise data_error(config.path, "has no header line", "name the columns in the first line")
     for name in header:
         if not name:
-            raise _bad(f"{config.path}, line 1", "a column has no name", "name every column")
+            raise data_error(f"{config.path}, line 1", "a column has no name", "name every column")
         if header.count(name) > 1:
-            raise _bad(f"{config.path}, line 1", f"column {name!r} is there twice", "rename one")
+            raise data_error(f"{config.path}, line 1", f"column {name!r} is there twice", "rename one")
     if len(header) == 1:
         guess = next((d for d in ";\t|," if d in header[0] and d != config.delimiter), None)
         if guess:
             shown = {"\t": "tab", ";": "\"';'\"", "|": "\"'|'\""}.get(guess, guess)
-            raise _bad(
+            raise data_error(
                 f"{config.path}, line 1",
                 f"has one column only when split at {config.delimiter!r}",
                 f"try data.delimiter={shown}",
             )
-        raise _bad(f"{config.path}, line 1", "has one column only", "give features and a target")
+        raise data_error(f"{config.path}, line 1", "has one column only", "give features and a target")
     if config.target not in header:
         columns = ", ".join(header[:20]) + (", …" if len(header) > 20 else "")
-        raise _bad(
+        raise data_error(
             "data.target",
             f"{config.path} has no column {config.target!r}{nearest(config.target, header)}",
             f"its columns: {columns}",
@@ -170,7 +170,7 @@ def _explain_row(row: list[str], header: list[str], target: int, place: str) -> 
             float(cell if cell.isascii() and "_" not in cell else "")
         except ValueError:
             what = "blank cell" if not cell.strip() else f"{cell!r} is not a number"
-            raise _bad(f"{place}, column {name!r}", what, "features must be numbers") from None
+            raise data_error(f"{place}, column {name!r}", what, "features must be numbers") from None
 
 
 def _class_numbers(labels: list[str]) -> tuple[tuple[str, ...], Array]:

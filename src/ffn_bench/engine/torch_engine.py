@@ -19,6 +19,7 @@ from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.backprop import by_hand, penalty
 from ffn_bench.model.network import FFN
+from ffn_bench.model.torch_internals import foreach_norm
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.newton import Newton
 from ffn_bench.optimizers.schedules import Schedule
@@ -228,7 +229,7 @@ class EagerRun:
             changes = [after - start for after, start in zip(self.parameters, before, strict=True)]
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             groups = (gradients, self.parameters, changes, before)
-            norms = [n for group in groups for n in torch._foreach_norm(group)]
+            norms = [n for group in groups for n in foreach_norm(group)]
         numbers = torch.stack([*self._losses, *self._objectives, *norms]).tolist()
         n = len(self._losses)
         losses, objectives = numbers[:n], numbers[n : 2 * n]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ffn_bench.model.torch_internals import aten
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -39,8 +41,6 @@ def _softplus_derivative(h_bar: Tensor, h: Tensor) -> Tensor:
     return torch.sigmoid(h_bar).masked_fill(h_bar > 20, 1.0)
 
 
-_aten = torch.ops.aten
-
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(
         lambda h_bar: h_bar, lambda h_bar, h: torch.ones_like(h_bar), lambda g, h_bar, h: g
@@ -48,32 +48,32 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(
         torch.relu,
         lambda h_bar, h: (h_bar > 0).to(h_bar.dtype),
-        lambda g, h_bar, h: _aten.threshold_backward(g, h, 0),
+        lambda g, h_bar, h: aten.threshold_backward(g, h, 0),
     ),
     "leaky_relu": Activation(
         nn.functional.leaky_relu,
         lambda h_bar, h: torch.full_like(h_bar, 0.01).masked_fill(h_bar > 0, 1.0),
-        lambda g, h_bar, h: _aten.leaky_relu_backward(g, h_bar, 0.01, False),
+        lambda g, h_bar, h: aten.leaky_relu_backward(g, h_bar, 0.01, False),
     ),
     "elu": Activation(
         nn.functional.elu,
         lambda h_bar, h: torch.where(h_bar > 0, 1.0, h + 1),
-        lambda g, h_bar, h: _aten.elu_backward(g, 1.0, 1.0, 1.0, False, h_bar),
+        lambda g, h_bar, h: aten.elu_backward(g, 1.0, 1.0, 1.0, False, h_bar),
     ),
     "gelu": Activation(
-        nn.functional.gelu, _gelu_derivative, lambda g, h_bar, h: _aten.gelu_backward(g, h_bar)
+        nn.functional.gelu, _gelu_derivative, lambda g, h_bar, h: aten.gelu_backward(g, h_bar)
     ),
     "silu": Activation(
-        nn.functional.silu, _silu_derivative, lambda g, h_bar, h: _aten.silu_backward(g, h_bar)
+        nn.functional.silu, _silu_derivative, lambda g, h_bar, h: aten.silu_backward(g, h_bar)
     ),
     "softplus": Activation(
         nn.functional.softplus,
         _softplus_derivative,
-        lambda g, h_bar, h: _aten.softplus_backward(g, h_bar, 1.0, 20.0),
+        lambda g, h_bar, h: aten.softplus_backward(g, h_bar, 1.0, 20.0),
     ),
-    "tanh": Activation(torch.tanh, lambda h_bar, h: 1 - h * h, lambda g, h_bar, h: _aten.tanh_backward(g, h)),
+    "tanh": Activation(torch.tanh, lambda h_bar, h: 1 - h * h, lambda g, h_bar, h: aten.tanh_backward(g, h)),
     "sigmoid": Activation(
-        torch.sigmoid, lambda h_bar, h: h * (1 - h), lambda g, h_bar, h: _aten.sigmoid_backward(g, h)
+        torch.sigmoid, lambda h_bar, h: h * (1 - h), lambda g, h_bar, h: aten.sigmoid_backward(g, h)
     ),
 }
 """Elementwise functions σ by name, each with σ'."""

@@ -1,4 +1,4 @@
-"""The run folder: where runs live, who may write there, their identity, and reading them back.
+"""The run folder: where runs live, what they are called, and where one may begin.
 
     <folder>/run.json          who this run is: config fingerprint, versions, device, data hash
     <folder>/metrics.jsonl     a line a measurement
@@ -11,21 +11,18 @@ Files are opened and written by `files`.
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import os
 import re
-import secrets
 import tempfile
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from ffn_bench import errors
-from ffn_bench.configuration import fingerprint, parsing, schema
+from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.reading import _begun_and_summary
+from ffn_bench.run_folder.identity import unowned
+from ffn_bench.run_folder.reading import begun_and_summary
 
 LOGS = ("metrics.jsonl", "train.log", "trajectory.bin")
 """Files of a run that only grow, beside its event file."""
@@ -36,28 +33,8 @@ CHECKPOINT = re.compile(r"step-(\d{10})-([0-9a-f]{64})\.safetensors")
 # --- names ----------------------------------------------------------------------------------------------
 
 
-def register_resolvers() -> None:
-    """Make `${run_folder:name}` and `${run_name:overrides}` known to OmegaConf, for conf/config.yaml."""
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
-
-
-def _run_folder(name: str | None) -> str:
-    """A run's or sweep's own name, or date/time with a tail that keeps starts in one second apart."""
-    if name:
-        return name
-    return datetime.datetime.now().strftime("%Y-%m-%d/%H-%M-%S-") + secrets.token_hex(2)
-
-
-SUBDIR = "${run_name:${hydra.job.override_dirname}}"
-"""A run's folder below its sweep's, unless somebody wants another (conf/config.yaml)."""
-
 HASH_DIGITS = (12, 8)
 """Of the fingerprint at the end of a run's name: now, and as runs were named before."""
-
-
-def _run_name(overrides: str, *, _root_: DictConfig) -> str:
-    return run_name(overrides, parsing.parse(_root_))
 
 
 def run_name(overrides: str, run: schema.TrainConfig) -> str:
@@ -109,7 +86,7 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
 
     Nothing there is guessed: a folder that holds files under our names and no run.json is somebody else's.
     """
-    if _begun_and_summary(folder, run)[0]:
+    if begun_and_summary(folder, run)[0]:
         return
     found = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
     if found == ["summary.json"] and folder.owns("summary.json"):
@@ -117,12 +94,6 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
     found += [f"checkpoint/{name}" for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
     if found:
         raise unowned(folder, found[0])
-
-
-def unowned(folder: Folder, name: str) -> UserError:
-    """The mistake of a file under one of our names where no run has begun."""
-    what = "is there, and no run.json that says whose it is"
-    return UserError(f"{folder}/{name}", what, "use another name", errors.RUN_FOLDER)
 
 
 def another_folder(folder: Path) -> Path:

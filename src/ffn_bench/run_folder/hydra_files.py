@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
-from omegaconf._utils import get_omega_conf_dumper
 
+from ffn_bench.configuration.omegaconf_internals import get_omega_conf_dumper
 from ffn_bench.run_folder.files import Folder
 
 SUBDIR = ".hydra"

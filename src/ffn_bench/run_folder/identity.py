@@ -11,7 +11,6 @@ from ffn_bench import errors
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.reading import read_identity
 
 FORMAT = 1
 """Of the run folder."""
@@ -20,21 +19,6 @@ PROTOCOL = 2
 """Of how runs are measured and compared; results of different versions are never put side by side."""
 
 REPAIR = "restore it, or train anew in another folder with force=true"
-
-
-# --- identity -------------------------------------------------------------------------------------------
-
-
-def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
-    """Raise `UserError` (status 4) where data, versions or the device are not those a run began with."""
-
-    def essence(found: dict[str, Any]) -> dict[str, Any]:
-        versions = found.get("versions", {})
-        device = str(found.get("device")).partition(" ")[0]  # what follows are words about it
-        same = {"data": found.get("data_sha256"), "device": device}
-        return {**same, **{key: versions.get(key) for key in ("ffn_bench", "torch")}}
-
-    check_same(folder, essence(identity), essence(read_identity(folder) or {}))
 
 
 def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
@@ -88,3 +72,9 @@ def check_same(folder: Folder, now: dict[str, Any], then: dict[str, Any]) -> Non
         what = f"holds another run: {key} was {then.get(key)}, now {now.get(key)}{more}"
         todo = "it is never overwritten: use another name, or force=true, which trains anew beside it"
         raise UserError(str(folder), what, todo, errors.RUN_FOLDER)
+
+
+def unowned(folder: Folder, name: str) -> UserError:
+    """The mistake of a file under one of our names where no run has begun."""
+    what = "is there, and no run.json that says whose it is"
+    return UserError(f"{folder}/{name}", what, "use another name", errors.RUN_FOLDER)

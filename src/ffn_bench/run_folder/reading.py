@@ -10,10 +10,7 @@ from ffn_bench import errors
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.folders import unowned
-from ffn_bench.run_folder.identity import FORMAT, REPAIR, check_identity
-
-# --- reading back ---------------------------------------------------------------------------------------
+from ffn_bench.run_folder.identity import FORMAT, REPAIR, check_identity, check_same, unowned
 
 
 def read_identity(folder: Folder) -> dict[str, Any] | None:
@@ -160,7 +157,7 @@ def standing_of(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str,
     where files are not what we write, or are those of another run.
     """
     try:
-        begun, summary = _begun_and_summary(folder, run)
+        begun, summary = begun_and_summary(folder, run)
     except UserError as e:
         return DAMAGED, {**failure(str(e)), "status": DAMAGED}
     if summary is not None:
@@ -168,7 +165,7 @@ def standing_of(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str,
     return "begun" if begun else "missing", None
 
 
-def _begun_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, dict[str, Any] | None]:
+def begun_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, dict[str, Any] | None]:
     """Whether a run has begun, and its summary if it has ended. Raises `UserError` (status 4) where one of
     the two is damaged, or another run's."""
     identity, summary = read_identity(folder), read_summary(folder)
@@ -180,3 +177,15 @@ def _begun_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, d
     if summary and (summary["status"] == DAMAGED or not _is_of(summary, run)):
         raise UserError(f"{folder}/summary.json", "is damaged", REPAIR, errors.RUN_FOLDER)
     return True, summary
+
+
+def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
+    """Raise `UserError` (status 4) where data, versions or the device are not those a run began with."""
+
+    def essence(found: dict[str, Any]) -> dict[str, Any]:
+        versions = found.get("versions", {})
+        device = str(found.get("device")).partition(" ")[0]  # what follows are words about it
+        same = {"data": found.get("data_sha256"), "device": device}
+        return {**same, **{key: versions.get(key) for key in ("ffn_bench", "torch")}}
+
+    check_same(folder, essence(identity), essence(read_identity(folder) or {}))

@@ -21,7 +21,7 @@ from ffn_bench.errors import UserError, printable
 from ffn_bench.model import hessian
 from ffn_bench.run_folder import checkpoints, folders, pictures, reading, writers
 from ffn_bench.run_folder.files import Appended, Folder, to_json
-from ffn_bench.run_folder.identity import REPAIR, check_surroundings, identity
+from ffn_bench.run_folder.identity import REPAIR, identity
 
 FLUSH_SECONDS = 1.0
 """Time after which what has been measured is on the disk."""
@@ -144,7 +144,7 @@ class Record:
         described = identity(run, device, training.data.sha256, training.data.chance)
         begun = reading.read_identity(folder) is not None
         if begun:
-            check_surroundings(folder, described)
+            reading.check_surroundings(folder, described)
         event_file, resumed = Appended(folder, writers.event_name()), False
         if state is not None:
             sizes = _sizes(folder, state, [file.name for file in kept])

@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.types import HydraContext
@@ -28,6 +26,8 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from ffn_bench.command_line import console
+from ffn_bench.command_line.hydra_internals import BasicSweeper, get_overrides_dirname
+from ffn_bench.command_line.resolvers import SUBDIR
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.fingerprint import NOT_RESULTS, fingerprint, result_keys
 from ffn_bench.configuration.schema import GROUPS, TrainConfig
@@ -265,7 +265,7 @@ class Planner:
             pattern.run = parsing.parse(pattern.cfg)
         else:
             pattern.run = parsing.set_values(pattern.run, pattern.values())
-        if pattern.subdir != folders.SUBDIR or any("$" in override for override in job):
+        if pattern.subdir != SUBDIR or any("$" in override for override in job):
             return pattern.run, str(self.compose(job).hydra.sweep.subdir)
         task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
         return pattern.run, folders.run_name(get_overrides_dirname(task, **self._dirname), pattern.run)

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,6 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ffn_bench.command_line.hydra_internals import BasicLauncher, BasicSweeper, raised
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 
@@ -133,7 +132,7 @@ class CheckedSweeper(BasicSweeper):
             returns = work()
             for result in (result for some in returns for result in some):
                 if result.status == JobStatus.FAILED:
-                    raise result._return_value  # `return_value` would print a line of its own
+                    raise raised(result)
             return returns
         finally:
             lock.release()

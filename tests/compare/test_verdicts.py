@@ -15,13 +15,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from test_compare import ADAM, SGD, analysed, sweep
 
 from conftest import call
 from ffn_bench.compare import command, numbers, tables, verdict, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError
 from run_folders import write_run
-from test_compare import ADAM, SGD, analysed, sweep
 
 SCHEMA = json.loads(files("ffn_bench.compare").joinpath("comparison.schema.json").read_text())
 CHANCE = {"chance": {"accuracy": 0.1, "loss": 2.3}}
@@ -413,7 +413,7 @@ def test_the_files_that_are_written(
 @pytest.fixture(scope="module")
 def simulation() -> Any:
     """scripts/check_verdicts.py as a module."""
-    path = Path(__file__).parents[1] / "scripts" / "check_verdicts.py"
+    path = Path(__file__).parents[2] / "scripts" / "check_verdicts.py"
     spec = importlib.util.spec_from_file_location("check_verdicts", path)
     assert spec is not None
     assert spec.loader is not None

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from test_runs import FFN_TRAIN, lines_of
 
 CHROMIUM = next(

@@ -25,8 +25,8 @@ import ffn_bench.lecture.command
 import ffn_bench.race.command
 from cases import DATA_NEEDS, OPTIMIZER_NEEDS, composed, options
 from conftest import Command, Result, call
+from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.command_line.mistakes import explain
-from ffn_bench.command_line.start import config_folder
 from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import CONFIGURATION, UserError
 

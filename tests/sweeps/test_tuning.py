@@ -21,10 +21,13 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from test_runs import start
+from test_survival import outcome
+from test_sweep import swap
 
 from cases import OPTIMIZER_NEEDS, options, parsed
 from conftest import Command, Result
-from ffn_bench.command_line.start import config_folder
+from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import files
@@ -34,9 +37,6 @@ from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps.planning import Planned
 from ffn_bench.sweeps.search_space import Axis, draws, read_space
 from ffn_bench.sweeps.tuning import Combination, Rules, Trial
-from test_runs import start
-from test_survival import outcome
-from test_sweep import swap
 
 needs_optuna = pytest.mark.skipif(
     importlib.util.find_spec("optuna") is None, reason="the extra `optuna` is not installed"

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 import torch
+from test_batched import bits, tile
+from test_runs import latest, lines_of, scalars_of, start
 
 import ffn_bench
 from cases import OPTIMIZER_NEEDS, options, parsed, write_csv
@@ -30,8 +32,6 @@ from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, lock, reading
 from ffn_bench.run_folder.files import Folder
-from test_batched import bits, tile
-from test_runs import latest, lines_of, scalars_of, start
 
 TIMES = ("time", "train_seconds")
 
@@ -455,7 +455,7 @@ def limited_memory(tmp_path: Path, *arguments: str) -> subprocess.CompletedProce
     code = f"""
 import resource, sys
 sys.argv = ['ffn-train', *{list(arguments)!r}]
-import ffn_bench.sweep, ffn_bench.record, ffn_bench.train
+import ffn_bench.sweeps.sweep, ffn_bench.run_folder.recorder, ffn_bench.train
 size = next(int(l.split()[1]) * 1024 for l in open('/proc/self/status') if l.startswith('VmSize'))
 resource.setrlimit(resource.RLIMIT_AS, (size + 1_500_000_000,) * 2)
 ffn_bench.train.main()

@@ -21,11 +21,12 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
+from test_runs import lines_of, scalars_of, start
 
 from cases import write_csv
 from conftest import Command, files_below
 from ffn_bench import train
-from ffn_bench.command_line.start import config_folder
+from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.engine import build
@@ -41,7 +42,6 @@ from ffn_bench.sweeps import sweep
 from ffn_bench.sweeps.leaderboard import leaderboard
 from ffn_bench.sweeps.planning import Planner
 from hostile import STATES, bytes_below, rewrite_checkpoints
-from test_runs import lines_of, scalars_of, start
 
 
 def folders(tmp_path: Path, name: str) -> list[Path]:

@@ -545,8 +545,9 @@ from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from ffn_bench import composition, config, runs
-from ffn_bench.cli import config_folder
+from ffn_bench.command_line import composition, resolvers
+from ffn_bench.command_line.invocation import config_folder
+from ffn_bench.configuration import parsing
 from ffn_bench.errors import UserError
 
 Plugins.instance()  # finds Hydra's kinds of sources
@@ -555,7 +556,7 @@ path = ConfigSearchPathImpl()
 for provider, place in (("hydra", "pkg://hydra.conf"), ("main", str(config_folder())),
                         ("command-line", "mine"), ("schema", "structured://")):
     path.append(provider, place)
-config.register()
+parsing.register()
 loader = pickle.loads(pickle.dumps(composition.Loader(path)))
 for overrides in (["+experiment=x"], ["+hydra.callbacks.x._target_=os.mkdir"]):
     try:
@@ -563,7 +564,7 @@ for overrides in (["+experiment=x"], ["+hydra.callbacks.x._target_=os.mkdir"]):
     except UserError as e:
         print(e)
 assert not OmegaConf.has_resolver("evil")
-runs.register_resolvers()
+resolvers.register_resolvers()
 cfg = loader.load_configuration("config", ["lr=0.5"], RunMode.RUN)
 assert pickle.loads(pickle.dumps(cfg)).lr == 0.5
 """

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from test_runs import FFN_TRAIN
+from test_sweep import LOCKS, put_lock
 
 from cases import parsed, write_csv
 from conftest import Command
@@ -26,8 +28,6 @@ from ffn_bench.errors import UserError
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.sweeps import launchers
-from test_runs import FFN_TRAIN
-from test_sweep import LOCKS, put_lock
 
 LAUNCHERS: dict[str, tuple[str, ...]] = {
     "joblib": ("hydra.launcher.n_jobs=2",),
@@ -157,17 +157,18 @@ def test_a_killed_worker_costs_its_unfinished_steps_only(
 CHUNK = """
 import signal, sys
 from pathlib import Path
-from ffn_bench import config, scale
+from ffn_bench.configuration import parsing
+from ffn_bench.sweeps import launchers
 
 class OutOfTime(Exception): pass
 
 def warned(number, frame):
     raise OutOfTime("no more time")  # as submitit does when a job has been requeued often enough
 
-config.register()
+parsing.register()
 if sys.argv[2:]:
     signal.signal(signal.SIGUSR2, warned)
-scale.train_chunk(Path(sys.argv[1]))
+launchers.train_chunk(Path(sys.argv[1]))
 """
 
 
@@ -416,7 +417,7 @@ def test_a_launcher_that_is_not_installed_is_one_line(ffn: Command) -> None:
 )  # fmt: skip
 def test_a_file_that_is_no_chunk(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)
-    program = "from pathlib import Path; from ffn_bench import scale; scale.train_chunk(Path('x.json'))"
+    program = "from pathlib import Path; from ffn_bench.sweeps import launchers; launchers.train_chunk(Path('x.json'))"
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
     )

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from test_runs import FFN_TRAIN
 
-PACKAGE = Path(__file__).parent / "example_optimizers"
+PACKAGE = Path(__file__).parents[1] / "example_optimizers"
 
 
 @pytest.fixture(scope="module")

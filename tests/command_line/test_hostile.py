@@ -23,6 +23,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from test_survival import outcome
 
 import ffn_bench.compare.command
 import ffn_bench.landscape.command
@@ -50,7 +51,6 @@ from hostile import (
     of_the_sweep,
     rewrite_checkpoints,
 )
-from test_survival import outcome
 
 KEYS = (
     "data=moons",

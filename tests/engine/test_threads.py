@@ -45,8 +45,9 @@ def test_threads_are_for_large_steps_and_sleep(
 
 STEPS = """
 import os, subprocess, sys, time
-import ffn_bench.device, torch
-assert ffn_bench.device.QUIET
+import torch
+from ffn_bench.engine import device
+assert device.QUIET
 W, x = torch.randn(512, 512), torch.randn(64, 512)
 def steps(threads):
     torch.set_num_threads(threads)

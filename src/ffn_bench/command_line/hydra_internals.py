@@ -1,0 +1,38 @@
+"""What is used of Hydra that is not its public interface.
+
+tests/command_line/test_hydra_internals.py says what is relied on.
+"""
+
+from __future__ import annotations
+
+import hydra._internal.hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra._internal.utils import get_args_parser
+from hydra.core.utils import JobReturn
+
+__all__ = [
+    "BasicLauncher",
+    "BasicSweeper",
+    "ConfigLoaderImpl",
+    "ConfigRepository",
+    "FileConfigSource",
+    "IConfigRepository",
+    "SourcesRegistry",
+    "get_args_parser",
+    "get_overrides_dirname",
+    "hydra_module",
+    "raised",
+]
+
+hydra_module = hydra._internal.hydra
+"""Where Hydra looks for the class of its loader."""
+
+
+def raised(result: JobReturn) -> object:
+    """What a failed job raised; `return_value` would print a line of its own."""
+    return result._return_value
