@@ -30,7 +30,7 @@ def private_names(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.Attribute):
-            names = [ast.unparse(node)] if ast.unparse(node).startswith(("torch.", "hydra.")) else []
+            names = [ast.unparse(node)] if re.fullmatch(r"\w+(\.\w+)+", ast.unparse(node)) else []
         for name in names:
             library, *rest = name.split(".")
             if library in INTERNALS and any(re.match("_[a-z]|aten$", part) for part in rest):

@@ -23,7 +23,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_survival import outcome
 
 import ffn_bench.compare.command
 import ffn_bench.landscape.command
@@ -51,6 +50,7 @@ from hostile import (
     of_the_sweep,
     rewrite_checkpoints,
 )
+from run_folder.test_survival import outcome
 
 KEYS = (
     "data=moons",

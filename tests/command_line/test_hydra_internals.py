@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -12,7 +13,7 @@ from ffn_bench.command_line import hydra_internals as internals
 
 
 def test_hydra_makes_its_loader_by_the_name_that_is_replaced() -> None:
-    assert internals.hydra_module.ConfigLoaderImpl is internals.ConfigLoaderImpl
+    assert vars(internals.hydra_module)["ConfigLoaderImpl"] is internals.ConfigLoaderImpl
     assert "ConfigLoaderImpl(" in inspect.getsource(internals.hydra_module)
 
 
@@ -36,8 +37,6 @@ def test_a_failed_job_holds_what_it_raised() -> None:
 
 
 def test_names_of_overrides() -> None:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     overrides = OverridesParser.create().parse_overrides(["lr=0.1", "seed=2"])
-    name = internals.get_overrides_dirname(overrides, {"seed"}, ",", "=")
+    name = internals.get_overrides_dirname(overrides, ["seed"], ",", "=")
     assert name == "lr=0.1"

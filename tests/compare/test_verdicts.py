@@ -15,8 +15,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from test_compare import ADAM, SGD, analysed, sweep
 
+from compare.test_compare import ADAM, SGD, analysed, sweep
 from conftest import call
 from ffn_bench.compare import command, numbers, tables, verdict, wording
 from ffn_bench.compare.study import Study

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_rules import VARIANTS, hyperparameters
 from torch import Tensor
 
 from cases import options, parsed
@@ -23,6 +22,7 @@ from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.torch_engine import EagerRun
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.optimizers.rules import RULES, Rule
+from optimizers.test_rules import VARIANTS, hyperparameters
 
 BATCHABLE = [
     name for name in options("optimizer") if name != "torch" and not why_not(parsed(f"optimizer={name}"))

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_rules import VARIANTS, hyperparameters
-from test_survival import outcome
 from torch import Tensor
 
 from cases import parsed
@@ -24,6 +22,8 @@ from ffn_bench.errors import UserError
 from ffn_bench.optimizers import registry, rule_checks, rules
 from ffn_bench.optimizers.rules import RULES, Rule, zeros
 from ffn_bench.race import paths, surfaces
+from optimizers.test_rules import VARIANTS, hyperparameters
+from run_folder.test_survival import outcome
 
 Update = Callable[[Tensor, Any, Tensor, Any, int], Any]
 

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_runs import start
 from torch import Tensor
 
 from cases import parsed
@@ -33,6 +32,7 @@ from ffn_bench.model.backprop import loss_of, penalty
 from ffn_bench.model.hessian import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
 from ffn_bench.model.layers import flat, layered
 from ffn_bench.model.network import FFN
+from run_folder.test_folders import start
 
 F64 = torch.float64
 

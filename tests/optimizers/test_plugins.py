@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_runs import FFN_TRAIN
+
+from run_folder.test_folders import FFN_TRAIN
 
 PACKAGE = Path(__file__).parents[1] / "example_optimizers"
 

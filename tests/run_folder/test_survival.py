@@ -20,18 +20,18 @@ from typing import Any
 
 import pytest
 import torch
-from test_batched import bits, tile
-from test_runs import latest, lines_of, scalars_of, start
 
 import ffn_bench
 from cases import OPTIMIZER_NEEDS, options, parsed, write_csv
 from conftest import Command, files_below
+from engine.test_batched import bits, tile
 from ffn_bench.data import datasets
 from ffn_bench.engine.build import build_eager
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, lock, reading
 from ffn_bench.run_folder.files import Folder
+from run_folder.test_folders import latest, lines_of, scalars_of, start
 
 TIMES = ("time", "train_seconds")
 

@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from test_runs import FFN_TRAIN
-from test_sweep import LOCKS, put_lock
 
 from cases import parsed, write_csv
 from conftest import Command
@@ -28,6 +26,8 @@ from ffn_bench.errors import UserError
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.sweeps import launchers
+from run_folder.test_folders import FFN_TRAIN
+from sweeps.test_sweep import LOCKS, put_lock
 
 LAUNCHERS: dict[str, tuple[str, ...]] = {
     "joblib": ("hydra.launcher.n_jobs=2",),
@@ -417,7 +417,8 @@ def test_a_launcher_that_is_not_installed_is_one_line(ffn: Command) -> None:
 )  # fmt: skip
 def test_a_file_that_is_no_chunk(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)
-    program = "from pathlib import Path; from ffn_bench.sweeps import launchers; launchers.train_chunk(Path('x.json'))"
+    imports = "from pathlib import Path; from ffn_bench.sweeps import launchers"
+    program = f"{imports}; launchers.train_chunk(Path('x.json'))"
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
     )

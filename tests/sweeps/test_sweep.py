@@ -21,7 +21,6 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
-from test_runs import lines_of, scalars_of, start
 
 from cases import write_csv
 from conftest import Command, files_below
@@ -42,6 +41,7 @@ from ffn_bench.sweeps import sweep
 from ffn_bench.sweeps.leaderboard import leaderboard
 from ffn_bench.sweeps.planning import Planner
 from hostile import STATES, bytes_below, rewrite_checkpoints
+from run_folder.test_folders import lines_of, scalars_of, start
 
 
 def folders(tmp_path: Path, name: str) -> list[Path]:

@@ -21,9 +21,6 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from test_runs import start
-from test_survival import outcome
-from test_sweep import swap
 
 from cases import OPTIMIZER_NEEDS, options, parsed
 from conftest import Command, Result
@@ -37,6 +34,9 @@ from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps.planning import Planned
 from ffn_bench.sweeps.search_space import Axis, draws, read_space
 from ffn_bench.sweeps.tuning import Combination, Rules, Trial
+from run_folder.test_folders import start
+from run_folder.test_survival import outcome
+from sweeps.test_sweep import swap
 
 needs_optuna = pytest.mark.skipif(
     importlib.util.find_spec("optuna") is None, reason="the extra `optuna` is not installed"

@@ -33,6 +33,7 @@ hydra_module = hydra._internal.hydra
 """Where Hydra looks for the class of its loader."""
 
 
-def raised(result: JobReturn) -> object:
+def raised(result: JobReturn) -> BaseException:
     """What a failed job raised; `return_value` would print a line of its own."""
-    return result._return_value
+    error: BaseException = result._return_value
+    return error
