@@ -1,0 +1,154 @@
+"""A digest of what small runs come to, to see whether a change moves a number.
+
+    python scripts/digest.py                      print it
+    python scripts/digest.py --write before.json  and keep it
+    python scripts/digest.py --check before.json  exit with 1 where a run differs, and name it
+
+Every optimizer, schedule, activation and way to train: alone, in sweeps, by hand-written gradients, killed
+and resumed, diverging. A digest is of every metric at every step (times apart) and of the final weights, to
+the last bit; it holds for one machine with one version of PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+CONF = Path(__file__).parents[1] / "conf"
+SMALL = ("data=moons", "epochs=3")
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Command lines of single runs."""
+    for group in ("optimizer", "schedule"):
+        for path in sorted((CONF / group).rglob("*.yaml")):
+            option = path.relative_to(CONF / group).with_suffix("").as_posix()
+            if option == "torch":
+                option = "torch optimizer.name=Rprop"
+            yield (*SMALL, *f"{group}={option}".split())
+    for activation in ("sigmoid", "tanh", "gelu", "silu", "softplus", "leaky_relu"):
+        yield (*SMALL, f"model.activation={activation}")
+    for more in (
+        "l2=0.01",
+        "batch_size=full",
+        "drop_last=true",
+        "dtype=float64",
+        "batch_size=1",
+        "log_every=3",
+    ):
+        yield (*SMALL, more)
+    yield ("data=digits", "epochs=2", "model=mlp", "model.depth=3")
+    yield ("data=spirals", "epochs=3", "model=linear")
+    yield ("data=synthetic", "epochs=2", "l2=0.001", "trajectory=true")
+    for optimizer in ("sgd", "adam", "lecture/adam"):
+        yield (*SMALL, f"optimizer={optimizer}", "gradient=manual")
+    yield (*SMALL, "optimizer=sgd", "lr=1e20")
+
+
+SWEEPS = (
+    ("optimizer=sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamw,nadam,adamax,radam",),
+    ("schedule=constant,cosine,inverse_time,step,warmup_cosine", "optimizer=adam", "seed=1,2"),
+    ("optimizer=lecture/adam,lecture/momentum", "l2=0,0.01", "epochs=2,3"),
+    ("optimizer=sgd", "lr=0.1,1e20", "seed=0,1"),
+    ("batch_size=full,7", "dtype=float64"),
+)
+
+
+def train(*arguments: str) -> None:
+    """Run `ffn-train` in this process."""
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="ffn-train")
+    main, sys.argv = entry.load(), ["ffn-train", *arguments]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            main()
+        except SystemExit as e:
+            if e.code not in (0, None, 3):
+                sys.exit(f"{' '.join(arguments)}: {printed.getvalue()}")
+
+
+def kill_and_resume(folder: Path, *arguments: str) -> None:
+    """Kill a run in the middle, then train it to its end."""
+    line = [Path(sys.executable).with_name("ffn-train"), *arguments, f"hydra.run.dir={folder}"]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > 20):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if (folder / "summary.json").exists():
+        sys.exit("the run had ended before it was killed")
+    train(*arguments, f"hydra.run.dir={folder}")
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of what a run left, but for times and places."""
+    found = hashlib.sha256()
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        found.update(
+            json.dumps({k: v for k, v in values.items() if k not in ("time", "train_seconds")}).encode()
+        )
+    summary = json.loads((folder / "summary.json").read_text())
+    kept = ("status", "reason", "steps", "epochs", "final", "best")
+    found.update(json.dumps({key: summary[key] for key in kept}).encode())
+    for path in sorted((folder / "checkpoint").glob("*.safetensors"))[-1:]:
+        for name, values in sorted(load_file(path).items()):
+            found.update(name.encode() + values.tobytes())
+    return found.hexdigest()[:16]
+
+
+def digests() -> Iterator[tuple[str, str]]:
+    """Names of runs with their digests."""
+    for number, arguments in enumerate(commands()):
+        folder = Path("alone") / str(number)
+        train(*arguments, f"hydra.run.dir={folder}")
+        yield " ".join(arguments), digest(folder)
+    folder = Path("killed")
+    arguments = ("data=digits", "epochs=60", "checkpoint_seconds=0.05")
+    kill_and_resume(folder, *arguments)
+    yield " ".join((*arguments, "killed and resumed")), digest(folder)
+    for which, sweep in enumerate(SWEEPS):
+        train("-m", *SMALL, *sweep, f"name=sweep{which}")
+        for inner in sorted(p.parent for p in (Path("outputs/sweeps") / f"sweep{which}").rglob("run.json")):
+            yield f"sweep {which}: {inner.name}", digest(inner)
+
+
+def main() -> None:
+    """Train and compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", type=Path, help="where to keep the digests")
+    parser.add_argument("--check", type=Path, help="digests of before")
+    given = parser.parse_args()
+    before = json.loads(given.check.read_text()) if given.check else {}
+    keep = given.write.resolve() if given.write else None
+    found, home = {}, Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for name, value in digests():
+            found[name] = value
+            print(value, name, "" if not before or before.get(name) == value else "  DIFFERS", flush=True)
+        os.chdir(home)
+    if keep:
+        keep.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(bool(before) and before != found)
+
+
+if __name__ == "__main__":
+    main()
