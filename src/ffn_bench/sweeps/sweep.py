@@ -24,7 +24,7 @@ from ffn_bench.command_line import console
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.engine import build
 from ffn_bench.engine.batched import Row, Tile, group_key, tile_sizes
-from ffn_bench.engine.device import THREADS, describe, keep_memory, set_threads
+from ffn_bench.engine.device import THREADS, describe, keep_memory, threads
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
@@ -240,11 +240,8 @@ class Sweep:
         except Exception as e:
             self.fail_all({job.number: e for job in group})
             return
-        batch_size = len(made.data.train.y)
-        if group[0].plan.run.batch_size != "full":
-            batch_size = min(batch_size, int(group[0].plan.run.batch_size))
         compiled = group[0].plan.run.compile
-        sizes = tile_sizes(len(group), made.widths, batch_size, made.dtype, made.device, compiled)
+        sizes = tile_sizes(len(group), made.widths, made.batch_size, made.dtype, made.device, compiled)
         members = iter(group)
         most = max(1, process.descriptors(2 * len(group)) // (2 * THREADS))  # a lock each
         tiles = [list(itertools.islice(members, size)) for size in sizes]
@@ -252,13 +249,12 @@ class Sweep:
         side_by_side = len(tiles) > 1 and made.device.type == "cpu" and not compiled
         work = partial(self._train_tile, made=made)
         if not side_by_side:
-            if compiled:
-                torch.set_num_threads(THREADS)
-            for tile in tiles:
-                work(tile)
+            with threads(THREADS if compiled else made.threads):
+                for tile in tiles:
+                    work(tile)
             return
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1)) as pool:
+        one_thread = partial(torch.set_num_threads, 1)
+        with threads(1), ThreadPoolExecutor(THREADS, initializer=one_thread) as pool:
             futures = [pool.submit(work, tile) for tile in tiles]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
@@ -268,7 +264,6 @@ class Sweep:
             broken = next((f for f in futures if f.done() and f.exception()), None)
             if broken:
                 self.stop.asked = True  # the other tiles end their runs in good order
-        set_threads(made.widths, batch_size)
         if broken:
             broken.result()
 
