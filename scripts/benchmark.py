@@ -67,8 +67,17 @@ def random_data(widths: list[int], rows: int) -> tuple[Tensor, Tensor]:
 def as_data(widths: list[int], x: Tensor, y: Tensor) -> Data:
     """Rows to train on, and none to evaluate."""
     none, one = Split(x[:0], y[:0]), torch.ones(1)
-    classes = tuple(str(k) for k in range(widths[-1]))
-    return Data("bench", Split(x, y), none, none, classes, None, one, one, "")
+    return Data(
+        name="bench",
+        train=Split(x, y),
+        val=none,
+        test=none,
+        classes=tuple(str(k) for k in range(widths[-1])),
+        image_shape=None,
+        mean=one,
+        std=one,
+        sha256="",
+    )
 
 
 def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:

@@ -573,7 +573,17 @@ def pictures(labels: list[str]) -> Data:
     y = torch.arange(len(labels))
     part = Split(torch.rand(len(labels), 4), y)
     one, zero = torch.ones(1), torch.zeros(1)
-    return Data("x", part, part, part, tuple(labels), (2, 2), zero, one, "")
+    return Data(
+        name="x",
+        train=part,
+        val=part,
+        test=part,
+        classes=tuple(labels),
+        image_shape=(2, 2),
+        mean=zero,
+        std=one,
+        sha256="",
+    )
 
 
 @settings(generated, max_examples=30)

@@ -58,7 +58,7 @@ def test_a_command_loads_its_data_once(ffn: Command, tmp_path: Path, loads: list
     write_csv(tmp_path / "my.csv", 60)
     assert ffn(*TABLE).code == 0
     assert loads == ["csv"]
-    swept = ("seed=0,1", "batch_size=8,full", "optimizer=adam,lbfgs")
+    swept = ("seed=0,1", "dtype=float32,float64", "optimizer=adam,lbfgs", "batch_size=full")
     assert ffn("-m", *TABLE, *swept, f"hydra/launcher={launcher}").code == 0
     assert loads == ["csv", "csv"]
 

@@ -147,7 +147,14 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
             plans.append(Planned((f"lr={rate:g}",), run, folder, None))
         trials.append(Trial((f"lr={rate:g}",), plans))
     default = [Planned((), shipped, Folder(tmp_path / "default"), None)]
-    return Combination((), "adam", {"optimizer": "adam"}, frozenset({"lr"}), trials, default)
+    return Combination(
+        base=(),
+        optimizer="adam",
+        shown={"optimizer": "adam"},
+        tuned=frozenset({"lr"}),
+        trials=trials,
+        default=default,
+    )
 
 
 def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path: Path) -> None:
@@ -184,12 +191,15 @@ def test_a_diverged_search_chooses_and_a_failed_one_does_not(tmp_path: Path) -> 
 
 
 def test_tuning_and_final_seeds_are_disjoint() -> None:
-    rules = Rules("grid", 3, 0, "range(0,3)", [7, 8])
-    assert (rules.tuning_seeds, rules.final_seeds) == ((0, 1, 2), (7, 8))
-    assert Rules("none", 3, 0, [0], [0, 1]).final_seeds == (0, 1)  # nothing is searched
+    def rules(search: str, tuning: Any, final: Any) -> Rules:
+        return Rules(search=search, trials=3, search_seed=0, tuning_seeds=tuning, final_seeds=final)
+
+    given = rules("grid", "range(0,3)", [7, 8])
+    assert (given.tuning_seeds, given.final_seeds) == ((0, 1, 2), (7, 8))
+    assert rules("none", [0], [0, 1]).final_seeds == (0, 1)  # nothing is searched
     for tuning, final in (([0], [0, 1]), ("range(0,3)", [2]), ([0, 0], [1]), ([], [1]), (["a"], [1])):
         with pytest.raises(UserError):
-            Rules("grid", 3, 0, tuning, final)
+            rules("grid", tuning, final)
 
 
 # --- the command ----------------------------------------------------------------------------------------

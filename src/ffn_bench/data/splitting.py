@@ -31,7 +31,7 @@ class Split(NamedTuple):
     y: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """A data set, split and standardised, on one device."""
 

@@ -42,7 +42,7 @@ class Curve:
     """NaN where the number was not finite."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordedRun:
     """What one folder says."""
 
@@ -98,16 +98,16 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
             raise UserError(f"{inside}/summary.json", "is damaged", "leave this run out", RUN_FOLDER)
     device = f"{identity.get('device')}, {identity.get('threads')} threads"
     return RecordedRun(
-        folder,
-        config,
-        status,
-        reason,
-        identity["data_sha256"],
-        identity.get("protocol"),
-        printable(f"{identity.get('machine')}, {device}"),
-        identity.get("trained_beside", 0),
-        identity.get("chance", {}),
-        curves,
+        folder=folder,
+        config=config,
+        status=status,
+        reason=reason,
+        data=identity["data_sha256"],
+        protocol=identity.get("protocol"),
+        machine=printable(f"{identity.get('machine')}, {device}"),
+        company=identity.get("trained_beside", 0),
+        chance=identity.get("chance", {}),
+        curves=curves,
     )
 
 

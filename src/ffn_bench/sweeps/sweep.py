@@ -51,7 +51,7 @@ class Shown:
     search: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Job:
     """A run of the sweep and what has become of it."""
 
@@ -89,8 +89,9 @@ class Sweep:
         settings = shown.settings or [settings_of(p.overrides) for p in plans]
         names, varied = names_of(settings), varied_keys(settings)
         self.jobs = [
-            Job(first + k, name, setting, plan, *plan.standing())
+            Job(number=first + k, name=name, settings=setting, plan=plan, status=status, before=before)
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
+            for status, before in [plan.standing()]
         ]
         own = [{k: s[k] for k in varied if k in s} for s in settings]
         warnings = planner.warnings if planner else []

@@ -36,7 +36,7 @@ from ffn_bench.sweeps.search_space import Axis, Setting, draws, parse, read_spac
 SEARCHES = ("grid", "random", "optuna", "none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """How it is searched: the keys that conf/tune/*.yaml sets below `hydra.sweeper`. Raises `UserError`.
 
@@ -144,7 +144,7 @@ class Choice:
     """The rate, and the lowest and highest that were tried, where it is one of them."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Combination:
     """What is tuned by itself: an optimizer, on one data set and whatever else was swept beside it."""
 
@@ -228,16 +228,16 @@ class Tuning:
             shown = {key: values[key] for key in swept if key in values and key != "optimizer"}
             self.combinations.append(
                 Combination(
-                    tuple(base),
-                    option,
-                    {"optimizer": option, **shown},
-                    frozenset({"lr", *tuned, *of_files[option]} - given),
-                    [
+                    base=tuple(base),
+                    optimizer=option,
+                    shown={"optimizer": option, **shown},
+                    tuned=frozenset({"lr", *tuned, *of_files[option]} - given),
+                    trials=[
                         Trial(setting, self._plans(base, setting, rules.tuning_seeds, "tune"))
                         for setting in settings[option]
                     ],
-                    self._plans(base, (), rules.final_seeds, "default" if searched else "final"),
-                    _study(option, rules.search_seed) if rules.search == "optuna" else None,
+                    default=self._plans(base, (), rules.final_seeds, "default" if searched else "final"),
+                    study=_study(option, rules.search_seed) if rules.search == "optuna" else None,
                 )
             )
         self._spaces = spaces
