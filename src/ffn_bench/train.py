@@ -26,7 +26,7 @@ from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.lock import Lock, check_free, holder
 
 if TYPE_CHECKING:
-    from ffn_bench.command_line.console import RunView
+    from ffn_bench.command_line.run_view import RunView
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -41,13 +41,13 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = None) -> float | None:
-    """Train a run into its folder; return its best validation accuracy.
+    """Train a run into its folder; return its score, see `reading.score_of`.
 
     A run that has begun there goes on from its checkpoint. `view` shows it to a person (by default a
     `RunView` of its own). Raises `UserError` for mistakes; a run that diverges is not an exception but a
     summary whose status says so. The caller holds the folder's lock.
     """
-    from ffn_bench.command_line import console
+    from ffn_bench.command_line import run_view
     from ffn_bench.engine.device import describe, threads
     from ffn_bench.engine.stop import Stop
     from ffn_bench.run_folder import checkpoints
@@ -55,10 +55,10 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
 
     ended = reading.read_summary(folder)
     if ended and ended["status"] in reading.ENDED:
-        return (ended["best"] or {}).get("accuracy/val")
+        return reading.score_of(ended)
     training, prepared = build(run)
     shown = Path(os.path.relpath(folder.path)) if folder.path.is_relative_to(Path.cwd()) else folder.path
-    view = view or console.RunView()
+    view = view or run_view.RunView()
     begun, damaged = checkpoints.find(folder)
     state = checkpoints.load(folder, begun) if begun else None
     if state is not None:
@@ -68,7 +68,7 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
         device = describe(prepared.device)
         record = Record(folder, run, training, device, state=state)
         try:
-            facts = console.facts_of(run, training.data, device, shown)
+            facts = run_view.facts_of(run, training.data, device, shown)
             warnings = [f"checkpoint {name} is damaged; an earlier one is used" for name in damaged]
             view.start(facts, training, run.epochs, [*warnings, *record.notes])
             for measurement in training.measurements():
@@ -85,7 +85,7 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
         summary = record.close(training.status, training.reason)
         view.end(summary, shown)
     stop.leave()
-    return summary["best"]["accuracy/val"] if summary["best"] else None
+    return reading.score_of(summary)
 
 
 # --- the command ----------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def begin(cfg: DictConfig) -> Lock:
     Raises `UserError` for a run that could not be trained. Creates nothing but the folder and its lock, and
     nothing at all if there is an error.
     """
-    from ffn_bench.command_line import console
+    from ffn_bench.command_line import tables
 
     run = parsing.parse(cfg)
     if run.chunk_file is not None:
@@ -155,7 +155,7 @@ def begin(cfg: DictConfig) -> Lock:
     folder = Folder(path)
     folders.check_place(path)
     if run.status:
-        console.show_status([("run", *reading.standing_of(folder, run))], path, holder(folder), listed=True)
+        tables.show_status([("run", *reading.standing_of(folder, run))], path, holder(folder), listed=True)
         sys.exit(0)
     folders.check_run(folder, run)
     if show_if_ended(folder):
@@ -171,12 +171,12 @@ def begin(cfg: DictConfig) -> Lock:
 
 def show_if_ended(folder: Folder) -> bool:
     """Whether a run has ended before, which is shown then."""
-    from ffn_bench.command_line import console
+    from ffn_bench.command_line import run_view
 
     summary = reading.read_summary(folder)
     if summary is None or summary["status"] not in reading.ENDED:
         return False
-    view = console.RunView()
+    view = run_view.RunView()
     view.console.print("ffn-train: this run has ended before; nothing is trained\n")
     view.end(summary, folder.path)
     return True

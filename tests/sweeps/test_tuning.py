@@ -167,7 +167,7 @@ def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path: Path) -> None:
     found = combination(tmp_path, outcomes)
     assert [t.score() for t in found.trials[1:]] == [(0.8, 0.1), (0.495, math.inf), None]
     choice = found.choose()
-    assert (choice.setting, choice.accuracy, choice.edge) == (("lr=0.2",), 0.8, None)
+    assert (choice.setting, choice.score, choice.edge) == (("lr=0.2",), 0.8, None)
     assert choice.tally == {"finished": 6, "diverged": 1, "failed": 1}
 
 

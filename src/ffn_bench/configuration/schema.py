@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from omegaconf import II, MISSING
 
+from ffn_bench import tags
+
 # --- a configuration as flat keys -----------------------------------------------------------------------
 
 
@@ -372,7 +374,7 @@ class CompareConfig:
     by: str | list[str] | None = None
     tuned: str | list[str] | None = None
     workloads: str | list[str] | None = None
-    metric: str = "accuracy/test"
+    metric: str = tags.SCORE.tag("test")
     aggregate: str = "iqm"
     reference: str | None = None
     target: float | None = None

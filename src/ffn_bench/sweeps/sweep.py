@@ -20,7 +20,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from omegaconf import OmegaConf, open_dict
 
 from ffn_bench import process, train
-from ffn_bench.command_line import console
+from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.engine import build
 from ffn_bench.engine.batched import Row, Tile, group_key, tile_sizes
@@ -96,7 +96,7 @@ class Sweep:
         own = [{k: s[k] for k in varied if k in s} for s in settings]
         warnings = planner.warnings if planner else []
         rows = list(zip(names, own, strict=True))
-        self.view = console.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
+        self.view = sweep_view.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
         warnings.clear()
         self._composing = threading.Lock()
         self.stop = Stop()
@@ -214,7 +214,7 @@ class Sweep:
         begun = [job for job in self.jobs if job.summary]
         if begun and not self.search:
             found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
-            console.show_leaderboard(self.view.console, *found)
+            tables.show_leaderboard(self.view.console, *found)
             self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
 
     def returns(self) -> list[JobReturn]:
@@ -222,7 +222,7 @@ class Sweep:
         found = []
         for job in self.jobs:
             result = JobReturn(overrides=job.plan.overrides, task_name="train")
-            result.return_value = RunFailed(job.name) if job.failed else _objective(job.summary or {})
+            result.return_value = RunFailed(job.name) if job.failed else reading.score_of(job.summary or {})
             result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
             found.append(result)
         return found
@@ -402,7 +402,7 @@ class Sweep:
                 self._train_eagerly(each)
 
     def _train_eagerly(self, job: Job) -> None:
-        view = console.RunOfSweep(self.view, job.number - self.jobs[0].number)
+        view = sweep_view.RunOfSweep(self.view, job.number - self.jobs[0].number)
         try:
             self.write_hydra_files(job)
             train.train_run(job.plan.run, job.plan.folder, view)
@@ -414,13 +414,6 @@ class Sweep:
             if explain(e) is None:
                 traceback.print_exc()
         self._end(job, job.plan.summary() or {})
-
-
-def _objective(summary: dict[str, Any]) -> float | None:
-    """What a sweeper that searches is told of a run: its best validation accuracy, 0 if it diverged."""
-    if summary.get("status") == "diverged":
-        return 0.0
-    return (summary.get("best") or {}).get("accuracy/val")
 
 
 def launch(

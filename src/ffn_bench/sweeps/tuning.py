@@ -22,8 +22,9 @@ from typing import Any
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import JobReturn
 
-from ffn_bench import checks
-from ffn_bench.command_line import console
+from ffn_bench import checks, tags
+from ffn_bench.command_line import tables
+from ffn_bench.command_line.console import make_console
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import files, reading
@@ -98,7 +99,8 @@ def _study(name: str, search_seed: int) -> Any:
         raise UserError("hydra.sweeper.search", "Optuna is not installed", todo) from e
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"{search_seed} {name}".encode()))
-    return optuna.create_study(direction="maximize", sampler=sampler)
+    direction = "maximize" if tags.SCORE.higher_is_better else "minimize"
+    return optuna.create_study(direction=direction, sampler=sampler)
 
 
 # --- one combination ------------------------------------------------------------------------------------
@@ -112,23 +114,16 @@ class Trial:
     plans: list[Planned]
 
     def score(self) -> tuple[float, float] | None:
-        """Mean of the runs' best validation accuracies and of the losses beside them; None where one failed.
-
-        A run that diverged counts as accuracy 0, whatever it had reached before.
-        """
-        accuracies, losses = [], []
+        """Mean of the runs' best validation scores and of the losses beside them; None where one failed."""
+        scores, losses = [], []
         for planned in self.plans:
             summary = planned.summary() or {}
-            if summary.get("status") == "diverged":
-                accuracies.append(0.0)
-                losses.append(math.inf)
-                continue
-            best = summary.get("best") or {}
-            if summary.get("status") != "finished" or best.get("accuracy/val") is None:
+            score, loss = (_value(summary, quantity.tag("val")) for quantity in (tags.SCORE, tags.LOSS))
+            if score is None:
                 return None
-            accuracies.append(best["accuracy/val"])
-            losses.append(math.inf if best.get("loss/val") is None else best["loss/val"])
-        return statistics.fmean(accuracies), statistics.fmean(losses)
+            scores.append(score)
+            losses.append(math.inf if loss is None else loss)
+        return statistics.fmean(scores), statistics.fmean(losses)
 
 
 @dataclass
@@ -137,7 +132,8 @@ class Choice:
 
     setting: Setting | None
     """None where nothing was measured."""
-    accuracy: float = math.nan
+    score: float = math.nan
+    """On validation, the mean over the tuning seeds."""
     tally: Counter[str] = dataclasses.field(default_factory=Counter)
     """How many of the search's runs ended how."""
     edge: tuple[str, str, str] | None = None
@@ -165,18 +161,18 @@ class Combination:
         return " ".join(v if k == "optimizer" else f"{k}={v}" for k, v in self.shown.items())
 
     def choose(self) -> Choice:
-        """The trial of best accuracy, then of lower loss, then the first."""
+        """The trial of best score, then of lower loss, then the first."""
         tally = Counter(planned.standing()[0] for t in self.trials for planned in t.plans)
         scored = [(t, score) for t in self.trials if (score := t.score()) is not None]
         if not scored:
             return Choice(None, tally=tally)
-        best, (accuracy, _) = min(scored, key=lambda one: (-one[1][0], one[1][1]))
+        best, (mean, _) = min(scored, key=lambda one: (-tags.SCORE.sign * one[1][0], one[1][1]))
         rates = {t.plans[0].run.lr for t, _ in scored}
         lr = best.plans[0].run.lr
         edge = None
         if len(rates) > 1 and lr in (min(rates), max(rates)):
             edge = (f"{lr:g}", f"{min(rates):g}", f"{max(rates):g}")
-        return Choice(best.setting, accuracy, tally, edge)
+        return Choice(best.setting, mean, tally, edge)
 
     def is_same(self, noted: Mapping[str, Any]) -> bool:
         """Whether a run of this configuration is of this combination, whatever its seed and tuned keys."""
@@ -412,7 +408,7 @@ class Tuning:
         Raises `UserError` (status 1) in the end where a run failed. A signal ends it all, between the stages
         too.
         """
-        view = console.make_console()
+        view = make_console()
         returns: list[Sequence[JobReturn]] = []
         optuna, number = self.rules.search == "optuna", 0
         while self._next:
@@ -428,7 +424,7 @@ class Tuning:
         choices = self.choose()
         self.relabel()
         if self.search:
-            console.show_choices(view, self._rows(choices), self._notes(choices))
+            tables.show_choices(view, self._rows(choices), self._notes(choices))
         heading = "ffn-train: stage 2 of 2, chosen and shipped settings with the final seeds"
         if not self.search:
             heading = "ffn-train: the shipped settings with the final seeds"
@@ -437,7 +433,7 @@ class Tuning:
             shown = sweep.Shown(heading, [settings for _, settings in finals])
             returns.append(launch([planned for planned, _ in finals], len(self.search), shown))
         if any(one.default and one.final for one in self.combinations):
-            console.show_gains(view, self._gains(), len(self.rules.final_seeds))
+            tables.show_gains(view, self._gains(), len(self.rules.final_seeds))
         if lost := [one.name for one, c in zip(self.combinations, choices, strict=True) if c.setting is None]:
             raise UserError(", ".join(lost), "every run of the search failed", "see above", status=1)
         return returns
@@ -450,11 +446,11 @@ class Tuning:
         choices = self.choose() if known else []
         plans = [*self.search, *(planned for planned, _ in self.finals)]
         planning.show_status(self.folder, [planned.overrides for planned in plans], plans)
-        view = console.make_console()
+        view = make_console()
         if not known:
             view.print("  the chosen settings' runs are planned when the search has ended")
         elif self.search:
-            console.show_choices(view, self._rows(choices), self._notes(choices))
+            tables.show_choices(view, self._rows(choices), self._notes(choices))
 
     def _shown(self, plans: Sequence[Planned]) -> list[dict[str, str]]:
         """What names each of these runs of the search."""
@@ -477,14 +473,14 @@ class Tuning:
         return f"{trials} {kinds}{each}" + (f", {seeds} seeds" if seeds > 1 else "")
 
     def _rows(self, choices: Sequence[Choice]) -> list[tuple[str, str, float, str]]:
-        """For every combination its name, what was chosen, the accuracy, and which runs went wrong."""
+        """For every combination its name, what was chosen, the score, and which runs went wrong."""
         rows = []
         for one, choice in zip(self.combinations, choices, strict=True):
             bad = [
                 f"{choice.tally[s]:,} {s}" for s in ("diverged", "failed", reading.DAMAGED) if choice.tally[s]
             ]
             setting = " ".join(part.removeprefix("optimizer.") for part in choice.setting or ("nothing",))
-            rows.append((one.name, setting, choice.accuracy, ", ".join(bad)))
+            rows.append((one.name, setting, choice.score, ", ".join(bad)))
         return rows
 
     def _notes(self, choices: Sequence[Choice]) -> list[str]:
@@ -504,13 +500,13 @@ class Tuning:
         return notes
 
     def _gains(self) -> list[tuple[str, dict[str, list[float]]]]:
-        """By combination, tuned less shipped, seed by seed: accuracies at the best validation epoch."""
+        """By combination, tuned less shipped, seed by seed: scores at the best validation epoch."""
         rows = []
         for one in self.combinations:
             differences: dict[str, list[float]] = {"val": [], "test": []}
             for tuned, shipped in zip(one.final, one.default, strict=False):
-                for part, found in differences.items():
-                    pair = [_accuracy(p.summary() or {}, part) for p in (tuned, shipped)]
+                for split, found in differences.items():
+                    pair = [_value(p.summary() or {}, tags.SCORE.tag(split)) for p in (tuned, shipped)]
                     if None not in pair:
                         found.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
             if one.default and one.final:
@@ -522,11 +518,6 @@ Launch = Callable[[Sequence[Planned], int, sweep.Shown], Sequence[JobReturn]]
 """Trains runs, the first of them with this number, and shows them so."""
 
 
-def _accuracy(summary: Mapping[str, Any], part: str) -> float | None:
-    """A run's accuracy at its best epoch; 0 where it diverged, None where it was not measured."""
-    if summary.get("status") == "diverged":
-        return 0.0
-    if summary.get("status") != "finished":
-        return None
-    value = ((summary.get("best") or summary["final"]) or {}).get(f"accuracy/{part}")
-    return None if value is None else float(value)
+def _value(summary: Mapping[str, Any], tag: str) -> float | None:
+    """What `reading.score_of` says of a run that came to its end, None of any other."""
+    return reading.score_of(summary, tag) if summary.get("status") in reading.ENDED else None
