@@ -20,7 +20,8 @@ from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
 from ffn_bench.model import hessian
 from ffn_bench.run_folder import checkpoints, folders, pictures, reading, writers
-from ffn_bench.run_folder.files import Appended, Folder, to_json
+from ffn_bench.run_folder.appended import Appended
+from ffn_bench.run_folder.files import Folder, to_json
 from ffn_bench.run_folder.identity import REPAIR, identity
 
 FLUSH_SECONDS = 1.0

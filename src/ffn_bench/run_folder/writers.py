@@ -25,7 +25,8 @@ from torch import Tensor
 from ffn_bench import tags
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import printable
-from ffn_bench.run_folder.files import Appended, Folder, finite
+from ffn_bench.run_folder.appended import Appended
+from ffn_bench.run_folder.files import Folder, finite
 
 METRICS = (
     *(quantity.tag(split) for quantity in tags.HELD_OUT for split in ("test", "val")),
