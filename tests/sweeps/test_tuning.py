@@ -33,7 +33,8 @@ from ffn_bench.run_folder.lock import Lock
 from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps.planning import Planned
 from ffn_bench.sweeps.search_space import Axis, draws, read_space
-from ffn_bench.sweeps.tuning import Combination, Rules, Trial
+from ffn_bench.sweeps.trials import Combination, Trial
+from ffn_bench.sweeps.tuning import Rules
 from run_folder.test_folders import start
 from run_folder.test_survival import outcome
 from sweeps.test_sweep import swap

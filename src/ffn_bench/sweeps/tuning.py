@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
-import math
-import statistics
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +22,7 @@ from hydra.core.utils import JobReturn
 from ffn_bench import checks, tags
 from ffn_bench.command_line import tables
 from ffn_bench.command_line.console import make_console
-from ffn_bench.configuration import fingerprint, schema
+from ffn_bench.configuration import fingerprint
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import files, reading
 from ffn_bench.run_folder.files import Folder
@@ -33,6 +30,7 @@ from ffn_bench.run_folder.lock import Lock
 from ffn_bench.sweeps import planning, sweep
 from ffn_bench.sweeps.planning import Planned, Planner
 from ffn_bench.sweeps.search_space import Axis, Setting, draws, parse, read_space
+from ffn_bench.sweeps.trials import Choice, Combination, Trial, value_of
 
 SEARCHES = ("grid", "random", "optuna", "none")
 
@@ -101,88 +99,6 @@ def _study(name: str, search_seed: int) -> Any:
     sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"{search_seed} {name}".encode()))
     direction = "maximize" if tags.SCORE.higher_is_better else "minimize"
     return optuna.create_study(direction=direction, sampler=sampler)
-
-
-# --- one combination ------------------------------------------------------------------------------------
-
-
-@dataclass
-class Trial:
-    """A setting of the search, and its runs, one for each tuning seed."""
-
-    setting: Setting
-    plans: list[Planned]
-
-    def score(self) -> tuple[float, float] | None:
-        """Mean of the runs' best validation scores and of the losses beside them; None where one failed."""
-        scores, losses = [], []
-        for planned in self.plans:
-            summary = planned.summary() or {}
-            score, loss = (_value(summary, quantity.tag("val")) for quantity in (tags.SCORE, tags.LOSS))
-            if score is None:
-                return None
-            scores.append(score)
-            losses.append(math.inf if loss is None else loss)
-        return statistics.fmean(scores), statistics.fmean(losses)
-
-
-@dataclass
-class Choice:
-    """What the search of one combination came to."""
-
-    setting: Setting | None
-    """None where nothing was measured."""
-    score: float = math.nan
-    """On validation, the mean over the tuning seeds."""
-    tally: Counter[str] = dataclasses.field(default_factory=Counter)
-    """How many of the search's runs ended how."""
-    edge: tuple[str, str, str] | None = None
-    """The rate, and the lowest and highest that were tried, where it is one of them."""
-
-
-@dataclass(kw_only=True)
-class Combination:
-    """What is tuned by itself: an optimizer, on one data set and whatever else was swept beside it."""
-
-    base: tuple[str, ...]
-    optimizer: str
-    shown: dict[str, str]
-    tuned: frozenset[str]
-    """Keys that a search may set, this one's or another's."""
-    trials: list[Trial]
-    default: list[Planned]
-    study: Any = None
-    """Optuna's, where it searches."""
-    final: list[Planned] = dataclasses.field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """What to call it in a line."""
-        return " ".join(v if k == "optimizer" else f"{k}={v}" for k, v in self.shown.items())
-
-    def choose(self) -> Choice:
-        """The trial of best score, then of lower loss, then the first."""
-        tally = Counter(planned.standing()[0] for t in self.trials for planned in t.plans)
-        scored = [(t, score) for t in self.trials if (score := t.score()) is not None]
-        if not scored:
-            return Choice(None, tally=tally)
-        best, (mean, _) = min(scored, key=lambda one: (-tags.SCORE.sign * one[1][0], one[1][1]))
-        rates = {t.plans[0].run.lr for t, _ in scored}
-        lr = best.plans[0].run.lr
-        edge = None
-        if len(rates) > 1 and lr in (min(rates), max(rates)):
-            edge = (f"{lr:g}", f"{min(rates):g}", f"{max(rates):g}")
-        return Choice(best.setting, mean, tally, edge)
-
-    def is_same(self, noted: Mapping[str, Any]) -> bool:
-        """Whether a run of this configuration is of this combination, whatever its seed and tuned keys."""
-
-        def rest(found: Mapping[str, Any]) -> dict[str, Any]:
-            skipped = {*fingerprint.NOT_RESULTS, *self.tuned, "seed"}
-            return {key: value for key, value in found.items() if key not in skipped}
-
-        mine = json.loads(json.dumps(schema.flatten(self.default[0].run)))
-        return rest(mine) == rest(noted)
 
 
 # --- the whole ------------------------------------------------------------------------------------------
@@ -506,7 +422,7 @@ class Tuning:
             differences: dict[str, list[float]] = {"val": [], "test": []}
             for tuned, shipped in zip(one.final, one.default, strict=False):
                 for split, found in differences.items():
-                    pair = [_value(p.summary() or {}, tags.SCORE.tag(split)) for p in (tuned, shipped)]
+                    pair = [value_of(p.summary() or {}, tags.SCORE.tag(split)) for p in (tuned, shipped)]
                     if None not in pair:
                         found.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
             if one.default and one.final:
@@ -516,8 +432,3 @@ class Tuning:
 
 Launch = Callable[[Sequence[Planned], int, sweep.Shown], Sequence[JobReturn]]
 """Trains runs, the first of them with this number, and shows them so."""
-
-
-def _value(summary: Mapping[str, Any], tag: str) -> float | None:
-    """What `reading.score_of` says of a run that came to its end, None of any other."""
-    return reading.score_of(summary, tag) if summary.get("status") in reading.ENDED else None
