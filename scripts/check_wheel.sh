@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build the wheel, install it into a new environment as a user would, and run it from another directory.
+# Build the wheel, install it into a new environment as a user would, and use it from another directory: run it,
+# train with the example's optimizer, and type-check code that imports it.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -8,12 +9,24 @@ trap 'rm -rf "$work"' EXIT
 "$project/.venv/bin/python" -m build --wheel --outdir "$work/dist" "$project" >/dev/null
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q "$work"/dist/*.whl
+"$work/venv/bin/pip" install -q "$project/examples/my_optimizer"
 "$work/venv/bin/pip" check
 mkdir "$work/elsewhere"
-cd /
-"$work/venv/bin/ffn-train" epochs=2 "hydra.run.dir=$work/elsewhere/run"
-"$work/venv/bin/ffn-train" -m epochs=2 seed=0,1 "hydra.sweep.dir=$work/elsewhere/sweep"
+cd "$work/elsewhere"
+"$work/venv/bin/ffn-train" epochs=2 hydra.run.dir=run
+"$work/venv/bin/ffn-train" -m epochs=2 seed=0,1 hydra.sweep.dir=sweep
 "$work/venv/bin/ffn-lecture" topic=layer >/dev/null
-test -s "$work/elsewhere/run/summary.json"
-test "$(ls "$work"/elsewhere/sweep/*/summary.json | wc -l)" = 2
-echo "wheel: installed and run from another directory"
+"$work/venv/bin/ffn-train" optimizer=lion lr=0.001 epochs=2 hydra.run.dir=example_run
+"$work/venv/bin/ffn-train" -m optimizer=lion lr=0.001,0.0003 epochs=2 hydra.sweep.dir=example_sweep
+for run in run example_run; do test -s "$run/summary.json"; done
+for sweep in sweep example_sweep; do test "$(ls "$sweep"/*/summary.json | wc -l)" = 2; done
+
+# Strict mypy refuses an `ignore` that hides no error: this passes only where mypy sees that the types are swapped.
+cat >user.py <<'PYTHON'
+from ffn_bench.rules import RULES, Rule
+from ffn_bench.surfaces import SURFACES, Surface
+swapped: tuple[Rule, Surface] = SURFACES["beale"], RULES["adam"]  # type: ignore[assignment]
+PYTHON
+"$project/.venv/bin/mypy" --strict --config-file= --cache-dir=/dev/null --python-executable "$work/venv/bin/python" \
+    user.py "$project/examples/my_optimizer/my_optimizer"
+echo "wheel: installed, run, extended and type-checked from another directory"

@@ -280,7 +280,7 @@ class Case:
         }
         path = names[self.file]() if self.file in names else folder / self.file
         if self.damage == "a hard link" and not path.exists():
-            return  # runs of a sweep have no lock of their own
+            return
         if path.is_fifo() and self.damage != "deleted":
             return  # an earlier damage put it there, and opening it would wait for ever
         DAMAGES[self.damage](path, outside)
@@ -300,9 +300,7 @@ def _train(case: Case) -> set[int]:
             return {0}
         return {4}
     if kind == ".lock":
-        # Of a sweep, whose lock is in the sweep's folder, it is nobody's; a run that has ended is shown
-        # before its lock is asked for.
-        goes_on &= case.command == "train"
+        # A run that has ended is shown before its lock is asked for.
         in_the_way = how.startswith("a link") or how in ("a folder", "a pipe", "a hard link")
         return {4} if in_the_way and goes_on else {0}
     if not goes_on:
@@ -341,7 +339,7 @@ def _landscape(case: Case) -> set[int]:
 
 
 def _race(case: Case) -> set[int]:
-    return {0} if case.file != "run.json" or case.damage == "a hard link" else {4}
+    return {0} if case.file == "checkpoint" else _landscape(case)  # it begins at the initialisation
 
 
 def _any(case: Case) -> set[int]:

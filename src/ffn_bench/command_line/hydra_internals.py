@@ -5,15 +5,20 @@ tests/command_line/test_hydra_internals.py says what is relied on.
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
 from hydra.core.utils import JobReturn
+
+if TYPE_CHECKING:
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 __all__ = [
     "BasicLauncher",
@@ -28,6 +33,19 @@ __all__ = [
     "hydra_module",
     "raised",
 ]
+
+PLUGINS = {
+    "BasicLauncher": "hydra._internal.core_plugins.basic_launcher",
+    "BasicSweeper": "hydra._internal.core_plugins.basic_sweeper",
+}
+"""Classes that Hydra defines anew when it looks for plugins: they are imported when they are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in PLUGINS:
+        return getattr(importlib.import_module(PLUGINS[name]), name)
+    raise AttributeError(name)
+
 
 hydra_module = hydra._internal.hydra
 """Where Hydra looks for the class of its loader."""
