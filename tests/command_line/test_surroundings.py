@@ -31,7 +31,8 @@ from rich.text import Text
 
 import ffn_bench
 from conftest import Command
-from ffn_bench.command_line import console, plot_style, run_view, sweep_view, tables
+from ffn_bench.command_line import console, plot_style, run_view, sweep_view
+from ffn_bench.command_line import tables as run_tables
 from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.data.splitting import Data, Split
@@ -420,12 +421,12 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     sweep.warn(name)
     sweep.ended(0, end)
     sweep.closing(0, [name])
-    tables.show_status([(name, name, end)], Path(f"x{name}"), name, listed=True)
+    run_tables.show_status([(name, name, end)], Path(f"x{name}"), name, listed=True)
     row = {"settings": {name: name}, "runs": 1, "bad": name}
     row |= dict.fromkeys(("val", "test", "epoch", "seconds"), (0.5, math.nan))
-    tables.show_leaderboard(console.make_console(), [row], [name], seeds=True)
-    tables.show_choices(console.make_console(), [(name, name, 0.5, name)], [name])
-    tables.show_gains(console.make_console(), [(name, {"val": [0.1], "test": [0.1]})], 1)
+    run_tables.show_leaderboard(console.make_console(), [row], [name], seeds=True)
+    run_tables.show_choices(console.make_console(), [(name, name, 0.5, name)], [name])
+    run_tables.show_gains(console.make_console(), [(name, {"val": [0.1], "test": [0.1]})], 1)
     console.make_console().print(Text(name))
     console.make_console().print(name)
     return out.getvalue()
