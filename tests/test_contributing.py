@@ -65,7 +65,11 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         apply(one.diff, copy)
     code = f"""
 import importlib, shlex, sys
-sys.path[:0] = [{str(copy / "src")!r}]
+from pathlib import Path
+# Hydra would load the launchers of an installed checkout, too.
+others = (path for path in sys.path if not (Path(path) / "hydra_plugins/ffn_bench_launcher").exists())
+sys.path[:] = [{str(copy / "src")!r}, *others]
+sys.modules.pop("hydra_plugins", None)
 import ffn_bench
 assert ffn_bench.__file__.startswith({str(copy)!r}), ffn_bench.__file__
 for command in {[one.command for one in ALL.values()]!r}:
@@ -76,7 +80,7 @@ for command in {[one.command for one in ALL.values()]!r}:
     except SystemExit as end:
         assert not end.code, (command, end.code)
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy / "src")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, check=True, timeout=200)
     return copy
 
