@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ffn_bench.configuration import schema
 from ffn_bench.data.splitting import Data, Split
 from ffn_bench.engine.batched import Tile, tile_sizes
-from ffn_bench.engine.device import THREADS, keep_memory, set_threads
+from ffn_bench.engine.device import THREADS, keep_memory, threads_for
 from ffn_bench.engine.torch_engine import EagerRun
 from ffn_bench.model.network import FFN
 from ffn_bench.optimizers.registry import build_optimizer
@@ -67,8 +67,17 @@ def random_data(widths: list[int], rows: int) -> tuple[Tensor, Tensor]:
 def as_data(widths: list[int], x: Tensor, y: Tensor) -> Data:
     """Rows to train on, and none to evaluate."""
     none, one = Split(x[:0], y[:0]), torch.ones(1)
-    classes = tuple(str(k) for k in range(widths[-1]))
-    return Data("bench", Split(x, y), none, none, classes, None, one, one, "")
+    return Data(
+        name="bench",
+        train=Split(x, y),
+        val=none,
+        test=none,
+        classes=tuple(str(k) for k in range(widths[-1])),
+        image_shape=None,
+        mean=one,
+        std=one,
+        sha256="",
+    )
 
 
 def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Epoch:
@@ -121,7 +130,7 @@ def eager_engine(
     def epoch() -> tuple[int, float]:
         # Everything but the evaluation that ends an epoch, which the lecture's loop does not have: batches,
         # updates and log points, of which the last one is the epoch's last step.
-        set_threads(widths, batch_size)  # as ffn-train does
+        torch.set_num_threads(threads_for(widths, batch_size))  # as ffn-train does
         first = run.step
         start = time.perf_counter()
         while (next(measurements)).step < first + run.steps_per_epoch:
@@ -169,7 +178,7 @@ def batched(
         side_by_side = len(tiles) > 1 and not compiled and x.device.type == "cpu"
         torch.set_num_threads(1 if side_by_side else THREADS)
         if not compiled and not side_by_side:
-            set_threads(widths, batch_size)
+            torch.set_num_threads(threads_for(widths, batch_size))
         pool = ThreadPoolExecutor(THREADS, initializer=functools.partial(torch.set_num_threads, 1))
         with pool:
             start = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ import torch
 import ffn_bench.train
 from ffn_bench.command_line import resolvers
 from ffn_bench.configuration import parsing
-from ffn_bench.data import datasets
 
 torch.set_num_threads(1)  # the suite runs a process a core; more threads than cores is 50 times slower
 
@@ -52,7 +50,6 @@ def call(
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 1
     finally:
-        gc.enable()
         torch.set_num_threads(1)
     captured = capsys.readouterr()
     return Result(code, captured.out, captured.err)
@@ -70,7 +67,6 @@ def ffn(
 ) -> Iterator[Command]:
     """`ffn("lr=0.1")` runs `ffn-train lr=0.1` in an empty folder, which is the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "_loaded", {})  # one process, many working folders
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
 
     yield partial(call, ffn_bench.train.main, "ffn-train", monkeypatch, capsys)

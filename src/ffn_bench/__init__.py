@@ -11,7 +11,7 @@ process.begin()
 __version__ = "0.1.0"
 
 # PyTorch's threads spin while they wait for each other; on busy cores each waits for a slice of time of the
-# other at every operation (`device.set_threads`). The OpenMP library reads this when PyTorch is imported.
+# other at every operation (`device.threads_for`). The OpenMP library reads this when PyTorch is imported.
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

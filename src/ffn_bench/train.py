@@ -6,7 +6,6 @@ Heavy libraries (torch, TensorBoard, matplotlib) are imported where they are fir
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import traceback
@@ -27,7 +26,7 @@ from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.lock import Lock, check_free, holder
 
 if TYPE_CHECKING:
-    from ffn_bench.command_line.console import RunView
+    from ffn_bench.command_line.run_view import RunView
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -42,34 +41,34 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = None) -> float | None:
-    """Train a run into its folder; return its best validation accuracy.
+    """Train a run into its folder; return its score, see `reading.score_of`.
 
     A run that has begun there goes on from its checkpoint. `view` shows it to a person (by default a
     `RunView` of its own). Raises `UserError` for mistakes; a run that diverges is not an exception but a
     summary whose status says so. The caller holds the folder's lock.
     """
-    from ffn_bench.command_line import console
+    from ffn_bench.command_line import run_view
+    from ffn_bench.engine.device import describe, threads
     from ffn_bench.engine.stop import Stop
     from ffn_bench.run_folder import checkpoints
     from ffn_bench.run_folder.recorder import Record
 
     ended = reading.read_summary(folder)
     if ended and ended["status"] in reading.ENDED:
-        return (ended["best"] or {}).get("accuracy/val")
-    training, device = build(run)
+        return reading.score_of(ended)
+    training, prepared = build(run)
     shown = Path(os.path.relpath(folder.path)) if folder.path.is_relative_to(Path.cwd()) else folder.path
-    view = view or console.RunView()
+    view = view or run_view.RunView()
     begun, damaged = checkpoints.find(folder)
     state = checkpoints.load(folder, begun) if begun else None
     if state is not None:
         training.resume(state)
-    gc.freeze()  # what was imported stays; the collector need not walk through it again and again
-    gc.enable()
-    with Stop() as stop:
+    with threads(prepared.threads), Stop() as stop:
         training.stop = stop
+        device = describe(prepared.device)
         record = Record(folder, run, training, device, state=state)
         try:
-            facts = console.facts_of(run, training.data, device, shown)
+            facts = run_view.facts_of(run, training.data, device, shown)
             warnings = [f"checkpoint {name} is damaged; an earlier one is used" for name in damaged]
             view.start(facts, training, run.epochs, [*warnings, *record.notes])
             for measurement in training.measurements():
@@ -86,24 +85,50 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
         summary = record.close(training.status, training.reason)
         view.end(summary, shown)
     stop.leave()
-    return summary["best"]["accuracy/val"] if summary["best"] else None
+    return reading.score_of(summary)
 
 
 # --- the command ----------------------------------------------------------------------------------------
 
 
-_locks: list[Lock] = []
-"""The folder of the run that is being trained, from its check to its end."""
+class Task:
+    """What Hydra runs. A failing run of a sweep must be an exception, so that the others go on."""
+
+    lock: Lock | None = None
+    """The folder of a single run, from its check to its end. `CheckFirst` takes it and hands it over."""
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Train the run that `cfg` describes."""
+        start.resume_collector()
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that is not ours
+            lock = Lock(Folder(Path(HydraConfig.get().runtime.output_dir)))
+            try:
+                return train(cfg)
+            finally:
+                lock.release()
+        try:
+            with start.one_line_errors(invocation.command_name()):
+                return train(cfg)
+        finally:
+            if self.lock:
+                self.lock.release()
+        return None
 
 
 class CheckFirst(Callback):
     """Finds what is wrong with a single run, and whether there is anything to do, before Hydra acts."""
 
+    lock: Lock | None = None
+
+    def on_job_start(self, config: DictConfig, *, task_function: Any, **kwargs: Any) -> None:
+        """Hand the folder over to the `Task`: Hydra makes this object and brings the two together here."""
+        task_function.lock = self.lock
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra makes a warning of a callback's exception, so both kinds of fault end the process here."""
         try:
             with start.one_line_errors(invocation.command_name()):
-                _locks.append(begin(config))
+                self.lock = begin(config)
         except Exception:
             traceback.print_exc()
             sys.exit(1)
@@ -115,7 +140,7 @@ def begin(cfg: DictConfig) -> Lock:
     Raises `UserError` for a run that could not be trained. Creates nothing but the folder and its lock, and
     nothing at all if there is an error.
     """
-    from ffn_bench.command_line import console
+    from ffn_bench.command_line import tables
 
     run = parsing.parse(cfg)
     if run.chunk_file is not None:
@@ -130,7 +155,7 @@ def begin(cfg: DictConfig) -> Lock:
     folder = Folder(path)
     folders.check_place(path)
     if run.status:
-        console.show_status([("run", *reading.standing_of(folder, run))], path, holder(folder), listed=True)
+        tables.show_status([("run", *reading.standing_of(folder, run))], path, holder(folder), listed=True)
         sys.exit(0)
     folders.check_run(folder, run)
     if show_if_ended(folder):
@@ -146,38 +171,24 @@ def begin(cfg: DictConfig) -> Lock:
 
 def show_if_ended(folder: Folder) -> bool:
     """Whether a run has ended before, which is shown then."""
-    from ffn_bench.command_line import console
+    from ffn_bench.command_line import run_view
 
     summary = reading.read_summary(folder)
     if summary is None or summary["status"] not in reading.ENDED:
         return False
-    view = console.RunView()
+    view = run_view.RunView()
     view.console.print("ffn-train: this run has ended before; nothing is trained\n")
     view.end(summary, folder.path)
     return True
 
 
-def _task(cfg: DictConfig) -> float | None:
-    """What Hydra runs. A failing run of a sweep must be an exception, so that the others go on."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that is not ours
-        lock = Lock(Folder(Path(HydraConfig.get().runtime.output_dir)))
-        try:
-            return train(cfg)
-        finally:
-            lock.release()
-    try:
-        with start.one_line_errors(invocation.command_name()):
-            return train(cfg)
-    finally:
-        while _locks:
-            _locks.pop().release()
-    return None
-
-
 def main() -> None:
     """The console script `ffn-train`."""
-    start.run("config", schema.TrainConfig, _task)
+    start.run("config", schema.TrainConfig, Task())
 
 
 if __name__ == "__main__":
-    main()
+    # Hydra finds `CheckFirst` and `Task` by the module's name, and must find these.
+    from ffn_bench import train as by_its_name  # noqa: PLW0406
+
+    by_its_name.main()

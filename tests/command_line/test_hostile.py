@@ -4,7 +4,6 @@ damage demands, nothing outside changed, sound neighbours complete and equal to 
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import itertools
 import json
@@ -30,7 +29,6 @@ import ffn_bench.lecture.command
 import ffn_bench.race.command
 import ffn_bench.train
 from conftest import Result
-from ffn_bench.data import datasets
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.stop import Stop
 from ffn_bench.run_folder.files import MANIFEST, Folder
@@ -95,9 +93,7 @@ def run(command: str, cwd: Path, argv: list[str] | None = None) -> Result:
     finally:
         sys.argv = before
         os.chdir(here)
-        gc.enable()
         torch.set_num_threads(1)
-        datasets._loaded.clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return Result(code, out.getvalue(), err.getvalue())

@@ -31,7 +31,8 @@ from rich.text import Text
 
 import ffn_bench
 from conftest import Command
-from ffn_bench.command_line import console, plot_style
+from ffn_bench.command_line import console, plot_style, run_view, sweep_view
+from ffn_bench.command_line import tables as run_tables
 from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.data.splitting import Data, Split
@@ -412,20 +413,20 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
         monkeypatch.setenv("FORCE_COLOR", "1")
     end: dict[str, Any] = {"status": "failed", "reason": name, "final": {}, "best": None}
     end |= {"train_seconds": 1.0, "steps": 3}
-    view = console.RunView()
+    view = run_view.RunView()
     view.end(end, Path(f"x{name}".replace("\0", "")))
-    sweep = console.SweepView([(name, {name: name})], Path(f"x{name}"), heading="h")
+    sweep = sweep_view.SweepView([(name, {name: name})], Path(f"x{name}"), heading="h")
     sweep.before({"done": 1})
     sweep._fact(name, name)
     sweep.warn(name)
     sweep.ended(0, end)
     sweep.closing(0, [name])
-    console.show_status([(name, name, end)], Path(f"x{name}"), name, listed=True)
+    run_tables.show_status([(name, name, end)], Path(f"x{name}"), name, listed=True)
     row = {"settings": {name: name}, "runs": 1, "bad": name}
     row |= dict.fromkeys(("val", "test", "epoch", "seconds"), (0.5, math.nan))
-    console.show_leaderboard(console.make_console(), [row], [name], seeds=True)
-    console.show_choices(console.make_console(), [(name, name, 0.5, name)], [name])
-    console.show_gains(console.make_console(), [(name, {"val": [0.1], "test": [0.1]})], 1)
+    run_tables.show_leaderboard(console.make_console(), [row], [name], seeds=True)
+    run_tables.show_choices(console.make_console(), [(name, name, 0.5, name)], [name])
+    run_tables.show_gains(console.make_console(), [(name, {"val": [0.1], "test": [0.1]})], 1)
     console.make_console().print(Text(name))
     console.make_console().print(name)
     return out.getvalue()
@@ -573,7 +574,17 @@ def pictures(labels: list[str]) -> Data:
     y = torch.arange(len(labels))
     part = Split(torch.rand(len(labels), 4), y)
     one, zero = torch.ones(1), torch.zeros(1)
-    return Data("x", part, part, part, tuple(labels), (2, 2), zero, one, "")
+    return Data(
+        name="x",
+        train=part,
+        val=part,
+        test=part,
+        classes=tuple(labels),
+        image_shape=(2, 2),
+        mean=zero,
+        std=one,
+        sha256="",
+    )
 
 
 @settings(generated, max_examples=30)

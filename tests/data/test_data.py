@@ -10,8 +10,10 @@ import torch
 
 from cases import DATA_NEEDS, options, parsed, write_csv
 from conftest import MNIST, needs_mnist
-from ffn_bench.configuration.schema import CsvConfig
+from ffn_bench.configuration.schema import CsvConfig, SplitDataConfig
+from ffn_bench.configuration.validation import check_data
 from ffn_bench.data import datasets, splitting, tables
+from ffn_bench.errors import UserError
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
 OFFLINE = [name for name in options("data") if name not in IMAGES]
@@ -120,3 +122,15 @@ def test_mnist_from_files_that_are_there() -> None:
     assert pixels.max().item() == pytest.approx(254, abs=1e-2) or pixels.max().item() == pytest.approx(
         255, abs=1e-2
     )
+
+
+def test_a_data_set_without_keys_of_its_own_has_those_of_another() -> None:
+    """So that a new one is a loader and a file; it is not loaded by keys that it lacks."""
+    wine = SplitDataConfig(name="wine", val_fraction=0.2)
+    check_data(wine)
+    check_data(SplitDataConfig(name="mnist"))
+    for wrong in (SplitDataConfig(name="moons"), CsvConfig(name="wine", path="x.csv", target="y")):
+        with pytest.raises(UserError, match=f"{wrong.name!r} is not what these keys are for"):
+            check_data(wrong)
+    with pytest.raises(UserError, match="'mnist' is not what these keys are for"):
+        datasets.load(SplitDataConfig(name="mnist"))

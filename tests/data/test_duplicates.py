@@ -28,7 +28,7 @@ FINGERPRINT = "0e76873e6d18e3e756ad30f74e8e911ff4a6e4157deb7219bea4ea26b59754a8"
 
 def prepared(raw: Raw, duplicates: str, seed: int = 0, **shares: float) -> Data:
     """The parts as they are loaded, not standardised."""
-    run = SplitDataConfig("x", duplicates=duplicates, split_seed=seed, standardize=False, **shares)
+    run = SplitDataConfig(name="x", duplicates=duplicates, split_seed=seed, standardize=False, **shares)
     return splitting._prepare(raw, run)
 
 
@@ -178,7 +178,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
 
     def load(duplicates: str) -> Data:
         run = TorchvisionConfig(
-            "x", duplicates=duplicates, split_seed=seed, standardize=False, val_fraction=0.2
+            name="x", duplicates=duplicates, split_seed=seed, standardize=False, val_fraction=0.2
         )
         return splitting._prepare(own, run)
 
@@ -200,7 +200,9 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
 def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
     with pytest.raises(UserError, match="every training row is in the test part too"):
-        splitting._prepare(Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig("x", duplicates="keep_together"))
+        splitting._prepare(
+            Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
+        )
 
 
 # --- through the command --------------------------------------------------------------------------------

@@ -231,7 +231,7 @@ def test_a_rule_of_another_package_is_batched_as_it_is(monkeypatch: pytest.Monke
     from ffn_bench.optimizers.rules import zeros
 
     defaults = {"mu": 0.9, "bounds": (-1.0, 1.0)}
-    parsing.register_optimizer("sign", defaults)
+    parsing.register_optimizers({"sign": defaults})
     monkeypatch.setattr(
         registry, "plugin", lambda name: Rule(sign, zeros("v"), defaults) if name == "sign" else None
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cases import parsed
 from conftest import Command
-from ffn_bench.configuration import parsing, schema
+from ffn_bench.configuration import parsing
 from ffn_bench.data import datasets
 from ffn_bench.engine.batched import Tile, why_not
 from ffn_bench.engine.build import build_eager
@@ -165,11 +165,9 @@ IMPURE: dict[str, Callable[[], Rule]] = {
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
     """`offer(rule)` makes it `optimizer=theirs`, as if another package were installed."""
-    monkeypatch.setitem(schema.SCHEMA, "optimizer", dict(schema.SCHEMA["optimizer"]))
 
     def offered(rule: Rule) -> None:
-        schema.SCHEMA["optimizer"].pop("theirs", None)
-        parsing.register_optimizer("theirs", dict(rule.defaults))
+        parsing.register_optimizers({"theirs": dict(rule.defaults)})
         monkeypatch.setattr(registry, "plugin", lambda name: rule if name == "theirs" else None)
 
     yield offered

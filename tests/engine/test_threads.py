@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ffn_bench.engine import device
-from ffn_bench.engine.device import set_threads
+from ffn_bench.engine.device import threads_for
 
 SMALL = [64, 10, 20, 15, 10]
 WIDE = [784, 512, 512, 10]
@@ -39,8 +39,7 @@ def test_threads_are_for_large_steps_and_sleep(
 ) -> None:
     monkeypatch.setattr(device, "QUIET", quiet)
     monkeypatch.setattr(device, "THREADS", 2)
-    set_threads(widths, batch_size)
-    assert torch.get_num_threads() == threads
+    assert threads_for(widths, batch_size) == threads
 
 
 STEPS = """

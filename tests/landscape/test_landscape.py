@@ -99,8 +99,8 @@ def test_values_on_a_plane_are_those_of_the_networks_there(
                 W.copy_(W2)
                 b.copy_(b2)
         expected = evaluate(net, Split(x, y))
-        assert float(loss) == pytest.approx(expected[0], rel=1e-12)
-        assert float(accuracy) == expected[1]
+        assert float(loss) == pytest.approx(expected["loss"], rel=1e-12)
+        assert float(accuracy) == expected["accuracy"]
 
 
 def test_the_principal_plane_is_that_of_the_singular_values() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -86,7 +85,6 @@ def ffn_lecture(
         monkeypatch.setattr(sys, "argv", ["ffn-lecture", *arguments])
         with pytest.raises(SystemExit) as ended:
             command.main()
-        gc.enable()
         captured = capsys.readouterr()
         return int(ended.value.code or 0), captured.out, captured.err
 

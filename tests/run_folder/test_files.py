@@ -21,7 +21,8 @@ from ffn_bench.compare.command import OURS
 from ffn_bench.compare.command import main as compare_main
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import reading
-from ffn_bench.run_folder.files import MANIFEST, Appended, Folder
+from ffn_bench.run_folder.appended import Appended
+from ffn_bench.run_folder.files import MANIFEST, Folder
 from ffn_bench.run_folder.lock import Lock, holder
 from hostile import DAMAGES, bytes_below, make_outside
 from run_folders import write_run

@@ -305,7 +305,7 @@ def test_a_full_disk_is_one_line_and_a_failed_run(tmp_path: Path) -> None:
 
 def test_evaluation_of_nothing_is_nan() -> None:
     engine, _ = build_eager(parsed("data.val_fraction=0"))
-    assert all(math.isnan(v) for v in evaluate(engine.network, engine.data.val))
+    assert all(math.isnan(v) for v in evaluate(engine.network, engine.data.val).values())
 
 
 def test_a_run_in_the_working_folder_does_not_stand_in_the_way(ffn: Command, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ from ffn_bench.run_folder.lock import Lock
 from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps.planning import Planned
 from ffn_bench.sweeps.search_space import Axis, draws, read_space
-from ffn_bench.sweeps.tuning import Combination, Rules, Trial
+from ffn_bench.sweeps.trials import Combination, Trial
+from ffn_bench.sweeps.tuning import Rules
 from run_folder.test_folders import start
 from run_folder.test_survival import outcome
 from sweeps.test_sweep import swap
@@ -147,7 +148,14 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
             plans.append(Planned((f"lr={rate:g}",), run, folder, None))
         trials.append(Trial((f"lr={rate:g}",), plans))
     default = [Planned((), shipped, Folder(tmp_path / "default"), None)]
-    return Combination((), "adam", {"optimizer": "adam"}, frozenset({"lr"}), trials, default)
+    return Combination(
+        base=(),
+        optimizer="adam",
+        shown={"optimizer": "adam"},
+        tuned=frozenset({"lr"}),
+        trials=trials,
+        default=default,
+    )
 
 
 def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path: Path) -> None:
@@ -160,7 +168,7 @@ def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path: Path) -> None:
     found = combination(tmp_path, outcomes)
     assert [t.score() for t in found.trials[1:]] == [(0.8, 0.1), (0.495, math.inf), None]
     choice = found.choose()
-    assert (choice.setting, choice.accuracy, choice.edge) == (("lr=0.2",), 0.8, None)
+    assert (choice.setting, choice.score, choice.edge) == (("lr=0.2",), 0.8, None)
     assert choice.tally == {"finished": 6, "diverged": 1, "failed": 1}
 
 
@@ -184,12 +192,15 @@ def test_a_diverged_search_chooses_and_a_failed_one_does_not(tmp_path: Path) -> 
 
 
 def test_tuning_and_final_seeds_are_disjoint() -> None:
-    rules = Rules("grid", 3, 0, "range(0,3)", [7, 8])
-    assert (rules.tuning_seeds, rules.final_seeds) == ((0, 1, 2), (7, 8))
-    assert Rules("none", 3, 0, [0], [0, 1]).final_seeds == (0, 1)  # nothing is searched
+    def rules(search: str, tuning: Any, final: Any) -> Rules:
+        return Rules(search=search, trials=3, search_seed=0, tuning_seeds=tuning, final_seeds=final)
+
+    given = rules("grid", "range(0,3)", [7, 8])
+    assert (given.tuning_seeds, given.final_seeds) == ((0, 1, 2), (7, 8))
+    assert rules("none", [0], [0, 1]).final_seeds == (0, 1)  # nothing is searched
     for tuning, final in (([0], [0, 1]), ("range(0,3)", [2]), ([0, 0], [1]), ([], [1]), (["a"], [1])):
         with pytest.raises(UserError):
-            Rules("grid", 3, 0, tuning, final)
+            rules("grid", tuning, final)
 
 
 # --- the command ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from string import Template
 from typing import Any
@@ -93,31 +94,22 @@ TYPED_ONLY = ("overrides", "runtime", "sweeper.storage", "launcher", "help", "hy
 HELP = ("FLAGS_HELP", "HYDRA_CONFIG_GROUPS", "APP_CONFIG_GROUPS", "CONFIG")
 """What Hydra fills into the template of a help text."""
 
-_command: type | None = None
-"""The schema of the command that runs."""
-_told: set[tuple[str, str]] = set()
-"""Keys whose values were told to come from the environment, and the variables."""
-
 
 @contextmanager
 def guarded(node: type) -> Iterator[None]:
     """Let Hydra compose for a command whose configuration `node` types, with all checks in place."""
-    global _command  # noqa: PLW0603  # Hydra makes the loader, so that nothing can be handed to it
     ours: list[tuple[Any, str, Any]] = [
-        (hydra_module, "ConfigLoaderImpl", Loader),
+        (hydra_module, "ConfigLoaderImpl", partial(Loader, command=node)),
         (BaseContainer, "_resolvers", resolvers()),
         (HydraOverrideVisitor, "_createPrimitive", _primitive),
         (overrides_parser, "create_functions", _functions),
     ]
     theirs = [(place, name, getattr(place, name)) for place, name, _ in ours]
-    _told.clear()
     try:
-        _command = node
         for place in ours:
             setattr(*place)
         yield
     finally:
-        _command = None
         for place in theirs:
             setattr(*place)
 
@@ -212,10 +204,15 @@ def _check_below(config_path: str) -> None:
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader, whose configurations are checked. Workers of launchers get it with their job."""
+    """Hydra's loader, whose configurations are checked. Workers of launchers get it with their job.
 
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
-        _keep_resolvers()
+    `command` is the schema of the command that runs.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath, command: type | None = None) -> None:
+        self.command = command
+        self._announced: Announced = set()
+        _keep_resolvers(self._announced)
         self.config_search_path = config_search_path
         self.repository = Repository(config_search_path)
 
@@ -228,7 +225,7 @@ class Loader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose and check. Raises `UserError`, and Hydra's errors."""
-        _keep_resolvers()
+        _keep_resolvers(self._announced)
         try:
             cfg = super().load_configuration(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
@@ -242,7 +239,7 @@ class Loader(ConfigLoaderImpl):
             line = (str(e).strip().splitlines() or [""])[0]
             raise UserError("configuration", f"{type(e).__name__}: {line}", "see --help") from e
         kind = parsing.schema_of(cfg)
-        expected = _command if from_shell else None
+        expected = self.command if from_shell else None
         if config_name is None:  # Hydra's own help
             kind = None
         elif kind is None or expected not in (None, kind):
@@ -395,25 +392,29 @@ def _check_printable(node: Any, path: str) -> None:
 # --- resolvers ------------------------------------------------------------------------------------------
 
 
-def _keep_resolvers() -> None:
+Announced = set[tuple[str, str]]
+"""Keys whose values come from the environment, and the variables, as far as a person has been informed."""
+
+
+def _keep_resolvers(announced: Announced) -> None:
     """Forget all resolvers but those on the list; packages register theirs when they are imported."""
     for name in resolvers():
         if name not in RESOLVERS:
             OmegaConf.clear_resolver(name)
-    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+    OmegaConf.register_new_resolver("oc.env", partial(_environment, announced), replace=True)
 
 
-def _environment(name: str, *default: Any, _node_: Node) -> Any:
-    """`oc.env`, which tells; plain numbers, true and false are what they say. A variable that is not set is
-    an error without a `default`."""
+def _environment(announced: Announced, name: str, *default: Any, _node_: Node) -> Any:
+    """`oc.env`, which says so, once a command; plain numbers, true and false are what they say. A variable
+    that is not set is an error without a `default`."""
     if name not in os.environ:
         if not default:
             raise KeyError(f"environment variable {name!r} is not set")
         return default[0]
     key = full_key(_node_)
     key = "a defaults list" if not key or key.startswith("_dummy_") else key  # where Hydra resolves choices
-    if (key, name) not in _told:
-        _told.add((key, name))
+    if (key, name) not in announced:
+        announced.add((key, name))
         print(f"{command_name()}: {key} is taken from the environment variable {name}", file=sys.stderr)
     return plain(os.environ[name])
 

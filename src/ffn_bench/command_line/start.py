@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib.metadata
 import os
@@ -20,6 +19,7 @@ from ffn_bench import __version__, process
 from ffn_bench.command_line import arguments, composition, mistakes, resolvers
 from ffn_bench.command_line.invocation import command_name, config_folder
 from ffn_bench.configuration import parsing
+from ffn_bench.data.kept import loaded_once
 
 
 def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None:
@@ -29,9 +29,7 @@ def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then re-raises, and one_line_errors says it in one line
     process.listen()
-    atexit.register(gc.unfreeze)  # `train` freezes what was imported; at the end it must be let go
-    gc.disable()  # importing torch and its friends makes no garbage, and looking for it takes 0.5 s
-    with one_line_errors(command_name()), process.checked_output():
+    with one_line_errors(command_name()), process.checked_output(), collector_put_off():
         if "--version" in sys.argv[1:]:
             print(f"ffn-bench {__version__}")
             sys.exit(0)
@@ -41,8 +39,27 @@ def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None
         sys.argv[1:] = arguments.prepare(sys.argv[1:])
         register_plugins(sys.argv[1:])
         decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
-        with composition.guarded(node):
+        with composition.guarded(node), loaded_once():
             decorate(task)()
+
+
+@contextmanager
+def collector_put_off() -> Iterator[None]:
+    """Collect no garbage until `resume_collector`: importing torch and its friends makes none, and looking
+    for it takes 0.5 s. Afterwards all is as it was (bindings complain of what is still frozen at the end)."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def resume_collector() -> None:
+    """For a command that trains, once all is imported, which stays: the collector need not walk through it
+    again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def register_plugins(argv: list[str]) -> None:
@@ -50,13 +67,14 @@ def register_plugins(argv: list[str]) -> None:
 
     Only one that the command line names is imported, to learn its hyper-parameters.
     """
+    plugins: dict[str, dict[str, Any]] = {}
     for entry in importlib.metadata.entry_points(group="ffn_bench.optimizers"):
-        defaults: dict[str, Any] = {}
+        plugins[entry.name] = {}
         if any(entry.name in argument for argument in argv):
             from ffn_bench.optimizers.registry import plugin_defaults
 
-            defaults = plugin_defaults(entry.name)
-        parsing.register_optimizer(entry.name, defaults)
+            plugins[entry.name] = plugin_defaults(entry.name)
+    parsing.register_optimizers(plugins)
 
 
 def config_groups() -> str:

@@ -18,7 +18,7 @@ def event_files(study: Study) -> dict[str, bytes]:
     content of an event file each, by its name.
 
     The mean is over the runs of the chosen setting that were measured at a step, the band its bootstrap's;
-    from where a run diverged it counts as accuracy 0, and a loss has no mean there.
+    from where a run diverged it counts as the worst value, and a loss has no mean there.
     """
     written: dict[str, bytes] = {}
     for competitor in study.competitors:

@@ -18,6 +18,7 @@ from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
+from ffn_bench.tags import NOT_MEASURED, quantity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,8 +37,9 @@ def report(given: DictConfig, typed: str) -> None:
         raise UserError("runs", "has no value", "name folders of runs or sweeps: runs=outputs/sweeps/study")
     if cfg.target is not None and not math.isfinite(cfg.target):
         raise UserError("target", f"{cfg.target} is not a finite number", "give one such as 0.97")
-    if cfg.target is not None and cfg.metric.startswith("accuracy") and not 0 <= cfg.target <= 1:
-        raise UserError("target", f"{cfg.target:g} is no accuracy", "give a share such as 0.97")
+    metric = quantity(cfg.metric)
+    if cfg.target is not None and metric.is_percent and not metric.lowest <= cfg.target <= metric.highest:
+        raise UserError("target", f"{cfg.target:g} is no {metric.name}", "give a share such as 0.97")
     folder = folder_of(cfg.save, patterns)
 
     from ffn_bench.command_line.console import count, line, make_console, progress, tensorboard
@@ -98,7 +100,6 @@ def show(console: Console, study: Study) -> None:
     from rich.text import Text
 
     from ffn_bench.compare import tables, verdict, wording
-    from ffn_bench.compare.wording import NOTHING
 
     width = min(console.width, 118)
     console.print(Text(wording.title(study), style="bold"))
@@ -107,7 +108,9 @@ def show(console: Console, study: Study) -> None:
     console.print()
     full = tables.summary(study)
     cells = full.cells()
-    keep = [i for i in range(len(full.header)) if i < 2 or any(row[i] not in ("", NOTHING) for row in cells)]
+    keep = [
+        i for i in range(len(full.header)) if i < 2 or any(row[i] not in ("", NOT_MEASURED) for row in cells)
+    ]
     widths = [max(map(len, (name, *(row[i] for row in cells)))) + 2 for i, name in enumerate(full.header)]
     for name in (
         "runs",

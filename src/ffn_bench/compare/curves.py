@@ -11,6 +11,7 @@ import numpy as np
 from ffn_bench.compare import statistics
 from ffn_bench.compare.statistics import Array
 from ffn_bench.run_folder.recorded_run import Curve, RecordedRun
+from ffn_bench.tags import quantity
 
 AXES_OF_TIME = ("epochs", "steps", "seconds")
 CURVE_POINTS = 60
@@ -84,7 +85,7 @@ def aligned(curves: Sequence[tuple[Curve, bool]], tag: str) -> tuple[Array, Arra
         finite = statistics.worst_filled(curve.values, tag) if diverged else curve.values
         row[np.searchsorted(steps, curve.steps)] = finite
         if diverged:
-            row[steps > curve.steps[-1]] = statistics.worst(tag)
+            row[steps > curve.steps[-1]] = quantity(tag).worst
     return steps, values
 
 

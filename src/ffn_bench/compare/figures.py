@@ -21,7 +21,8 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.curves import AXES_OF_TIME
 from ffn_bench.compare.study import Competitor, Study
-from ffn_bench.compare.wording import name_of
+from ffn_bench.compare.wording import value
+from ffn_bench.tags import LOSS, quantity, words
 
 MANY = 16
 """Competitors that a figure holds; the tables have all."""
@@ -66,8 +67,8 @@ def _shown(study: Study) -> list[tuple[int, Competitor]]:
 
 
 def _percent(plot: Plot, axis: str, tag: str) -> None:
-    """Accuracies as per cent."""
-    if statistics.higher_is_better(tag):
+    """Proportions as per cent."""
+    if quantity(tag).is_percent:
         low, high = (plot.get_xlim if axis == "x" else plot.get_ylim)()
         digits = 0 if high - low > 0.06 else 1 if high - low > 0.006 else 2
         getattr(plot, f"{axis}axis").set_major_formatter(
@@ -126,7 +127,7 @@ def _zoom(values: Sequence[float], share: float = 0.06) -> tuple[float, float] |
 def curves(study: Study, workload: str, axis: str = "epochs") -> Figure | None:
     """Training loss and the validation metric against steps, epochs or seconds, with bands over seeds."""
     bands = study.bands[workload]
-    tags = [tag for tag in ("loss/train", study.selecting) if bands.get(tag)]
+    tags = [tag for tag in (LOSS.tag("train"), study.selecting) if bands.get(tag)]
     if not tags and bands.get(study.metric):
         tags = [study.metric]
     if not tags:
@@ -148,9 +149,9 @@ def curves(study: Study, workload: str, axis: str = "epochs") -> Figure | None:
                 fill.set_gid(f"series-{k}")
             finite = band.center[np.isfinite(band.center)]
             ends += [*finite[len(finite) // 10 :], *finite[-1:]]
-        plot.set_title(literal(name_of(tag)))
+        plot.set_title(literal(words(tag)))
         plot.set_xlabel({"seconds": "seconds of training"}.get(axis, axis))
-        if not statistics.higher_is_better(tag) and ends and min(ends) > 0:
+        if not quantity(tag).is_percent and ends and min(ends) > 0:
             plot.set_yscale("log")
             plot.yaxis.set_minor_formatter(NullFormatter())
         elif limits := _zoom(ends):
@@ -182,7 +183,7 @@ def finals(study: Study) -> Figure | None:
             values = np.concatenate([c.values("best") for c in competitor.cells.values() if c.runs])
             out = int(((values < limits[0]) | (values > limits[1])).sum())
             if out:
-                left = statistics.higher_is_better(study.metric)
+                left = quantity(study.metric).higher_is_better
                 plot.annotate(
                     f"◂ {out} off the scale or failed" if left else f"{out} off the scale or failed ▸",
                     (0.01 if left else 0.99, row + 0.3),
@@ -194,7 +195,7 @@ def finals(study: Study) -> Figure | None:
                 )
     _rows(plot, [c.name for _, c in shown_])
     known = any(c.test.known for _, c in shown_)
-    plot.set_xlabel(literal(name_of(study.metric)))
+    plot.set_xlabel(literal(words(study.metric)))
     plot.set_title("median" + (" and its 95 % interval" if known else "") + ", over the runs")
     _percent(plot, "x", study.metric)
     return figure
@@ -223,9 +224,10 @@ def seeds_won(study: Study) -> Figure | None:
     plots[0].set_title(f"seeds that {literal(leader)} wins")
     plots[1].set_title(f"by how much {'larger' if study.higher else 'smaller'}")
     plots[0].set_xlabel("share of the seeds that decide")
-    unit = "points of " if study.higher else "difference in "
-    plots[1].set_xlabel(f"{unit}{literal(name_of(study.metric))}, median over them")
-    if study.higher:
+    percent = quantity(study.metric).is_percent
+    unit = "points of " if percent else "difference in "
+    plots[1].set_xlabel(f"{unit}{literal(words(study.metric))}, median over them")
+    if percent:
         plots[1].xaxis.set_major_formatter(
             FuncFormatter(lambda v, _: f"{100 * v:+g}".replace("-", "−") if v else "0")
         )
@@ -264,8 +266,8 @@ def time_to_target(study: Study, workload: str) -> Figure | None:
         return None
     plots[0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
     target = study.targets[workload]
-    text = f"{100 * target:.2f} %" if statistics.higher_is_better(study.selecting) else f"{target:.4g}"
-    plots[0].set_title(f"runs that have met {literal(name_of(study.selecting))} {text}")
+    text = f"{words(study.selecting)} {value(study.selecting, target)}"
+    plots[0].set_title(f"runs that have met {literal(text)}")
     _legend(figure, study)
     return figure
 
@@ -277,7 +279,7 @@ def sensitivity(study: Study, workload: str) -> Figure | None:
         return None
     key = "lr" if "lr" in keys else keys[0]
     figure, (plot,) = _figure(3.8)
-    higher = statistics.higher_is_better(study.selecting)
+    higher = quantity(study.selecting).higher_is_better
     everything: list[float] = []
     positive = True
     tried: set[float] = set()
@@ -330,11 +332,11 @@ def sensitivity(study: Study, workload: str) -> Figure | None:
         return None
     if positive and len(tried) > 2:
         plot.set_xscale("log")
-    if not higher and everything and min(everything) > 0:
+    if not quantity(study.selecting).is_percent and everything and min(everything) > 0:
         plot.set_yscale("log")
     plot.set_xlabel(f"{literal(_long(key))} (○ chosen{', × every run diverged' if crossed else ''})")
     plot.set_title(
-        f"best {literal(name_of(study.selecting))}" + (", mean over seeds" if _seeds(study) > 1 else "")
+        f"best {literal(words(study.selecting))}" + (", mean over seeds" if _seeds(study) > 1 else "")
     )
     _percent(plot, "y", study.selecting)
     _legend(figure, study)
@@ -370,7 +372,7 @@ def _all_diverged(trials: Sequence[Any], key: str, value: float) -> bool:
 def budget(study: Study, workload: str) -> Figure | None:
     """The best score among the first k trials: median and quartiles over all orders of the trials."""
     figure, (plot,) = _figure(3.3)
-    higher = statistics.higher_is_better(study.selecting)
+    higher = quantity(study.selecting).higher_is_better
     longest, ends, few = 0, [], len(study.competitors) <= 4
     for k, competitor in _shown(study):
         cell = competitor.cells.get(workload)
@@ -396,7 +398,7 @@ def budget(study: Study, workload: str) -> Figure | None:
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_xlabel("trials of tuning")
     told = f"median {'and quartiles ' * few}over orders of trials"
-    plot.set_title(f"best {literal(name_of(study.selecting))} so far: {told}")
+    plot.set_title(f"best {literal(words(study.selecting))} so far: {told}")
     _percent(plot, "y", study.selecting)
     _legend(figure, study)
     return figure
@@ -491,7 +493,7 @@ def parallel_coordinates(study: Study, workload: str) -> Figure | None:
         return None
     figure, (plot,) = _figure(3.8)
     positions = {key: _place(plot, at, [row.get(key) for row, _, _ in rows]) for at, key in enumerate(keys)}
-    higher = statistics.higher_is_better(study.selecting)
+    higher = quantity(study.selecting).higher_is_better
     limits = _zoom(finite, 0.0) or (0.0, 1.0)
     low, high = limits if limits[0] < limits[1] else (limits[0] - 0.5, limits[0] + 0.5)
     at = len(keys)
@@ -508,12 +510,9 @@ def parallel_coordinates(study: Study, workload: str) -> Figure | None:
         line.set_gid(f"series-{k}")
     plot.vlines(range(at + 1), 0, 1, color=MUTED, lw=1, zorder=5)
     for share in np.linspace(0, 1, 5):
-        value = low + share * (high - low)
-        text = f"{100 * value:.1f} %" if statistics.higher_is_better(study.selecting) else f"{value:.3g}"
+        text = quantity(study.selecting).text(low + share * (high - low), space=" ", decimals=1)
         plot.text(at + 0.03, share, text, fontsize=7.5, va="center")
-    plot.set_xticks(
-        range(at + 1), [*(literal(short(key)) for key in keys), literal(name_of(study.selecting))]
-    )
+    plot.set_xticks(range(at + 1), [*(literal(short(key)) for key in keys), literal(words(study.selecting))])
     plot.set_yticks([])
     plot.grid(False)
     plot.spines[["left", "bottom"]].set_visible(False)

@@ -7,7 +7,8 @@ from collections import Counter
 
 from ffn_bench.compare import statistics
 from ffn_bench.compare.study import Study
-from ffn_bench.compare.wording import name_of, value
+from ffn_bench.compare.wording import value
+from ffn_bench.tags import quantity, words
 
 
 def notes(study: Study) -> list[str]:
@@ -65,7 +66,7 @@ def _runs(study: Study) -> list[str]:
             lost = sum(math.isnan(result.best) for result in cell.results.values())
             if lost:
                 many = f"{lost} runs have" if lost > 1 else "a run has"
-                metric = name_of(study.metric)
+                metric = words(study.metric)
                 found.append(f"{where}: {many} no {metric} at the chosen epoch, and leave the pairs.")
         if c.repeated:
             many = f"{c.repeated} seeds repeat" if c.repeated > 1 else "a seed repeats"
@@ -104,12 +105,12 @@ def _validation(study: Study) -> list[str]:
     known = [c for c in study.competitors[: study.complete] if not math.isnan(c.validation)]
     if len(known) < 2 or study.selecting == study.metric:
         return []
-    sign = 1 if statistics.higher_is_better(study.selecting) else -1
+    sign = quantity(study.selecting).sign
     first = max(known, key=lambda c: sign * c.validation)
     if first is study.competitors[0]:
         return []
     leader = study.competitors[0]
-    metric, selecting = name_of(study.metric), name_of(study.selecting)
+    metric, selecting = words(study.metric), words(study.selecting)
     return [
         f"A leaderboard names {first.name} first: it ranks by mean {selecting} ({first.name} "
         f"{value(study.selecting, first.validation)}, {leader.name} "

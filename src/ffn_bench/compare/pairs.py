@@ -20,6 +20,7 @@ import numpy as np
 from ffn_bench.compare import statistics
 from ffn_bench.compare.results import Result, Seed
 from ffn_bench.compare.statistics import Array, Interval
+from ffn_bench.tags import quantity
 
 Block = tuple[str, Any]
 """A workload with one of its splits (`data.split_seed`): what a seed is run on."""
@@ -117,7 +118,7 @@ def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pa
 
     Where no two of these share a seed it is over all seeds, each of which then votes for its own.
     """
-    sign = 1 if statistics.higher_is_better(metric) else -1
+    sign = quantity(metric).sign
     shared = {
         block: a.scores[block].keys() & b.scores[block].keys() for block in a.scores if block in b.scores
     }

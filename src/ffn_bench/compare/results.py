@@ -14,6 +14,7 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import Axes, short, shown
 from ffn_bench.compare.statistics import Array
 from ffn_bench.run_folder.recorded_run import RecordedRun
+from ffn_bench.tags import quantity
 
 Seed = tuple[Any, Any]
 """What two runs must share to be a pair: see `RecordedRun.seed`."""
@@ -38,8 +39,8 @@ class Result:
 def result_of(run: RecordedRun, metric: str, selecting: str) -> Result:
     """Look a run's result up in its curves."""
     if run.failed:
-        lost = -math.inf if statistics.higher_is_better(metric) else math.inf
-        return Result(statistics.worst(selecting), lost, lost, math.nan)
+        lost = -math.inf if quantity(metric).higher_is_better else math.inf
+        return Result(quantity(selecting).worst, lost, lost, math.nan)
     curve, chooser = run.curves.get(metric), run.curves.get(selecting)
     if curve is None:
         return Result(math.nan, math.nan, math.nan, math.nan)
@@ -47,7 +48,7 @@ def result_of(run: RecordedRun, metric: str, selecting: str) -> Result:
     if chooser is None:
         return Result(math.nan, float(values[-1]), float(values[-1]), float(curve.epochs[-1]))
     scores = statistics.worst_filled(chooser.values, selecting)
-    at = int(np.argmax(scores) if statistics.higher_is_better(selecting) else np.argmin(scores))
+    at = int(np.argmax(scores) if quantity(selecting).higher_is_better else np.argmin(scores))
     same = np.flatnonzero(curve.steps == chooser.steps[at])
     best = float(values[same[0]]) if len(same) else math.nan
     return Result(float(scores[at]), best, float(values[-1]), float(chooser.epochs[at]))
@@ -99,7 +100,7 @@ def cell_of(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str
     for run in runs:
         stages[run.config.get("stage")].append(run)
     trials = _trials(stages["tune"] or [*stages[None], *stages["final"]], axes, metric, selecting)
-    higher = statistics.higher_is_better(selecting)
+    higher = quantity(selecting).higher_is_better
 
     def preference(trial: Trial) -> float:
         known = not math.isnan(trial.score)

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from ffn_bench.tags import quantity
+
 Array = NDArray[np.float64]
 Aggregate = Callable[[Array], Array]
 """From `[…, n]` to `[…]`."""
@@ -44,16 +46,6 @@ AGGREGATES: dict[str, Aggregate] = {
 """Ways to sum up seeds. `iqm`, the interquartile mean, is the mean of the middle half."""
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether a metric is an accuracy; all others are losses."""
-    return metric.startswith("accuracy")
-
-
-def worst(metric: str) -> float:
-    """What a run that failed counts as in curves and in the choice of a setting: accuracy 0, loss ∞."""
-    return 0.0 if higher_is_better(metric) else math.inf
-
-
 @dataclass(frozen=True)
 class Interval:
     """An estimate and its 95 % interval, whose ends are NaN where there are too few seeds for one."""
@@ -72,9 +64,9 @@ class Interval:
 
 
 def rounded(values: Array, metric: str) -> Array:
-    """Numbers as a report prints them: accuracies to 0.01 %, losses to four digits. What is equal then,
+    """Numbers as a report prints them: proportions to 0.01 %, others to four digits. What is equal then,
     ties."""
-    if higher_is_better(metric):
+    if quantity(metric).is_percent:
         return np.round(values, 4)
     with np.errstate(divide="ignore", invalid="ignore"):
         digits = 3 - np.floor(np.log10(np.abs(values)))
@@ -269,5 +261,6 @@ def best_of_budget(scores: Array, higher: bool, quantiles: Sequence[float] = (0.
 def worst_filled(values: Any, metric: str) -> Array:
     """Numbers with NaN and the wrong infinity replaced by the worst value of the metric."""
     array = np.asarray(values, dtype=float)
-    bad = np.isnan(array) | (array == (np.inf if higher_is_better(metric) else -np.inf))
-    return np.where(bad, worst(metric), array)
+    measured = quantity(metric)
+    bad = np.isnan(array) | (array == measured.sign * np.inf)
+    return np.where(bad, measured.worst, array)

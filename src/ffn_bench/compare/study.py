@@ -20,6 +20,7 @@ from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.compare.targets import reach, targets_of
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.run_folder.recorded_run import RecordedRun
+from ffn_bench.tags import LOSS, SCORE, quantity
 
 PROFILE_WORKLOADS, RANK_WORKLOADS = 4, 5
 """Workloads from which on there are performance profiles, and Friedman's test."""
@@ -102,7 +103,7 @@ class Study:
     @property
     def higher(self) -> bool:
         """Whether larger numbers of the metric are better."""
-        return statistics.higher_is_better(self.metric)
+        return quantity(self.metric).higher_is_better
 
     @property
     def leader(self) -> Competitor:
@@ -117,7 +118,7 @@ class Study:
     @functools.cached_property
     def bands(self) -> dict[str, dict[str, dict[str, Band]]]:
         """Curves over seeds by workload, tag and competitor."""
-        tags = dict.fromkeys(("loss/train", self.selecting, self.metric))
+        tags = dict.fromkeys((LOSS.tag("train"), self.selecting, self.metric))
         found: dict[str, dict[str, dict[str, Band]]] = {w: {tag: {} for tag in tags} for w in self.workloads}
         for competitor in self.competitors:
             for workload, cell in competitor.cells.items():
@@ -131,7 +132,7 @@ class Study:
 def analyse(
     runs: Sequence[RecordedRun],
     axes: Axes,
-    metric: str = "accuracy/test",
+    metric: str = SCORE.tag("test"),
     aggregate: str = "iqm",
     reference: str | None = None,
     target: float | None = None,
@@ -173,7 +174,7 @@ def analyse(
         raise UserError("candidate", what, "name one that has, or leave it out")
     pairs = all_pairs([*entrants.values()], workloads, metric, candidate)
     shares = shares_won([*cells], pairs)
-    sign = 1 if statistics.higher_is_better(metric) else -1
+    sign = quantity(metric).sign
 
     def rank(c: Competitor) -> tuple[bool, float, float, str]:
         share = -c.share if math.isfinite(c.share) else math.inf
@@ -257,7 +258,7 @@ def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selec
     if any(cell.choices > 1 or len(cell.trials) < 2 for found in cells.values() for cell in found.values()):
         what = "the seeds that are reported did the search, or there was none"
         raise UserError("candidate", what, "name one that you had in mind before: candidate=adam")
-    sign = 1 if statistics.higher_is_better(selecting) else -1
+    sign = quantity(selecting).sign
 
     def score(name: str) -> float:
         best = [sign * trial.score for cell in cells[name].values() for trial in cell.trials
@@ -273,7 +274,7 @@ def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selec
 def _chance(runs: Sequence[RecordedRun], metric: str) -> float:
     """What a failed run counts as in a mean; the worst there is where the runs do not say."""
     kind = metric.partition("/")[0]
-    return next((run.chance[kind] for run in runs if kind in run.chance), statistics.worst(metric))
+    return next((run.chance[kind] for run in runs if kind in run.chance), quantity(metric).worst)
 
 
 def _entrant(name: str, cells: Mapping[str, Cell], metric: str, shipped: bool = False) -> Entrant:
@@ -318,7 +319,7 @@ def _competitor(
             found.append(statistics.AGGREGATES[by](np.where(np.isinf(values), at_chance, values)))
         return float(np.mean(found)) if found else math.nan
 
-    higher = statistics.higher_is_better(selecting)
+    higher = quantity(selecting).higher_is_better
     gaps = [
         statistics.optimality_gap(cell.values("selected"), targets[w], higher)
         for w, cell in filled.items()
@@ -389,5 +390,5 @@ def _over_workloads(
     if len(workloads) >= RANK_WORKLOADS and len(ranked) >= 3:
         medians = [[statistics.median(c.cells[w].values("best")).estimate for c in ranked] for w in workloads]
         scores = np.asarray(medians)
-        ranks = statistics.friedman(scores if statistics.higher_is_better(metric) else -scores)
+        ranks = statistics.friedman(scores if quantity(metric).higher_is_better else -scores)
     return statistics.ratios(times), ranks

@@ -21,8 +21,9 @@ from ffn_bench.compare.pairs import Pair
 from ffn_bench.compare.results import result_of
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Study
-from ffn_bench.compare.wording import AGGREGATES, name_of
+from ffn_bench.compare.wording import AGGREGATES
 from ffn_bench.errors import printable
+from ffn_bench.tags import NOT_MEASURED, quantity, words
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def all_tables(study: Study) -> dict[str, Table]:
 
 def summary(study: Study) -> Table:
     """The ranking: a row a competitor."""
-    metric = name_of(study.metric)
+    metric = words(study.metric)
     several = len(study.competitors) > 1
     columns: list[tuple[str, Callable[[Any], str]]] = [("", str), (_heads(study), str)]
     if study.axes.tuned:
@@ -155,7 +156,7 @@ def summary(study: Study) -> Table:
     columns.append(("at the end", lambda v: wording.value(study.metric, v)))
     separate = study.selecting != study.metric
     if separate:
-        selecting = name_of(study.selecting).replace("validation", "val.")
+        selecting = words(study.selecting).replace("validation", "val.")
         columns.append((f"mean {selecting}", lambda v: wording.value(study.selecting, v)))
     if several:
         columns += [("the first against it", str), ("ahead of it", str)]
@@ -195,7 +196,7 @@ def _heads(study: Study) -> str:
 
 
 def _per_cent(x: float) -> str:
-    return wording.NOTHING if math.isnan(x) else f"{100 * x:.0f} %"
+    return NOT_MEASURED if math.isnan(x) else f"{100 * x:.0f} %"
 
 
 def _score(pair: Pair) -> str:
@@ -214,7 +215,7 @@ def aggregates(study: Study) -> Table:
     columns += [(AGGREGATES[by], metric) for by in study.competitors[0].described]
     columns.append(("median at the end", lambda v: wording.between(study.metric, v)))
     if study.targets:
-        gap = "points" if study.higher else ""
+        gap = "points" if quantity(study.selecting).is_percent else ""
         columns.append((f"optimality gap {gap}".strip(), lambda v: _gap(study, v)))
         columns += [(f"{axis} to target", wording.amount_between) for axis in study.competitors[0].times]
     if study.scores is not None:
@@ -235,8 +236,8 @@ def aggregates(study: Study) -> Table:
 
 def _gap(study: Study, gap: float) -> str:
     if math.isnan(gap):
-        return wording.NOTHING
-    return f"{100 * gap:.3f}" if study.higher else f"{gap:.4g}"
+        return NOT_MEASURED
+    return f"{100 * gap:.3f}" if quantity(study.selecting).is_percent else f"{gap:.4g}"
 
 
 def pairs(study: Study) -> Table:
@@ -257,7 +258,7 @@ def pairs(study: Study) -> Table:
         ("failed", str),
         ("but", str),
     ]
-    sign = 1 if study.higher else -1
+    sign = quantity(study.metric).sign
     rows = [
         [
             p.first,
@@ -281,7 +282,7 @@ def pairs(study: Study) -> Table:
 
 def _chance(found: Interval) -> str:
     ends = f" [{found.low:.2f}, {found.high:.2f}]" if found.known else ""
-    return wording.NOTHING if math.isnan(found.estimate) else f"{found.estimate:.2f}{ends}"
+    return NOT_MEASURED if math.isnan(found.estimate) else f"{found.estimate:.2f}{ends}"
 
 
 def trials(study: Study) -> Table:
@@ -292,7 +293,7 @@ def trials(study: Study) -> Table:
     columns += [("workload", str)] if several else []
     columns += [(key, shown) for key in keys]
     columns += [
-        (f"best {name_of(study.selecting)}", lambda v: wording.value(study.selecting, v)),
+        (f"best {words(study.selecting)}", lambda v: wording.value(study.selecting, v)),
         ("runs", str),
         ("diverged", lambda v: str(v or "")),
         ("", str),
@@ -300,7 +301,7 @@ def trials(study: Study) -> Table:
     rows = []
     for c in study.competitors:
         for workload, cell in c.cells.items():
-            sign = 1 if study.higher else -1
+            sign = quantity(study.metric).sign
             for trial in sorted(
                 cell.trials, key=lambda t: -sign * t.score if not math.isnan(t.score) else math.inf
             ):
@@ -323,8 +324,8 @@ def runs(study: Study) -> Table:
         ("seed", str),
         ("stage", str),
         ("status", str),
-        (name_of(study.selecting), lambda v: wording.value(study.selecting, v)),
-        (name_of(study.metric), lambda v: wording.value(study.metric, v)),
+        (words(study.selecting), lambda v: wording.value(study.selecting, v)),
+        (words(study.metric), lambda v: wording.value(study.metric, v)),
         ("at the end", lambda v: wording.value(study.metric, v)),
         ("epoch", wording.amount),
         ("reason", str),

@@ -11,6 +11,7 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.curves import AXES_OF_TIME
 from ffn_bench.compare.results import Cell
 from ffn_bench.errors import UserError, nearest
+from ffn_bench.tags import quantity
 
 
 def targets_of(
@@ -28,7 +29,7 @@ def targets_of(
         raise UserError(
             "reference", f"{reference!r} is not compared{nearest(reference, cells)}", f"use: {known}"
         )
-    higher = statistics.higher_is_better(selecting)
+    higher = quantity(selecting).higher_is_better
     if reference is None:
         reference = "adam" if "adam" in cells else _leading(cells, higher)
     found = {
@@ -36,7 +37,7 @@ def targets_of(
         for w, cell in cells[reference].items()
         if len(cell.runs) and not np.isnan(cell.values("selected")).any()
     }
-    targets = {w: value for w, value in found.items() if value != statistics.worst(selecting)}  # half failed
+    targets = {w: value for w, value in found.items() if value != quantity(selecting).worst}  # half failed
     return targets, f"the median of {reference}'s best"
 
 
@@ -63,6 +64,6 @@ def reach(cell: Cell, selecting: str, target: float) -> None:
                 found.append(math.inf)
                 continue
             x = getattr(curve, axis)
-            higher = statistics.higher_is_better(selecting)
+            higher = quantity(selecting).higher_is_better
             found.append(statistics.first_reach(x, curve.values, target, higher))
         cell.times[axis] = np.asarray(found)

@@ -9,7 +9,8 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.pairs import Pair, statements
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Competitor, Study
-from ffn_bench.compare.wording import apart, between, listed, name_of, probability, settings_of, value
+from ffn_bench.compare.wording import apart, between, listed, probability, settings_of, value
+from ffn_bench.tags import quantity, words
 
 
 def sentences(study: Study) -> list[str]:
@@ -72,7 +73,7 @@ def _alone(study: Study, only: Competitor) -> list[str]:
     many = "" if only.n == 1 else f", the median of {only.n} runs"
     if len(only.cells) > 1:
         many = f", the mean of the medians of {len(only.cells)} workloads"
-    reached = f"{between(study.metric, only.test)} {name_of(study.metric)}"
+    reached = f"{between(study.metric, only.test)} {words(study.metric)}"
     who = f"{only.name} reaches" if study.axes.compared else "The runs reach"
     return [f"{who} {reached}{many}{_setting(only)}.", *_reservations(study, only)]
 
@@ -151,7 +152,7 @@ def _size(study: Study, pair: Pair) -> str:
     if pair.decided == 1:
         return f"difference {apart(study.metric, pair.difference)}"
     low, high = (apart(study.metric, Interval(end)).removesuffix(" points") for end in pair.span)
-    return f"differences {low} to {high}{' points' * study.higher}"
+    return f"differences {low} to {high}{' points' * quantity(study.metric).is_percent}"
 
 
 def _ahead(study: Study, pair: Pair) -> str:
@@ -180,7 +181,7 @@ def reservation(study: Study, pair: Pair) -> str:
         parts.append(
             f"of all its {ours.n} runs {failed} failed, of {pair.second}'s {theirs.n} {of or 'none'}"
         )
-    sign = 1 if study.higher else -1
+    sign = quantity(study.metric).sign
     if sign * pair.means[0] < sign * pair.means[1] or math.isnan(pair.means[0] - pair.means[1]):
         means = [value(study.metric, mean) for mean in pair.means]
         at = ", failed runs at chance" if any(pair.failed) else ""

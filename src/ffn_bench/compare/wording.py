@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.pairs import statements
 from ffn_bench.compare.results import Cell
@@ -13,32 +12,14 @@ from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Competitor, Study
 from ffn_bench.errors import printable
 from ffn_bench.run_folder import identity
+from ffn_bench.tags import NOT_MEASURED, quantity, words
 
-NOTHING = "–"
-NAMES = {
-    "accuracy/test": "test accuracy",
-    "accuracy/val": "validation accuracy",
-    "accuracy/train": "training accuracy",
-    "loss/test": "test loss",
-    "loss/val": "validation loss",
-    "loss/train": "training loss",
-}
 AGGREGATES = {"iqm": "interquartile mean", "mean": "mean", "median": "median"}
 
 
-def name_of(tag: str) -> str:
-    """A metric in words."""
-    return NAMES.get(tag, tag)
-
-
 def value(tag: str, x: float) -> str:
-    """A metric: accuracies as per cent with two decimals, losses with four digits; infinitely bad is a
-    failure."""
-    if math.isnan(x):
-        return NOTHING
-    if math.isinf(x):
-        return "failed"
-    return f"{100 * x:.2f} %" if statistics.higher_is_better(tag) else f"{x:.4g}"
+    """A metric; infinitely bad is a failure."""
+    return "failed" if math.isinf(x) else quantity(tag).text(x, space=" ")
 
 
 def between(tag: str, found: Interval) -> str:
@@ -50,17 +31,17 @@ def between(tag: str, found: Interval) -> str:
 
 
 def apart(tag: str, found: Interval) -> str:
-    """A difference of metrics with its interval: accuracies in percentage points."""
+    """A difference of metrics with its interval: of proportions in percentage points."""
+    measured = quantity(tag)
 
     def one(x: float) -> str:
         if math.isnan(x):
-            return NOTHING
+            return NOT_MEASURED
         if math.isinf(x):
             return "+∞" if x > 0 else "−∞"
-        text = f"{100 * x:+.2f}" if statistics.higher_is_better(tag) else f"{x:+.3g}"
-        return text.replace("-", "−")
+        return measured.difference(x).replace("-", "−")
 
-    unit = " points" if statistics.higher_is_better(tag) and math.isfinite(found.estimate) else ""
+    unit = " points" if measured.is_percent and math.isfinite(found.estimate) else ""
     ends = f" [{one(found.low)}, {one(found.high)}]" if found.known else ""
     return one(found.estimate) + unit + ends
 
@@ -68,7 +49,7 @@ def apart(tag: str, found: Interval) -> str:
 def amount(x: float) -> str:
     """Epochs, steps or seconds."""
     if math.isnan(x):
-        return NOTHING
+        return NOT_MEASURED
     return "∞" if math.isinf(x) else f"{x:,.0f}" if x >= 100 or x == round(x) else f"{x:.3g}"
 
 
@@ -81,7 +62,7 @@ def amount_between(found: Interval) -> str:
 def probability(x: float) -> str:
     """A probability or p-value."""
     if math.isnan(x):
-        return NOTHING
+        return NOT_MEASURED
     return "< 0.001" if 0 < x < 0.001 else f"{x:.3f}"
 
 
@@ -124,7 +105,7 @@ def facts(study: Study) -> dict[str, str]:
     if study.axes.tuned:
         budget = f"{trials[0]}" if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
         keys = ", ".join(study.axes.tuned)
-        how = f" on {name_of(study.selecting)}, tuning seeds {_ranges(tuning)}"
+        how = f" on {words(study.selecting)}, tuning seeds {_ranges(tuning)}"
         found["tuned"] = f"{keys}: {budget} trials each,{how}"
     found["reported"] = f"seeds {_ranges(seeds)}; medians"
     if any(c.test.known for c in study.competitors):
@@ -142,7 +123,7 @@ def facts(study: Study) -> dict[str, str]:
             if len(shown_) == 1
             else ", ".join(f"{w} {t}" for w, t in shown_.items())
         )
-        found["target"] = f"{name_of(study.selecting)} {told}, {study.target_of}"
+        found["target"] = f"{words(study.selecting)} {told}, {study.target_of}"
     epochs = sorted({run.config.get("epochs") for run in study.runs}, key=str)
     named = {"batch": "batch_size", "network": "model.name", "hidden": "model.hidden", "": "model.activation"}
     parts = [f"{', '.join(map(str, epochs))} epochs"]
@@ -168,4 +149,4 @@ def _ranges(numbers: Sequence[object]) -> str:
             parts[-1].append(n)
         else:
             parts.append([n])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in parts) or NOTHING
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in parts) or NOT_MEASURED

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -22,7 +22,6 @@ from ffn_bench.configuration import schema
 from ffn_bench.configuration.fingerprint import LATER
 from ffn_bench.configuration.schema import (
     GROUPS,
-    OURS,
     SCHEMA,
     OptimizerConfig,
     TrainConfig,
@@ -72,13 +71,22 @@ def schema_of(cfg: DictConfig) -> type | None:
     return getattr(OmegaConf.get_type(cfg), "__typed__", None)
 
 
-def register_optimizer(name: str, defaults: dict[str, Any]) -> None:
-    """Make `optimizer=<name>` known, with hyper-parameters typed by their defaults; ours keep their names."""
-    if name in SCHEMA["optimizer"]:
-        return
-    node = _plugin_config(defaults)
-    ConfigStore.instance().store(group="optimizer", name=name, node=untyped(node)(name=name))
-    SCHEMA["optimizer"][name] = node
+def register_optimizers(plugins: Mapping[str, dict[str, Any]]) -> None:
+    """Make `optimizer=<name>` known for the optimizers of other packages, and for no others than these, with
+    hyper-parameters typed by their defaults; ours keep their names.
+
+    Hydra finds them in its ConfigStore, one for the process, which every command fills anew.
+    """
+    store = ConfigStore.instance()
+    store.repo.pop("optimizer", None)
+    for name, defaults in plugins.items():
+        if name not in SCHEMA["optimizer"]:
+            store.store(group="optimizer", name=name, node=untyped(_plugin_config(defaults))(name=name))
+
+
+def _is_plugin(name: str) -> bool:
+    """Whether an optimizer is one of `register_optimizers`; our own options are files."""
+    return f"{name}.yaml" in ConfigStore.instance().repo.get("optimizer", {})
 
 
 def _plugin_config(defaults: dict[str, Any]) -> type:
@@ -230,7 +238,7 @@ def from_flat(flat: dict[str, Any]) -> TrainConfig:
             raise bad(f"{group}.name", "is missing, or no text")
         kinds = list(SCHEMA[group].values())
         own = SCHEMA[group].get(name)  # of several kinds with the same keys, the name chooses
-        if group == "optimizer" and own is not None and own not in OURS:
+        if group == "optimizer" and _is_plugin(name):
             try:
                 kinds = [_plugin_config({key: None for key in keys if key not in ("name", "lr")})]
             except (TypeError, ValueError) as e:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from omegaconf import II, MISSING
 
+from ffn_bench import tags
+
 # --- a configuration as flat keys -----------------------------------------------------------------------
 
 
@@ -25,7 +27,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 # --- data -----------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DataConfig:
     """What every data set has: a validation share, the seed of the split, what is done about rows that are
     equal, standardisation."""
@@ -37,14 +39,14 @@ class DataConfig:
     standardize: bool = True
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SplitDataConfig(DataConfig):
     """A data set without a test set of its own: a share of its rows becomes one."""
 
     test_fraction: float = 0.15
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CsvConfig(SplitDataConfig):
     """A person's own table."""
 
@@ -53,7 +55,7 @@ class CsvConfig(SplitDataConfig):
     delimiter: str = ","
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SyntheticConfig(SplitDataConfig):
     """Gaussian clusters on the corners of a hypercube, one or more a class."""
 
@@ -62,7 +64,7 @@ class SyntheticConfig(SplitDataConfig):
     n_classes: int = 4
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MoonsConfig(SplitDataConfig):
     """Two interleaved half circles in the plane."""
 
@@ -70,7 +72,7 @@ class MoonsConfig(SplitDataConfig):
     noise: float = 0.15
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SpiralsConfig(SplitDataConfig):
     """Interleaved spiral arms in the plane, an arm a class."""
 
@@ -79,7 +81,7 @@ class SpiralsConfig(SplitDataConfig):
     noise: float = 0.1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TorchvisionConfig(DataConfig):
     """A torchvision data set, which brings its own test set."""
 
@@ -91,7 +93,7 @@ class TorchvisionConfig(DataConfig):
 # --- model ----------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ModelConfig:
     """What every network has: an activation between its layers and a way to draw its weights."""
 
@@ -105,7 +107,7 @@ class ModelConfig:
         raise NotImplementedError
 
 
-@dataclass
+@dataclass(kw_only=True)
 class HiddenConfig(ModelConfig):
     """Hidden layers given one by one."""
 
@@ -116,7 +118,7 @@ class HiddenConfig(ModelConfig):
         return list(self.hidden)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MlpConfig(ModelConfig):
     """`depth` hidden layers of `width` units."""
 
@@ -128,7 +130,7 @@ class MlpConfig(ModelConfig):
         return [self.width] * self.depth
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LinearConfig(ModelConfig):
     """No hidden layer: multinomial logistic regression, a convex problem."""
 
@@ -145,7 +147,7 @@ def count_parameters(widths: Sequence[int]) -> int:
 # --- optimizer ------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OptimizerConfig:
     """An optimizer; `lr` always is the run's learning rate. Fields past it are the optimizer's own."""
 
@@ -158,7 +160,7 @@ class OptimizerConfig:
         return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SgdConfig(OptimizerConfig):
     """Stochastic gradient descent, with momentum and Nesterov's variant."""
 
@@ -168,7 +170,7 @@ class SgdConfig(OptimizerConfig):
     weight_decay: float = 0.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AdagradConfig(OptimizerConfig):
     """AdaGrad."""
 
@@ -178,7 +180,7 @@ class AdagradConfig(OptimizerConfig):
     weight_decay: float = 0.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AdadeltaConfig(OptimizerConfig):
     """AdaDelta."""
 
@@ -187,7 +189,7 @@ class AdadeltaConfig(OptimizerConfig):
     weight_decay: float = 0.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RmspropConfig(OptimizerConfig):
     """RMSProp."""
 
@@ -198,7 +200,7 @@ class RmspropConfig(OptimizerConfig):
     weight_decay: float = 0.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AdaptiveConfig(OptimizerConfig):
     """What the family of Adam shares."""
 
@@ -207,21 +209,21 @@ class AdaptiveConfig(OptimizerConfig):
     weight_decay: float = 0.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AdamConfig(AdaptiveConfig):
     """Adam and AdamW."""
 
     amsgrad: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NadamConfig(AdaptiveConfig):
     """NAdam."""
 
     momentum_decay: float = 4e-3
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LbfgsConfig(OptimizerConfig):
     """L-BFGS, which needs the whole training set at every step."""
 
@@ -232,35 +234,35 @@ class LbfgsConfig(OptimizerConfig):
     line_search_fn: str | None = "strong_wolfe"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LectureMomentumConfig(OptimizerConfig):
     """The lecture's momentum (L14)."""
 
     alpha: float = 0.1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LectureAdagradConfig(OptimizerConfig):
     """The lecture's AdaGrad (L14)."""
 
     eps: float = 1e-6
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LectureRmspropConfig(LectureAdagradConfig):
     """The lecture's RMSProp (L14)."""
 
     beta: float = 0.9
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LectureAdamConfig(LectureAdagradConfig):
     """The lecture's Adam (L14)."""
 
     betas: tuple[float, float] = (0.9, 0.999)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NewtonConfig(OptimizerConfig):
     """Damped Newton steps with the exact Hessian, for small networks."""
 
@@ -268,7 +270,7 @@ class NewtonConfig(OptimizerConfig):
     max_parameters: int = 3000
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TorchOptimizerConfig(OptimizerConfig):
     """Any other class of `torch.optim`: `name` is the class, `options` its keyword arguments."""
 
@@ -282,21 +284,21 @@ class TorchOptimizerConfig(OptimizerConfig):
 # --- schedule -------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ScheduleConfig:
     """How the learning rate changes through the run."""
 
     name: str = MISSING
 
 
-@dataclass
+@dataclass(kw_only=True)
 class InverseTimeConfig(ScheduleConfig):
     """η_t = η / (1 + decay · t), t counted in steps."""
 
     decay: float = 0.001
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StepConfig(ScheduleConfig):
     """The rate times `gamma` after every `every` epochs."""
 
@@ -304,14 +306,14 @@ class StepConfig(ScheduleConfig):
     gamma: float = 0.1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CosineConfig(ScheduleConfig):
     """Half a cosine from the rate down to `final` times the rate."""
 
     final: float = 0.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class WarmupCosineConfig(CosineConfig):
     """A linear rise over the first `warmup` share of the steps, then half a cosine."""
 
@@ -321,7 +323,7 @@ class WarmupCosineConfig(CosineConfig):
 # --- the run --------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainConfig:
     """Everything that `ffn-train` can be told. `check` lists the bounds."""
 
@@ -353,7 +355,7 @@ class TrainConfig:
     chunk_file: str | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LectureConfig:
     """What `ffn-lecture` can be told."""
 
@@ -364,7 +366,7 @@ class LectureConfig:
     seed: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CompareConfig:
     """What `ffn-compare` can be told."""
 
@@ -372,7 +374,7 @@ class CompareConfig:
     by: str | list[str] | None = None
     tuned: str | list[str] | None = None
     workloads: str | list[str] | None = None
-    metric: str = "accuracy/test"
+    metric: str = tags.SCORE.tag("test")
     aggregate: str = "iqm"
     reference: str | None = None
     target: float | None = None
@@ -381,7 +383,7 @@ class CompareConfig:
     save: str | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LandscapeConfig:
     """What `ffn-landscape` can be told."""
 
@@ -397,7 +399,7 @@ class LandscapeConfig:
     save: str | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RaceConfig:
     """What `ffn-race` can be told."""
 

@@ -17,6 +17,7 @@ from ffn_bench.configuration.schema import (
     OptimizerConfig,
     ScheduleConfig,
     SgdConfig,
+    SplitDataConfig,
     TorchOptimizerConfig,
     TorchvisionConfig,
     TrainConfig,
@@ -143,11 +144,14 @@ def check_data(data: DataConfig) -> None:
         data.delimiter = {"\\t": "\t", "tab": "\t"}.get(data.delimiter, data.delimiter)
         if len(data.delimiter) != 1 or data.delimiter in '"\r\n':
             raise UserError("data.delimiter", f"{data.delimiter!r} is not one character", "use , or ; or tab")
-    kind = SCHEMA["data"].get(data.name, TorchvisionConfig)
-    if type(data) is not kind:
-        raise UserError(
-            "data.name", f"{data.name!r} is not what these keys are for", f"choose data={data.name}"
-        )
+    shared = (SplitDataConfig, TorchvisionConfig)  # of those that have no keys of their own
+    if type(data) not in ((SCHEMA["data"][data.name],) if data.name in SCHEMA["data"] else shared):
+        raise other_keys(data.name)
+
+
+def other_keys(name: str) -> UserError:
+    """The mistake of a data set whose keys are another one's."""
+    return UserError("data.name", f"{name!r} is not what these keys are for", f"choose data={name}")
 
 
 def check_model(model: ModelConfig) -> None:

@@ -13,26 +13,21 @@ from ffn_bench.configuration.schema import (
     DataConfig,
 )
 from ffn_bench.data.images import load_torchvision
+from ffn_bench.data.kept import kept
 from ffn_bench.data.splitting import Data, Raw, _prepare
 from ffn_bench.data.synthetic import load_moons, load_spirals, load_synthetic
 from ffn_bench.data.tables import load_csv
 
-_loaded: dict[str, Data] = {}
-
 
 def load(config: DataConfig) -> Data:
-    """The data set that `config` names, split and standardised, on the CPU; loaded once a process.
+    """The data set that `config` names, split and standardised, on the CPU; loaded once a command.
 
     Raises `UserError` (status 3) for files that are missing, damaged or not a table of numbers, and for
     rows too few to split.
     """
-    key = repr(config)
-    if key not in _loaded:
-        while len(_loaded) >= 4:
-            _loaded.pop(next(iter(_loaded)))
-        one_of(config.name, tuple(LOADERS), "data")
-        _loaded[key] = _prepare(LOADERS[config.name](config), config)
-    return _loaded[key]
+    one_of(config.name, tuple(LOADERS), "data")
+    data: Data = kept(repr(config), lambda: _prepare(LOADERS[config.name](config), config))
+    return data
 
 
 # --- data sets without files ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ffn_bench.configuration.schema import (
     DataConfig,
     TorchvisionConfig,
 )
+from ffn_bench.configuration.validation import other_keys
 from ffn_bench.data.splitting import Raw
 from ffn_bench.data.tables import expanded
 from ffn_bench.errors import UserError, data_error
@@ -26,9 +27,10 @@ def cache_folder() -> Path:
 
 def load_torchvision(config: DataConfig) -> Raw:
     """MNIST, Fashion-MNIST, KMNIST or CIFAR-10: pixels in [0, 1]; downloaded only where files are missing."""
+    if not isinstance(config, TorchvisionConfig):
+        raise other_keys(config.name)
     from torchvision import datasets  # registers operators with torch: 1 s, and it must be of torch's build
 
-    config = cast(TorchvisionConfig, config)
     kinds = {
         "mnist": datasets.MNIST,
         "fashion_mnist": datasets.FashionMNIST,

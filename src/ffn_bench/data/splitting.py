@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ffn_bench import errors
+from ffn_bench import errors, tags
 from ffn_bench.configuration.schema import (
     DataConfig,
 )
@@ -31,7 +31,7 @@ class Split(NamedTuple):
     y: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """A data set, split and standardised, on one device."""
 
@@ -56,10 +56,12 @@ class Data:
 
     @property
     def chance(self) -> dict[str, float]:
-        """What predicting the same for every row comes to, by kind of metric: accuracy 1 / classes; the loss
-        of the shares that the classes have in the training part, which is their entropy in nats."""
+        """What predicting the same for every row comes to, by name of the quantity; of the loss that is
+        the entropy of the shares that the classes have in the training part."""
         shares = torch.bincount(self.train.y, minlength=len(self.classes)).double() / len(self.train.y)
-        return {"accuracy": 1 / len(self.classes), "loss": float(torch.special.entr(shares).sum())}
+        n = len(self.classes)
+        scores = {score.name: score.chance(n) for score in tags.SCORES if score.chance is not None}
+        return {**scores, tags.LOSS.name: float(torch.special.entr(shares).sum())}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Data:
         """The same data with features in `dtype`, everything on `device`."""

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffn_bench import tags
 from ffn_bench.configuration.schema import TorchOptimizerConfig, TrainConfig, count_parameters
 from ffn_bench.configuration.validation import FULL_BATCH_ONLY
 from ffn_bench.data.splitting import Data, Split, epoch_order
 from ffn_bench.engine import checkpoint_state
 from ffn_bench.engine.device import SMALL_STEP, THREADS, multiply_adds
 from ffn_bench.engine.inplace import InPlace, in_place
-from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.metrics import Measurement, by_name, by_tag, log_point
 from ffn_bench.engine.stop import Stop
 from ffn_bench.engine.torch_engine import steps_per_epoch
 from ffn_bench.errors import RUN_FOLDER, UserError
@@ -528,38 +529,35 @@ class Tile:
             bad = next((i for i in range(length) if not finite[i][k]), None)
             if bad is not None:
                 at = self.step - length + bad + 1
-                row.diverge(f"objective/train is {window[bad, 1, k].item()} at step {at}")
+                row.diverge(f"{tags.OBJECTIVE.tag('train')} is {window[bad, 1, k].item()} at step {at}")
             elif not (for_all or self.step == row.steps):
                 continue
             grad_norm, weight_norm, change, before = (c[k] for c in columns) if columns else [math.nan] * 4
-            values = {
-                "loss/train": means[0][k],
-                "objective/train": means[1][k],
-                "lr": row.run.lr * row.schedule(self.step - 1),
-                "grad_norm": grad_norm,
-                "weight_norm": weight_norm,
-                "update_ratio": change / before if before else math.nan,
-            }
+            values = log_point(
+                loss=means[0][k],
+                objective=means[1][k],
+                lr=row.run.lr * row.schedule(self.step - 1),
+                grad_norm=grad_norm,
+                weight_norm=weight_norm,
+                change=change,
+                norm_before=before,
+            )
             measured.append((row, Measurement(self.step, self.epoch, row.train_seconds, values)))
         self._note_who_goes()
         return measured
 
     @torch.no_grad()
     def _evaluate(self) -> list[tuple[Row, Measurement]]:
-        """Losses and accuracies of the parts that have rows, as `metrics.evaluate_all`, for every row."""
-        found: dict[str, list[float]] = {}
-        for part in ("train", "val", "test"):
-            split: Split = getattr(self.data, part)
+        """Losses and scores of the splits that have rows, as `metrics.evaluate_all`, for every row."""
+        by_row: list[dict[str, float]] = [{} for _ in self._places]
+        for name in tags.SPLITS:
+            split: Split = getattr(self.data, name)
             if len(split.y):
-                losses, accuracies = self._evaluate_part(split)
-                if part != "train":
-                    found[f"loss/{part}"] = losses
-                found[f"accuracy/{part}"] = [
-                    a if math.isfinite(loss) else math.nan for loss, a in zip(losses, accuracies, strict=True)
-                ]
+                for values, (loss, *scores) in zip(by_row, self._evaluate_part(split), strict=True):
+                    values |= by_tag(name, by_name(loss, scores))
         measured = []
         for row in self._going():
-            values = {tag: column[row.place] for tag, column in found.items()}
+            values = by_row[row.place]
             row.step, row.train_seconds = self.step, row.before + self.share
             for tag, value in values.items():
                 if not math.isfinite(value):
@@ -572,11 +570,10 @@ class Tile:
         self._note_who_goes()
         return measured
 
-    def _evaluate_part(self, split: Split) -> tuple[list[float], list[float]]:
-        """Mean cross-entropy and accuracy of every row over a split."""
+    def _evaluate_part(self, split: Split) -> list[list[float]]:
+        """For every row its means over a split: cross-entropy, then each of `tags.SCORES`."""
         R, n = len(self._places), len(split.y)
-        losses = torch.zeros(R, device=self.device, dtype=torch.float64)
-        hits = torch.zeros(R, device=self.device, dtype=torch.int64)
+        sums = torch.zeros(1 + len(tags.SCORES), R, device=self.device, dtype=torch.float64)
         chunk = EVALUATED_ROWS[self.device.type == "cpu"]
         for first in range(0, n, chunk):
             size = min(chunk, n - first)
@@ -584,15 +581,14 @@ class Tile:
             logits = self._logits(split.x[index].mT.expand(R, -1, -1))
             y = split.y[index].expand(R, 1, -1)
             logits.sub_(logits.amax(1, keepdim=True))
+            for k, score in enumerate(tags.SCORES, start=1):
+                assert score.of_rows is not None
+                sums[k] += score.of_rows(logits, y[:, 0])[:, :size].sum(1)
             of_label = logits.gather(1, y)
-            # Right where the label's logit is the largest; argmax takes long, to decide between equals.
-            right = of_label == 0
-            if int((logits == 0).sum()) != right.numel():
-                right = logits.argmax(1, keepdim=True) == y
             loss = logits.mul_(math.log2(math.e)).exp2_().sum(1, keepdim=True).log_().sub_(of_label)
-            losses += loss[:, 0, :size].sum(1, dtype=torch.float64)
-            hits += right[:, 0, :size].sum(1)
-        return (losses / n).tolist(), (hits.double() / n).tolist()
+            sums[0] += loss[:, 0, :size].sum(1, dtype=torch.float64)
+        means: list[list[float]] = (sums / n).T.tolist()
+        return means
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits `[runs, n_classes, b]` of `x [runs, n_features, b]`."""

@@ -27,7 +27,16 @@ class Prepared:
     device: torch.device
     dtype: torch.dtype
     widths: list[int]
+    batch_size: int
+    """Rows of a mini-batch, the last one of an epoch apart."""
     steps_per_epoch: int
+
+    @property
+    def threads(self) -> int:
+        """For its steps on a CPU, where it trains by itself."""
+        from ffn_bench.engine.device import threads_for
+
+        return threads_for(self.widths, self.batch_size)
 
 
 def prepare(run: schema.TrainConfig) -> Prepared:
@@ -35,7 +44,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     import torch
 
     from ffn_bench.data import datasets
-    from ffn_bench.engine.device import check_memory, find_device, set_threads
+    from ffn_bench.engine.device import check_memory, find_device
     from ffn_bench.engine.torch_engine import steps_per_epoch
     from ffn_bench.model import network
 
@@ -53,8 +62,8 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     dtype = getattr(torch, run.dtype)
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
-    set_threads(widths, n if run.batch_size == "full" else min(n, int(run.batch_size)))
-    return Prepared(loaded.to(device, dtype), device, dtype, widths, per_epoch)
+    batch_size = n if run.batch_size == "full" else min(n, int(run.batch_size))
+    return Prepared(loaded.to(device, dtype), device, dtype, widths, batch_size, per_epoch)
 
 
 def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
@@ -62,45 +71,49 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
 
     Raises `UserError`, which names the folder: status 4 for a configuration that is no run's.
     """
+    import torch
+
     try:
         run = dataclasses.replace(parsing.from_flat(flat), device="cpu")
-        return run, prepare(run)
+        prepared = prepare(run)
+        # Commands that look at a run have this from here to their end, or set another number.
+        torch.set_num_threads(prepared.threads)
+        return run, prepared
     except UserError as e:
         status = errors.RUN_FOLDER if e.status == errors.CONFIGURATION else e.status
         raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
 
 
-def build(run: schema.TrainConfig) -> tuple[EagerRun | Row, str]:
-    """The engine, ready to start, and the name of its device; everything that can be wrong is found here.
+def build(run: schema.TrainConfig) -> tuple[EagerRun | Row, Prepared]:
+    """The engine, ready to start, and what it trains with; everything that can be wrong is found here.
 
     That is the eager engine, or with `compile=true` a batch of one. Raises `UserError`.
     """
     if not run.compile:
         return build_eager(run)
     from ffn_bench.engine.batched import Tile, why_not
-    from ffn_bench.engine.device import describe
 
     if reason := why_not(run):
         raise UserError("compile", f"does not go with this optimizer: {reason}", "use compile=false")
-    made = prepare(run)
-    return Tile([run], made.data).rows[0], describe(made.device)
+    prepared = prepare(run)
+    return Tile([run], prepared.data).rows[0], prepared
 
 
-def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, str]:
-    """The eager engine, ready to start, and the name of its device. Raises `UserError`."""
-    from ffn_bench.engine.device import describe
+def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, Prepared]:
+    """The eager engine, ready to start, and what it trains with. Raises `UserError`."""
     from ffn_bench.engine.torch_engine import EagerRun
     from ffn_bench.model import network
     from ffn_bench.optimizers import registry, schedules
 
-    made = prepare(run)
+    prepared = prepare(run)
+    per_epoch = prepared.steps_per_epoch
     registry.check_optimizer(run.optimizer)
-    net = network.FFN(made.widths, run.model, run.seed, made.dtype).to(made.device)
+    net = network.FFN(prepared.widths, run.model, run.seed, prepared.dtype).to(prepared.device)
     engine = EagerRun(
         net,
-        made.data,
+        prepared.data,
         registry.build_optimizer(run.optimizer, net.parameters()),
-        schedules.build_schedule(run.schedule, run.epochs * made.steps_per_epoch, made.steps_per_epoch),
+        schedules.build_schedule(run.schedule, run.epochs * per_epoch, per_epoch),
         lr=run.lr,
         epochs=run.epochs,
         batch_size=run.batch_size,
@@ -110,4 +123,4 @@ def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, str]:
         log_every=run.log_every,
         gradient=run.gradient,
     )
-    return engine, describe(made.device)
+    return engine, prepared

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -53,8 +54,19 @@ LARGE_STEP = 30_000_000
 """Multiply-adds of a mini-batch's forward pass from which on a second thread is worth waking."""
 
 
-def set_threads(widths: Sequence[int], batch_size: int) -> None:
-    """Let CPU operations use one thread, or all of them for large steps, if they sleep while they wait.
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let CPU operations use so many threads, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_for(widths: Sequence[int], batch_size: int) -> int:
+    """Threads for the steps of one run: one, or all of them for large steps, if they sleep while they wait.
 
     Threads that spin collapse on busy cores. Steps/s of Adam in float32 on two cores, worst and best of 2 or
     3; busy: two other processes compute all the time, loaded: the machine had a load of 4.
@@ -71,7 +83,7 @@ def set_threads(widths: Sequence[int], batch_size: int) -> None:
     | the same, loaded | 6.3–6.6 | 1.5–3.2 | 6.4 |
     """
     large = multiply_adds(widths, batch_size) >= LARGE_STEP
-    torch.set_num_threads(THREADS if QUIET and large else 1)
+    return THREADS if QUIET and large else 1
 
 
 def multiply_adds(widths: Sequence[int], batch_size: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ffn_bench import tags
 from ffn_bench.data.splitting import Data, Split
 
 CHUNK = 8192
@@ -29,32 +30,70 @@ class Measurement:
 
 
 @torch.no_grad()
-def evaluate(network: Callable[[Tensor], Tensor], split: Split) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy (share) over a split; NaN for an empty one."""
-    if len(split.y) == 0:
-        return math.nan, math.nan
-    loss = torch.zeros((), dtype=torch.float64, device=split.y.device)
-    hits = torch.zeros((), dtype=torch.int64, device=split.y.device)
+def evaluate(network: Callable[[Tensor], Tensor], split: Split) -> dict[str, float]:
+    """Means of the loss and of every score over the rows of a split, by name; NaN for an empty one."""
+    n = len(split.y)
+    if n == 0:
+        return by_name(math.nan, [math.nan] * len(tags.SCORES))
+    sums = torch.zeros(1 + len(tags.SCORES), dtype=torch.float64, device=split.y.device)
     for x, y in zip(split.x.split(CHUNK), split.y.split(CHUNK), strict=True):
         logits = network(x)
-        loss += F.cross_entropy(logits, y, reduction="sum")
-        hits += (logits.argmax(1) == y).sum()
-    n = len(split.y)
-    return loss.item() / n, hits.item() / n
+        sums[0] += F.cross_entropy(logits, y, reduction="sum")
+        logits = logits - logits.amax(1, keepdim=True)
+        for k, score in enumerate(tags.SCORES, start=1):
+            assert score.of_rows is not None
+            sums[k] += score.of_rows(logits, y).sum()
+    loss, *scores = (total / n for total in sums.tolist())
+    return by_name(loss, scores)
+
+
+def by_name(loss: float, scores: Sequence[float]) -> dict[str, float]:
+    """A mean loss and the scores beside it, in the order of `tags.SCORES`, by name."""
+    # A network that overflowed still has an argmax; its accuracy would be that of a constant.
+    sound = math.isfinite(loss)
+    named = {s.name: value if sound else math.nan for s, value in zip(tags.SCORES, scores, strict=True)}
+    return {tags.LOSS.name: loss, **named}
+
+
+def by_tag(split: str, values: dict[str, float]) -> dict[str, float]:
+    """What `evaluate` found on a split, by tag. The training loss is left out: it is the run's own curve."""
+    return {
+        f"{name}/{split}": value
+        for name, value in values.items()
+        if (name, split) != (tags.LOSS.name, "train")
+    }
 
 
 def evaluate_all(network: Callable[[Tensor], Tensor], data: Data) -> dict[str, float]:
-    """Losses and accuracies of the parts that have rows. The training loss is the run's own curve."""
+    """Losses and scores of the splits that have rows, by tag."""
     values: dict[str, float] = {}
-    for part in ("train", "val", "test"):
-        split: Split = getattr(data, part)
+    for name in tags.SPLITS:
+        split: Split = getattr(data, name)
         if len(split.y):
-            loss, accuracy = evaluate(network, split)
-            if part != "train":
-                values[f"loss/{part}"] = loss
-            # A network that overflowed still has an argmax; its accuracy would be that of a constant.
-            values[f"accuracy/{part}"] = accuracy if math.isfinite(loss) else math.nan
+            values |= by_tag(name, evaluate(network, split))
     return values
+
+
+def log_point(
+    *,
+    loss: float,
+    objective: float,
+    lr: float,
+    grad_norm: float,
+    weight_norm: float,
+    change: float,
+    norm_before: float,
+) -> dict[str, float]:
+    """What a log point says of the training, by tag: means of loss and objective over the steps since the
+    last one, and of the last step its rate, ‖g‖, ‖θ‖ after it, and how far θ went, from which ‖θ‖."""
+    return {
+        tags.LOSS.tag("train"): loss,
+        tags.OBJECTIVE.tag("train"): objective,
+        tags.LR.name: lr,
+        tags.GRAD_NORM.name: grad_norm,
+        tags.WEIGHT_NORM.name: weight_norm,
+        tags.UPDATE_RATIO.name: change / norm_before if norm_before else math.nan,
+    }
 
 
 @torch.no_grad()
@@ -84,12 +123,13 @@ def worst_mistakes(
 
 
 def best_of(epochs: Sequence[Measurement]) -> dict[str, Any] | None:
-    """The epoch of the highest validation accuracy (the first of equals), with all it measured.
+    """The epoch of the best validation score (the first of equals), with all it measured.
 
     None where nothing finite was measured on a validation part.
     """
-    measured = [m for m in epochs if math.isfinite(m.values.get("accuracy/val", math.nan))]
+    tag = tags.SCORE.tag("val")
+    measured = [m for m in epochs if math.isfinite(m.values.get(tag, math.nan))]
     if not measured:
         return None
-    best = max(measured, key=lambda m: m.values["accuracy/val"])
+    best = max(measured, key=lambda m: tags.SCORE.sign * m.values[tag])
     return {"epoch": best.epoch, "step": best.step, **best.values}

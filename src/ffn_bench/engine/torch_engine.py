@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ffn_bench import tags
 from ffn_bench.data.splitting import Data, epoch_order
 from ffn_bench.engine import checkpoint_state
-from ffn_bench.engine.metrics import Measurement, evaluate_all
+from ffn_bench.engine.metrics import Measurement, evaluate_all, log_point
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.backprop import by_hand, penalty
@@ -241,17 +242,19 @@ class EagerRun:
         self._objectives.clear()
         for k, objective in enumerate(objectives):
             if not math.isfinite(objective):
-                self._diverge(f"objective/train is {objective} at step {self.step - n + k + 1}")
+                at = self.step - n + k + 1
+                self._diverge(f"{tags.OBJECTIVE.tag('train')} is {objective} at step {at}")
                 break
         return self._measurement(
-            {
-                "loss/train": sum(losses) / n,
-                "objective/train": sum(objectives) / n,
-                "lr": self.lr * self.schedule(self.step - 1),
-                "grad_norm": grad_norm,
-                "weight_norm": weight_norm,
-                "update_ratio": change / norm_before if norm_before else math.nan,
-            }
+            log_point(
+                loss=sum(losses) / n,
+                objective=sum(objectives) / n,
+                lr=self.lr * self.schedule(self.step - 1),
+                grad_norm=grad_norm,
+                weight_norm=weight_norm,
+                change=change,
+                norm_before=norm_before,
+            )
         )
 
     def _evaluate(self) -> Measurement:

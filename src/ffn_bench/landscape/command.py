@@ -22,6 +22,7 @@ from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, printable
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.finding import find
+from ffn_bench.tags import LOSS, SCORE, SPLITS
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from ffn_bench.landscape.trained import Trained
     from ffn_bench.landscape.verdict import Distribution
 
-PARTS = {"train": "training", "val": "validation", "test": "test"}
 MANY = 12
 """Runs in one picture."""
 LARGE = 2e11
@@ -85,7 +85,7 @@ def check(cfg: schema.LandscapeConfig) -> None:
     """Raise `UserError` for values that cannot be."""
     if not words(cfg.run):
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
-    checks.one_of(cfg.part, tuple(PARTS), "part")
+    checks.one_of(cfg.part, tuple(SPLITS), "part")
     checks.at_least(cfg.directions, 1, "directions")
     checks.at_most(cfg.directions, 32, "directions")
     checks.at_least(cfg.extent, 0.0, "extent", open_bound=True)
@@ -165,7 +165,7 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
     """Random directions around each run, and the plane of all trajectories."""
     import torch
 
-    from ffn_bench.command_line.console import number, percent, progress
+    from ffn_bench.command_line.console import progress
     from ffn_bench.landscape import figures, surface
     from ffn_bench.landscape.trained import trajectory
     from ffn_bench.model.layers import flat
@@ -182,7 +182,7 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
     ground = surface.Ground(first.widths, first.run.model.activation, x, y)
     shown = partial(progress, drawn.console)
     of = f"all {rows:,}" if rows == len(split.y) else f"the first {rows:,} of {len(split.y):,}"
-    on = f"{PARTS[cfg.part]} loss on {of} rows"
+    on = f"{LOSS.words(cfg.part)} on {of} rows"
     console = drawn.console
 
     steps = torch.linspace(-cfg.extent, cfg.extent, points, dtype=torch.float64)
@@ -198,14 +198,15 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
         what |= {"steps": steps, "lines": cfg.directions, "places": places}
         shapes: dict[str, tuple[int, ...]] = {}
         shapes |= dict.fromkeys(("losses", "accuracies"), (cfg.directions, points))
-        shapes |= dict.fromkeys(("plane", "plane_accuracy"), (points, points))
+        shapes |= dict.fromkeys(("plane", surface.PLANE_SCORE), (points, points))
         result, old = surface.cached(drawn.folder, surface.around, what, shapes, shown)
         centre = float(result["plane"][points // 2, points // 2])
-        logged = run.logged.get(f"loss/{cfg.part}") if cfg.part != "train" and rows == len(split.y) else None
-        told = f"; the run logged {number(logged)}" if logged is not None else ""
-        accuracy = percent(float(result["plane_accuracy"][points // 2, points // 2]))
+        logged = run.logged.get(LOSS.tag(cfg.part)) if cfg.part != "train" and rows == len(split.y) else None
+        told = f"; the run logged {LOSS.text(logged)}" if logged is not None else ""
+        score = SCORE.text(float(result[surface.PLANE_SCORE][points // 2, points // 2]))
+        loss = f"{LOSS.words(cfg.part)} {LOSS.text(centre)}"
         console.print(
-            f"{run.name}: {PARTS[cfg.part]} loss {number(centre)}, accuracy {accuracy} at step {run.step:,}"
+            f"{run.name}: {loss}, {SCORE.name} {score} at step {run.step:,}"
             + told
             + " (surface from the cache)" * old,
             soft_wrap=True,

@@ -19,6 +19,7 @@ from torch import Tensor
 from ffn_bench.command_line.plot_style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 from ffn_bench.errors import printable
 from ffn_bench.landscape.verdict import Curvature
+from ffn_bench.tags import LOSS, SCORE
 
 COLOURS = "viridis"
 """Even in lightness, and told apart by people with any colour vision."""
@@ -53,8 +54,8 @@ def lines(steps: Tensor, losses: Tensor, accuracies: Tensor, note: str) -> Figur
             plot.set_xticks([-extent, -extent / 2, 0, extent / 2, extent])
             plot.axvline(0, color=MUTED, lw=0.8, zorder=1)
             plot.set_xlabel("step; 1 is as long as the network's own filters")
-        left.set_title("loss (nats)")
-        right.set_title("accuracy")
+        left.set_title(f"{LOSS.name} ({LOSS.unit})")
+        right.set_title(SCORE.name)
         right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
         figure.legend(loc="outside upper left", ncols=min(5, len(losses)))
         _note(figure, note)
@@ -79,7 +80,7 @@ def surface(axes: Sequence[Tensor], losses: Tensor, note: str) -> Figure:
         shades = mpl.colormaps[COLOURS](_levels(losses)[1](losses.numpy()))
         right.plot_surface(a, b, losses.numpy(), facecolors=shades, rcount=60, ccount=60, lw=0, shade=False)
         right.set(xlabel="direction 1", ylabel="direction 2", xticks=ticks, yticks=ticks)
-        right.set_title("loss (nats)", loc="left")
+        right.set_title(f"{LOSS.name} ({LOSS.unit})", loc="left")
         right.view_init(elev=32, azim=-60)
         right.set_facecolor(PAPER)
         _note(figure, note)

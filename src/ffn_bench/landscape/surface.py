@@ -18,11 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffn_bench import tags
 from ffn_bench.engine.device import THREADS
 from ffn_bench.landscape.trained import explained
 from ffn_bench.model.activations import ACTIVATIONS, Activation
 from ffn_bench.model.layers import layered
 from ffn_bench.run_folder.files import Folder
+
+PLANE_SCORE = f"plane_{tags.SCORE.name}"
+"""The score's name in a kept surface."""
 
 NUMBERS = 500_000
 """Activations held at once: what a cache of some megabytes takes."""
@@ -173,7 +177,7 @@ def around(
         "losses": torch.stack([losses for losses, _ in along]),
         "accuracies": torch.stack([accuracies for _, accuracies in along]),
         "plane": loss.reshape(n, n),
-        "plane_accuracy": accuracy.reshape(n, n),
+        PLANE_SCORE: accuracy.reshape(n, n),
     }
 
 

@@ -24,6 +24,7 @@ from ffn_bench.optimizers import schedules
 from ffn_bench.optimizers.newton import Newton, damped_newton_step
 from ffn_bench.optimizers.rules import RULES, RuleOptimizer
 from ffn_bench.race.surfaces import SURFACES, Surface
+from ffn_bench.tags import LOSS, SCORE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -200,8 +201,9 @@ def deep(context: Context) -> Iterator[Row]:
     yield compare("iterations: 50 ⌈N/b⌉", 50 * math.ceil(n / 32), iterations)
     yield compare("largest weight difference from torch.optim.SGD after one epoch", 0.0, gap, 1e-10)
     after, test = evaluate(net, data.train), evaluate(net, data.test)
-    yield holds("training loss, before and after", "falls", [before[0], after[0]], after[0] < before[0] / 10)
-    yield holds("test accuracy", "> 0.9", test[1], test[1] > 0.9)
+    losses, score = [found[LOSS.name] for found in (before, after)], test[SCORE.name]
+    yield holds(f"{LOSS.words('train')}, before and after", "falls", losses, losses[1] < losses[0] / 10)
+    yield holds(SCORE.words("test"), "> 0.9", score, score > 0.9)
 
 
 @topic("pipeline", "L13", "The pipeline")
@@ -216,9 +218,9 @@ def pipeline(context: Context) -> Iterator[Row]:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(net(data.train.x), data.train.y).backward()
         optimizer.step()
-    train, test = evaluate(net, data.train)[1], evaluate(net, data.test)[1]
+    train, test = (evaluate(net, split)[SCORE.name] for split in (data.train, data.test))
     yield holds(
-        "noisy moons, 4,482 parameters, 210 rows: training and test accuracy",
+        f"noisy moons, 4,482 parameters, 210 rows: training and {SCORE.words('test')}",
         "training ≫ test",
         [train, test],
         train > test + 0.1,

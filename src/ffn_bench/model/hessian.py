@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Split
 from ffn_bench.model.activations import ACTIVATIONS
@@ -183,9 +184,9 @@ def extremes(layers: Sequence[tuple[Tensor, Tensor]], train: Split, run: TrainCo
     product = HessianProduct(*objective_at(layers, train.x[:ROWS], train.y[:ROWS], run))
     low, high = extreme_eigenpairs(product, product.g, 1e-4)
     return {
-        "curvature/lambda_min": low.value,
-        "curvature/lambda_max": high.value,
-        "curvature/grad_norm": float(product.g.norm()),
+        tags.LAMBDA_MIN.name: low.value,
+        tags.LAMBDA_MAX.name: high.value,
+        tags.CURVATURE_GRAD_NORM.name: float(product.g.norm()),
     }
 
 

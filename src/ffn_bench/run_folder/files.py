@@ -1,12 +1,8 @@
 """Files in run, sweep and report folders: the one place that opens, writes, replaces and deletes them.
 
 A `Folder` is opened by its descriptor and everything in it relative to that, never through a link: a folder
-may come from anywhere. What we write enters the folder's manifest before it is put there, one line of JSON
-each, so that a kill in between leaves it ours:
-
-    {"ffn-bench manifest": 1}
-    {"file": "summary.json", "size": 512, "sha256": "…", "temporary": ".summary.json.91c5….tmp"}
-    {"log": "metrics.jsonl"}
+may come from anywhere. What we write enters the folder's manifest (see `manifest`) before it is put there,
+so that a kill in between leaves it ours.
 
 Only what the manifest names, with the content that it names, is ever replaced or deleted. Anything else is
 left alone, and ours goes to the next free name; where a name is fixed, as those of a run folder are, what
@@ -24,7 +20,6 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,9 +29,9 @@ from typing import Any
 
 from ffn_bench import errors, process
 from ffn_bench.errors import UserError
+from ffn_bench.run_folder import manifest
 
 MANIFEST = ".ffn-bench.jsonl"
-HEADER = {"ffn-bench manifest": 1}
 
 LARGE = 2**26
 """Bytes of a JSON file at most; none of ours comes near."""
@@ -101,7 +96,7 @@ class Folder:
     def read(self, name: str, limit: int = LARGE) -> bytes | None:
         """A file's content, or None where it is not there. Raises `UserError` for more than `limit` bytes."""
         try:
-            with self._file(name, os.O_RDONLY) as file:
+            with self.open_file(name, os.O_RDONLY) as file:
                 size = os.fstat(file).st_size
                 if size > limit:
                     what = f"is too large ({size:,} bytes)"
@@ -137,7 +132,7 @@ class Folder:
         known = self._manifest()["file"].get(name, set())
         if self.kind(name) != "file":
             return False
-        with self._file(name, os.O_RDONLY) as file:
+        with self.open_file(name, os.O_RDONLY) as file:
             size = os.fstat(file).st_size
             return any(size == one for one, _ in known) and (size, _digest(file)) in known
 
@@ -159,46 +154,32 @@ class Folder:
         """Raise `UserError` for a manifest that is none, or that cannot be added to."""
         if self.has_manifest():
             self._manifest()
-            with self._file(MANIFEST, os.O_RDWR):
+            with self.open_file(MANIFEST, os.O_RDWR):
                 pass
 
     def owned(self) -> list[str]:
         """Names of the files that the manifest names, in the order they were noted."""
         return [*self._manifest()["file"]]
 
-    def _manifest(self) -> dict[str, dict[str, set[tuple[int, str]]]]:
-        """(size, SHA-256) of files and of temporary ones by name, and names of logs. Lines that are no lines
-        of ours, such as a torn one, name nothing."""
-        found: dict[str, dict[str, set[tuple[int, str]]]] = {"file": {}, "log": {}, "temporary": {}}
-        lines = (self.read(MANIFEST, 2**28) or b"").splitlines()
-        if lines:
-            self._check_header(lines[0])
-        for line in map(_object, lines[1:]):
-            size, digest = line.get("size"), line.get("sha256")
-            if not _is_temporary(line.get("temporary"), line.get("file")):
-                line.pop("temporary", None)
-            for key in ("file", "log", "temporary"):
-                if isinstance(name := line.get(key), str) and _is_below(name):
-                    hashes = found[key].setdefault(name, set())
-                    if type(size) is int and isinstance(digest, str):
-                        hashes.add((size, digest))
-        return found
+    def _manifest(self) -> manifest.Entries:
+        content = self.read(MANIFEST, 2**28) or b""
+        self._check_header(content)
+        return manifest.entries(content)
 
     def _note(self, *entries: dict[str, Any]) -> None:
         """Add lines to the manifest."""
         line = b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in entries)
-        with self._file(MANIFEST, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
+        with self.open_file(MANIFEST, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
             size = os.fstat(file).st_size
-            if size:
-                self._check_header(os.pread(file, 200, 0).partition(b"\n")[0])
+            self._check_header(os.pread(file, 200, 0))
             if not size:
-                line = json.dumps(HEADER).encode() + b"\n" + line
+                line = json.dumps(manifest.HEADER).encode() + b"\n" + line
             elif os.pread(file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # of a line that was torn
-            _append(file, line, size)
+            append(file, line, size)
 
-    def _check_header(self, line: bytes) -> None:
-        if _object(line) != HEADER:
+    def _check_header(self, content: bytes) -> None:
+        if content and not manifest.has_header(content):
             what = "is no manifest of ffn-bench"
             raise UserError(f"{self}/{MANIFEST}", what, "move it away", errors.RUN_FOLDER)
 
@@ -279,9 +260,7 @@ class Folder:
     @process.tidies
     def _write(self, contents: Mapping[str, bytes]) -> None:
         """Write to temporary names, flush, rename, so that every file is there whole or not at all."""
-        temporary = {
-            name: f".{PurePosixPath(name).name[:200]}.{secrets.token_hex(8)}.tmp" for name in contents
-        }
+        temporary = {name: manifest.temporary_name(name) for name in contents}
         entries = []
         for name, content in contents.items():
             digest = hashlib.sha256(content).hexdigest()
@@ -326,11 +305,11 @@ class Folder:
 
     def open_lock(self, create: bool = True) -> int:
         """A descriptor of the file `.lock`, which is made where it is not there, for the caller to close."""
-        with self._file(".lock", os.O_RDWR | os.O_CREAT if create else os.O_RDONLY) as file:
+        with self.open_file(".lock", os.O_RDWR | os.O_CREAT if create else os.O_RDONLY) as file:
             return os.dup(file)
 
     @contextmanager
-    def _file(self, name: str, flags: int) -> Iterator[int]:
+    def open_file(self, name: str, flags: int) -> Iterator[int]:
         """A descriptor of a regular file. One that is written in place must have no other name, which may lie
         anywhere. Raises `FileNotFoundError` where it is not there."""
         writing = flags & (os.O_WRONLY | os.O_RDWR)
@@ -407,102 +386,11 @@ class Folder:
         return UserError(str(path), what, "move it away", errors.RUN_FOLDER)
 
 
-class Appended:
-    """A file that only grows. What `write` takes waits for `flush`.
-
-    One that is begun must not be there yet, and is noted by `Folder.note_logs`; `resume` goes on with one
-    that is there. `strict` says that nobody else may write to it.
-    """
-
-    def __init__(self, folder: Folder, name: str, strict: bool = True) -> None:
-        self.folder, self.name, self.size = folder, name, 0
-        self._there = 0  # its size on the disk, which is larger where it has to be cut first
-        self._begun, self._strict = False, strict
-        self._waiting: list[bytes] = []
-        self._digest = hashlib.sha256()
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Its size and the SHA-256 of its content, as far as it is flushed."""
-        return {"size": self.size, "sha256": self._digest.hexdigest()}
-
-    def write(self, content: bytes) -> None:
-        """Take some bytes."""
-        self._waiting.append(content)
-
-    def resume(self, size: int | None = None, sha256: str | None = None) -> None:
-        """Go on with the file that is there: the next `flush` cuts it to `size` first; by default all of it
-        stays.
-
-        Raises `UserError` where it is missing, or where its first bytes are not what was written (do not have
-        the hash, if one is known).
-        """
-        where = f"{self.folder}/{self.name}"
-        todo = "restore it, or train anew in another folder with force=true"
-        if self.folder.kind(self.name) is None:
-            raise UserError(where, "is missing", todo, errors.RUN_FOLDER)
-        with self.folder._file(self.name, os.O_RDWR) as file:
-            self._there = os.fstat(file).st_size
-            self.size = self._there if size is None else size
-            if self._there < self.size:
-                raise UserError(where, "is shorter than at the last checkpoint", todo, errors.RUN_FOLDER)
-            if size is not None:
-                self._digest = _hash(file, self.size)
-            if sha256 not in (None, self._digest.hexdigest()):
-                raise UserError(where, "is not what was written: it was changed", todo, errors.RUN_FOLDER)
-        self._begun = True
-
-    def flush(self, sync: bool = False) -> None:
-        """Append what waits, all of it or, where that fails, nothing: an `OSError` then, and it waits on.
-
-        With `sync` it is on the disk afterwards.
-        """
-        if not self._waiting and not sync:
-            return
-        flags = os.O_WRONLY | os.O_APPEND | (0 if self._begun else os.O_CREAT | os.O_EXCL)
-        with self.folder._file(self.name, flags) as file:
-            self._begun = True
-            there = os.fstat(file).st_size
-            if there != self._there and self._strict:
-                what = "was changed by another program while it was written"
-                raise UserError(f"{self.folder}/{self.name}", what, "train again", errors.RUN_FOLDER)
-            if self._there > self.size:
-                os.ftruncate(file, self.size)
-                there = self.size
-            content = b"".join(self._waiting)
-            _append(file, content, there)
-            self._digest.update(content)
-            self.size = self._there = there + len(content)
-            self._waiting.clear()
-            if sync:
-                os.fsync(file)
-
-
 def _names(name: str) -> Iterator[str]:
     """The name, then `<stem>-2.<suffix>`, `<stem>-3.<suffix>`, …"""
     path = PurePosixPath(name)
     yield name
     yield from (str(path.with_name(f"{path.stem}-{k}{path.suffix}")) for k in itertools.count(2))
-
-
-def _is_below(name: Any) -> bool:
-    """Whether a name that comes from a file is one of a file below."""
-    if not isinstance(name, str) or "\0" in name:
-        return False
-    path = PurePosixPath(name)
-    try:
-        fits = all(len(part.encode()) <= 255 for part in path.parts) and len(name.encode()) < 2000
-    except UnicodeEncodeError:
-        return False
-    return fits and bool(path.parts) and ".." not in path.parts and not path.is_absolute()
-
-
-def _is_temporary(name: Any, of: Any) -> bool:
-    """Whether a name that comes from a file is one that we give a file on its way to its own."""
-    if not (_is_below(name) and _is_below(of)) or PurePosixPath(name).parent != PurePosixPath(of).parent:
-        return False
-    leaf = re.escape(PurePosixPath(of).name[:200])
-    return re.fullmatch(rf"\.{leaf}\.[0-9a-f]{{16}}\.tmp", PurePosixPath(name).name) is not None
 
 
 def write_all(file: int, content: bytes) -> None:
@@ -512,7 +400,7 @@ def write_all(file: int, content: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _append(file: int, content: bytes, size: int) -> None:
+def append(file: int, content: bytes, size: int) -> None:
     """Write at the end of a file of this size, all or, where that fails, nothing."""
     try:
         write_all(file, content)
@@ -521,7 +409,7 @@ def _append(file: int, content: bytes, size: int) -> None:
         raise
 
 
-def _hash(file: int, size: int) -> Any:
+def sha256_of(file: int, size: int) -> Any:
     """The SHA-256 of the first bytes of a file."""
     found, at = hashlib.sha256(), 0
     while at < size:
@@ -534,16 +422,7 @@ def _hash(file: int, size: int) -> Any:
 
 
 def _digest(file: int) -> str:
-    return str(_hash(file, os.fstat(file).st_size).hexdigest())
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    """The object of a line of JSON, or an empty one."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return str(sha256_of(file, os.fstat(file).st_size).hexdigest())
 
 
 # --- JSON -----------------------------------------------------------------------------------------------

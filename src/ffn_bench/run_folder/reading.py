@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from ffn_bench import errors
+from ffn_bench import errors, tags
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
@@ -66,7 +67,8 @@ def value_of(tag: str, value: Any) -> float:
     if type(value) not in (int, float):
         raise TypeError
     found = float(value)
-    if (tag.startswith(("loss/", "accuracy/")) and found < 0) or (tag.startswith("accuracy/") and found > 1):
+    quantity = tags.quantity(tag)
+    if found < quantity.lowest or found > quantity.highest:
         raise ValueError
     return found
 
@@ -93,6 +95,16 @@ def read_summary(folder: Folder) -> dict[str, Any] | None:
     except UserError as e:
         reason = str(e)
     return {**failure(reason), "status": DAMAGED}
+
+
+def score_of(summary: Mapping[str, Any], tag: str = tags.SCORE.tag("val")) -> float | None:
+    """What a run counts as in a search or a choice of settings: its value of `tag` at the best epoch, without
+    one at the end. Where the run diverged that is the worst value, whatever it had reached before; it is None
+    where the tag was not measured."""
+    if summary.get("status") == "diverged":
+        return tags.quantity(tag).worst
+    value = (summary.get("best") or summary.get("final") or {}).get(tag)
+    return None if value is None else float(value)
 
 
 def failure(reason: str) -> dict[str, Any]:
@@ -138,12 +150,12 @@ def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
         return False
     if status in ENDED and steps < epochs:
         return False
-    if status == "finished" and (epochs < 1 or steps % epochs or final.get("accuracy/train") is None):
+    if status == "finished" and (epochs < 1 or steps % epochs or final.get(tags.SCORE.tag("train")) is None):
         return False
     if best is None:  # there is one wherever anything was measured on a validation part
-        return bool(status != "finished" or final.get("accuracy/val") is None)
+        return bool(status != "finished" or final.get(tags.SCORE.tag("val")) is None)
     at_most = epochs if status == "finished" else epochs + 1
-    return bool(0 <= best["epoch"] <= at_most and best.get("accuracy/val") is not None)
+    return bool(0 <= best["epoch"] <= at_most and best.get(tags.SCORE.tag("val")) is not None)
 
 
 ENDED = ("finished", "diverged")

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from ffn_bench import tags
 from ffn_bench.errors import RUN_FOLDER, UserError, printable
 from ffn_bench.run_folder import lock, reading
 from ffn_bench.run_folder.files import Folder
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ffn_bench.configuration.schema import TrainConfig
     from ffn_bench.engine.build import Prepared
 
-COMPARED = ("loss/", "accuracy/")
+COMPARED = tuple(quantity.tag("") for quantity in tags.HELD_OUT)
 """Beginnings of the tags that are read."""
 
 
@@ -42,7 +43,7 @@ class Curve:
     """NaN where the number was not finite."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordedRun:
     """What one folder says."""
 
@@ -60,7 +61,7 @@ class RecordedRun:
     company: int
     """Runs that shared the device's time."""
     chance: dict[str, float]
-    """What predicting the same for every row comes to, by kind of metric: `accuracy`, `loss`."""
+    """What predicting the same for every row comes to, by name of the quantity."""
     curves: dict[str, Curve] = field(repr=False)
 
     @property
@@ -98,16 +99,16 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
             raise UserError(f"{inside}/summary.json", "is damaged", "leave this run out", RUN_FOLDER)
     device = f"{identity.get('device')}, {identity.get('threads')} threads"
     return RecordedRun(
-        folder,
-        config,
-        status,
-        reason,
-        identity["data_sha256"],
-        identity.get("protocol"),
-        printable(f"{identity.get('machine')}, {device}"),
-        identity.get("trained_beside", 0),
-        identity.get("chance", {}),
-        curves,
+        folder=folder,
+        config=config,
+        status=status,
+        reason=reason,
+        data=identity["data_sha256"],
+        protocol=identity.get("protocol"),
+        machine=printable(f"{identity.get('machine')}, {device}"),
+        company=identity.get("trained_beside", 0),
+        chance=identity.get("chance", {}),
+        curves=curves,
     )
 
 

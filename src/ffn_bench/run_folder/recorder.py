@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ffn_bench import errors
+from ffn_bench import errors, tags
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.data.splitting import Data
 from ffn_bench.engine import metrics
@@ -20,7 +20,8 @@ from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
 from ffn_bench.model import hessian
 from ffn_bench.run_folder import checkpoints, folders, pictures, reading, writers
-from ffn_bench.run_folder.files import Appended, Folder, to_json
+from ffn_bench.run_folder.appended import Appended
+from ffn_bench.run_folder.files import Folder, to_json
 from ffn_bench.run_folder.identity import REPAIR, identity
 
 FLUSH_SECONDS = 1.0
@@ -223,7 +224,8 @@ class Record:
                 where, what = f"{self.folder}/metrics.jsonl", f"line {number} is damaged"
                 raise UserError(where, what, REPAIR, errors.RUN_FOLDER) from e
             before = step
-            measurement = Measurement(step, epoch, seconds, values, "accuracy/train" in values)
+            ends_epoch = tags.SCORE.tag("train") in values
+            measurement = Measurement(step, epoch, seconds, values, ends_epoch)
             self._last |= values
             if measurement.ends_epoch:
                 self._epochs.append(measurement)

@@ -22,11 +22,16 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch import Tensor
 
+from ffn_bench import tags
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import printable
-from ffn_bench.run_folder.files import Appended, Folder, finite
+from ffn_bench.run_folder.appended import Appended
+from ffn_bench.run_folder.files import Folder, finite
 
-METRICS = ("accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train")
+METRICS = (
+    *(quantity.tag(split) for quantity in tags.HELD_OUT for split in ("test", "val")),
+    tags.LOSS.tag("train"),
+)
 """The tags that TensorBoard's HParams table shows beside the settings; the value is the tag's last one."""
 
 FIRST_COLUMNS = ("optimizer.name", "lr", "seed", "batch_size", "l2")

@@ -7,8 +7,6 @@ or raced by those of another launcher on the same sweep, and no run is trained t
 
 from __future__ import annotations
 
-import atexit
-import gc
 import itertools
 import json
 import os
@@ -31,6 +29,7 @@ from omegaconf import DictConfig
 
 from ffn_bench import process
 from ffn_bench.configuration import parsing, schema
+from ffn_bench.data.kept import loaded_once
 from ffn_bench.engine.batched import group_key, why_not
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.run_folder import checkpoints, reading
@@ -314,7 +313,6 @@ def train_chunk(file: Path) -> None:
     Paths of a run's data are relative to where the sweep was begun. Raises `UserError` (status 4) for a file
     that is none.
     """
-    atexit.register(gc.unfreeze)  # as in `cli.run`: of what is kept out of the collector, bindings complain
     try:
         content = Folder(file.parent).read_json(file.name) or {}
     except UserError:
@@ -348,7 +346,7 @@ def train_chunk(file: Path) -> None:
         if plans:
             with suppress(OSError):  # where it is not there, absolute paths still are
                 os.chdir(cwd)
-            with _warned():
+            with _warned(), loaded_once():
                 Chunk(plans, root, settings).run(batched=True)
     finally:
         for lock in locks:

@@ -9,6 +9,8 @@ from typing import Any
 
 from hydra.core.utils import filter_overrides
 
+from ffn_bench import tags
+
 
 def varied_keys(settings: Sequence[dict[str, str]]) -> list[str]:
     """The keys whose value is not the same in every run, in the order they were given."""
@@ -30,10 +32,10 @@ def names_of(settings: Sequence[dict[str, str]]) -> list[str]:
 def leaderboard(
     settings: Sequence[dict[str, str]], summaries: Sequence[dict[str, Any] | None]
 ) -> tuple[list[dict[str, Any]], list[str], bool]:
-    """Rows of runs that differ in their seed only, best mean validation accuracy first, and the swept keys.
+    """Rows of runs that differ in their seed only, best mean validation score first, and the swept keys.
 
     A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
-    accuracy to average, and leaving it out would flatter the setting.
+    score to average, and leaving it out would flatter the setting.
     """
     varied = varied_keys(settings)
     seeds = "seed" in varied
@@ -56,8 +58,8 @@ def leaderboard(
                 "settings": dict(zip(keys, values, strict=True)),
                 "runs": len(members),
                 "bad": ", ".join(f"{n} {status}" for status, n in bad.items()),
-                "val": _mean_std([c.get("accuracy/val") for c in chosen]),
-                "test": _mean_std([c.get("accuracy/test") for c in chosen]),
+                "val": _mean_std([c.get(tags.SCORE.tag("val")) for c in chosen]),
+                "test": _mean_std([c.get(tags.SCORE.tag("test")) for c in chosen]),
                 "epoch": _mean_std([c["epoch"] for c in chosen]),
                 "seconds": _mean_std([m["train_seconds"] for m in good]),
             }
@@ -65,7 +67,7 @@ def leaderboard(
 
     def rank(row: dict[str, Any]) -> tuple[bool, float]:
         score = row["val"][0] if math.isfinite(row["val"][0]) else row["test"][0]
-        return bool(row["bad"]), -score if math.isfinite(score) else math.inf
+        return bool(row["bad"]), -tags.SCORE.sign * score if math.isfinite(score) else math.inf
 
     return sorted(rows, key=rank), keys, seeds
 

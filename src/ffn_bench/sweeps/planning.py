@@ -25,7 +25,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from ffn_bench.command_line import console
+from ffn_bench.command_line import tables
 from ffn_bench.command_line.hydra_internals import BasicSweeper, get_overrides_dirname
 from ffn_bench.command_line.resolvers import SUBDIR
 from ffn_bench.configuration import parsing
@@ -315,7 +315,7 @@ def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Pla
 
     `jobs` are the overrides of `plans`, which are looked at one after the other, and not kept.
     """
-    listed = len(jobs) <= console.STATUS_ROWS
+    listed = len(jobs) <= tables.STATUS_ROWS
     names = names_of([settings_of(job) for job in jobs]) if listed else itertools.repeat("")
 
     def rows() -> Iterator[tuple[str, str, dict[str, Any] | None]]:
@@ -325,7 +325,7 @@ def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Pla
                 status = "running"
             yield name, status, summary
 
-    console.show_status(rows(), folder, lock.holder(Folder(folder)), listed)
+    tables.show_status(rows(), folder, lock.holder(Folder(folder)), listed)
 
 
 def jobs_of(overrides: Sequence[Override], limit: int) -> list[list[str]]:

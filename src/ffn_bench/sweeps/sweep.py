@@ -20,11 +20,11 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from omegaconf import OmegaConf, open_dict
 
 from ffn_bench import process, train
-from ffn_bench.command_line import console
+from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.engine import build
 from ffn_bench.engine.batched import Row, Tile, group_key, tile_sizes
-from ffn_bench.engine.device import THREADS, describe, keep_memory, set_threads
+from ffn_bench.engine.device import THREADS, describe, keep_memory, threads
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
@@ -51,7 +51,7 @@ class Shown:
     search: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Job:
     """A run of the sweep and what has become of it."""
 
@@ -89,13 +89,14 @@ class Sweep:
         settings = shown.settings or [settings_of(p.overrides) for p in plans]
         names, varied = names_of(settings), varied_keys(settings)
         self.jobs = [
-            Job(first + k, name, setting, plan, *plan.standing())
+            Job(number=first + k, name=name, settings=setting, plan=plan, status=status, before=before)
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
+            for status, before in [plan.standing()]
         ]
         own = [{k: s[k] for k in varied if k in s} for s in settings]
         warnings = planner.warnings if planner else []
         rows = list(zip(names, own, strict=True))
-        self.view = console.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
+        self.view = sweep_view.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
         warnings.clear()
         self._composing = threading.Lock()
         self.stop = Stop()
@@ -213,7 +214,7 @@ class Sweep:
         begun = [job for job in self.jobs if job.summary]
         if begun and not self.search:
             found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
-            console.show_leaderboard(self.view.console, *found)
+            tables.show_leaderboard(self.view.console, *found)
             self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
 
     def returns(self) -> list[JobReturn]:
@@ -221,7 +222,7 @@ class Sweep:
         found = []
         for job in self.jobs:
             result = JobReturn(overrides=job.plan.overrides, task_name="train")
-            result.return_value = RunFailed(job.name) if job.failed else _objective(job.summary or {})
+            result.return_value = RunFailed(job.name) if job.failed else reading.score_of(job.summary or {})
             result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
             found.append(result)
         return found
@@ -240,11 +241,8 @@ class Sweep:
         except Exception as e:
             self.fail_all({job.number: e for job in group})
             return
-        batch_size = len(made.data.train.y)
-        if group[0].plan.run.batch_size != "full":
-            batch_size = min(batch_size, int(group[0].plan.run.batch_size))
         compiled = group[0].plan.run.compile
-        sizes = tile_sizes(len(group), made.widths, batch_size, made.dtype, made.device, compiled)
+        sizes = tile_sizes(len(group), made.widths, made.batch_size, made.dtype, made.device, compiled)
         members = iter(group)
         most = max(1, process.descriptors(2 * len(group)) // (2 * THREADS))  # a lock each
         tiles = [list(itertools.islice(members, size)) for size in sizes]
@@ -252,13 +250,12 @@ class Sweep:
         side_by_side = len(tiles) > 1 and made.device.type == "cpu" and not compiled
         work = partial(self._train_tile, made=made)
         if not side_by_side:
-            if compiled:
-                torch.set_num_threads(THREADS)
-            for tile in tiles:
-                work(tile)
+            with threads(THREADS if compiled else made.threads):
+                for tile in tiles:
+                    work(tile)
             return
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1)) as pool:
+        one_thread = partial(torch.set_num_threads, 1)
+        with threads(1), ThreadPoolExecutor(THREADS, initializer=one_thread) as pool:
             futures = [pool.submit(work, tile) for tile in tiles]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
@@ -268,7 +265,6 @@ class Sweep:
             broken = next((f for f in futures if f.done() and f.exception()), None)
             if broken:
                 self.stop.asked = True  # the other tiles end their runs in good order
-        set_threads(made.widths, batch_size)
         if broken:
             broken.result()
 
@@ -406,7 +402,7 @@ class Sweep:
                 self._train_eagerly(each)
 
     def _train_eagerly(self, job: Job) -> None:
-        view = console.RunOfSweep(self.view, job.number - self.jobs[0].number)
+        view = sweep_view.RunOfSweep(self.view, job.number - self.jobs[0].number)
         try:
             self.write_hydra_files(job)
             train.train_run(job.plan.run, job.plan.folder, view)
@@ -418,13 +414,6 @@ class Sweep:
             if explain(e) is None:
                 traceback.print_exc()
         self._end(job, job.plan.summary() or {})
-
-
-def _objective(summary: dict[str, Any]) -> float | None:
-    """What a sweeper that searches is told of a run: its best validation accuracy, 0 if it diverged."""
-    if summary.get("status") == "diverged":
-        return 0.0
-    return (summary.get("best") or {}).get("accuracy/val")
 
 
 def launch(

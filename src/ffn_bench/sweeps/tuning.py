@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
-import math
-import statistics
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +19,10 @@ from typing import Any
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import JobReturn
 
-from ffn_bench import checks
-from ffn_bench.command_line import console
-from ffn_bench.configuration import fingerprint, schema
+from ffn_bench import checks, tags
+from ffn_bench.command_line import tables
+from ffn_bench.command_line.console import make_console
+from ffn_bench.configuration import fingerprint
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import files, reading
 from ffn_bench.run_folder.files import Folder
@@ -32,11 +30,12 @@ from ffn_bench.run_folder.lock import Lock
 from ffn_bench.sweeps import planning, sweep
 from ffn_bench.sweeps.planning import Planned, Planner
 from ffn_bench.sweeps.search_space import Axis, Setting, draws, parse, read_space
+from ffn_bench.sweeps.trials import Choice, Combination, Trial, value_of
 
 SEARCHES = ("grid", "random", "optuna", "none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """How it is searched: the keys that conf/tune/*.yaml sets below `hydra.sweeper`. Raises `UserError`.
 
@@ -98,95 +97,8 @@ def _study(name: str, search_seed: int) -> Any:
         raise UserError("hydra.sweeper.search", "Optuna is not installed", todo) from e
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"{search_seed} {name}".encode()))
-    return optuna.create_study(direction="maximize", sampler=sampler)
-
-
-# --- one combination ------------------------------------------------------------------------------------
-
-
-@dataclass
-class Trial:
-    """A setting of the search, and its runs, one for each tuning seed."""
-
-    setting: Setting
-    plans: list[Planned]
-
-    def score(self) -> tuple[float, float] | None:
-        """Mean of the runs' best validation accuracies and of the losses beside them; None where one failed.
-
-        A run that diverged counts as accuracy 0, whatever it had reached before.
-        """
-        accuracies, losses = [], []
-        for planned in self.plans:
-            summary = planned.summary() or {}
-            if summary.get("status") == "diverged":
-                accuracies.append(0.0)
-                losses.append(math.inf)
-                continue
-            best = summary.get("best") or {}
-            if summary.get("status") != "finished" or best.get("accuracy/val") is None:
-                return None
-            accuracies.append(best["accuracy/val"])
-            losses.append(math.inf if best.get("loss/val") is None else best["loss/val"])
-        return statistics.fmean(accuracies), statistics.fmean(losses)
-
-
-@dataclass
-class Choice:
-    """What the search of one combination came to."""
-
-    setting: Setting | None
-    """None where nothing was measured."""
-    accuracy: float = math.nan
-    tally: Counter[str] = dataclasses.field(default_factory=Counter)
-    """How many of the search's runs ended how."""
-    edge: tuple[str, str, str] | None = None
-    """The rate, and the lowest and highest that were tried, where it is one of them."""
-
-
-@dataclass
-class Combination:
-    """What is tuned by itself: an optimizer, on one data set and whatever else was swept beside it."""
-
-    base: tuple[str, ...]
-    optimizer: str
-    shown: dict[str, str]
-    tuned: frozenset[str]
-    """Keys that a search may set, this one's or another's."""
-    trials: list[Trial]
-    default: list[Planned]
-    study: Any = None
-    """Optuna's, where it searches."""
-    final: list[Planned] = dataclasses.field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """What to call it in a line."""
-        return " ".join(v if k == "optimizer" else f"{k}={v}" for k, v in self.shown.items())
-
-    def choose(self) -> Choice:
-        """The trial of best accuracy, then of lower loss, then the first."""
-        tally = Counter(planned.standing()[0] for t in self.trials for planned in t.plans)
-        scored = [(t, score) for t in self.trials if (score := t.score()) is not None]
-        if not scored:
-            return Choice(None, tally=tally)
-        best, (accuracy, _) = min(scored, key=lambda one: (-one[1][0], one[1][1]))
-        rates = {t.plans[0].run.lr for t, _ in scored}
-        lr = best.plans[0].run.lr
-        edge = None
-        if len(rates) > 1 and lr in (min(rates), max(rates)):
-            edge = (f"{lr:g}", f"{min(rates):g}", f"{max(rates):g}")
-        return Choice(best.setting, accuracy, tally, edge)
-
-    def is_same(self, noted: Mapping[str, Any]) -> bool:
-        """Whether a run of this configuration is of this combination, whatever its seed and tuned keys."""
-
-        def rest(found: Mapping[str, Any]) -> dict[str, Any]:
-            skipped = {*fingerprint.NOT_RESULTS, *self.tuned, "seed"}
-            return {key: value for key, value in found.items() if key not in skipped}
-
-        mine = json.loads(json.dumps(schema.flatten(self.default[0].run)))
-        return rest(mine) == rest(noted)
+    direction = "maximize" if tags.SCORE.higher_is_better else "minimize"
+    return optuna.create_study(direction=direction, sampler=sampler)
 
 
 # --- the whole ------------------------------------------------------------------------------------------
@@ -228,16 +140,16 @@ class Tuning:
             shown = {key: values[key] for key in swept if key in values and key != "optimizer"}
             self.combinations.append(
                 Combination(
-                    tuple(base),
-                    option,
-                    {"optimizer": option, **shown},
-                    frozenset({"lr", *tuned, *of_files[option]} - given),
-                    [
+                    base=tuple(base),
+                    optimizer=option,
+                    shown={"optimizer": option, **shown},
+                    tuned=frozenset({"lr", *tuned, *of_files[option]} - given),
+                    trials=[
                         Trial(setting, self._plans(base, setting, rules.tuning_seeds, "tune"))
                         for setting in settings[option]
                     ],
-                    self._plans(base, (), rules.final_seeds, "default" if searched else "final"),
-                    _study(option, rules.search_seed) if rules.search == "optuna" else None,
+                    default=self._plans(base, (), rules.final_seeds, "default" if searched else "final"),
+                    study=_study(option, rules.search_seed) if rules.search == "optuna" else None,
                 )
             )
         self._spaces = spaces
@@ -412,7 +324,7 @@ class Tuning:
         Raises `UserError` (status 1) in the end where a run failed. A signal ends it all, between the stages
         too.
         """
-        view = console.make_console()
+        view = make_console()
         returns: list[Sequence[JobReturn]] = []
         optuna, number = self.rules.search == "optuna", 0
         while self._next:
@@ -428,7 +340,7 @@ class Tuning:
         choices = self.choose()
         self.relabel()
         if self.search:
-            console.show_choices(view, self._rows(choices), self._notes(choices))
+            tables.show_choices(view, self._rows(choices), self._notes(choices))
         heading = "ffn-train: stage 2 of 2, chosen and shipped settings with the final seeds"
         if not self.search:
             heading = "ffn-train: the shipped settings with the final seeds"
@@ -437,7 +349,7 @@ class Tuning:
             shown = sweep.Shown(heading, [settings for _, settings in finals])
             returns.append(launch([planned for planned, _ in finals], len(self.search), shown))
         if any(one.default and one.final for one in self.combinations):
-            console.show_gains(view, self._gains(), len(self.rules.final_seeds))
+            tables.show_gains(view, self._gains(), len(self.rules.final_seeds))
         if lost := [one.name for one, c in zip(self.combinations, choices, strict=True) if c.setting is None]:
             raise UserError(", ".join(lost), "every run of the search failed", "see above", status=1)
         return returns
@@ -450,11 +362,11 @@ class Tuning:
         choices = self.choose() if known else []
         plans = [*self.search, *(planned for planned, _ in self.finals)]
         planning.show_status(self.folder, [planned.overrides for planned in plans], plans)
-        view = console.make_console()
+        view = make_console()
         if not known:
             view.print("  the chosen settings' runs are planned when the search has ended")
         elif self.search:
-            console.show_choices(view, self._rows(choices), self._notes(choices))
+            tables.show_choices(view, self._rows(choices), self._notes(choices))
 
     def _shown(self, plans: Sequence[Planned]) -> list[dict[str, str]]:
         """What names each of these runs of the search."""
@@ -477,14 +389,14 @@ class Tuning:
         return f"{trials} {kinds}{each}" + (f", {seeds} seeds" if seeds > 1 else "")
 
     def _rows(self, choices: Sequence[Choice]) -> list[tuple[str, str, float, str]]:
-        """For every combination its name, what was chosen, the accuracy, and which runs went wrong."""
+        """For every combination its name, what was chosen, the score, and which runs went wrong."""
         rows = []
         for one, choice in zip(self.combinations, choices, strict=True):
             bad = [
                 f"{choice.tally[s]:,} {s}" for s in ("diverged", "failed", reading.DAMAGED) if choice.tally[s]
             ]
             setting = " ".join(part.removeprefix("optimizer.") for part in choice.setting or ("nothing",))
-            rows.append((one.name, setting, choice.accuracy, ", ".join(bad)))
+            rows.append((one.name, setting, choice.score, ", ".join(bad)))
         return rows
 
     def _notes(self, choices: Sequence[Choice]) -> list[str]:
@@ -504,13 +416,13 @@ class Tuning:
         return notes
 
     def _gains(self) -> list[tuple[str, dict[str, list[float]]]]:
-        """By combination, tuned less shipped, seed by seed: accuracies at the best validation epoch."""
+        """By combination, tuned less shipped, seed by seed: scores at the best validation epoch."""
         rows = []
         for one in self.combinations:
             differences: dict[str, list[float]] = {"val": [], "test": []}
             for tuned, shipped in zip(one.final, one.default, strict=False):
-                for part, found in differences.items():
-                    pair = [_accuracy(p.summary() or {}, part) for p in (tuned, shipped)]
+                for split, found in differences.items():
+                    pair = [value_of(p.summary() or {}, tags.SCORE.tag(split)) for p in (tuned, shipped)]
                     if None not in pair:
                         found.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
             if one.default and one.final:
@@ -520,13 +432,3 @@ class Tuning:
 
 Launch = Callable[[Sequence[Planned], int, sweep.Shown], Sequence[JobReturn]]
 """Trains runs, the first of them with this number, and shows them so."""
-
-
-def _accuracy(summary: Mapping[str, Any], part: str) -> float | None:
-    """A run's accuracy at its best epoch; 0 where it diverged, None where it was not measured."""
-    if summary.get("status") == "diverged":
-        return 0.0
-    if summary.get("status") != "finished":
-        return None
-    value = ((summary.get("best") or summary["final"]) or {}).get(f"accuracy/{part}")
-    return None if value is None else float(value)

@@ -1,6 +1,5 @@
 """The sweeper and launchers of `ffn-train -m`. Hydra finds them in `hydra_plugins` only; ffn_bench works."""
 
-import gc
 import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -81,6 +80,7 @@ class CheckedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check every combination, then hand all of them to the launcher."""
+        from ffn_bench.command_line import start
         from ffn_bench.configuration import parsing
         from ffn_bench.run_folder import folders
         from ffn_bench.run_folder.lock import check_free
@@ -95,6 +95,7 @@ class CheckedSweeper(BasicSweeper):
         if self.config.chunk_file:
             from ffn_bench.sweeps import launchers
 
+            start.resume_collector()
             launchers.train_chunk(Path(self.config.chunk_file))
             return []
         folder = Path(str(self.config.hydra.sweep.dir))
@@ -106,8 +107,7 @@ class CheckedSweeper(BasicSweeper):
             check_free(Folder(folder))
         from ffn_bench.sweeps import planning  # which needs PyTorch
 
-        gc.freeze()  # as for one run: the collector, put off by the command, has only what is new to look at
-        gc.enable()
+        start.resume_collector()
         planner = planning.Planner(self.config, self.hydra_context)
         if self.tuning.get("search"):
             return self._tune(planner, overrides)
@@ -179,6 +179,7 @@ class BatchedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the runs; one `JobReturn` each. Other sweepers than ours choose their runs as they go."""
+        from ffn_bench.command_line import start
         from ffn_bench.run_folder import folders
         from ffn_bench.run_folder.lock import Lock
         from ffn_bench.sweeps import planning, sweep
@@ -190,6 +191,7 @@ class BatchedLauncher(Launcher):
             if self.config[key]:
                 what = "does not go with this sweeper, which chooses its runs as it goes"
                 raise UserError(key, what, "leave it out, or use +tune=optuna")
+        start.resume_collector()
         planner = planning.Planner(self.config, self.context)
         folders.check_place(planner.folder)
         lock = Lock(Folder(planner.folder))

@@ -1,0 +1,138 @@
+"""What a person sees of one run: what it is, how it goes, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from ffn_bench import tags
+from ffn_bench.command_line.console import count, duration, line, make_console, tensorboard, training_bar
+from ffn_bench.configuration.schema import TrainConfig, count_parameters
+
+if TYPE_CHECKING:
+    from ffn_bench.data.splitting import Data
+    from ffn_bench.engine.metrics import Measurement
+    from ffn_bench.run_folder.recorder import Training
+
+PLAIN_LINES = 10
+"""Lines of progress that a run prints where there is no live bar."""
+
+
+class RunView:
+    """Shows one run: what it is, how it goes, how it ended."""
+
+    def __init__(self) -> None:
+        self.console = make_console()
+        self._progress: Progress | None = None
+        self._shown: dict[str, float] = {}
+
+    def start(
+        self, facts: dict[str, str], training: Training, epochs: int, warnings: Sequence[str] = ()
+    ) -> None:
+        """Print warnings and facts, a line each, and begin the bar."""
+        self._epochs, steps = epochs, training.steps
+        for warning in warnings:
+            self.console.print(line(f"  warning    {warning}", "yellow"), soft_wrap=True)
+        self.console.print(Text("ffn-train", style="bold"))
+        for key, value in facts.items():
+            self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), line(value)), soft_wrap=True)
+        for warning in training.data.warnings:
+            self.console.print(line(f"  warning    {warning}", "yellow"), soft_wrap=True)
+        if training.step:
+            self.console.print(f"  goes on at step {count(training.step)} of {count(steps)}")
+        self.console.print()
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._progress = training_bar(self.console)
+            self._progress.start()
+            self._task = self._progress.add_task("epoch", total=steps, numbers="", rate=0.0)
+
+    def write(self, measurement: Measurement) -> None:
+        """Bring the bar up to date, or print a line at every tenth of the epochs."""
+        self._shown |= measurement.values
+        loss = tags.LOSS.tag("train")
+        parts = {tags.LOSS.name: tags.LOSS.text(self._shown[loss])} if loss in self._shown else {}
+        held_out = "val" if tags.SCORE.tag("val") in self._shown else "test"
+        parts[held_out] = tags.SCORE.text(self._shown.get(tags.SCORE.tag(held_out)))
+        numbers = "  ".join(f"{key} {value}" for key, value in parts.items())
+        if self._progress:
+            seconds = measurement.train_seconds
+            self._progress.update(
+                self._task,
+                completed=measurement.step,
+                description=f"epoch {measurement.epoch}/{self._epochs}",
+                numbers=numbers,
+                rate=measurement.step / seconds if seconds else 0.0,
+            )
+        elif measurement.ends_epoch:
+            tenth = max(1, self._epochs // PLAIN_LINES)
+            if measurement.epoch % tenth == 0 or measurement.epoch == self._epochs:
+                epoch = f"epoch {measurement.epoch}/{self._epochs}"
+                self.console.print(f"  {epoch:<16} step {measurement.step:<8} {numbers}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Print the closing table, the run folder and the TensorBoard line."""
+        self.close()
+        final, best = summary["final"], summary["best"]
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+        table.add_column("")
+        for split in tags.SPLITS.values():
+            table.add_column(split, justify="right")
+
+        def cells(quantity: tags.Quantity, values: dict[str, Any]) -> list[str]:
+            return [quantity.text(values.get(quantity.tag(split))) for split in tags.SPLITS]
+
+        table.add_row(f"  {tags.LOSS.name} (training: of its last steps)", *cells(tags.LOSS, final))
+        for score in tags.SCORES:
+            table.add_row(
+                f"  {score.name}", *cells(score, final), style="bold" if score is tags.SCORE else None
+            )
+        if best:
+            table.add_row(f"  at the best validation, epoch {best['epoch']}", *cells(tags.SCORE, best))
+        self.console.print(table)
+        self.console.print()
+        seconds, steps = summary["train_seconds"], summary["steps"]
+        rate = f", {count(steps / seconds)} steps/s" if seconds else ""
+        status = summary["status"]
+        style = "green" if status == "finished" else "bold red"
+        outcome = Text.assemble(
+            "  ", (status, style), line(f": {summary['reason']}" if summary["reason"] else "")
+        )
+        outcome.append(f" after {count(steps)} steps in {duration(seconds)} of training{rate}")
+        self.console.print(outcome, soft_wrap=True)
+        self.console.print()
+        self.console.print(Text.assemble("  ", ("run folder   ", "dim"), line(folder)), soft_wrap=True)
+        self._tensorboard(folder)
+
+    def _tensorboard(self, folder: Path) -> None:
+        self.console.print(Text.assemble("  ", ("curves       ", "dim"), tensorboard(folder)), soft_wrap=True)
+
+
+def facts_of(run: TrainConfig, data: Data, device: str, folder: Path) -> dict[str, str]:
+    """What is about to run, a line a thing."""
+    widths = [data.n_features, *run.model.widths(), len(data.classes)]
+    rows = [f"{part} {count(len(getattr(data, part).y))}" for part in ("train", "val", "test")]
+    settings = run.optimizer.hyperparameters()
+    own = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "lr" and v not in (0.0, False, None))
+    schedule = "" if run.schedule.name == "constant" else f", {run.schedule.name} schedule"
+    batch = "the full batch" if run.batch_size == "full" else f"batches of {run.batch_size}"
+    extra = f", l2 {run.l2:g}" if run.l2 else ""
+    parameters = count(count_parameters(widths))
+    return {
+        "data": f"{data.name}: {data.n_features} features, {len(data.classes)} classes; {' / '.join(rows)}",
+        "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
+        "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
+        "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
+        "device": f"{device}, {run.dtype}",
+        "folder": str(folder),
+    }

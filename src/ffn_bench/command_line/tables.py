@@ -1,0 +1,146 @@
+"""The tables of `ffn-train`: how runs stand, the leaderboard of a sweep, and what a search chose."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ffn_bench import tags
+from ffn_bench.command_line.console import count, line, make_console
+from ffn_bench.errors import printable
+
+STATUS_ROWS = 200
+"""Runs of a sweep, at most, that are listed one by one when its status is asked for."""
+
+
+def show_status(
+    rows: Iterable[tuple[str, str, dict[str, Any] | None]], folder: Path, holder: str | None, listed: bool
+) -> None:
+    """How a run, or every run of a sweep, stands: (name, status, summary) each, where they are `listed`, and
+    how many stand how. `holder` writes there now."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("run", "status", "steps", "validation", ""):
+        table.add_column(column, justify="right" if column in ("steps", "validation") else "left")
+    tally: Counter[str] = Counter()
+    for name, status, summary in rows:
+        tally[status] += 1
+        if listed:
+            known = summary or {}
+            shown = "running" if holder and status in ("begun", "interrupted") else status
+            best = tags.SCORE.text((known.get("best") or {}).get(tags.SCORE.tag("val")))
+            steps = count(known["steps"]) if "steps" in known else tags.NOT_MEASURED
+            table.add_row(line(name), line(shown), steps, best, line(known.get("reason") or ""))
+    console = make_console()
+    console.print(line(f"ffn-train: {folder}" + (f", in use by {holder}" if holder else ""), "bold"))
+    if listed:
+        console.print(table)
+    console.print(line("  " + ", ".join(f"{count(n)} {status}" for status, n in tally.items())))
+
+
+def show_leaderboard(
+    console: Console, rows: Sequence[dict[str, Any]], keys: Sequence[str], seeds: bool
+) -> None:
+    """The settings of a sweep, best validation score first, at most 30 of them.
+
+    A row has `settings` (key → value), `runs`, `bad` (how many did not finish), and `val`, `test`, `epoch`,
+    `seconds` as (mean, standard deviation or NaN).
+    """
+    table = Table(
+        title=f"leaderboard by {tags.SCORE.words('val')}",
+        title_justify="left",
+        box=None,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("", justify="right")
+    for key in keys:
+        table.add_column(printable(key))
+    ranked = any(math.isfinite(row["val"][0]) for row in rows)
+    scored = ranked or any(math.isfinite(row["test"][0]) for row in rows)
+    table.add_column("validation" if ranked or not scored else "validation (none)", justify="right")
+    table.add_column("test", justify="right")
+    table.add_column("epoch", justify="right")
+    table.add_column("seconds", justify="right")
+    if seeds:
+        table.add_column("seeds", justify="right")
+    table.add_column("")
+    for rank, row in enumerate(rows[:30], start=1):
+        cells: list[str | Text] = [str(rank), *(line(row["settings"].get(key, "")) for key in keys)]
+        cells += [_spread(row["val"], tags.SCORE.text), _spread(row["test"], tags.SCORE.text)]
+        cells += [_spread(row["epoch"], lambda v: f"{v:.0f}"), _spread(row["seconds"], lambda v: f"{v:.1f}")]
+        if seeds:
+            cells.append(str(row["runs"]))
+        cells.append(line(row["bad"], "bold red"))
+        table.add_row(*cells, style="bold" if rank == 1 else None)
+    console.print()
+    console.print(table)
+    if len(rows) > 30:
+        console.print(f"  … and {len(rows) - 30} more")
+    basis = f"{tags.SCORE.words('val')} at the best epoch"
+    if not ranked:
+        basis = f"{tags.SCORE.words('test')} at the end (no validation part)"
+    note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
+    if not scored:
+        note = "  no run has finished yet"
+    console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"))
+
+
+def show_choices(console: Console, rows: Sequence[tuple[str, str, float, str]], notes: Sequence[str]) -> None:
+    """What a search chose: name, setting, mean validation score and what went wrong, a row each."""
+    table = Table(
+        title="chosen settings", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0)
+    )
+    for column in ("", "setting", "validation", "of its trials"):
+        table.add_column(column, justify="right" if column == "validation" else "left")
+    for name, setting, score, bad in rows:
+        table.add_row(line(name), line(setting, "bold"), tags.SCORE.text(score), line(bad, "yellow"))
+    console.print()
+    console.print(table)
+    for note in notes:
+        console.print(line(f"  {note}", "yellow"), soft_wrap=True)
+    console.print()
+
+
+def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]]]], seeds: int) -> None:
+    """Tuned less shipped: by name, the differences of the score on `val` and `test`, a number a seed."""
+    table = Table(
+        title="tuned against shipped",
+        title_justify="left",
+        box=None,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
+    )
+    for column in ("", "validation", "test"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, differences in rows:
+        cells = []
+        for part in ("val", "test"):
+            values = differences[part]
+            if len(values) < seeds:
+                cells.append(tags.NOT_MEASURED)
+                continue
+            deviation = statistics.stdev(values) if seeds > 1 else math.nan
+            spread = f" ± {tags.SCORE.digits(deviation)}" if math.isfinite(deviation) else ""
+            mean = tags.SCORE.difference(statistics.fmean(values))
+            cells.append((mean if float(mean) else tags.SCORE.difference(0.0)) + spread)  # no negative zero
+        table.add_row(line(name), *cells)
+    console.print()
+    console.print(table)
+    unit = " in percentage points" if tags.SCORE.is_percent else ""
+    note = f"  {tags.SCORE.name}{unit}, mean ± standard deviation of the differences of the same seed"
+    console.print(Text(f"{note}; diverged counts as {tags.SCORE.worst:g}", style="dim"), soft_wrap=True)
+
+
+def _spread(value: tuple[float, float], form: Any) -> str:
+    mean, deviation = value
+    if not math.isfinite(mean):
+        return tags.NOT_MEASURED
+    return f"{form(mean)} ± {form(deviation)}" if math.isfinite(deviation) else str(form(mean))

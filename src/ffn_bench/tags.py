@@ -1,0 +1,146 @@
+"""What is measured: a table of quantities, and how each is named, ordered and shown.
+
+A tag is the name of a measured number in metrics.jsonl, summary.json and TensorBoard: `grad_norm`, or a
+quantity of a split such as `loss/val`. An entry of `QUANTITIES` with `of_rows` is all that a new score of
+predictions needs: the engines measure it, and it is logged, shown and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+"""Splits of the data, and what to call them."""
+
+NOT_MEASURED = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One measured quantity. Where it has no splits, its name is its tag."""
+
+    name: str
+    splits: tuple[str, ...] = ()
+    direction: Literal["lower", "higher"] | None = None
+    """Which values are better; None where neither are."""
+    lowest: float = -math.inf
+    highest: float = math.inf
+    """Bounds of what it can be."""
+    unit: str = ""
+    """`nats`, or `%` for a proportion, which is shown as per cent; else a number without a unit."""
+    of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
+    """What of every row its mean over a split is taken of, `[n, …]`, numbers or truth values: a function of
+    logits `[n, n_classes, …]`, shifted so that the largest of a row is 0, and labels `[n, …]`."""
+    chance: Callable[[int], float] | None = None
+    """From the number of classes to what a constant prediction comes to, classes being of one size."""
+
+    def tag(self, split: str) -> str:
+        """Its tag on a split."""
+        return f"{self.name}/{split}"
+
+    def words(self, split: str) -> str:
+        """The quantity on a split, in words: `test loss`."""
+        return f"{SPLITS[split]} {self.name}"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether higher values are better; else lower ones are, or neither."""
+        return self.direction == "higher"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher values are better, else −1: times a value, it is larger for a better one."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def worst(self) -> float:
+        """What a run that diverged counts as."""
+        return self.lowest if self.higher_is_better else self.highest
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether it is a proportion, shown as per cent, its differences in percentage points."""
+        return self.unit == "%"
+
+    def digits(self, value: float, decimals: int = 2) -> str:
+        """A finite value without its unit: per cent with two decimals, others with four significant digits;
+        with another number of `decimals`, as many more or fewer."""
+        return f"{100 * value:.{decimals}f}" if self.is_percent else f"{value:.{decimals + 2}g}"
+
+    def text(self, value: Any, space: str = "", decimals: int = 2) -> str:
+        """A value with its unit, `space` before a percent sign; a dash for what was not measured."""
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return NOT_MEASURED
+        return self.digits(value, decimals) + (f"{space}%" if self.is_percent else "")
+
+    def difference(self, value: float) -> str:
+        """A finite difference of two values, signed, without its unit: in percentage points, or with three
+        significant digits."""
+        return f"{100 * value:+.2f}" if self.is_percent else f"{value:+.3g}"
+
+
+def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the largest logit, of equal ones the first, is the label's."""
+    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1) == 0
+    # argmax takes long, so it decides only where some are equal.
+    if int((logits == 0).sum()) != right.numel():
+        right = logits.argmax(1) == labels
+    return right
+
+
+QUANTITIES = (
+    Quantity(
+        name="accuracy",
+        splits=("train", "val", "test"),
+        direction="higher",
+        lowest=0.0,
+        highest=1.0,
+        unit="%",
+        of_rows=_is_right,
+        chance=lambda n_classes: 1 / n_classes,
+    ),
+    Quantity(name="loss", splits=("train", "val", "test"), direction="lower", lowest=0.0, unit="nats"),
+    Quantity(name="objective", splits=("train",), direction="lower", unit="nats"),
+    Quantity(name="lr"),
+    Quantity(name="grad_norm"),
+    Quantity(name="weight_norm"),
+    Quantity(name="update_ratio"),
+    Quantity(name="curvature/lambda_min"),
+    Quantity(name="curvature/lambda_max"),
+    Quantity(name="curvature/grad_norm"),
+)
+"""Everything that a run can log, in the order in which it is shown."""
+
+_NAMED = {quantity.name: quantity for quantity in QUANTITIES}
+
+SCORE = _NAMED["accuracy"]
+"""The primary score of the task, classification: on validation it chooses epochs and settings."""
+LOSS, OBJECTIVE, LR = _NAMED["loss"], _NAMED["objective"], _NAMED["lr"]
+GRAD_NORM, WEIGHT_NORM = _NAMED["grad_norm"], _NAMED["weight_norm"]
+UPDATE_RATIO = _NAMED["update_ratio"]
+LAMBDA_MIN, LAMBDA_MAX = _NAMED["curvature/lambda_min"], _NAMED["curvature/lambda_max"]
+CURVATURE_GRAD_NORM = _NAMED["curvature/grad_norm"]
+
+SCORES = tuple(quantity for quantity in QUANTITIES if quantity.of_rows)
+"""What is measured of the predictions on every split."""
+HELD_OUT = tuple(quantity for quantity in QUANTITIES if "val" in quantity.splits)
+"""What is measured on rows that were not trained on: it can be compared, and choose settings."""
+
+_UNKNOWN = Quantity(name="")
+
+
+def quantity(tag: str) -> Quantity:
+    """The quantity of a tag; one without a direction or bounds for a tag that is not in the table."""
+    return _NAMED.get(tag) or _NAMED.get(tag.partition("/")[0], _UNKNOWN)
+
+
+def words(tag: str) -> str:
+    """A tag in words: `test loss`; as it is where it is not of a quantity that is compared."""
+    measured, split = quantity(tag), tag.partition("/")[2]
+    return measured.words(split) if measured in HELD_OUT and split in SPLITS else tag
