@@ -78,7 +78,9 @@ def test_two_threads_do_not_collapse_on_busy_cores() -> None:
 
 
 def test_a_policy_of_the_persons_own_stays() -> None:
-    code = "import os, ffn_bench.device; print(os.environ['OMP_WAIT_POLICY'], ffn_bench.device.QUIET)"
+    code = (
+        "import os; from ffn_bench.engine import device as d; print(os.environ['OMP_WAIT_POLICY'], d.QUIET)"
+    )
     environment = {**os.environ, "OMP_WAIT_POLICY": "ACTIVE"}
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
