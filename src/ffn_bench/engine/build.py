@@ -35,6 +35,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     import torch
 
     from ffn_bench.data import datasets
+    from ffn_bench.data.splitting import batch_rows
     from ffn_bench.engine.device import check_memory, find_device, set_threads
     from ffn_bench.engine.torch_engine import steps_per_epoch
     from ffn_bench.model import network
@@ -53,7 +54,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     dtype = getattr(torch, run.dtype)
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
-    set_threads(widths, n if run.batch_size == "full" else min(n, int(run.batch_size)))
+    set_threads(widths, batch_rows(n, run.batch_size))
     return Prepared(loaded.to(device, dtype), device, dtype, widths, per_epoch)
 
 
