@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ffn_bench.lecture.topic import Context, Row, Topic
+
+
+MODULES = (
+    "derivatives", "curvature", "descent", "training", "update_rules", "side_by_side", "second_order",
+)  # fmt: skip
+"""That register topics when they are imported."""
 
 
 def lecture(given: DictConfig, typed: str) -> None:
@@ -66,10 +73,10 @@ def show(given: DictConfig) -> bool:
 
 def chosen(names: str | list[str]) -> list[Topic]:
     """The topics called `names` (`all`, one, or a list), in the lecture's order."""
-    from ffn_bench.lecture import curvature, derivatives, optimization
     from ffn_bench.lecture.topic import TOPICS
 
-    del curvature, derivatives, optimization  # imported for the topics that they register
+    for module in MODULES:
+        importlib.import_module(f"ffn_bench.lecture.{module}")
     in_order = sorted(TOPICS.values(), key=lambda topic: int(topic.number[1:]))
     known = ("all", *(topic.name for topic in in_order))
     wanted = analysis.words(names)
