@@ -424,7 +424,7 @@ ERRORS = [
     (("run=a", "points=2"), "points: 2 is too small", 2),
     (("run=a", "extent=0"), "extent: 0 is too small", 2),
     (("run=a", "directions=0"), "directions: 0 is too small", 2),
-    (("run=a", "save=a/run.json/x"), "is below a file, or is one", 4),
+    (("run=a", "save=a/run.json/x"), "is a file, not a folder", 4),
     (("-m", "run=a"), "-m: there is nothing to sweep", 2),
     (("run=[a,b]",), "b: has another widths than a; draw them apart", 4),
     (("run=c",), "c: has no checkpoint", 4),
