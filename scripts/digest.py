@@ -83,7 +83,7 @@ def train(*arguments: str) -> None:
 
 def kill_and_resume(folder: Path, *arguments: str) -> None:
     """Kill a run in the middle, then train it to its end."""
-    line = [Path(sys.executable).with_name("ffn-train"), *arguments, f"hydra.run.dir={folder}"]
+    line = [str(Path(sys.executable).with_name("ffn-train")), *arguments, f"hydra.run.dir={folder}"]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
     metrics = folder / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > 20):

@@ -280,7 +280,7 @@ class Case:
         }
         path = names[self.file]() if self.file in names else folder / self.file
         if self.damage == "a hard link" and not path.exists():
-            return
+            return  # runs of a sweep have no lock of their own
         if path.is_fifo() and self.damage != "deleted":
             return  # an earlier damage put it there, and opening it would wait for ever
         DAMAGES[self.damage](path, outside)
@@ -300,7 +300,9 @@ def _train(case: Case) -> set[int]:
             return {0}
         return {4}
     if kind == ".lock":
-        # A run that has ended is shown before its lock is asked for.
+        # Of a sweep, whose lock is in the sweep's folder, it is nobody's; a run that has ended is shown
+        # before its lock is asked for.
+        goes_on &= case.command == "train"
         in_the_way = how.startswith("a link") or how in ("a folder", "a pipe", "a hard link")
         return {4} if in_the_way and goes_on else {0}
     if not goes_on:
@@ -339,7 +341,8 @@ def _landscape(case: Case) -> set[int]:
 
 
 def _race(case: Case) -> set[int]:
-    return {0} if case.file == "checkpoint" else _landscape(case)  # it begins at the initialisation
+    """As a landscape, which reads the same files, but for the checkpoint, which a race does not need."""
+    return {0} if case.file == "checkpoint" else _landscape(case)
 
 
 def _any(case: Case) -> set[int]:

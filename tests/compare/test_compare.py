@@ -443,7 +443,7 @@ def test_wrong_paths_are_one_line(
         ("aggregate=average", "aggregate: 'average' is not known"),
         ("reference=adamw", "reference: 'adamw' is not compared (did you mean 'adam'?)"),
         ("target=high", "target"),
-        ("save=sweep/adam-0-/run.json", "is below a file, or is one"),
+        ("save=sweep/adam-0-/run.json", "is a file, not a folder"),
         ("-m", "-m: there is nothing to sweep"),
     ],
 )

@@ -103,20 +103,6 @@ def test_values_on_a_plane_are_those_of_the_networks_there(
         assert float(accuracy) == expected["accuracy"]
 
 
-def test_the_principal_plane_is_that_of_the_singular_values() -> None:
-    points = torch.randn(30, 50, generator=torch.Generator().manual_seed(2), dtype=F64) * torch.logspace(
-        0, -3, 50, dtype=F64
-    )
-    plane = surface.principal_plane(points)
-    _, s, V = torch.linalg.svd(points - points.mean(0), full_matrices=False)
-    assert plane.variance == pytest.approx((s[:2] ** 2 / (s**2).sum()).tolist(), rel=1e-9)
-    assert torch.allclose((plane.directions @ V[:2].T).abs(), torch.eye(2, dtype=F64), atol=1e-7)
-    assert torch.allclose(plane.directions @ plane.directions.T, torch.eye(2, dtype=F64), atol=1e-9)
-    flat_points = plane.origin + torch.randn(9, 2, dtype=F64) @ plane.directions
-    assert sum(surface.principal_plane(flat_points).variance) == pytest.approx(1.0)
-    assert torch.allclose(plane.project(plane.origin), torch.zeros(2, dtype=F64), atol=1e-12)
-
-
 # --- curvature ------------------------------------------------------------------------------------------
 
 
@@ -438,7 +424,7 @@ ERRORS = [
     (("run=a", "points=2"), "points: 2 is too small", 2),
     (("run=a", "extent=0"), "extent: 0 is too small", 2),
     (("run=a", "directions=0"), "directions: 0 is too small", 2),
-    (("run=a", "save=a/run.json/x"), "is below a file, or is one", 4),
+    (("run=a", "save=a/run.json/x"), "is a file, not a folder", 4),
     (("-m", "run=a"), "-m: there is nothing to sweep", 2),
     (("run=[a,b]",), "b: has another widths than a; draw them apart", 4),
     (("run=c",), "c: has no checkpoint", 4),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cases import options, parsed
-from ffn_bench.lecture.optimization import by_plain_floats
+from ffn_bench.lecture.update_rules import by_plain_floats
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.rules import RULES, RuleOptimizer
 

@@ -26,7 +26,7 @@ from ffn_bench.configuration.schema import OptimizerConfig
 from ffn_bench.errors import UserError
 from ffn_bench.model.backprop import penalty
 from ffn_bench.model.hessian import gradient_and_hessian
-from ffn_bench.race import command, figures, network, paths, scene, surfaces
+from ffn_bench.race import command, figures, film, network, paths, scene, surfaces
 from ffn_bench.race.surfaces import SURFACES, Surface
 from ffn_bench.run_folder.files import MANIFEST
 
@@ -309,12 +309,12 @@ def test_everything_is_written(race: Callable[..., Result], tmp_path: Path) -> N
         assert typed in svg and "this ranks nothing" in svg and "Learning rates η" in svg
     numbers = json.loads((folder / "race.json").read_text())
     last = math.ceil(1.08 * max(o["steps"][-1] for o in numbers["optimizers"]))
-    with Image.open(folder / "race.gif") as film:
-        assert film.n_frames == min(last, 40) + 1  # type: ignore[attr-defined]
-        assert film.info["comment"].decode().startswith(typed)
-        for k in range(film.n_frames):  # type: ignore[attr-defined]
-            film.seek(k)
-            film.load()
+    with Image.open(folder / "race.gif") as shown:
+        assert shown.n_frames == min(last, 40) + 1  # type: ignore[attr-defined]
+        assert shown.info["comment"].decode().startswith(typed)
+        for k in range(shown.n_frames):  # type: ignore[attr-defined]
+            shown.seek(k)
+            shown.load()
     sgd, adam = numbers["optimizers"]
     assert (sgd["name"], sgd["lr"], sgd["tried"]) == ("sgd", 0.05, [])
     assert adam["lr"] in [t["lr"] for t in adam["tried"]] and len(adam["tried"]) == 9
@@ -336,9 +336,9 @@ def test_everything_is_written(race: Callable[..., Result], tmp_path: Path) -> N
 
 
 def test_the_palette_holds_every_colour() -> None:
-    film = [Image.new("RGB", (8, 8), c) for c in ("#0072b2", "#d55e00", "#cc6699", "#fefefe")]
-    found = Image.open(io.BytesIO(figures.gif(film, "ffn-race")))
-    for k, frame in enumerate(film):
+    frames = [Image.new("RGB", (8, 8), c) for c in ("#0072b2", "#d55e00", "#cc6699", "#fefefe")]
+    found = Image.open(io.BytesIO(film.gif(frames, "ffn-race")))
+    for k, frame in enumerate(frames):
         found.seek(k)
         ours, theirs = frame.getpixel((0, 0)), found.convert("RGB").getpixel((0, 0))
         assert np.abs(np.subtract(ours, theirs)).max() <= 2  # type: ignore[arg-type]
@@ -346,7 +346,7 @@ def test_the_palette_holds_every_colour() -> None:
 
 def test_without_ffmpeg_there_is_no_film(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert figures.mp4([Image.new("RGB", (8, 8))], "ffn-race") is None
+    assert film.mp4([Image.new("RGB", (8, 8))], "ffn-race") is None
 
 
 def bowl() -> Surface:
@@ -441,20 +441,6 @@ def test_a_network_starts_and_steps_as_ffn_train_does(trained: Path) -> None:
     end = torch.cat([p.detach().flatten() for layer in layers for p in layer])
     assert raced.steps[-1] == engine.steps
     torch.testing.assert_close(raced.path[-1], end, rtol=1e-3, atol=1e-4)
-
-
-def test_principal_plane_of_a_plane() -> None:
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(30, 2, generator=generator, dtype=F64))[0]
-    inside = torch.randn(50, 2, generator=generator, dtype=F64) * torch.tensor([3.0, 1.0])
-    inside -= inside.mean(0)
-    points = 5 + inside @ basis.T
-    mean, axes, shares = network.principal_plane([points[:20], points[20:]])
-    assert sum(shares) == pytest.approx(1)
-    values = torch.linalg.svdvals(inside) ** 2
-    assert shares[0] == pytest.approx(float(values[0] / values.sum()))
-    torch.testing.assert_close(mean + (points - mean) @ axes @ axes.T, points)
-    torch.testing.assert_close(axes.T @ axes, torch.eye(2, dtype=F64))
 
 
 def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""What the commands that analyse runs share: words, paths, and how their reports are told of."""
+"""What the commands that analyse runs share: their arguments, where their files go, how figures are drawn."""
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -15,8 +18,11 @@ from ffn_bench import errors
 from ffn_bench.command_line.invocation import command_name
 from ffn_bench.command_line.start import one_line_errors, run
 from ffn_bench.configuration import parsing
+from ffn_bench.run_folder import finding, folders
+from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
 
@@ -46,6 +52,9 @@ def run_analysis(
     run(name, node, handed)
 
 
+# --- arguments ------------------------------------------------------------------------------------------
+
+
 def words(value: str | list[str] | None) -> list[str]:
     """A word or a list of words, as a list."""
     if value is None:
@@ -53,7 +62,55 @@ def words(value: str | list[str] | None) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def tell_moved(console: Console, written: Mapping[str, str]) -> None:
+def comma_list(argument: str, *keys: str) -> str:
+    """`key=a,b` as Hydra writes a list, `key=[a,b]`, for some keys."""
+    return re.sub(rf"^({'|'.join(keys)})=([\w./]+(?:,[\w./]+)+)$", r"\1=[\2]", argument)
+
+
+def quote(argument: str) -> str:
+    """Quote a path in `runs=…`, `run=…` or `save=…`: it may hold what Hydra reads otherwise. Not a list."""
+    match = re.fullmatch(r"(runs?|save)=([^\['\"].*)", argument)
+    if not match or match[2] == "null":
+        return argument
+    key, text = match[1], match[2]
+    parts = text.split(",")
+    several = key != "save" and len(parts) > 1 and not finding.matching(text)
+    quoted = ["'" + part.replace("'", "\\'") + "'" for part in (parts if several else [text])]
+    return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
+
+
+# --- where files go -------------------------------------------------------------------------------------
+
+
+def report_folder(save: str | None, default: Folder) -> Folder:
+    """The folder that a command's files go to: `save`, else `default`. Nothing is created.
+
+    Raises `UserError`: status 4 where files cannot be written there.
+    """
+    if save is not None and not save.strip():
+        raise errors.UserError("save", "is empty", "name a folder")
+    folder = default if save is None else Folder(Path(save))
+    try:
+        folders.check_writable(folder.path)
+    except errors.UserError as e:
+        raise errors.UserError(e.where, e.what, "name another with save=…", e.status) from e
+    folder.check_manifest()
+    return folder
+
+
+@contextmanager
+def writing(folder: Folder) -> Iterator[None]:
+    """What a disk refuses while a report is written, as a `UserError`: status 5 where it is full, else 4."""
+    try:
+        yield
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        status = errors.RESOURCE if e.errno == errno.ENOSPC else errors.RUN_FOLDER
+        what = f"cannot be written ({reason})"
+        raise errors.UserError(str(folder), what, "name another with save=…", status) from e
+
+
+def say_renamed(console: Console, written: Mapping[str, str]) -> None:
     """Say which files of a report went to another name, theirs being taken by files that are not ours."""
     from rich.text import Text
 
@@ -64,15 +121,25 @@ def tell_moved(console: Console, written: Mapping[str, str]) -> None:
         console.print(Text(f"  note         {line}", style="yellow"), soft_wrap=True)
 
 
-def quote(argument: str) -> str:
-    """Quote a path in `runs=…`, `run=…` or `save=…`: it may hold what Hydra reads otherwise. Not a list."""
-    from ffn_bench.run_folder.finding import matching
+# --- figures --------------------------------------------------------------------------------------------
 
-    match = re.fullmatch(r"(runs?|save)=([^\['\"].*)", argument)
-    if not match or match[2] == "null":
-        return argument
-    key, text = match[1], match[2]
-    parts = text.split(",")
-    several = key != "save" and len(parts) > 1 and not matching(text)
-    quoted = ["'" + part.replace("'", "\\'") + "'" for part in (parts if several else [text])]
-    return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
+
+def render(console: Console, figures: Mapping[str, Figure], command: str) -> dict[str, bytes]:
+    """Each figure as PNG and as SVG, by the names of the files, with the command that made them inside."""
+    from ffn_bench.command_line import plot_style
+    from ffn_bench.command_line.console import progress
+
+    contents: dict[str, bytes] = {}
+    with progress(console, "drawing", len(figures)) as on_progress:
+        for number, (name, figure) in enumerate(figures.items(), 1):
+            contents[f"{name}.png"], contents[f"{name}.svg"] = plot_style.save(figure, command)
+            on_progress(number)
+    return contents
+
+
+def for_tensorboard(contents: Mapping[str, bytes], step: int) -> dict[str, bytes]:
+    """An event file with the PNGs among some files, for TensorBoard's Images, by its name."""
+    from ffn_bench.run_folder import writers
+
+    pictures = {name: content for name, content in contents.items() if name.endswith(".png")}
+    return {writers.event_name(): writers.of_pictures(pictures, step)}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from ffn_bench.command_line import analysis
-from ffn_bench.command_line.analysis import quote, tell_moved, words
+from ffn_bench.command_line.analysis import words
 from ffn_bench.configuration import parsing, schema
-from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError
-from ffn_bench.run_folder import files
+from ffn_bench.errors import UserError
+from ffn_bench.run_folder import files, finding
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.tags import NOT_MEASURED, quantity
 
@@ -40,35 +40,28 @@ def report(given: DictConfig, typed: str) -> None:
     metric = quantity(cfg.metric)
     if cfg.target is not None and metric.is_percent and not metric.lowest <= cfg.target <= metric.highest:
         raise UserError("target", f"{cfg.target:g} is no {metric.name}", "give a share such as 0.97")
-    folder = folder_of(cfg.save, patterns)
+    folders = finding.find(patterns)
+    folder = analysis.report_folder(cfg.save, default_folder(patterns))
 
     from ffn_bench.command_line.console import count, line, make_console, progress, tensorboard
     from ffn_bench.compare import axes, notes, read, study
-    from ffn_bench.run_folder import finding
 
     console, start = make_console(), time.perf_counter()
-    folders = finding.find(patterns)
-    with progress(console, "reading", len(folders)) as told:
-        found, problems = read.read_all(folders, told)
+    with progress(console, "reading", len(folders)) as on_progress:
+        runs, problems = read.read_all(folders, on_progress)
     by, tune, workloads = words(cfg.by), words(cfg.tuned), words(cfg.workloads)
-    roles = axes.find(found, by, tune, workloads)
-    result = study.analyse(found, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
+    roles = axes.find(runs, by, tune, workloads)
+    result = study.analyse(runs, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
     result.notes.extend(notes.notes(result))
     if problems:
         more = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""
         result.notes.append(f"Left out: {'. '.join(problems[:3])}{more}.")
     show(console, result)
-    try:
+    with analysis.writing(folder):
         written = write(result, folder, console, typed, cfg.tensorboard)
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        status = RESOURCE if e.errno == 28 else RUN_FOLDER
-        raise UserError(
-            str(folder), f"cannot be written ({reason})", "name another with save=…", status
-        ) from e
-    number = f"{count(len(found))} run{'s' * (len(found) > 1)}"
+    number = f"{count(len(runs))} run{'s' * (len(runs) > 1)}"
     console.print(f"\n  {number} in {time.perf_counter() - start:.1f} s", style="dim")
-    tell_moved(console, written)
+    analysis.say_renamed(console, written)
     for what, name in (("report", written["report.html"]), ("figures", "figures"), ("tables", "tables")):
         console.print(line(f"  {what:<12} {folder}/{name}"), soft_wrap=True)
     if cfg.tensorboard:
@@ -76,22 +69,13 @@ def report(given: DictConfig, typed: str) -> None:
         console.print(f"  {'bands':<12} {shown}", soft_wrap=True)
 
 
-def folder_of(save: str | None, patterns: Sequence[str]) -> Folder:
-    """Where the report goes: into `save`, else into `compare/` in the sweep's folder, or in outputs/."""
-    if save is not None:
-        if not save.strip():
-            raise UserError("save", "is empty", "name a folder")
-        folder = Folder(Path(save))
-    else:
-        one = (
-            len(patterns) == 1
-            and Path(patterns[0]).is_dir()
-            and not (Path(patterns[0]) / "run.json").exists()
-        )
-        folder = Folder(Path(patterns[0]), ("compare",)) if one else Folder(Path("outputs/compare"))
-    if any(p.is_file() for p in (folder.path, *folder.path.parents)):
-        raise UserError(str(folder), "is below a file, or is one", "name another with save=…", RUN_FOLDER)
-    return folder
+def default_folder(patterns: Sequence[str]) -> Folder:
+    """Where a report goes that no `save` directs: `compare/` in the sweep's folder, or in outputs/."""
+    if len(patterns) == 1:
+        folder = Path(patterns[0])
+        if folder.is_dir() and not (folder / "run.json").exists():
+            return Folder(folder, ("compare",))
+    return Folder(Path("outputs/compare"))
 
 
 def show(console: Console, study: Study) -> None:
@@ -154,27 +138,22 @@ def write(study: Study, folder: Folder, console: Console, typed: str, tensorboar
 
     Raises `OSError`. Nothing is written before all is drawn.
     """
-    from ffn_bench.command_line import plot_style
-    from ffn_bench.command_line.console import progress
     from ffn_bench.compare import figures, numbers, report, tables
 
     contents: dict[str, bytes] = {}
-    found = tables.all_tables(study)
-    for name, table in found.items():
+    every_table = tables.all_tables(study)
+    for name, table in every_table.items():
         contents[f"tables/{name}.csv"] = table.csv().encode()
         if name != "runs":
             contents[f"tables/{name}.md"] = table.markdown().encode()
             contents[f"tables/{name}.tex"] = table.latex().encode()
-    drawings = {}
     drawn = figures.draw_all(study)
-    with progress(console, "drawing", len(drawn)) as told:
-        for number, (name, figure) in enumerate(drawn.items(), 1):
-            contents[f"figures/{name}.png"], drawings[name] = plot_style.save(figure, typed)
-            contents[f"figures/{name}.svg"] = drawings[name]
-            told(number)
-    made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    pictures = analysis.render(console, drawn, typed)
+    contents |= {f"figures/{name}": content for name, content in pictures.items()}
+    drawings = {name: pictures[f"{name}.svg"] for name in drawn}
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     contents["comparison.json"] = files.to_json(numbers.as_dict(study))
-    contents["report.html"] = report.html(study, drawings, found, typed, made).encode()
+    contents["report.html"] = report.html(study, drawings, every_table, typed, now).encode()
     if tensorboard:
         from ffn_bench.compare import bands  # which needs PyTorch
 
@@ -185,8 +164,8 @@ def write(study: Study, folder: Folder, console: Console, typed: str, tensorboar
 def rewrite(argument: str) -> str:
     """An argument as Hydra takes it: `tune` is a group of ffn-train's, of which Hydra would look for an
     option; `a,b` is a list."""
-    argument = re.sub(r"^tune=", "tuned=", quote(argument))
-    return re.sub(r"^(by|tuned|workloads)=([\w./]+(?:,[\w./]+)+)$", r"\1=[\2]", argument)
+    argument = re.sub(r"^tune=", "tuned=", analysis.quote(argument))
+    return analysis.comma_list(argument, "by", "tuned", "workloads")
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ffn_bench import __version__
 from ffn_bench.command_line import plot_style
-from ffn_bench.compare import figures, verdict, wording
+from ffn_bench.compare import verdict, wording
+from ffn_bench.compare.figures.pieces import MANY
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.tables import Table
 from ffn_bench.errors import printable
@@ -88,8 +89,8 @@ def html(
         notes=study.notes,
         summary=tables["summary"],
         details={name: table for name, table in tables.items() if name not in ("summary", "runs")},
-        series=[{"name": c.name, "k": k} for k, c in enumerate(study.competitors[: figures.MANY])],
-        hidden=max(0, len(study.competitors) - figures.MANY),
+        series=[{"name": c.name, "k": k} for k, c in enumerate(study.competitors[:MANY])],
+        hidden=max(0, len(study.competitors) - MANY),
         sections=sections,
         command=command,
         version=__version__,

@@ -271,3 +271,8 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
     A function of (seed, epoch) alone, so that engines, devices and resumed runs share it.
     """
     return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(n))
+
+
+def batch_rows(n: int, batch_size: int | str) -> int:
+    """Rows of a mini-batch of n training rows: `full` is all of them."""
+    return n if batch_size == "full" else min(n, int(batch_size))

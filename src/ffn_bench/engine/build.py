@@ -44,6 +44,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     import torch
 
     from ffn_bench.data import datasets
+    from ffn_bench.data.splitting import batch_rows
     from ffn_bench.engine.device import check_memory, find_device
     from ffn_bench.engine.torch_engine import steps_per_epoch
     from ffn_bench.model import network
@@ -62,8 +63,8 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     dtype = getattr(torch, run.dtype)
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
-    batch_size = n if run.batch_size == "full" else min(n, int(run.batch_size))
-    return Prepared(loaded.to(device, dtype), device, dtype, widths, batch_size, per_epoch)
+    rows = batch_rows(n, run.batch_size)
+    return Prepared(loaded.to(device, dtype), device, dtype, widths, rows, per_epoch)
 
 
 def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Data, epoch_order
+from ffn_bench.data.splitting import Data, batch_rows, epoch_order
 from ffn_bench.engine import checkpoint_state
 from ffn_bench.engine.metrics import Measurement, evaluate_all, log_point
 from ffn_bench.engine.stop import Stop
@@ -71,7 +71,7 @@ class EagerRun:
         self._gradient = self._gradient_by_hand if gradient == "manual" else self._gradient_by_autograd
         self.steps_per_epoch = steps_per_epoch(n, batch_size, drop_last)
         self.steps = epochs * self.steps_per_epoch
-        self.batch_size = n if batch_size == "full" else min(n, int(batch_size))
+        self.batch_size = batch_rows(n, batch_size)
         self.step = self.epoch = 0
         self.train_seconds = 0.0
         self.status, self.reason = "running", ""

@@ -16,12 +16,12 @@ from omegaconf import DictConfig
 
 from ffn_bench import checks
 from ffn_bench.command_line import analysis
-from ffn_bench.command_line.analysis import quote, tell_moved, words
+from ffn_bench.command_line.analysis import quote, words
 from ffn_bench.configuration import parsing, schema
-from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, printable
+from ffn_bench.errors import UserError, printable
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.finding import find
+from ffn_bench.run_folder.finding import find, from_here
 from ffn_bench.tags import LOSS, SCORE, SPLITS
 
 if TYPE_CHECKING:
@@ -45,14 +45,11 @@ def landscape(given: DictConfig, typed: str) -> None:
     """Draw what `given` asks for; `typed` is the command, for the record. Raises `UserError`."""
     cfg = parsing.typed(given, schema.LandscapeConfig)
     check(cfg)
-    here = Path.cwd()
-    folders = [f.relative_to(here) if f.is_relative_to(here) else f for f in find(words(cfg.run))]
+    folders = [from_here(folder) for folder in find(words(cfg.run))]
     if len(folders) > MANY:
         what = f"{len(folders)} runs are more than a picture holds"
         raise UserError("run", what, f"name at most {MANY}, as a list or by a glob")
-    folder = Folder(Path(cfg.save)) if cfg.save else _beside(folders)
-    if any(p.is_file() for p in (folder.path, *folder.path.parents)):
-        raise UserError(str(folder), "is below a file, or is one", "name another with save=…", RUN_FOLDER)
+    folder = analysis.report_folder(cfg.save, _beside(folders))
 
     import torch
 
@@ -65,18 +62,12 @@ def landscape(given: DictConfig, typed: str) -> None:
     trained.together(found)
     torch.set_num_threads(THREADS)
     drawn = Drawings(folder, typed, console)
-    try:
+    with analysis.writing(folder):
         if cfg.curvature:
             _curvature(cfg, found, drawn)
         else:
             _surfaces(cfg, found, drawn)
         drawn.write(cfg.tensorboard, found[0].step)
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        status = RESOURCE if e.errno == 28 else RUN_FOLDER
-        raise UserError(
-            str(folder), f"cannot be written ({reason})", "name another with save=…", status
-        ) from e
     took = f"{time.perf_counter() - start:.1f} s"
     console.print(f"\n  {took}; figures in {printable(str(folder))}", soft_wrap=True)
 
@@ -98,8 +89,6 @@ def check(cfg: schema.LandscapeConfig) -> None:
         checks.at_most(cfg.points, 501, "points")
     if cfg.samples is not None:
         checks.at_least(cfg.samples, 1, "samples")
-    if cfg.save is not None and not cfg.save.strip():
-        raise UserError("save", "is empty", "name a folder")
 
 
 def _beside(folders: Sequence[Path]) -> Folder:
@@ -132,23 +121,14 @@ class Drawings:
 
     def write(self, tensorboard: bool, step: int) -> None:
         """Write everything. Raises `OSError`."""
-        from ffn_bench.command_line import plot_style
-        from ffn_bench.command_line.console import progress
-        from ffn_bench.run_folder import writers
-
-        contents = dict(self.data)
-        pictures: dict[str, bytes] = {}
-        with progress(self.console, "drawing", len(self._figures)) as told:
-            for number, (name, figure) in enumerate(self._figures.items(), 1):
-                pictures[f"{name}.png"], contents[f"{name}.svg"] = plot_style.save(figure, self.typed)
-                told(number)
-        contents |= pictures
+        pictures = analysis.render(self.console, self._figures, self.typed)
+        contents = self.data | pictures
         if tensorboard:
-            contents[writers.event_name()] = writers.of_pictures(pictures, step)
+            contents |= analysis.for_tensorboard(pictures, step)
         if self._page:
             contents["landscape.html"] = self._page.render(self.typed).encode()
         kind = OURS["curvature" if self.data else "surface"]
-        tell_moved(self.console, self.folder.publish(contents, kind))
+        analysis.say_renamed(self.console, self.folder.publish(contents, kind))
 
 
 OURS = {
@@ -241,9 +221,10 @@ def _plane(
 
     from ffn_bench.command_line.console import progress
     from ffn_bench.landscape import figures, surface
+    from ffn_bench.model.principal_plane import principal_plane
 
     everything = torch.cat([θ for _, (_, θ) in kept])
-    plane = surface.principal_plane(everything)
+    plane = principal_plane(everything)
     coordinates = plane.project(everything)
     low, high = coordinates.min(0).values, coordinates.max(0).values
     margin = 0.18 * (high - low).max()

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ffn_bench import tags
 from ffn_bench.engine.device import THREADS
-from ffn_bench.landscape.trained import explained
 from ffn_bench.model.activations import ACTIVATIONS, Activation
 from ffn_bench.model.layers import layered
+from ffn_bench.model.network import forward_stacked
 from ffn_bench.run_folder.files import Folder
 
 PLANE_SCORE = f"plane_{tags.SCORE.name}"
@@ -45,33 +45,6 @@ def filter_normalised(
         d = torch.randn(W.shape, generator=generator, dtype=W.dtype)
         direction.append((d * W.norm(dim=0) / d.norm(dim=0), torch.zeros_like(b)))
     return direction
-
-
-@dataclass(frozen=True)
-class Principal:
-    """The plane that holds most of some trajectories."""
-
-    origin: Tensor
-    """`[P]`, the mean of all points."""
-    directions: Tensor
-    """`[2, P]`, orthonormal."""
-    variance: list[float]
-    """The shares of the two directions in the variance of all points."""
-
-    def project(self, θ: Tensor) -> Tensor:
-        """Coordinates `[…, 2]` of points `[…, P]`."""
-        return (θ.double() - self.origin.double()) @ self.directions.double().T
-
-
-def principal_plane(points: Tensor) -> Principal:
-    """The first two principal components of points `[T, P]`, T ≥ 3 (Lorch, 2016; Li et al., 2018)."""
-    origin = points.double().mean(0)
-    away = points.double() - origin
-    # T is small where P may not be: the Gram matrix has the same spectrum.
-    values, vectors = torch.linalg.eigh(away @ away.T)
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    directions = (vectors[:, :2].T @ away) / values[:2].sqrt()[:, None].clamp_min(1e-300)
-    return Principal(origin.to(points.dtype), directions.to(points.dtype), explained(values)[:2])
 
 
 @torch.no_grad()
@@ -107,8 +80,7 @@ def evaluate(
         moved = layered(torch.addmm(origin[None], some, directions), widths)[1:]
         for first, labels in parts:
             h = torch.addmm(first[:1], some, first[1:]).unflatten(1, (len(labels), widths[1]))
-            for W_k, b_k in moved:
-                h = torch.baddbmm(b_k[:, None], activation.function(h), W_k)
+            h = forward_stacked(h, moved, activation)
             right = h.gather(2, labels.expand(len(some), -1)[:, :, None])[..., 0]
             found[0] += (h.logsumexp(2) - right).sum(1, dtype=torch.float64)
             found[1] += (h.argmax(2) == labels).sum(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,9 +161,3 @@ def together(trained: Sequence[Trained]) -> None:
                     "draw them apart",
                     RUN_FOLDER,
                 )
-
-
-def explained(values: Tensor) -> list[float]:
-    """Shares of the sum, or NaN where there is none."""
-    total = float(values.sum())
-    return [float(v) / total if total else math.nan for v in values]

@@ -20,7 +20,7 @@ from ffn_bench.model.hessian import (
     lanczos,
     objective_at,
 )
-from ffn_bench.model.layers import flat, layered
+from ffn_bench.model.layers import flat, joined, layered
 from ffn_bench.model.network import FFN
 
 EXACT = 3000
@@ -253,7 +253,7 @@ def at(
 
 def _gradient_norm(layers: list[tuple[Tensor, Tensor]], x: Tensor, y: Tensor, run: TrainConfig) -> float:
     objective, leaves = objective_at(layers, x, y, run)
-    return float(torch.cat([g.reshape(-1) for g in torch.autograd.grad(objective, leaves)]).norm())
+    return float(joined(torch.autograd.grad(objective, leaves)).norm())
 
 
 def _trace(product: Callable[[Tensor], Tensor], like: Tensor, probes: int = 32) -> tuple[float, float]:

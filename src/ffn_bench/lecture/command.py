@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import io
-import re
+import importlib
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from ffn_bench import checks
 from ffn_bench.command_line import analysis
 from ffn_bench.configuration import parsing, schema, validation
-from ffn_bench.errors import UserError, nearest, printable
-from ffn_bench.run_folder import folders
+from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ffn_bench.lecture.topic import Context, Row, Topic
+
+
+MODULES = (
+    "derivatives", "curvature", "descent", "training", "update_rules", "side_by_side", "second_order",
+)  # fmt: skip
+"""That register topics when they are imported."""
 
 
 def lecture(given: DictConfig, typed: str) -> None:
@@ -44,7 +48,7 @@ def show(given: DictConfig) -> bool:
     validation.check_model(cfg.model)
     checks.check_seed(cfg.seed, "seed")
     topics = chosen(cfg.topic)
-    folder = _folder(cfg.save)
+    folder = None if cfg.save is None else analysis.report_folder(cfg.save, Folder(Path(cfg.save)))
     for topic in topics:
         topic.check(Context(cfg.data, cfg.model, cfg.seed))
     console = make_console()
@@ -69,33 +73,18 @@ def show(given: DictConfig) -> bool:
 
 def chosen(names: str | list[str]) -> list[Topic]:
     """The topics called `names` (`all`, one, or a list), in the lecture's order."""
-    from ffn_bench.lecture import curvature, derivatives, optimization
     from ffn_bench.lecture.topic import TOPICS
 
-    del curvature, derivatives, optimization  # imported for the topics that they register
+    for module in MODULES:
+        importlib.import_module(f"ffn_bench.lecture.{module}")
     in_order = sorted(TOPICS.values(), key=lambda topic: int(topic.number[1:]))
-    wanted = list(names) if isinstance(names, list) else [names]
+    known = ("all", *(topic.name for topic in in_order))
+    wanted = analysis.words(names)
     if not wanted:
-        raise UserError("topic", "is empty", f"use one of: all, {', '.join(t.name for t in in_order)}")
+        raise UserError("topic", "is empty", f"use one of: {', '.join(known)}")
     for name in wanted:
-        if name != "all" and name not in TOPICS:
-            known = ", ".join(topic.name for topic in in_order)
-            raise UserError(
-                "topic", f"{name!r} is not known{nearest(name, TOPICS)}", f"use one of: all, {known}"
-            )
+        checks.one_of(name, known, "topic")
     return [topic for topic in in_order if "all" in wanted or topic.name in wanted]
-
-
-def _folder(save: str | None) -> Path | None:
-    """Where figures go, which is created with the first. Raises `UserError` where they cannot."""
-    if save is None:
-        return None
-    if not save:
-        raise UserError("save", "is empty", "name a folder")
-    folder = Path(save)
-    folders.check_place(folder)
-    Folder(folder).check_manifest()
-    return folder
 
 
 def print_topic(console: Console, topic: Topic, rows: list[Row]) -> None:
@@ -119,22 +108,20 @@ def print_topic(console: Console, topic: Topic, rows: list[Row]) -> None:
     console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
-def save_figures(console: Console, folder: Path, topic: Topic, context: Context) -> None:
+def save_figures(console: Console, folder: Folder, topic: Topic, context: Context) -> None:
     """Each figure as PNG and SVG, with the command that made it in the file."""
-    from rich.text import Text
+    from ffn_bench.command_line.console import line
 
-    made_by = f"ffn-lecture topic={topic.name} save={folder} seed={context.seed}"
-    for name, figure in context.figures.items():
-        metadata: dict[str, Any] = {"Description": made_by}
-        for kind in ("png", "svg"):
-            figure.savefig(content := io.BytesIO(), format=kind, dpi=150, metadata=metadata)
-            put = Folder(folder).put(f"{name}.{kind}", content.getvalue())
-            console.print(Text(f"  figure  {printable(str(folder / put))}", style="dim"), soft_wrap=True)
+    command = f"ffn-lecture topic={topic.name} save={folder} seed={context.seed}"
+    with analysis.writing(folder):
+        written = folder.put_all(analysis.render(console, context.figures, command))
+    for name in written.values():
+        console.print(line(f"  figure  {folder.path / name}", style="dim"), soft_wrap=True)
 
 
 def rewrite(argument: str) -> str:
-    """`topic=a,b` as a list."""
-    return re.sub(r"^topic=([\w,]+,[\w,]+)$", r"topic=[\1]", argument)
+    """An argument as Hydra takes it: paths in quotes, `topic=a,b` as a list."""
+    return analysis.comma_list(analysis.quote(argument), "topic")
 
 
 def main() -> None:

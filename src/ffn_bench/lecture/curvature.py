@@ -17,7 +17,9 @@ from ffn_bench.landscape.surface import filter_normalised
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.model.backprop import by_autograd, loss_of
 from ffn_bench.model.hessian import gradient_and_hessian
+from ffn_bench.model.layers import joined, parted
 from ffn_bench.model.network import FFN
+from ffn_bench.optimizers.newton import take_step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,13 +32,7 @@ def trained_network() -> tuple[FFN, Data]:
     net = FFN([2, 6, 2], HiddenConfig(name="lecture", hidden=[6], activation="tanh"), 0, F64)
     optimizer = torch.optim.LBFGS(net.parameters(), lr=1.0, max_iter=300, line_search_fn="strong_wolfe")
 
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = objective(net, data)
-        loss.backward()
-        return loss.item()
-
-    optimizer.step(closure)
+    take_step(optimizer, lambda: objective(net, data))
     return net, data
 
 
@@ -81,7 +77,7 @@ def curvature(context: Context) -> Iterator[Row]:
         f"{near} of {len(eigenvalues)}",
         near > len(eigenvalues) / 4,
     )
-    shift = torch.cat([torch.ones_like(p).reshape(-1) * (p is parameters[-1]) for p in parameters])
+    shift = joined(torch.ones_like(p) * (p is parameters[-1]) for p in parameters)
     size = float((H @ shift).abs().max())
     yield compare("H v for v = a common shift of the output biases, which softmax does not see", 0.0, size)
     lowest = _line_search(net, data, vectors[:, 0])
@@ -105,9 +101,7 @@ def _curvature_error(net: FFN, data: Data, direction: Tensor, H: Tensor) -> floa
     sides = []
     for sign in (1, -1):
         _move(parameters, sign * ε * direction)
-        sides.append(
-            torch.cat([p.reshape(-1) for p in torch.autograd.grad(objective(net, data), parameters)])
-        )
+        sides.append(joined(torch.autograd.grad(objective(net, data), parameters)))
         _move(parameters, -sign * ε * direction)
     product = H @ direction
     return float(((sides[0] - sides[1]) / (2 * ε) - product).norm() / product.norm())
@@ -115,8 +109,8 @@ def _curvature_error(net: FFN, data: Data, direction: Tensor, H: Tensor) -> floa
 
 @torch.no_grad()
 def _move(parameters: Sequence[Tensor], change: Tensor) -> None:
-    for p, part in zip(parameters, change.split([p.numel() for p in parameters]), strict=True):
-        p += part.reshape(p.shape)
+    for p, moved in zip(parameters, parted(change, [tuple(p.shape) for p in parameters]), strict=True):
+        p += moved
 
 
 def _line_search(net: FFN, data: Data, direction: Tensor) -> float:

@@ -16,6 +16,7 @@ from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Split
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import loss_of, penalty
+from ffn_bench.model.layers import joined
 
 
 def gradient_and_hessian(
@@ -26,7 +27,7 @@ def gradient_and_hessian(
     H is exact: its rows are vector-Jacobian products of g with the unit vectors, `chunk` of them at a time.
     """
     parts = torch.autograd.grad(objective, parameters, create_graph=True)
-    g = torch.cat([part.reshape(-1) for part in parts])
+    g = joined(parts)
     rows = []
     for units in torch.eye(len(g), dtype=g.dtype, device=g.device).split(chunk):
         if g.requires_grad:
@@ -46,13 +47,13 @@ class HessianProduct:
     def __init__(self, objective: Tensor, parameters: Sequence[Tensor]) -> None:
         self.parameters = list(parameters)
         parts = torch.autograd.grad(objective, self.parameters, create_graph=True)
-        self._g = torch.cat([part.reshape(-1) for part in parts])
+        self._g = joined(parts)
         self.g = self._g.detach()
 
     def __call__(self, v: Tensor) -> Tensor:
         """The product, by one more pass back through the graph of the gradient."""
         parts = torch.autograd.grad(self._g, self.parameters, v, retain_graph=True, materialize_grads=True)
-        return torch.cat([part.reshape(-1) for part in parts])
+        return joined(parts)
 
 
 @dataclass(frozen=True)

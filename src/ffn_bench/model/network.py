@@ -84,3 +84,11 @@ def forward(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: Acti
     for W, b in hidden:
         h = activation.function(torch.addmm(b, h, W))
     return torch.addmm(b_out, h, W_out)
+
+
+def forward_stacked(h_bar: Tensor, layers: Sequence[tuple[Tensor, Tensor]], activation: Activation) -> Tensor:
+    """Logits `[k, b, n_classes]` of k networks from the first layers' h̄ `[k, b, n]`, by the layers behind it
+    (W `[k, n_in, n_out]`, b `[k, n_out]`)."""
+    for W, b in layers:
+        h_bar = torch.baddbmm(b[:, None], activation.function(h_bar), W)
+    return h_bar

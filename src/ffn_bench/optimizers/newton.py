@@ -1,4 +1,4 @@
-"""Newton's method with damping and a line search, as an optimizer."""
+"""Newton's method with damping and a line search, as an optimizer; and one step of any optimizer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ffn_bench.errors import UserError
 from ffn_bench.model.hessian import gradient_and_hessian
+from ffn_bench.model.layers import parted
 
 
 def damped_newton_step(g: Tensor, H: Tensor, damping: float) -> Tensor:
@@ -51,8 +52,9 @@ class Newton(torch.optim.Optimizer):
         parameters: list[Tensor] = group["params"]
         value = objective()
         g, H = gradient_and_hessian(value, parameters)
-        for p, part in zip(parameters, g.split([p.numel() for p in parameters]), strict=True):
-            p.grad = part.reshape(p.shape)
+        shapes = [tuple(p.shape) for p in parameters]
+        for p, gradient in zip(parameters, parted(g, shapes), strict=True):
+            p.grad = gradient
         if not bool(torch.isfinite(H).all()):
             return value.detach()  # nothing to solve; the loss itself tells of the divergence
         direction = damped_newton_step(g, H, group["damping"])
@@ -69,6 +71,28 @@ class Newton(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _move(self, parameters: Sequence[Tensor], start: Sequence[Tensor], change: Tensor) -> None:
-        parts = change.split([p.numel() for p in parameters])
-        for p, origin, part in zip(parameters, start, parts, strict=True):
-            p.copy_(origin + part.reshape(p.shape))
+        changes = parted(change, [tuple(p.shape) for p in parameters])
+        for p, origin, moved in zip(parameters, start, changes, strict=True):
+            p.copy_(origin + moved)
+
+
+def take_step(optimizer: torch.optim.Optimizer, objective: Callable[[], Tensor]) -> None:
+    """One step of an optimizer on an objective, which returns a 0-d tensor with its graph.
+
+    Newton's method differentiates the objective itself, L-BFGS takes gradients at several points, all others
+    the one that is there.
+    """
+
+    def gradient() -> Tensor:
+        optimizer.zero_grad()
+        value = objective()
+        value.backward()
+        return value.detach()
+
+    if isinstance(optimizer, Newton):
+        optimizer.step(objective)
+    elif isinstance(optimizer, torch.optim.LBFGS):
+        optimizer.step(gradient)
+    else:
+        gradient()
+        optimizer.step()

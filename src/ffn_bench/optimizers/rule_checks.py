@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ffn_bench.model.layers import joined, parted
 from ffn_bench.optimizers.rules import Hyper, Rule, RuleOptimizer, advance, first_state
 
 # --- is it elementwise? ---------------------------------------------------------------------------------
@@ -104,10 +105,9 @@ def _said(error: Exception) -> str:
 
 def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes) -> Tensor:
     """θ `[steps, P]` after every step of one network, each of its tensors by itself, as an eager run's."""
-    sizes = [math.prod(shape) for shape in shapes]
 
     def tensors(row: Tensor) -> list[Tensor]:
-        return [p.reshape(s).clone() for p, s in zip(row.split(sizes), shapes, strict=True)]
+        return [tensor.clone() for tensor in parted(row, shapes)]
 
     parameters = [torch.nn.Parameter(tensor) for tensor in tensors(start)]
     optimizer = RuleOptimizer(parameters, rule, **hyper, lr=rate)
@@ -119,9 +119,9 @@ def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor,
             if t > 1:
                 optimizer.state[p]["t"] = t - 1
         optimizer.step()
-        if not torch.equal(torch.cat([gradient.flatten() for gradient in gradients]), g):
+        if not torch.equal(joined(gradients), g):
             raise _GradientChanged
-        path.append(torch.cat([p.flatten() for p in parameters]))
+        path.append(joined(parameters))
     return torch.stack(path)
 
 

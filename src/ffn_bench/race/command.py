@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 
 from ffn_bench import checks
 from ffn_bench.command_line import analysis
-from ffn_bench.command_line.analysis import tell_moved, words
+from ffn_bench.command_line.analysis import words
 from ffn_bench.configuration import parsing, schema
-from ffn_bench.errors import RESOURCE, RUN_FOLDER, UserError, nearest
-from ffn_bench.run_folder import files, folders
+from ffn_bench.errors import UserError, nearest
+from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
@@ -49,15 +49,12 @@ def race(given: DictConfig, typed: str) -> None:
     low, high = bounds(cfg.rates)
     names = chosen(cfg)
     fixed = given_rates(cfg.lr, names)
-    folder = Path(cfg.save if cfg.save is not None else f"outputs/race/{cfg.surface}")
-    if cfg.save is not None and not cfg.save.strip():
-        raise UserError("save", "is empty", "name a folder")
     check_run(cfg)
     if cfg.surface != "network":
         from ffn_bench.race import surfaces
 
         surfaces.find(cfg.surface)
-    folders.check_place(folder)
+    folder = analysis.report_folder(cfg.save, Folder(Path(f"outputs/race/{cfg.surface}")))
 
     from ffn_bench.command_line.console import line, make_console, progress, tensorboard
     from ffn_bench.optimizers import registry
@@ -68,23 +65,18 @@ def race(given: DictConfig, typed: str) -> None:
         registry.check_optimizer(optimizer)
     rates = {name: [fixed[name]] if name in fixed else paths.spaced(cfg.budget, low, high) for name in names}
     console, began = make_console(), time.perf_counter()
-    with progress(console, "racing", len(names) + 1) as told:  # the last is the ground they run on
-        raced, scene = (on_network if cfg.surface == "network" else on_surface)(cfg, optimizers, rates, told)
+    with progress(console, "racing", len(names) + 1) as on_progress:  # the last is the ground they run on
+        run = on_network if cfg.surface == "network" else on_surface
+        raced, scene = run(cfg, optimizers, rates, on_progress)
     show(console, scene, raced)
-    try:
-        written = write(scene, raced, Folder(folder), console, typed, cfg.animation, cfg.tensorboard)
-    except OSError as e:
-        status = RESOURCE if e.errno == 28 else RUN_FOLDER
-        reason = (e.strerror or str(e)).lower()
-        raise UserError(
-            str(folder), f"cannot be written ({reason})", "name another with save=…", status
-        ) from e
+    with analysis.writing(folder):
+        written = write(scene, raced, folder, console, typed, cfg.animation, cfg.tensorboard)
     console.print(f"\n  {time.perf_counter() - began:.1f} s", style="dim")
-    tell_moved(console, written)
+    analysis.say_renamed(console, written)
     for name in written.values():
-        console.print(line(f"  {folder / name}"), soft_wrap=True)
+        console.print(line(f"  {folder.path / name}"), soft_wrap=True)
     if cfg.tensorboard:
-        console.print(f"  {tensorboard(folder)}", soft_wrap=True)
+        console.print(f"  {tensorboard(folder.path)}", soft_wrap=True)
 
 
 # --- what the keys say ----------------------------------------------------------------------------------
@@ -269,30 +261,22 @@ def write(
     tensorboard: bool,
 ) -> dict[str, str]:
     """The pictures, the film and the numbers; the names they went to. Raises `OSError`."""
-    from ffn_bench.command_line import plot_style
     from ffn_bench.command_line.console import progress
-    from ffn_bench.race import figures
+    from ffn_bench.race import figures, film
 
-    contents: dict[str, bytes] = {}
-    drawn = figures.draw_all(scene)
-    with progress(console, "drawing", len(drawn)) as told:
-        for number, (name, figure) in enumerate(drawn.items(), 1):
-            contents[f"{name}.png"], contents[f"{name}.svg"] = plot_style.save(figure, typed)
-            told(number)
-    pictures = {name: content for name, content in contents.items() if name.endswith(".png")}
+    pictures = analysis.render(console, figures.draw_all(scene), typed)
+    contents = dict(pictures)
     if animation:
-        with progress(console, "filming", len(figures.moments(scene))) as told:
-            film = list(figures.frames(scene, told))
-        with progress(console, "packing", 2) as told:
-            contents["race.gif"] = figures.gif(film, typed)
-            told(1)
-            if (packed := figures.mp4(film, typed)) is not None:
+        with progress(console, "filming", len(film.moments(scene))) as on_progress:
+            frames = list(film.frames(scene, on_progress))
+        with progress(console, "packing", 2) as on_progress:
+            contents["race.gif"] = film.gif(frames, typed)
+            on_progress(1)
+            if (packed := film.mp4(frames, typed)) is not None:
                 contents["race.mp4"] = packed
     contents["race.json"] = files.to_json(numbers(scene, raced, typed))
     if tensorboard:
-        from ffn_bench.run_folder import writers
-
-        contents[writers.event_name()] = writers.of_pictures(pictures, 0)
+        contents |= analysis.for_tensorboard(pictures, 0)
     return folder.publish(contents, OURS)
 
 
@@ -317,19 +301,14 @@ def numbers(scene: Scene, raced: Sequence[Raced], typed: str) -> dict[str, Any]:
     }
 
 
-def quote(argument: str) -> str:
-    """Quote a path, which may hold what Hydra reads otherwise, in `run=…` or `save=…`; make `a,b` a list."""
-    if re.fullmatch(r"optimizers=[\w/]+(,[\w/]+)+", argument):
-        return "optimizers=[{}]".format(argument.partition("=")[2])
-    match = re.fullmatch(r"(run|save)=([^'\"].*)", argument)
-    if not match or match[2] == "null":
-        return argument
-    return f"{match[1]}='" + match[2].replace("'", "\\'") + "'"
+def rewrite(argument: str) -> str:
+    """An argument as Hydra takes it: paths in quotes, `optimizers=a,b` as a list."""
+    return analysis.comma_list(analysis.quote(argument), "optimizers")
 
 
 def main() -> None:
     """The console script `ffn-race`."""
-    analysis.run_analysis("race", schema.RaceConfig, race, quote, "optimizers=[one,two]")
+    analysis.run_analysis("race", schema.RaceConfig, race, rewrite, "optimizers=[one,two]")
 
 
 if __name__ == "__main__":

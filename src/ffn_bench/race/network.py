@@ -6,7 +6,6 @@ The parameters lie in one row, so that a network is an objective like a surface:
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,15 @@ from torch.nn import functional as F
 
 from ffn_bench.configuration import validation
 from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
-from ffn_bench.data.splitting import epoch_order
+from ffn_bench.data.splitting import batch_rows, epoch_order
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.activations import Activation
-from ffn_bench.model.network import FFN
+from ffn_bench.model.layers import flat, layered, shapes_of
+from ffn_bench.model.network import FFN, forward_stacked
+from ffn_bench.model.principal_plane import Principal, principal_plane
 from ffn_bench.race.paths import Raced, advance
 from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
-from ffn_bench.run_folder.finding import find
+from ffn_bench.run_folder.finding import find, from_here
 from ffn_bench.run_folder.recorded_run import prepare_again, read_run
 
 ROWS = 1000
@@ -54,31 +55,17 @@ class Problem:
     """The training part."""
     steps_per_epoch: int
 
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Of the tensors that `start` strings together."""
-        return [s for n_in, n_out in itertools.pairwise(self.widths) for s in ((n_in, n_out), (n_out,))]
-
     def losses(self, θ: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy `[k]` of `θ [k, P]` on rows x, y, by k forward passes in one."""
-        h = x.expand(len(θ), *x.shape)
-        place = 0
-        last = len(self.widths) - 2
-        for layer in range(last + 1):
-            n_in, n_out = self.widths[layer : layer + 2]
-            W = θ[:, place : place + n_in * n_out].view(-1, n_in, n_out)
-            place += n_in * n_out
-            b = θ[:, None, place : place + n_out]
-            place += n_out
-            h = torch.baddbmm(b, h, W)
-            if layer < last:
-                h = self.activation.function(h)
-        each = F.cross_entropy(h.flatten(0, 1), y.repeat(len(θ)), reduction="none")
+        (W, b), *rest = layered(θ, self.widths)
+        first = torch.baddbmm(b[:, None], x.expand(len(θ), *x.shape), W)
+        logits = forward_stacked(first, rest, self.activation)
+        each = F.cross_entropy(logits.flatten(0, 1), y.repeat(len(θ)), reduction="none")
         return each.view(len(θ), -1).mean(1)
 
     def objective(self, θ: Tensor, t: int) -> Tensor:
         """The objective `[k]` on the mini-batch of step t: the run's own order of rows, and its λ."""
-        b = len(self.y) if self.run.batch_size == "full" else int(self.run.batch_size)
+        b = batch_rows(len(self.y), self.run.batch_size)
         x, y = self.x, self.y
         if b < len(self.y):
             epoch, number = divmod(t, self.steps_per_epoch)
@@ -89,11 +76,7 @@ class Problem:
 
     def penalty(self, θ: Tensor) -> Tensor:
         """Ω `[k]` of `θ [k, P]`: squares of the weights without biases, as in `backprop.penalty`."""
-        total, place = torch.zeros(len(θ), dtype=θ.dtype), 0
-        for n_in, n_out in zip(self.widths, self.widths[1:], strict=False):
-            total = total + θ[:, place : place + n_in * n_out].square().sum(1)
-            place += (n_in + 1) * n_out
-        return total
+        return torch.stack([W.square().sum((1, 2)) for W, _ in layered(θ, self.widths)]).sum(0)
 
     def on_subset(self, θ: Tensor) -> Tensor:
         """The loss `[k]` on the first `ROWS` rows in the order of the run's first epoch."""
@@ -119,23 +102,23 @@ def read(folder: Path) -> Problem:
 
     Raises `UserError` (status 4) for what is no run, and as `read_run` and `prepare_again` do.
     """
-    found = find([str(folder)])
-    if len(found) > 1:
-        raise UserError("run", f"{folder} holds {len(found)} runs", "name one of them", RUN_FOLDER)
-    run, made = prepare_again(read_run(found[0]))
-    net = FFN(made.widths, run.model, run.seed, made.dtype)
-    start = torch.cat([part.detach().flatten() for layer in net.layers for part in layer])
-    assert len(start) == count_parameters(made.widths)
-    train_part = made.data.train
+    runs = find([str(folder)])
+    if len(runs) > 1:
+        raise UserError("run", f"{folder} holds {len(runs)} runs", "name one of them", RUN_FOLDER)
+    run, prepared = prepare_again(read_run(from_here(runs[0])))
+    net = FFN(prepared.widths, run.model, run.seed, prepared.dtype)
+    start = flat(net.layers).detach()
+    assert len(start) == count_parameters(prepared.widths)
+    train_part = prepared.data.train
     return Problem(
         folder,
         run,
-        tuple(made.widths),
+        tuple(prepared.widths),
         net.activation,
         start,
         train_part.x,
         train_part.y,
-        made.steps_per_epoch,
+        prepared.steps_per_epoch,
     )
 
 
@@ -160,7 +143,9 @@ def on_network(problem: Problem, optimizer: OptimizerConfig, rates: Sequence[flo
             if t == steps:
                 last = θ.clone()
 
-        advance(problem.objective, problem.start, optimizer, rates, steps, remember, problem.shapes)
+        advance(
+            problem.objective, problem.start, optimizer, rates, steps, remember, shapes_of(problem.widths)
+        )
         scores = [loss if math.isfinite(loss) else math.inf for loss in problem.on_subset(last).tolist()]
         best, tried = scores.index(min(scores)), dict(zip(rates, scores, strict=True))
     every = max(1, math.ceil((steps + 1) * len(problem.start) / KEPT), math.ceil(steps / 200))
@@ -173,7 +158,7 @@ def on_network(problem: Problem, optimizer: OptimizerConfig, rates: Sequence[flo
             at.append(t)
 
     chosen = rates[best : best + 1]
-    advance(problem.objective, problem.start, optimizer, chosen, steps, keep, problem.shapes)
+    advance(problem.objective, problem.start, optimizer, chosen, steps, keep, shapes_of(problem.widths))
     return Raced(optimizer.name, rates[best], tried, torch.stack(points), torch.tensor(at))
 
 
@@ -191,17 +176,16 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
     if 0 in ends:
         what = "has weights too large for a loss at its initialisation"
         raise UserError(str(problem.folder), what, "take another run", RUN_FOLDER)
-    mean, axes, shares = principal_plane([one.path[:end] for one, end in zip(raced, ends, strict=True)])
-    projected = [
-        ((one.path[:end] - mean) @ axes).double().numpy() for one, end in zip(raced, ends, strict=True)
-    ]
+    paths = [one.path[:end] for one, end in zip(raced, ends, strict=True)]
+    plane = principal_plane(torch.cat(paths).double())
+    projected = [plane.project(path).numpy() for path in paths]
     everything = np.concatenate(projected)
     low, high = everything.min(0), everything.max(0)
     margin = 0.12 * np.maximum(high - low, 1e-9)
     (low1, low2), (high1, high2) = low - margin, high + margin
     a, b = np.linspace(low1, high1, SIDE), np.linspace(low2, high2, SIDE)
     at = torch.from_numpy(np.stack(np.meshgrid(a, b, indexing="ij"), -1).reshape(-1, 2))
-    grid = _on_plane(problem, mean, axes, at).reshape(SIDE, SIDE)
+    grid = _on_plane(problem, plane, at).reshape(SIDE, SIDE)
     top = float(np.concatenate([*curves, grid[grid <= LARGEST]]).max())
     grid = np.where(grid <= LARGEST, grid, top)  # what lies beyond is shown as the highest
 
@@ -215,20 +199,20 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
         stepped = one.steps[:end].double().numpy()
         tracks.append(Track(one.name, one.rate, one.tuned, note, xy, stepped, curve))
     every = max(1, len(everything) // 200)  # a sample tells the median
-    on_plane = _on_plane(problem, mean, axes, torch.from_numpy(everything[::every]))
+    on_plane = _on_plane(problem, plane, torch.from_numpy(everything[::every]))
     off = float(np.median(np.abs(on_plane - np.concatenate(curves)[::every])))
     size = "-".join(map(str, problem.widths))
     batch = "full batch" if problem.run.batch_size == "full" else f"mini-batches of {problem.run.batch_size}"
     said = (
         f"All from the initialisation of {problem.folder.name} (seed {problem.run.seed}), on the same "
         f"{batch}. Losses are of {_rows(problem)}. The plane of the first two principal components of "
-        f"all paths holds {100 * sum(shares):.0f} % of their variance; the loss on it differs from the loss "
-        f"along them by {off:.2g} in the median. Curves are the true losses."
+        f"all paths holds {100 * sum(plane.variance):.0f} % of their variance; the loss on it differs from "
+        f"the loss along them by {off:.2g} in the median. Curves are the true losses."
     )
     return Scene(
         f"{problem.run.data.name}, network {size} ({len(problem.start):,} parameters)",
-        f"principal component 1 ({100 * shares[0]:.0f} % of the variance)",
-        f"principal component 2 ({100 * shares[1]:.0f} %)",
+        f"principal component 1 ({100 * plane.variance[0]:.0f} % of the variance)",
+        f"principal component 2 ({100 * plane.variance[1]:.0f} %)",
         "training loss (nats)",
         (float(low1), float(high1), float(low2), float(high2)),
         a,
@@ -244,27 +228,8 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
     )
 
 
-def principal_plane(paths: Sequence[Tensor]) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Mean `[P]`, the first two principal axes `[P, 2]` of all points `[n_i, P]`, their variance shares.
-
-    By the eigenvectors of the points' Gram matrix, which is small where P is large. Where the points span
-    less than a plane, the axes that are missing are 0.
-    """
-    points = torch.cat(list(paths))
-    mean = points.mean(0)
-    centred = points - mean
-    gram = (centred @ centred.T).double()
-    values, vectors = torch.linalg.eigh(F.pad(gram, (1, 0, 1, 0)))  # at least two of each
-    vectors = vectors[1:]
-    top = vectors[:, -2:].flip(1).to(points.dtype)
-    axes = centred.T @ top
-    axes = axes / axes.norm(dim=0).clamp(min=1e-30)
-    total = float(values.clamp(min=0).sum()) or 1.0
-    return mean, axes, (float(values[-1]) / total, max(0.0, float(values[-2])) / total)
-
-
-def _on_plane(problem: Problem, mean: Tensor, axes: Tensor, at: Tensor) -> Array:
+def _on_plane(problem: Problem, plane: Principal, at: Tensor) -> Array:
     """The loss at points `[n, 2]` of the plane, a few at a time: each is a whole network."""
-    few = max(1, 2**24 // len(mean))
-    parts = [problem.on_subset(mean + part.to(axes.dtype) @ axes.T) for part in at.split(few)]
+    few = max(1, 2**23 // len(plane.origin))
+    parts = [problem.on_subset(plane.points(part)) for part in at.split(few)]
     return np.asarray(torch.cat(parts).double().numpy())

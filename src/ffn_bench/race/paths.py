@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import OptimizerConfig
+from ffn_bench.model.layers import Shapes, joined, parted
 from ffn_bench.optimizers import registry
-from ffn_bench.optimizers.newton import Newton
+from ffn_bench.optimizers.newton import take_step
 from ffn_bench.optimizers.rules import RuleOptimizer
 from ffn_bench.race.surfaces import Surface
 
@@ -34,7 +35,7 @@ def advance(
     rates: Sequence[float],
     steps: int,
     look: Look,
-    shapes: Sequence[tuple[int, ...]] | None = None,
+    shapes: Shapes | None = None,
 ) -> None:
     """Let an optimizer take `steps` steps from `start [P]` with each of k `rates`; `look` sees every step.
 
@@ -47,14 +48,12 @@ def advance(
         θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
         by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})
-        _advance(objective, [θ], by_rule, steps, look, lambda: θ)
+        _advance(objective, by_rule, steps, look, lambda: θ)
         return
     shapes = shapes or [tuple(start.shape)]
-    sizes = [math.prod(shape) for shape in shapes]
     paths: list[list[Tensor]] = []
     for rate in rates:
-        parts = zip(start.split(sizes), shapes, strict=True)
-        parameters = [torch.nn.Parameter(part.reshape(shape).clone()) for part, shape in parts]
+        parameters = [torch.nn.Parameter(tensor.clone()) for tensor in parted(start, shapes)]
         path: list[Tensor] = []
         optimizer = registry.build_optimizer(config, parameters)
         for group in optimizer.param_groups:
@@ -65,9 +64,9 @@ def advance(
                 group["max_iter"], group["max_eval"] = 1, 25
 
         def row(parameters: list[torch.nn.Parameter] = parameters) -> Tensor:
-            return torch.cat([p.flatten() for p in parameters])[None]
+            return joined(parameters)[None]
 
-        _advance(objective, parameters, optimizer, steps, lambda t, θ, path=path: path.append(θ.clone()), row)  # type: ignore[misc]
+        _advance(objective, optimizer, steps, lambda t, θ, path=path: path.append(θ.clone()), row)  # type: ignore[misc]
         paths.append(path)
     for t, points in enumerate(zip(*paths, strict=True)):
         look(t, torch.cat(points))
@@ -75,7 +74,6 @@ def advance(
 
 def _advance(
     objective: Objective,
-    parameters: Sequence[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     steps: int,
     look: Look,
@@ -88,20 +86,9 @@ def _advance(
         def value(t: int = t) -> Tensor:
             return objective(θ(), t).sum()
 
-        def closure(value: Callable[[], Tensor] = value) -> float:
-            for p in parameters:
-                p.grad = None
-            (found := value()).backward()
-            return float(found.detach())
-
-        if isinstance(optimizer, Newton):
-            optimizer.step(value)
-        elif isinstance(optimizer, torch.optim.LBFGS):
-            if bool(torch.isfinite(θ()).all()):  # its line search does not end well elsewhere
-                optimizer.step(closure)
-        else:
-            closure()
-            optimizer.step()
+        # L-BFGS's line search does not end well where numbers are not finite.
+        if not isinstance(optimizer, torch.optim.LBFGS) or bool(torch.isfinite(θ()).all()):
+            take_step(optimizer, value)
         look(t + 1, θ().detach())
 
 

@@ -35,6 +35,12 @@ def find(patterns: Sequence[str]) -> list[Path]:
     return sorted(found)
 
 
+def from_here(folder: Path) -> Path:
+    """The same folder as a person in the working directory names it, for messages."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
 def matching(pattern: str) -> list[Path]:
     """The paths that a path or a glob names."""
     if os.path.lexists(pattern):

@@ -48,6 +48,14 @@ def check_place(folder: Path) -> None:
     """Raise `UserError` (status 4) where no run or sweep can be written, or would be inside another run."""
     if ".." in folder.parts:
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
+    check_writable(folder)
+    below_here = [p for p in folder.parents if not Path.cwd().is_relative_to(p.absolute())]
+    if inside := next((p for p in below_here if (p / "run.json").exists()), None):
+        raise UserError(str(folder), f"is inside the run {inside}", "use another name", errors.RUN_FOLDER)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` (status 4) unless files can be written to a folder, which need not be there yet."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as e:
@@ -67,6 +75,8 @@ def check_place(folder: Path) -> None:
                 str(folder), (e.strerror or str(e)).lower(), "use another", errors.RUN_FOLDER
             ) from e
         existing = existing.parent
+    if ".." in folder.relative_to(existing).parts:  # of what is not there yet, and would be created by it
+        raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
     if not existing.is_dir():
         raise UserError(str(existing), "is a file, not a folder", "use another name", errors.RUN_FOLDER)
     try:
@@ -76,9 +86,6 @@ def check_place(folder: Path) -> None:
         raise UserError(
             str(existing), f"cannot be written to ({why})", "use another", errors.RUN_FOLDER
         ) from e
-    below_here = [p for p in folder.parents if not Path.cwd().is_relative_to(p.absolute())]
-    if inside := next((p for p in below_here if (p / "run.json").exists()), None):
-        raise UserError(str(folder), f"is inside the run {inside}", "use another name", errors.RUN_FOLDER)
 
 
 def check_run(folder: Folder, run: schema.TrainConfig) -> None:

@@ -1,0 +1,99 @@
+"""L15: all optimizers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ffn_bench.configuration.schema import HiddenConfig, SplitDataConfig
+from ffn_bench.data.datasets import load
+from ffn_bench.data.splitting import Data
+from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic
+from ffn_bench.model.network import FFN
+from ffn_bench.optimizers.newton import Newton, take_step
+from ffn_bench.race.surfaces import SURFACES, Surface
+
+RACERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, float]]] = {
+    # a learning rate for each surface, fixed by hand: the picture ranks nothing
+    "SGD": (torch.optim.SGD, {"saddle": 0.05, "valley": 0.015, "beale": 0.01}),
+    "momentum": (partial(torch.optim.SGD, momentum=0.9), {"saddle": 0.02, "valley": 0.01, "beale": 0.005}),
+    "AdaGrad": (torch.optim.Adagrad, {"saddle": 0.3, "valley": 0.4, "beale": 0.4}),
+    "AdaDelta": (torch.optim.Adadelta, {"saddle": 20.0, "valley": 20.0, "beale": 20.0}),
+    "RMSProp": (torch.optim.RMSprop, {"saddle": 0.02, "valley": 0.02, "beale": 0.02}),
+    "Adam": (torch.optim.Adam, {"saddle": 0.05, "valley": 0.05, "beale": 0.1}),
+    "NAdam": (torch.optim.NAdam, {"saddle": 0.05, "valley": 0.05, "beale": 0.1}),
+    "Newton, damped": (partial(Newton, damping=0.5), {"saddle": 1.0, "valley": 1.0, "beale": 1.0}),
+}  # fmt: skip
+
+
+def race(surface: Surface, make: Callable[..., torch.optim.Optimizer], lr: float, steps: int = 150) -> Tensor:
+    """An optimizer's path on a surface, `[steps + 1, 2]`."""
+    θ = torch.nn.Parameter(torch.tensor(surface.start, dtype=F64))
+    optimizer = make([θ], lr=lr)
+    path = [θ.detach().clone()]
+    for _ in range(steps):
+        take_step(optimizer, lambda: surface.function(θ))
+        path.append(θ.detach().clone())
+    return torch.stack(path)
+
+
+@topic("race", "L15", "All optimizers side by side")
+def all_side_by_side(context: Context) -> Iterator[Row]:
+    """One start, one surface, every optimizer's path: on a saddle, in an ill-conditioned valley, on
+    Beale's function, and from one initialisation of a real network. Learning rates were set by hand
+    for each: the picture ranks nothing."""
+    all_paths: dict[str, dict[str, Tensor]] = {}
+    for name in ("saddle", "valley", "beale"):
+        surface = SURFACES[name]
+        all_paths[name] = paths = {who: race(surface, make, lrs[name]) for who, (make, lrs) in RACERS.items()}
+        for who, path in paths.items():
+            values = surface.function(path)
+            what = f"{name}, {surface.formula}: {who}, lr {RACERS[who][1][name]:g}"
+            if name == "saddle":  # it falls for ever; what tells is when an optimizer has left the plateau
+                left = int((values >= 0).sum())
+                yield holds(what, "f < 0 in the end", f"f < 0 after {left} steps", values[-1] < 0)
+            else:
+                shown = f"{float(values[0]):.3f} → {float(values[-1]):.2g}"
+                yield holds(what, "f falls in 150 steps", shown, values[-1] < values[0])
+    data = load(SplitDataConfig(name="digits")).to(torch.device("cpu"), torch.float32)
+    curves = {who: _network_curve(make, lr, data) for who, make, lr in NETWORK_RACERS}
+    starts = {round(curve[0], 6) for curve in curves.values()}
+    yield compare(
+        "the digits network: different first losses among the optimizers (one start)", 1, len(starts)
+    )
+    for who, curve in curves.items():
+        shown = f"{curve[0]:.3f} → {curve[-1]:.2g}"
+        yield holds(
+            f"the digits network: {who}, training loss", "falls in 100 steps", shown, curve[-1] < curve[0]
+        )
+    if context.draw:
+        from ffn_bench.lecture import path_figures  # matplotlib, for those who want figures
+
+        context.figures["race"] = path_figures.race(all_paths, curves)
+
+
+NETWORK_RACERS: list[tuple[str, Callable[..., torch.optim.Optimizer], float]] = [
+    ("SGD", torch.optim.SGD, 0.3),
+    ("momentum", partial(torch.optim.SGD, momentum=0.9), 0.1),
+    ("AdaGrad", torch.optim.Adagrad, 0.05),
+    ("AdaDelta", torch.optim.Adadelta, 3.0),
+    ("RMSProp", torch.optim.RMSprop, 0.01),
+    ("Adam", torch.optim.Adam, 0.02),
+    ("NAdam", torch.optim.NAdam, 0.02),
+]
+
+
+def _network_curve(make: Callable[..., torch.optim.Optimizer], lr: float, data: Data) -> list[float]:
+    net = FFN([64, 10, 20, 15, 10], HiddenConfig(name="lecture"), 0, torch.float32)
+    optimizer = make(net.parameters(), lr=lr)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(data.train.x), data.train.y)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
