@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -87,17 +88,6 @@ def test_values_are_shown_with_their_units() -> None:
     )
 
 
-START = """
-import sys
-from pathlib import Path
-source, module, name, *arguments = sys.argv[1:]
-# Hydra would load the launchers of an installed checkout, too.
-sys.path[:] = [source, *(p for p in sys.path if not (Path(p) / "hydra_plugins/ffn_bench_launcher").exists())]
-sys.modules.pop("hydra_plugins", None)
-sys.argv = [name, *arguments]
-__import__(module, fromlist=["main"]).main()
-"""
-
 ENTRY = """QUANTITIES = (
     Quantity(
         name="error",
@@ -123,8 +113,11 @@ def test_one_entry_is_all_that_a_new_score_needs(tmp_path: Path) -> None:
     table.write_text(text.replace("QUANTITIES = (\n", ENTRY))
 
     def command(module: str, *arguments: str) -> str:
-        program = [sys.executable, "-c", START, str(tmp_path / "src"), f"ffn_bench.{module}", "ffn"]
-        done = subprocess.run([*program, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        program = [sys.executable, "-c", f"from ffn_bench.{module} import main; main()"]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+        done = subprocess.run(
+            [*program, *arguments], check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
