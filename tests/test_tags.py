@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -17,8 +18,10 @@ import torch
 from sklearn.metrics import accuracy_score
 
 import ffn_bench
-from ffn_bench import tags
+from cases import parsed
+from ffn_bench import tags, train
 from ffn_bench.run_folder import reading
+from ffn_bench.run_folder.files import Folder
 
 PACKAGE = Path(ffn_bench.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "tags.py")
@@ -76,6 +79,15 @@ def test_a_diverged_run_counts_as_the_worst_value(tag: str, expected: float) -> 
     assert reading.score_of({**summary, "status": "finished"}, tag) == best[tag]
 
 
+def test_a_run_that_diverges_late_returns_the_worst_value(tmp_path: Path) -> None:
+    run = parsed("data=moons", "epochs=40", "optimizer=sgd", "lr=1e18", "model=linear", "l2=1")
+    for _ in range(2):  # as it is trained, and as one that has ended
+        assert train.train_run(run, Folder(tmp_path)) == 0.0
+    summary = reading.read_summary(Folder(tmp_path))
+    assert summary is not None
+    assert summary["status"] == "diverged" and summary["best"]["accuracy/val"] > 0
+
+
 def test_values_are_shown_with_their_units() -> None:
     assert [tags.SCORE.text(v) for v in (0.97254, 1, None, math.nan)] == ["97.25%", "100.00%", "–", "–"]
     assert [tags.LOSS.text(v) for v in (0.123456, 12345.0, math.inf)] == ["0.1235", "1.234e+04", "–"]
@@ -86,17 +98,6 @@ def test_values_are_shown_with_their_units() -> None:
         "lr",
     )
 
-
-START = """
-import sys
-from pathlib import Path
-source, module, name, *arguments = sys.argv[1:]
-# Hydra would load the launchers of an installed checkout, too.
-sys.path[:] = [source, *(p for p in sys.path if not (Path(p) / "hydra_plugins/ffn_bench_launcher").exists())]
-sys.modules.pop("hydra_plugins", None)
-sys.argv = [name, *arguments]
-__import__(module, fromlist=["main"]).main()
-"""
 
 ENTRY = """QUANTITIES = (
     Quantity(
