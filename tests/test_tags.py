@@ -124,9 +124,10 @@ def test_one_entry_is_all_that_a_new_score_needs(tmp_path: Path) -> None:
     table.write_text(text.replace("QUANTITIES = (\n", ENTRY))
 
     def command(module: str, *arguments: str) -> str:
-        program = [sys.executable, "-c", START, str(tmp_path / "src"), f"ffn_bench.{module}", "ffn"]
+        program = [sys.executable, "-c", f"from ffn_bench.{module} import main; main()"]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
         done = subprocess.run(
-            [*program, *arguments], check=False, cwd=tmp_path, capture_output=True, text=True
+            [*program, *arguments], check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

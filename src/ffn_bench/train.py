@@ -150,12 +150,14 @@ def begin(cfg: DictConfig) -> Lock:
     path = Path(cfg.hydra.run.dir)
     cfg.hydra.output_subdir = None  # we write these files, see `hydra_files`
     if run.force and (path / "run.json").exists() and not run.status:
-        path = folders.another_folder(path)
+        path = folders.next_free_folder(path)
         cfg.hydra.run.dir = str(path)
     folder = Folder(path)
     folders.check_place(path)
     if run.status:
-        tables.show_status([("run", *reading.standing_of(folder, run))], path, holder(folder), listed=True)
+        tables.show_status(
+            [("run", *reading.status_and_summary(folder, run))], path, holder(folder), listed=True
+        )
         sys.exit(0)
     folders.check_run(folder, run)
     if show_if_ended(folder):

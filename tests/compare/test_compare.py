@@ -384,7 +384,7 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
     "true": (hostile(measured(**{"accuracy/test": True})), "line 3 is damaged"),
     "text": (hostile(measured(**{"accuracy/test": "0.5"})), "line 3 is damaged"),
     "huge loss": (hostile(measured(**{"loss/test": 1e300})), "line 3 is damaged"),
-    "company": (hostile(trained_beside="abc"), "run.json: is damaged"),
+    "co-trained runs": (hostile(trained_beside="abc"), "run.json: is damaged"),
     "seeds": (hostile(config__seed=[1]), "run.json: is damaged"),
     "name": (hostile(config__optimizer__name={"a": 1}), "run.json: is damaged"),
     "huge rate": (hostile(config__lr=10**400), "run.json: is damaged"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from cases import options, parsed
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data import datasets
-from ffn_bench.engine.batched import Tile, tile_sizes, why_not
+from ffn_bench.engine.batched import Tile, reason_not_batchable, tile_sizes
 from ffn_bench.engine.build import build_eager
 from ffn_bench.engine.inplace import in_place
 from ffn_bench.engine.metrics import Measurement
@@ -25,7 +25,9 @@ from ffn_bench.optimizers.rules import RULES, Rule
 from optimizers.test_rules import VARIANTS, hyperparameters
 
 BATCHABLE = [
-    name for name in options("optimizer") if name != "torch" and not why_not(parsed(f"optimizer={name}"))
+    name
+    for name in options("optimizer")
+    if name != "torch" and not reason_not_batchable(parsed(f"optimizer={name}"))
 ]
 ARCHITECTURES = {
     "the lecture's": [],
@@ -267,10 +269,14 @@ def test_tiles_fit_the_cache_and_feed_the_cores(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_cannot_be_batched_says_why() -> None:
-    reasons = {name: why_not(parsed(f"optimizer={name}")) for name in options("optimizer") if name != "torch"}
+    reasons = {
+        name: reason_not_batchable(parsed(f"optimizer={name}"))
+        for name in options("optimizer")
+        if name != "torch"
+    }
     assert {name for name, reason in reasons.items() if reason} == {"lbfgs", "newton"}
     assert "several times" in str(reasons["lbfgs"])
-    assert "ASGD" in str(why_not(parsed("optimizer=torch", "optimizer.name=ASGD")))
+    assert "ASGD" in str(reason_not_batchable(parsed("optimizer=torch", "optimizer.name=ASGD")))
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a C++ compiler")

@@ -16,7 +16,7 @@ from cases import parsed
 from conftest import Command
 from ffn_bench.configuration import parsing
 from ffn_bench.data import datasets
-from ffn_bench.engine.batched import Tile, why_not
+from ffn_bench.engine.batched import Tile, reason_not_batchable
 from ffn_bench.engine.build import build_eager
 from ffn_bench.errors import UserError
 from ffn_bench.optimizers import registry, rule_checks, rules
@@ -201,7 +201,7 @@ SPECS = [["lr=0.03"], ["lr=0.01", "seed=1", "schedule=cosine"], ["lr=0.03", "see
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_elementwise_rule_trains_beside_others_as_alone(name: str, offer: Callable[[Rule], None]) -> None:
     offer(ELEMENTWISE[name])
-    assert why_not(parsed("optimizer=theirs")) is None
+    assert reason_not_batchable(parsed("optimizer=theirs")) is None
     exact = [[*spec, "dtype=float64"] for spec in SPECS]
     for spec, beside in zip(exact, weights_beside(*exact), strict=True):
         assert torch.allclose(weights_alone(spec), beside, rtol=1e-7, atol=1e-9), spec
@@ -215,12 +215,12 @@ def test_an_elementwise_rule_trains_beside_others_as_alone(name: str, offer: Cal
 def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[[Rule], None]) -> None:
     rule = TENSORWISE[name]
     offer(rule)
-    assert str(why_not(parsed("optimizer=theirs"))).startswith("theirs ")
+    assert str(reason_not_batchable(parsed("optimizer=theirs"))).startswith("theirs ")
     offer(Rule(rule.update, rule.init, scope="tensor"))
-    assert why_not(parsed("optimizer=theirs")) == "theirs is not elementwise"
+    assert reason_not_batchable(parsed("optimizer=theirs")) == "theirs is not elementwise"
     offer(Rule(rule.update, rule.init, scope="element"))
     with pytest.raises(UserError, match="theirs is not elementwise, as its package says"):
-        why_not(parsed("optimizer=theirs"))
+        reason_not_batchable(parsed("optimizer=theirs"))
 
 
 @pytest.mark.parametrize("scope", [None, "element", "tensor"])
@@ -252,14 +252,14 @@ def test_a_setting_may_decide_whether_a_rule_is_elementwise(offer: Callable[[Rul
         return θ - hyper["lr"] * (unit(g) if hyper["normalise"] else g), {}
 
     offer(Rule(update, defaults={"normalise": False}))
-    assert why_not(parsed("optimizer=theirs")) is None
-    assert why_not(parsed("optimizer=theirs", "optimizer.normalise=true")) is not None
+    assert reason_not_batchable(parsed("optimizer=theirs")) is None
+    assert reason_not_batchable(parsed("optimizer=theirs", "optimizer.normalise=true")) is not None
 
 
 def test_a_rule_whose_scope_is_no_word_is_refused(offer: Callable[[Rule], None]) -> None:
     offer(Rule(descending(unit), scope="layer"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="'layer'"):
-        why_not(parsed("optimizer=theirs"))
+        reason_not_batchable(parsed("optimizer=theirs"))
 
 
 def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], None], ffn: Command) -> None:
@@ -318,10 +318,10 @@ def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[Rule], None]
         return θ - hyper["lr"] * g, state
 
     offer(Rule(update))
-    assert why_not(parsed("optimizer=theirs", "model.hidden=[10]")) is None
+    assert reason_not_batchable(parsed("optimizer=theirs", "model.hidden=[10]")) is None
     for hidden in ("[150,150]", "[140]", "[500,200]"):
         assert "other numbers beside another one" in (
-            why_not(parsed("optimizer=theirs", f"model.hidden={hidden}")) or ""
+            reason_not_batchable(parsed("optimizer=theirs", f"model.hidden={hidden}")) or ""
         )
 
 

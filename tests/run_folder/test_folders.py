@@ -335,7 +335,7 @@ def test_a_summary_that_is_none_is_damaged(tmp_path: Path, name: str) -> None:
 
 def test_a_summary_without_a_run_is_nobodys(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
-    status, summary = reading.standing_of(Folder(tmp_path), parsed())
+    status, summary = reading.status_and_summary(Folder(tmp_path), parsed())
     assert status == reading.DAMAGED and "no run.json" in (summary or {})["reason"]
 
 

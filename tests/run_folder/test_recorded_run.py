@@ -78,7 +78,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, tuple[Any, ...]]] = {
     ),
     "run.json: a hash that is a number": (changed("run.json", "data_sha256", to=7), "run.json", ALL),
     "run.json: chance that is text": (changed("run.json", "chance", to="0.5"), "run.json", ALL),
-    "run.json: company of text": (changed("run.json", "trained_beside", to="2"), "run.json", ALL),
+    "run.json: a number of runs as text": (changed("run.json", "trained_beside", to="2"), "run.json", ALL),
     "run.json: other data": (changed("run.json", "data_sha256", to="0" * 64), "other data", PREPARING),
     "run.json: a call": (
         changed("run.json", "config", "data.name", to="${oc.env:HOME}"), "data.name", PREPARING,

@@ -200,11 +200,13 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
         _, err = job.communicate(timeout=60)
     assert job.returncode == 1
     assert "OutOfTime: no more time" in err
-    standings = {reading.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found}
+    standings = {reading.status_and_summary(Folder(tmp_path / str(run.seed)), run)[0] for run in found}
     assert standings & {"begun", "interrupted"}
     assert "failed" not in standings
     subprocess.run(command, env=environment, check=True, timeout=120)
-    assert {reading.standing_of(Folder(tmp_path / str(run.seed)), run)[0] for run in found} == {"finished"}
+    assert {reading.status_and_summary(Folder(tmp_path / str(run.seed)), run)[0] for run in found} == {
+        "finished"
+    }
 
 
 def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
@@ -328,7 +330,7 @@ def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
     chunk = str(tmp_path / "chunk.json").replace("'", "\\'")
     command = [str(FFN_TRAIN), "-m", f"chunk_file='{chunk}'", "hydra/launcher=basic"]
     subprocess.run([*command, "hydra.sweep.subdir=x"], cwd=elsewhere, check=True, timeout=60)
-    assert reading.standing_of(Folder(tmp_path / "run"), run)[0] == "finished"
+    assert reading.status_and_summary(Folder(tmp_path / "run"), run)[0] == "finished"
 
 
 @pytest.mark.slow

@@ -465,7 +465,7 @@ def test_ctrl_c_in_the_search_ends_it_all(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # of Optuna 2 and SQLAlchemy 1
 def test_optuna_goes_on_from_what_the_folders_say(ffn: Command, tmp_path: Path) -> None:
     """Cut off after its first round and gone on with: the same settings as in one go, none trained twice."""
-    rules = ("hydra.sweeper.trials=12", "hydra.sweeper.side_by_side=4", "hydra.sweeper.final_seeds=[5]")
+    rules = ("hydra.sweeper.trials=12", "hydra.sweeper.parallel_trials=4", "hydra.sweeper.final_seeds=[5]")
     command = ("+tune=optuna", *rules, "optimizer=adam,sgd", *SMALL)
     assert ffn(*command, "name=whole").code == 0
     assert tally(tmp_path, "whole") == {

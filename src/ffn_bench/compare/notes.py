@@ -14,7 +14,7 @@ from ffn_bench.tags import quantity, words
 def notes(study: Study) -> list[str]:
     """The notes of a study, the weightiest first."""
     found = [*_runs(study), *_choice(study), *_validation(study)]
-    if any(c.runs and max(run.company for run in c.runs) > 0 for c in study.competitors):
+    if any(c.runs and max(run.co_trained_runs for run in c.runs) > 0 for c in study.competitors):
         found.append(
             "Runs were trained side by side: seconds are a run's share of the time of all, so they tell "
             "steps apart, not the cost of one optimizer's step."

@@ -55,7 +55,7 @@ FETCHED = 512
 """Steps whose batches are laid out at once."""
 
 
-def why_not(run: TrainConfig) -> str | None:
+def reason_not_batchable(run: TrainConfig) -> str | None:
     """Why a run cannot be trained in the batched engine, or None where it can."""
     name = run.optimizer.name
     if isinstance(run.optimizer, TorchOptimizerConfig):
@@ -83,7 +83,7 @@ def _aligned(n: int) -> int:
 
 
 @dataclass
-class Row:
+class BatchRow:
     """One run of a tile: what it is and how it goes. A `Record` takes it as it takes an `EagerRun`."""
 
     run: TrainConfig
@@ -165,7 +165,7 @@ class Row:
 class Segment:
     """Rows of a tile that lie side by side and share an update rule."""
 
-    rows: list[Row]
+    rows: list[BatchRow]
     rule: InPlace
     hyper: dict[str, Any]
     """Numbers, and float64 columns `[rows, 1]` of those in which the rows differ."""
@@ -290,10 +290,10 @@ class Tile:
         """
         vars(self).clear()
 
-    def _row(self, run: TrainConfig, place: int) -> Row:
+    def _row(self, run: TrainConfig, place: int) -> BatchRow:
         steps = run.epochs * self.steps_per_epoch
         schedule = schedules.build_schedule(run.schedule, steps, self.steps_per_epoch)
-        return Row(run, self, place, schedule, steps)
+        return BatchRow(run, self, place, schedule, steps)
 
     def _start(self, run: TrainConfig) -> Tensor:
         """A run's first parameters, `[P]`: those of its eager run."""
@@ -344,7 +344,7 @@ class Tile:
             mine = (self.θ[part], self._g[part], self._spare[part])
             self._segments.append(Segment(members, in_place(rule), hyper, state, *mine))
         self._chunk_ends = self.step
-        self._note_who_goes()
+        self._update_active()
         self._step_functions = self._prepare_step()
 
     def _tensor(self, value: Any) -> Any:
@@ -429,7 +429,7 @@ class Tile:
 
     # --- the loop ---------------------------------------------------------------------------------------
 
-    def measurements(self) -> Iterator[list[tuple[Row, Measurement]]]:
+    def measurements(self) -> Iterator[list[tuple[BatchRow, Measurement]]]:
         """Train, and yield what is measured of which row: before the first update, at log points, after each
         epoch. A row that has ended, or whose status is changed, is measured no more. Ends early, between two
         steps, where `stop` is asked to.
@@ -437,9 +437,9 @@ class Tile:
         if not self._resumed:
             yield self._evaluate()
         done = self.step % self.steps_per_epoch  # steps of an epoch that a checkpoint was taken in
-        while self._going() and not self.stop.asked:
+        while self._active_rows() and not self.stop.asked:
             self.epoch = self.step // self.steps_per_epoch + 1
-            for row in self._going():
+            for row in self._active_rows():
                 row.epoch = self.epoch
             self._start_clock()
             for batch in self._batches(done):
@@ -447,7 +447,7 @@ class Tile:
                 if measured:
                     self._stop_clock()
                     yield measured
-                    if not self._going():
+                    if not self._active_rows():
                         return
                     self._start_clock()
                 if self.stop.asked and self.step % self.steps_per_epoch:
@@ -458,7 +458,7 @@ class Tile:
             yield self._evaluate()
             self._drop_ended_rows()
 
-    def _going(self) -> list[Row]:
+    def _active_rows(self) -> list[BatchRow]:
         return [row for row in self._places if row.status == "running"]
 
     def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor, int] | None]:
@@ -479,7 +479,7 @@ class Tile:
                 labels = self.data.train.y[rows].unsqueeze(2)
                 yield from zip(rows.flatten(1), labels, itertools.repeat(size))
 
-    def _take(self, batch: tuple[Tensor, Tensor, int] | None) -> list[tuple[Row, Measurement]]:
+    def _take(self, batch: tuple[Tensor, Tensor, int] | None) -> list[tuple[BatchRow, Measurement]]:
         """One step of every row on its own mini-batch; what is measured then, if anything is."""
         if batch is not None:
             rows, labels, size = batch
@@ -510,7 +510,7 @@ class Tile:
         objectives = self._now[1]
         return objectives if self._all_going else objectives[self._going_places]
 
-    def _log_point(self, for_all: bool, norms: list[Tensor]) -> list[tuple[Row, Measurement]]:
+    def _log_point(self, for_all: bool, norms: list[Tensor]) -> list[tuple[BatchRow, Measurement]]:
         """Means over the window since the last point, and this step's norms: the one synchronisation.
 
         Of all rows at a log point, else of those whose last step this was. `norms` are those of the gradient,
@@ -523,7 +523,7 @@ class Tile:
         means = (window.cumsum(0)[-1] / length).tolist()
         columns = torch.stack(norms).tolist() if norms else None
         measured = []
-        for row in self._going():
+        for row in self._active_rows():
             k = row.place
             row.step, row.train_seconds = self.step, row.before + self.share
             bad = next((i for i in range(length) if not finite[i][k]), None)
@@ -543,11 +543,11 @@ class Tile:
                 norm_before=before,
             )
             measured.append((row, Measurement(self.step, self.epoch, row.train_seconds, values)))
-        self._note_who_goes()
+        self._update_active()
         return measured
 
     @torch.no_grad()
-    def _evaluate(self) -> list[tuple[Row, Measurement]]:
+    def _evaluate(self) -> list[tuple[BatchRow, Measurement]]:
         """Losses and scores of the splits that have rows, as `metrics.evaluate_all`, for every row."""
         by_row: list[dict[str, float]] = [{} for _ in self._places]
         for name in tags.SPLITS:
@@ -556,7 +556,7 @@ class Tile:
                 for values, (loss, *scores) in zip(by_row, self._evaluate_part(split), strict=True):
                     values |= by_tag(name, by_name(loss, scores))
         measured = []
-        for row in self._going():
+        for row in self._active_rows():
             values = by_row[row.place]
             row.step, row.train_seconds = self.step, row.before + self.share
             for tag, value in values.items():
@@ -567,7 +567,7 @@ class Tile:
                 if self.step == row.steps:
                     row.status = "finished"
             measured.append((row, Measurement(self.step, self.epoch, row.train_seconds, values, True)))
-        self._note_who_goes()
+        self._update_active()
         return measured
 
     def _evaluate_part(self, split: Split) -> list[list[float]]:
@@ -601,8 +601,8 @@ class Tile:
 
     # --- rows -------------------------------------------------------------------------------------------
 
-    def _note_who_goes(self) -> None:
-        going = [row.place for row in self._going()]
+    def _update_active(self) -> None:
+        going = [row.place for row in self._active_rows()]
         self._all_going = len(going) == len(self._places)
         self._going_places = torch.tensor(going, device=self.device)
         self._ends = {self._places[k].steps for k in going}
@@ -612,7 +612,7 @@ class Tile:
 
         A compiled or captured step would have to be made anew, so there half of the rows must have ended.
         """
-        going = self._going()
+        going = self._active_rows()
         worth = len(going) < len(self._places) if self._plain else 2 * len(going) <= len(self._places)
         if not going or not worth:
             return
@@ -655,7 +655,7 @@ class Tile:
     def _stop_clock(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.share += (time.perf_counter() - self._started) / max(1, len(self._going()))
+        self.share += (time.perf_counter() - self._started) / max(1, len(self._active_rows()))
 
 
 def _into(out: Tensor, function: Callable[..., Tensor], *arguments: Any, **keywords: Any) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from ffn_bench.data.splitting import Data
-    from ffn_bench.engine.batched import Row
+    from ffn_bench.engine.batched import BatchRow
     from ffn_bench.engine.torch_engine import EagerRun
 
 
@@ -85,16 +85,16 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
         raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
 
 
-def build(run: schema.TrainConfig) -> tuple[EagerRun | Row, Prepared]:
+def build(run: schema.TrainConfig) -> tuple[EagerRun | BatchRow, Prepared]:
     """The engine, ready to start, and what it trains with; everything that can be wrong is found here.
 
     That is the eager engine, or with `compile=true` a batch of one. Raises `UserError`.
     """
     if not run.compile:
         return build_eager(run)
-    from ffn_bench.engine.batched import Tile, why_not
+    from ffn_bench.engine.batched import Tile, reason_not_batchable
 
-    if reason := why_not(run):
+    if reason := reason_not_batchable(run):
         raise UserError("compile", f"does not go with this optimizer: {reason}", "use compile=false")
     prepared = prepare(run)
     return Tile([run], prepared.data).rows[0], prepared

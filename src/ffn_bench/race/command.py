@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ffn_bench.race.paths import Raced
     from ffn_bench.race.scene import Scene
 
-TEN = (
+DEFAULT_OPTIMIZERS = (
     "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "nadam", "newton",
     "lecture/adam",
 )  # fmt: skip
 """Who runs if nobody is named. Newton's method is left out on networks, whose Hessians are large."""
-MOST = 24
+MAX_OPTIMIZERS = 24
 """Optimizers of one picture: more cannot be told apart."""
 
 
@@ -85,13 +85,13 @@ def race(given: DictConfig, typed: str) -> None:
 def chosen(cfg: schema.RaceConfig) -> list[str]:
     """The optimizers' names. Raises `UserError` for none, too many, and what is no name or there twice."""
     if cfg.optimizers is None:
-        return [name for name in TEN if name != "newton" or cfg.surface != "network"]
+        return [name for name in DEFAULT_OPTIMIZERS if name != "newton" or cfg.surface != "network"]
     names = words(cfg.optimizers)
     if not names:
         raise UserError("optimizers", "is empty", "name some: optimizers=[sgd,adam]")
-    if len(names) > MOST:
+    if len(names) > MAX_OPTIMIZERS:
         raise UserError(
-            "optimizers", f"{len(names)} are more than a picture can show", f"name {MOST} at most"
+            "optimizers", f"{len(names)} are more than a picture can show", f"name {MAX_OPTIMIZERS} at most"
         )
     for name in names:
         if names.count(name) > 1:

@@ -103,7 +103,7 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
         raise unowned(folder, found[0])
 
 
-def another_folder(folder: Path) -> Path:
+def next_free_folder(folder: Path) -> Path:
     """The first of `<folder>-2`, `<folder>-3`, … that is not there."""
     names = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
     return next(path for path in names if not os.path.lexists(path))

@@ -162,7 +162,7 @@ ENDED = ("finished", "diverged")
 """Statuses of runs that are never trained again."""
 
 
-def standing_of(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str, Any] | None]:
+def status_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str, Any] | None]:
     """How a run stands, and its summary if it has ended.
 
     It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`; or `damaged`,

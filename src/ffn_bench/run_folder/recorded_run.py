@@ -58,7 +58,7 @@ class RecordedRun:
     protocol: int | None
     machine: str
     """Operating system, device and threads: seconds are compared within one of them only."""
-    company: int
+    co_trained_runs: int
     """Runs that shared the device's time."""
     chance: dict[str, float]
     """What predicting the same for every row comes to, by name of the quantity."""
@@ -106,7 +106,7 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
         data=identity["data_sha256"],
         protocol=identity.get("protocol"),
         machine=printable(f"{identity.get('machine')}, {device}"),
-        company=identity.get("trained_beside", 0),
+        co_trained_runs=identity.get("trained_beside", 0),
         chance=identity.get("chance", {}),
         curves=curves,
     )

@@ -59,7 +59,7 @@ class Training(Protocol):
         """A complete state: nested dicts and lists of tensors and plain values, with its `step`."""
 
 
-class Pace:
+class CheckpointSchedule:
     """When checkpoints are due: one clock for runs that advance together, so that they can go on together."""
 
     def __init__(self, pause: float) -> None:
@@ -73,7 +73,7 @@ class Pace:
             self._step, self._granted, self._cost = step, time.monotonic() >= self._due, 0.0
         return self._granted
 
-    def took(self, seconds: float) -> None:
+    def record_cost(self, seconds: float) -> None:
         """Note what a checkpoint cost, which decides when the next is due."""
         self._cost += seconds
         wait = self._cost / CHECKPOINT_SHARE if self._pause else 0.0
@@ -112,7 +112,7 @@ def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
-    `device` says in words what it trains on, and `company` how many runs share that device's time with it.
+    `device` says in words what it trains on; `co_trained_runs` is how many runs share that device's time.
     Where the folder holds a run that has begun, that run goes on: from `state`, its checkpoint, or without
     one from the start. What was written after the checkpoint is taken back then; `notes` says what of the
     folder's files was not as it should be. The caller holds the folder's lock. Raises `UserError` (status 4)
@@ -126,15 +126,15 @@ class Record:
         run: schema.TrainConfig,
         training: Training,
         device: str,
-        company: int = 1,
+        co_trained_runs: int = 1,
         state: dict[str, Any] | None = None,
-        pace: Pace | None = None,
+        pace: CheckpointSchedule | None = None,
     ) -> None:
         self.folder, self.training, self._run = folder, training, run
         self.notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
-        self._pace = pace or Pace(run.checkpoint_seconds)
+        self._schedule = pace or CheckpointSchedule(run.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
         self._trajectory = writers.Trajectory(folder) if run.trajectory else None
@@ -169,7 +169,7 @@ class Record:
             if state is None:
                 self._take_back()
         else:
-            folder.replace("run.json", to_json({**described, "trained_beside": company - 1}))
+            folder.replace("run.json", to_json({**described, "trained_beside": co_trained_runs - 1}))
         if not ours:
             self._retire("train.log")
         self._tensorboard = writers.TensorBoard(event_file)
@@ -245,7 +245,7 @@ class Record:
             self._flush()
         # Between an epoch's last step and its evaluation there is no place to go on from.
         settled = measurement.ends_epoch or self.training.step % self.training.steps_per_epoch
-        if settled and self.training.status == "running" and self._pace.is_due(measurement.step):
+        if settled and self.training.status == "running" and self._schedule.is_due(measurement.step):
             self._save_checkpoint()
 
     def _looked_at(self, measurement: Measurement) -> Measurement:
@@ -314,7 +314,7 @@ class Record:
         self._flush(sync=True)
         files = {file.name: file.state for file in self._files if file is not self._log.file}
         checkpoints.save(self.folder, {**self.training.state(), "files": files})
-        self._pace.took(time.monotonic() - start)
+        self._schedule.record_cost(time.monotonic() - start)
 
     def _write_pictures(self) -> None:
         """The confusion matrix, on the test part where there is one; of pictures also the worst mistakes."""

@@ -30,13 +30,13 @@ from omegaconf import DictConfig
 from ffn_bench import process
 from ffn_bench.configuration import parsing, schema
 from ffn_bench.data.kept import loaded_once
-from ffn_bench.engine.batched import group_key, why_not
+from ffn_bench.engine.batched import group_key, reason_not_batchable
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.run_folder import checkpoints, reading
 from ffn_bench.run_folder.files import Folder, to_json
 from ffn_bench.run_folder.lock import InUse, Lock, holder
 from ffn_bench.sweeps.planning import Planned, Planner
-from ffn_bench.sweeps.sweep import Job, Shown, Sweep
+from ffn_bench.sweeps.sweep import LaunchDisplay, Sweep, SweepRun
 
 FOLDER = ".chunks"
 """Below the sweep's: a file and a folder for each job of the launcher."""
@@ -74,7 +74,7 @@ def launch(
     planner: Planner,
     overrides: Sequence[Sequence[str]],
     first: int,
-    shown: Shown,
+    shown: LaunchDisplay,
 ) -> list[JobReturn]:
     """Train runs in chunks by a launcher's jobs; again, where jobs were lost, as long as runs get further."""
     setup_globals()
@@ -132,7 +132,7 @@ def launch(
                 break  # nobody gets any further: it would go on so for ever
         held = [job for job in waiting if holder(job.plan.folder)]
         for job in waiting:  # others may have trained them meanwhile
-            status, summary = job.plan.standing()
+            status, summary = job.plan.status_and_summary()
             if status in reading.ENDED:
                 job.summary = summary
         waiting = [job for job in waiting if job.summary is None and job not in held]
@@ -167,10 +167,10 @@ def _run(launcher: Launcher, jobs: list[list[str]], first: int) -> str:
     return ""
 
 
-def chunks(jobs: Sequence[Job], size: int) -> list[list[Job]]:
+def chunks(jobs: Sequence[SweepRun], size: int) -> list[list[SweepRun]]:
     """Runs cut into chunks of at most `size`, those together that can be trained side by side."""
 
-    def key(job: Job) -> str:
+    def key(job: SweepRun) -> str:
         return repr((job.plan.alone or "", group_key(job.plan.run)))
 
     found = []
@@ -180,7 +180,7 @@ def chunks(jobs: Sequence[Job], size: int) -> list[list[Job]]:
     return found
 
 
-def _write(chunk: Sequence[Job], folder: Path) -> Path:
+def _write(chunk: Sequence[SweepRun], folder: Path) -> Path:
     """What a job is to train, as a file."""
     described = [
         {
@@ -197,7 +197,7 @@ def _write(chunk: Sequence[Job], folder: Path) -> Path:
     return folder.absolute() / Folder(folder).put(name, content)
 
 
-def _stamp(job: Job) -> tuple[int, int] | None:
+def _stamp(job: SweepRun) -> tuple[int, int] | None:
     """What tells one summary of a run from the next, though they may say the same."""
     try:
         found = (job.plan.folder.path / "summary.json").lstat()
@@ -206,7 +206,7 @@ def _stamp(job: Job) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _reached(job: Job) -> int:
+def _reached(job: SweepRun) -> int:
     """How far a run is, in steps: of its last checkpoint."""
     try:
         name, _ = checkpoints.find(job.plan.folder)
@@ -216,7 +216,7 @@ def _reached(job: Job) -> int:
 
 
 @contextmanager
-def _watched(whole: Sweep, waiting: Sequence[Job], before: Mapping[int, Any]) -> Iterator[None]:
+def _watched(whole: Sweep, waiting: Sequence[SweepRun], before: Mapping[int, Any]) -> Iterator[None]:
     """Tell of runs that end while the launcher works, and take the summaries of all that have in the end.
 
     `before` are the stamps of their summaries when it all began: of those that failed then.
@@ -252,20 +252,20 @@ class Chunk(Sweep):
     """The runs of one job: trained as in any sweep, without Hydra, and shown to nobody."""
 
     def __init__(self, plans: Sequence[Planned], folder: Path, settings: list[dict[str, str]]) -> None:
-        super().__init__(None, plans, 0, Shown(settings=settings, search=True), folder)
+        super().__init__(None, plans, 0, LaunchDisplay(settings=settings, search=True), folder)
         self.view.console.quiet = True
 
-    def write_hydra_files(self, job: Job) -> None:
+    def write_hydra_files(self, job: SweepRun) -> None:
         """Nothing: the process that sweeps has."""
 
     @contextmanager
-    def locked(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    def locked(self, jobs: Sequence[SweepRun]) -> Iterator[list[SweepRun]]:
         """Those runs: `train_chunk` holds their folders."""
         yield [*jobs]
 
-    def _end(self, job: Job, summary: dict[str, Any]) -> None:
+    def _end(self, job: SweepRun, summary: dict[str, Any]) -> None:
         super()._end(job, summary)
-        status, written = job.plan.standing()
+        status, written = job.plan.status_and_summary()
         if job.failed and status != reading.DAMAGED and written in (None, job.before):
             with suppress(OSError, UserError):  # it failed before it had a record
                 job.plan.folder.replace("summary.json", to_json(summary))
@@ -341,7 +341,7 @@ def train_chunk(file: Path) -> None:
                 locks.append(Lock(folder))
             except (UserError, OSError):
                 continue  # another job trains it, or the process that sweeps tells what is wrong
-            plans.append(Planned(overrides, run, folder, why_not(run)))
+            plans.append(Planned(overrides, run, folder, reason_not_batchable(run)))
             settings.append(own)
         if plans:
             with suppress(OSError):  # where it is not there, absolute paths still are

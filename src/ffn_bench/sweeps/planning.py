@@ -32,7 +32,7 @@ from ffn_bench.configuration import parsing
 from ffn_bench.configuration.fingerprint import NOT_RESULTS, fingerprint, result_keys
 from ffn_bench.configuration.schema import GROUPS, TrainConfig
 from ffn_bench.engine import build
-from ffn_bench.engine.batched import why_not
+from ffn_bench.engine.batched import reason_not_batchable
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.optimizers.registry import check_optimizer
 from ffn_bench.optimizers.rules import RULES
@@ -40,7 +40,7 @@ from ffn_bench.run_folder import folders, lock, reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.sweeps.leaderboard import names_of, settings_of
 
-PATTERNS = 200
+TEMPLATES = 200
 """Configurations that are kept to set values in."""
 CACHED = 10_000
 """Overrides that are kept parsed."""
@@ -59,16 +59,16 @@ class Planned:
     folder: Folder
     alone: str | None
 
-    def standing(self) -> tuple[str, dict[str, Any] | None]:
-        """How it stands, and its summary if it has ended: see `runs.standing_of`."""
-        return reading.standing_of(self.folder, self.run)
+    def status_and_summary(self) -> tuple[str, dict[str, Any] | None]:
+        """How it stands, and its summary if it has ended: see `runs.status_and_summary`."""
+        return reading.status_and_summary(self.folder, self.run)
 
     def summary(self) -> dict[str, Any] | None:
         """The second of `standing`: never another run's, whatever has been moved into its folder."""
-        return self.standing()[1]
+        return self.status_and_summary()[1]
 
 
-class Pattern:
+class ConfigTemplate:
     """A composed configuration that runs share but for some plain values, which are set in it.
 
     `keys` are those values' keys. `run` is the run whose values were read last.
@@ -126,7 +126,7 @@ class Planner:
         self._is_plain = functools.lru_cache(CACHED)(
             lambda override: self._sets_a_value(self._parsed(override))
         )
-        self._patterns: dict[Any, Pattern] = {}
+        self._templates: dict[Any, ConfigTemplate] = {}
         self._dirname: Any = OmegaConf.to_container(master.hydra.job.config.override_dirname)
         self._checked: set[str] = set()
         self.warnings: list[str] = []
@@ -152,7 +152,7 @@ class Planner:
         overrides = tuple(job)
         run, subdir = self._run_and_subdir(overrides)
         folder = Folder.below(self.folder, self._subdir_of(run, subdir))
-        return Planned(overrides, run, folder, why_not(run))
+        return Planned(overrides, run, folder, reason_not_batchable(run))
 
     def restage(self, planned: Planned, stage: str) -> Planned:
         """The same run, for another stage of a tuning. A run is the same whatever it is for."""
@@ -260,18 +260,18 @@ class Planner:
 
     def _run_and_subdir(self, job: Sequence[str]) -> tuple[TrainConfig, str]:
         """What a run is, and its folder below the sweep's."""
-        pattern = self._set(job)
-        if pattern.run is None:
-            pattern.run = parsing.parse(pattern.cfg)
+        template = self._set(job)
+        if template.run is None:
+            template.run = parsing.parse(template.cfg)
         else:
-            pattern.run = parsing.set_values(pattern.run, pattern.values())
-        if pattern.subdir != SUBDIR or any("$" in override for override in job):
-            return pattern.run, str(self.compose(job).hydra.sweep.subdir)
+            template.run = parsing.set_values(template.run, template.values())
+        if template.subdir != SUBDIR or any("$" in override for override in job):
+            return template.run, str(self.compose(job).hydra.sweep.subdir)
         task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
-        return pattern.run, folders.run_name(get_overrides_dirname(task, **self._dirname), pattern.run)
+        return template.run, folders.run_name(get_overrides_dirname(task, **self._dirname), template.run)
 
-    def _set(self, job: Sequence[str]) -> Pattern:
-        """The pattern that a run follows, with the run's values set in it."""
+    def _set(self, job: Sequence[str]) -> ConfigTemplate:
+        """The template that a run follows, with the run's values set in it."""
         keys = [key for key in (self._parsed(o).key_or_group for o in job) if not self._is_group(key)]
 
         def is_plain(override: str) -> bool:
@@ -283,20 +283,20 @@ class Planner:
         plain = [self._parsed(override) for override in job if is_plain(override)]
         files = tuple(override for override in job if not is_plain(override))
         key = files, tuple(override.key_or_group for override in plain)
-        pattern = self._patterns.get(key)
-        if pattern is None:
+        template = self._templates.get(key)
+        if template is None:
             cfg = self.loader.load_sweep_config(self.master, list(job))
-            if len(self._patterns) == PATTERNS:
-                del self._patterns[next(iter(self._patterns))]
-            self._patterns[key] = pattern = Pattern(cfg, key[1])
+            if len(self._templates) == TEMPLATES:
+                del self._templates[next(iter(self._templates))]
+            self._templates[key] = template = ConfigTemplate(cfg, key[1])
         else:
             try:
                 for override in plain:
-                    pattern.set(override.key_or_group, override.value())
+                    template.set(override.key_or_group, override.value())
             except OmegaConfBaseException:
                 self.loader.load_sweep_config(self.master, list(job))  # whose error says more
                 raise
-        return pattern
+        return template
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override sets one value that is there already, and chooses no file."""
@@ -320,7 +320,7 @@ def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Pla
 
     def rows() -> Iterator[tuple[str, str, dict[str, Any] | None]]:
         for name, planned in zip(names, plans, strict=False):
-            status, summary = planned.standing()
+            status, summary = planned.status_and_summary()
             if status in ("begun", "interrupted") and lock.holder(planned.folder):
                 status = "running"
             yield name, status, summary

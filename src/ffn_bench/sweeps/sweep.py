@@ -23,12 +23,12 @@ from ffn_bench import process, train
 from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.engine import build
-from ffn_bench.engine.batched import Row, Tile, group_key, tile_sizes
+from ffn_bench.engine.batched import BatchRow, Tile, group_key, tile_sizes
 from ffn_bench.engine.device import THREADS, describe, keep_memory, threads
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
-from ffn_bench.run_folder.recorder import Pace, Record
+from ffn_bench.run_folder.recorder import CheckpointSchedule, Record
 from ffn_bench.sweeps.leaderboard import leaderboard, names_of, settings_of, varied_keys
 from ffn_bench.sweeps.planning import Planned, Planner
 
@@ -41,7 +41,7 @@ class RunFailed(UserError):
 
 
 @dataclass(frozen=True)
-class Shown:
+class LaunchDisplay:
     """How a launch is shown: its first line, what names its runs (by default what was overridden and is not
     the same in all), and whether it is a search, whose runs have neither lines of their own nor a
     leaderboard."""
@@ -52,7 +52,7 @@ class Shown:
 
 
 @dataclass(kw_only=True)
-class Job:
+class SweepRun:
     """A run of the sweep and what has become of it."""
 
     number: int
@@ -81,7 +81,7 @@ class Sweep:
         planner: Planner | None,
         plans: Sequence[Planned],
         first: int,
-        shown: Shown,
+        shown: LaunchDisplay,
         folder: Path | None = None,
     ) -> None:
         self.planner, self.search = planner, shown.search
@@ -89,9 +89,9 @@ class Sweep:
         settings = shown.settings or [settings_of(p.overrides) for p in plans]
         names, varied = names_of(settings), varied_keys(settings)
         self.jobs = [
-            Job(number=first + k, name=name, settings=setting, plan=plan, status=status, before=before)
+            SweepRun(number=first + k, name=name, settings=setting, plan=plan, status=status, before=before)
             for k, (name, setting, plan) in enumerate(zip(names, settings, plans, strict=True))
-            for status, before in [plan.standing()]
+            for status, before in [plan.status_and_summary()]
         ]
         own = [{k: s[k] for k in varied if k in s} for s in settings]
         warnings = planner.warnings if planner else []
@@ -142,7 +142,7 @@ class Sweep:
             self.close()
         self.stop.leave()
 
-    def sound(self, waiting: Sequence[Job]) -> tuple[list[Job], dict[int, Exception]]:
+    def sound(self, waiting: Sequence[SweepRun]) -> tuple[list[SweepRun], dict[int, Exception]]:
         """The runs whose folders can be trained into, and what is wrong with others', by number."""
         unsound: dict[int, Exception] = {}
         for job in waiting:
@@ -158,11 +158,11 @@ class Sweep:
         return [job for job in waiting if job.number not in unsound], unsound
 
     @contextmanager
-    def locked(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    def locked(self, jobs: Sequence[SweepRun]) -> Iterator[list[SweepRun]]:
         """Hold the folders of runs, as whoever writes there does, and look at them once more: those that are
         still to be trained. A run whose folder cannot be had fails."""
         with ExitStack() as locks:
-            held: list[Job] = []
+            held: list[SweepRun] = []
             bad: dict[int, Exception] = {}
             for job in jobs:
                 try:
@@ -173,7 +173,7 @@ class Sweep:
             self.fail_all(bad)
             waiting = []
             for job in held:
-                status, summary = job.plan.standing()
+                status, summary = job.plan.status_and_summary()
                 if status in reading.ENDED and summary:  # of a process that was here since we looked
                     self._end(job, summary)
                 else:
@@ -187,17 +187,17 @@ class Sweep:
         for number, error in unsound.items():
             self._fail(self.jobs[number - self.jobs[0].number], None, None, error)
 
-    def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+    def _groups(self, jobs: Sequence[SweepRun]) -> list[list[SweepRun]]:
         """Runs that can share a tile, together."""
 
-        def key(job: Job) -> str:
+        def key(job: SweepRun) -> str:
             # A run that begins measures its start; one with a checkpoint at step 0 has done so.
             step = checkpoints.step_of(job.checkpoint) if job.checkpoint else -1
             return repr((*group_key(job.plan.run), step))
 
         return [list(group) for _, group in itertools.groupby(sorted(jobs, key=key), key=key)]
 
-    def waiting(self) -> list[Job]:
+    def waiting(self) -> list[SweepRun]:
         """The runs to be trained; the others get what their summaries say."""
         found = []
         for job in self.jobs:
@@ -229,7 +229,7 @@ class Sweep:
 
     # --- in batches -------------------------------------------------------------------------------------
 
-    def _train_group(self, group: list[Job]) -> None:
+    def _train_group(self, group: list[SweepRun]) -> None:
         """Tile after tile, on a CPU as many at a time as it has cores, each with one thread.
 
         PyTorch's own threads would wait for each other at every operation of a small network; only where
@@ -247,9 +247,9 @@ class Sweep:
         most = max(1, process.descriptors(2 * len(group)) // (2 * THREADS))  # a lock each
         tiles = [list(itertools.islice(members, size)) for size in sizes]
         tiles = [tile[at : at + most] for tile in tiles for at in range(0, len(tile), most)]
-        side_by_side = len(tiles) > 1 and made.device.type == "cpu" and not compiled
+        in_parallel = len(tiles) > 1 and made.device.type == "cpu" and not compiled
         work = partial(self._train_tile, made=made)
-        if not side_by_side:
+        if not in_parallel:
             with threads(THREADS if compiled else made.threads):
                 for tile in tiles:
                     work(tile)
@@ -268,7 +268,7 @@ class Sweep:
         if broken:
             broken.result()
 
-    def _train_tile(self, jobs: Sequence[Job], made: build.Prepared) -> None:
+    def _train_tile(self, jobs: Sequence[SweepRun], made: build.Prepared) -> None:
         """Train the runs of one tile and write their folders.
 
         What goes wrong with one run ends that run. What goes wrong with the tile, such as a rule that raises
@@ -281,12 +281,12 @@ class Sweep:
             for group in self._groups(there):
                 self._train_rows(group, made)
 
-    def _train_rows(self, jobs: list[Job], made: build.Prepared) -> None:
+    def _train_rows(self, jobs: list[SweepRun], made: build.Prepared) -> None:
         """`_train_tile`, for runs whose folders are ours and that begin at the same step."""
         if self.stop.asked or not jobs:
             return
         records: dict[int, Record] = {}
-        rows: list[Row] = []
+        rows: list[BatchRow] = []
         tile: Tile | None = None
         try:
             tile = Tile([job.plan.run for job in jobs], made.data)
@@ -300,7 +300,7 @@ class Sweep:
             if states[0]:
                 tile.resume([state for state in states if state])
             of_row = {id(row): job for row, job in zip(rows, jobs, strict=True)}
-            pace = Pace(jobs[0].plan.run.checkpoint_seconds)
+            pace = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
             for row, job, state in zip(rows, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
@@ -350,7 +350,7 @@ class Sweep:
             if tile is not None:
                 tile.close()
 
-    def _state(self, job: Job, row: Row) -> dict[str, Any] | None:
+    def _state(self, job: SweepRun, row: BatchRow) -> dict[str, Any] | None:
         """The state that a run goes on from; the run fails where that is none of its own."""
         if job.checkpoint is None:
             return None
@@ -362,7 +362,7 @@ class Sweep:
             self._fail(job, row, None, e)
             return None
 
-    def write_hydra_files(self, job: Job) -> None:
+    def write_hydra_files(self, job: SweepRun) -> None:
         """What Hydra itself would leave in a run's folder."""
         assert self.planner is not None
         with self._composing:
@@ -373,7 +373,7 @@ class Sweep:
         assert isinstance(content, dict)
         hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
 
-    def _fail(self, job: Job, row: Row | None, record: Record | None, error: Exception) -> None:
+    def _fail(self, job: SweepRun, row: BatchRow | None, record: Record | None, error: Exception) -> None:
         """End one run for an error; its neighbours go on. A bug's traceback is shown, too."""
         mistake = explain(error)
         reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
@@ -389,19 +389,19 @@ class Sweep:
             row.status, row.reason = "failed", reason
         self._end(job, summary)
 
-    def _end(self, job: Job, summary: dict[str, Any]) -> None:
+    def _end(self, job: SweepRun, summary: dict[str, Any]) -> None:
         job.summary = summary
         self.view.ended(job.number - self.jobs[0].number, summary)
 
     # --- one by one -------------------------------------------------------------------------------------
 
-    def _train_alone(self, job: Job) -> None:
+    def _train_alone(self, job: SweepRun) -> None:
         """Train a run as `ffn-train` would by itself."""
         with self.locked([job]) as there:
             for each in there:
                 self._train_eagerly(each)
 
-    def _train_eagerly(self, job: Job) -> None:
+    def _train_eagerly(self, job: SweepRun) -> None:
         view = sweep_view.RunOfSweep(self.view, job.number - self.jobs[0].number)
         try:
             self.write_hydra_files(job)
@@ -421,7 +421,7 @@ def launch(
     overrides: Sequence[Sequence[str]],
     first: int,
     batched: bool,
-    shown: Shown,
+    shown: LaunchDisplay,
 ) -> list[JobReturn]:
     """Check all runs, train them, and tell Hydra how each one went."""
     setup_globals()

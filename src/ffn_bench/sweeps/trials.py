@@ -74,7 +74,7 @@ class Combination:
 
     def choose(self) -> Choice:
         """The trial of best score, then of lower loss, then the first."""
-        tally = Counter(planned.standing()[0] for t in self.trials for planned in t.plans)
+        tally = Counter(planned.status_and_summary()[0] for t in self.trials for planned in t.plans)
         scored = [(t, score) for t in self.trials if (score := t.score()) is not None]
         if not scored:
             return Choice(None, tally=tally)

@@ -49,12 +49,12 @@ class Rules:
     tuning_seeds: Any
     final_seeds: Any
     space: Mapping[str, Any] | None = None
-    side_by_side: int = 5
+    parallel_trials: int = 5
     """Trials that Optuna gives at a time, not knowing how the others of them end."""
 
     def __post_init__(self) -> None:
         checks.one_of(str(self.search), SEARCHES, "hydra.sweeper.search")
-        for key in ("trials", "search_seed", "side_by_side"):
+        for key in ("trials", "search_seed", "parallel_trials"):
             if type(getattr(self, key)) is not int:
                 raise UserError(
                     f"hydra.sweeper.{key}", f"{getattr(self, key)!r} is no whole number", "give one"
@@ -63,7 +63,7 @@ class Rules:
             todo = "write keys and their ranges, or leave it out"
             raise UserError("hydra.sweeper.space", f"{self.space!r} is no table of keys", todo)
         checks.check_seed(self.search_seed, "hydra.sweeper.search_seed")
-        for key in ("trials", "side_by_side"):
+        for key in ("trials", "parallel_trials"):
             checks.at_least(getattr(self, key), 1, f"hydra.sweeper.{key}")
         for key in ("tuning_seeds", "final_seeds"):
             object.__setattr__(self, key, _seeds(key, getattr(self, key)))
@@ -234,7 +234,7 @@ class Tuning:
         while asked < self.rules.trials:
             told: list[tuple[Combination, Any, Trial]] = []
             plans = []
-            size = min(self.rules.side_by_side, self.rules.trials - asked)
+            size = min(self.rules.parallel_trials, self.rules.trials - asked)
             for one in self.combinations:
                 there = {t.setting: t for t in one.trials}
                 for _ in range(size):
@@ -259,7 +259,7 @@ class Tuning:
     def unfinished(self) -> int:
         """How many runs of the search have neither ended nor failed."""
         over = (*reading.ENDED, "failed", reading.DAMAGED)
-        return sum(p.standing()[0] not in over for p in self.search)
+        return sum(p.status_and_summary()[0] not in over for p in self.search)
 
     def choose(self) -> list[Choice]:
         """Choose for every combination and plan stage two; to be called once, when the search has ended."""
@@ -329,8 +329,8 @@ class Tuning:
         optuna, number = self.rules.search == "optuna", 0
         while self._next:
             heading = f"ffn-train: stage 1 of 2, the search: {self._words()}"
-            if not (optuna and all(p.standing()[0] in reading.ENDED for p in self._next)):
-                shown = sweep.Shown(heading, self._shown(self._next), search=True)
+            if not (optuna and all(p.status_and_summary()[0] in reading.ENDED for p in self._next)):
+                shown = sweep.LaunchDisplay(heading, self._shown(self._next), search=True)
                 returns.append(launch(self._next, number, shown))
             if left := self.unfinished():
                 view.print(f"\n  {left:,} runs of the search have not ended, and nothing is chosen before")
@@ -346,7 +346,7 @@ class Tuning:
             heading = "ffn-train: the shipped settings with the final seeds"
         finals = self.finals
         if finals:
-            shown = sweep.Shown(heading, [settings for _, settings in finals])
+            shown = sweep.LaunchDisplay(heading, [settings for _, settings in finals])
             returns.append(launch([planned for planned, _ in finals], len(self.search), shown))
         if any(one.default and one.final for one in self.combinations):
             tables.show_gains(view, self._gains(), len(self.rules.final_seeds))
@@ -430,5 +430,5 @@ class Tuning:
         return rows
 
 
-Launch = Callable[[Sequence[Planned], int, sweep.Shown], Sequence[JobReturn]]
+Launch = Callable[[Sequence[Planned], int, sweep.LaunchDisplay], Sequence[JobReturn]]
 """Trains runs, the first of them with this number, and shows them so."""

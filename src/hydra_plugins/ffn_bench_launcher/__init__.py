@@ -22,7 +22,7 @@ HERE = "hydra_plugins.ffn_bench_launcher"
 TUNING = {
     "search": None,  # grid, random, optuna or none: conf/tune says which
     "trials": 25,
-    "side_by_side": 5,  # that Optuna gives at a time
+    "parallel_trials": 5,  # that Optuna gives at a time
     "space": None,  # instead of the files of conf/search_space
     "search_seed": 0,
     "tuning_seeds": [0],
@@ -100,7 +100,7 @@ class CheckedSweeper(BasicSweeper):
             return []
         folder = Path(str(self.config.hydra.sweep.dir))
         if self.config.force and not self.config.status and any(folder.glob("*/run.json")):
-            folder = folders.another_folder(folder)
+            folder = folders.next_free_folder(folder)
             self.config.hydra.sweep.dir = str(folder)
         folders.check_place(folder)
         if not self.config.status:
@@ -149,7 +149,7 @@ class CheckedSweeper(BasicSweeper):
         if self._is_chunked():
             from ffn_bench.sweeps import launchers, sweep
 
-            return launchers.launch(self.launcher, planner, overrides, first, shown or sweep.Shown())
+            return launchers.launch(self.launcher, planner, overrides, first, shown or sweep.LaunchDisplay())
         assert isinstance(self.launcher, BatchedLauncher)
         self.launcher.planner, self.launcher.shown = planner, shown
         return self.launcher.launch(overrides, first)
@@ -184,7 +184,7 @@ class BatchedLauncher(Launcher):
         from ffn_bench.run_folder.lock import Lock
         from ffn_bench.sweeps import planning, sweep
 
-        shown = self.shown or sweep.Shown()
+        shown = self.shown or sweep.LaunchDisplay()
         if self.planner is not None:
             return sweep.launch(self.planner, job_overrides, initial_job_idx, self.batched, shown)
         for key in ("status", "force"):
