@@ -19,7 +19,7 @@ from ffn_bench.compare import verdict, wording
 from ffn_bench.compare.axes import shown
 from ffn_bench.compare.pairs import Pair
 from ffn_bench.compare.results import result_of
-from ffn_bench.compare.statistics import Interval
+from ffn_bench.compare.statistics import Interval, higher_is_better
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.wording import AGGREGATES, name_of
 from ffn_bench.errors import printable
@@ -150,13 +150,15 @@ def summary(study: Study) -> Table:
     if study.axes.tuned:
         columns.append(("chosen", str))
     if several:
-        columns.append(("seeds won", _per_cent))
+        columns.append(("share of seeds (ties half)", _per_cent))
     columns.append((f"median {metric}", lambda v: wording.between(study.metric, v)))
     columns.append(("at the end", lambda v: wording.value(study.metric, v)))
     separate = study.selecting != study.metric
     if separate:
         selecting = name_of(study.selecting).replace("validation", "val.")
-        columns.append((f"mean {selecting}", lambda v: wording.value(study.selecting, v)))
+        lost = any(run.failed for c in study.competitors for run in c.runs)
+        at_chance = ", failed runs at chance" if lost else ""
+        columns.append((f"mean {selecting}{at_chance}", lambda v: wording.value(study.selecting, v)))
     if several:
         columns += [("the first against it", str), ("ahead of it", str)]
     defaults = any(not math.isnan(c.default.estimate) for c in study.competitors)
@@ -166,6 +168,9 @@ def summary(study: Study) -> Table:
         columns.append(("epochs to target", wording.amount))
     columns.append(("failed", str))
     columns.append(("runs", str))
+    others = any(c.failed[1] > c.n for c in study.competitors)
+    if others:
+        columns.append(("failed of its other runs", str))
     rows = []
     leader = study.competitors[0]
     for rank, c in enumerate(study.competitors, 1):
@@ -185,7 +190,11 @@ def summary(study: Study) -> Table:
             row.append(c.default.estimate)
         if study.targets:
             row.append(c.times["epochs"].estimate)
-        row += [f"{c.failed[0]} of {c.failed[1]}" if c.failed[0] else "", c.n]
+        failed = sum(run.failed for run in c.runs)
+        row += [f"{failed} of {c.n}" if failed else "", c.n]
+        if others:
+            rest = c.failed[0] - failed
+            row.append(f"{rest} of {c.failed[1] - c.n}" if rest else "")
         rows.append(row)
     return Table("Ranking", columns, rows)
 
@@ -276,7 +285,8 @@ def pairs(study: Study) -> Table:
         ]
         for p in study.pairs
     ]
-    return Table("Pairs, seed by seed; p-values corrected for all statements (Holm)", columns, rows)
+    title = "Pairs, seed by seed; differences are positive where the first is better"
+    return Table(f"{title}; p-values corrected for all statements (Holm)", columns, rows)
 
 
 def _chance(found: Interval) -> str:
@@ -292,7 +302,11 @@ def trials(study: Study) -> Table:
     columns += [("workload", str)] if several else []
     columns += [(key, shown) for key in keys]
     columns += [
-        (f"best {name_of(study.selecting)}", lambda v: wording.value(study.selecting, v)),
+        (
+            f"mean best {name_of(study.selecting)}, failed runs "
+            + ("0" if higher_is_better(study.selecting) else "∞"),
+            lambda v: wording.value(study.selecting, v),
+        ),
         ("runs", str),
         ("diverged", lambda v: str(v or "")),
         ("", str),
