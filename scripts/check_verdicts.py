@@ -330,7 +330,7 @@ def simulate(cell: Cell, count: int, seed: int = 0) -> dict[str, Any]:
             printed = printed_claims(found["verdict"]["sentences"])
             tally["any"] += bool(claims)
             told = {(a, b) for a, b, _ in printed}
-            whole = not any("more such pairs" in s for s in found["verdict"]["sentences"])
+            whole = not any("more such pair" in s for s in found["verdict"]["sentences"])
             agree = told == set(claims) if whole else told <= set(claims)
             tally["disagree"] += not agree or any(bool(claims[a, b]) != but for a, b, but in printed)
             tally["against"] += bool(wrong & set(claims))

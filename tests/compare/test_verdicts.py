@@ -53,10 +53,9 @@ def test_equal_differences_make_no_winner(tmp_path: Path) -> None:
     found = checked(sweep(tmp_path, {"adam": [0.9, 0.91, 0.92], "sgd": [0.89, 0.90, 0.91]}))
     assert claims(found) == set()
     assert verdict.sentences(found) == [
-        "adam won the larger share of seeds: against sgd, the next, 3 of 3 seeds (share 29–100 %), "
-        "differences "
-        "+1.00 to +1.00 points.",
-        "No order is claimed: 3 seeds cannot order two competitors; 6 can.",
+        "adam won the larger share of seeds: against sgd, the next, 3 of 3 seeds (share 29–100 %), each by "
+        "+1.00 points.",
+        "No order is claimed: 3 seeds cannot order two competitors; at least 6 are needed.",
     ]
 
 
@@ -73,7 +72,7 @@ def test_a_mean_that_says_the_opposite_is_told(tmp_path: Path) -> None:
     assert claims(found) == {("adam", "sgd")}
     first = verdict.sentences(found)[0]
     assert first.startswith("adam is ahead of sgd on most seeds: better on 18 of 20 seeds")
-    assert "but 2 of its 20 runs failed, none of sgd's, and its mean is the worse one" in first
+    assert "but 2 of its 20 runs failed (sgd: none), and its mean is the worse one" in first
 
 
 def test_an_incomplete_setting_is_not_chosen(tmp_path: Path) -> None:
@@ -99,7 +98,10 @@ def test_more_settings_on_the_same_seeds_pay_for_it(tmp_path: Path) -> None:
     assert (pair.won, pair.choices) == (8, 36.0)
     assert pair.adjusted[0] == pytest.approx(2 * 36 / 2**8)
     assert claims(found) == set()
-    assert verdict.sentences(found)[1] == "No order is claimed: 8 seeds cannot order two competitors; 11 can."
+    assert verdict.sentences(found)[1] == (
+        "No order is claimed: 8 seeds cannot order two competitors; at least 11 are needed, since these "
+        "seeds chose the settings (36 ways)."
+    )
     assert any("p-values are multiplied" in note for note in found.notes)
     assert not pair.difference.known  # eight seeds are too few for an interval of the best of 36
 
@@ -112,7 +114,7 @@ def test_the_seeds_that_are_asked_for_are_enough(tmp_path: Path) -> None:
                 folder = tmp_path / f"{optimizer}-{lr}-{seed}"
                 write_run(folder, f"optimizer={optimizer}", val=(0.1, 0.8 + off + lr), seed=seed, lr=lr)
     said = verdict.sentences(checked(tmp_path))
-    assert said[1] == "No order is claimed: 5 seeds cannot order 3 competitors; 9 can."  # 2·2·6 / 2⁹ ≤ 0.05
+    assert "5 seeds cannot order 3 competitors; at least 9 are needed" in said[1]  # 2·2·6 / 2⁹ ≤ 0.05
 
 
 def test_seeds_of_the_search_that_are_reported_pay_too(tmp_path: Path) -> None:
@@ -145,7 +147,10 @@ def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
     found = checked(tmp_path)
     assert claims(found) == {("sgd", "adam")}
     (note,) = [n for n in found.notes if "leaderboard" in n]
-    assert note.startswith("A leaderboard names adam first: it ranks by mean validation accuracy (adam 90")
+    assert note == (
+        "A leaderboard shows adam first: it ranks by mean validation accuracy of the runs that finished "
+        "(adam 90.00 %; sgd 80.00 %). This report ranks by seeds won on test accuracy."
+    )
 
 
 # --- failures, ties, seeds ------------------------------------------------------------------------------
@@ -200,7 +205,7 @@ def test_ties_leave_nothing_to_decide(tmp_path: Path) -> None:
     found = checked(sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.9] * 9}))
     assert verdict.sentences(found) == [
         "adam and sgd tie on all 9 seeds.",
-        "No order is claimed: only 0 of 9 seeds tell adam and sgd apart; 6 must.",
+        "No order is claimed: none of 9 seeds tells adam and sgd apart; at least 6 must.",
     ]
 
 
@@ -304,7 +309,7 @@ def test_failures_on_seeds_that_the_other_lacks_are_told(tmp_path: Path) -> None
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed)
     first = verdict.sentences(checked(tmp_path))[0]
     assert "on most seeds" in first
-    assert "of all its 16 runs 8 failed, of sgd's 8 none" in first
+    assert "8 of all its 16 runs failed (sgd: none of 8)" in first
 
 
 def test_equal_shares_are_no_larger_share(tmp_path: Path) -> None:
@@ -316,7 +321,7 @@ def test_nobody_with_results_on_all_workloads(tmp_path: Path) -> None:
     for k, (optimizer, name) in enumerate((("adam", "digits"), ("sgd", "moons"))):
         write_run(tmp_path / str(k), f"optimizer={optimizer}", data__name=name, changes={"data_sha256": name})
     said = verdict.sentences(checked(tmp_path, workloads=["data"]))
-    assert said == ["Nobody has results on all 2 workloads, so that nobody can be compared over them."]
+    assert said == ["Nobody has results on both workloads, so that nobody can be compared over them."]
 
 
 def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
@@ -332,7 +337,8 @@ def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
             write_run(tmp_path / f"{name}-d", f"optimizer={optimizer}", val=val, stage="default", **keys)
     said = verdict.sentences(checked(tmp_path))
     assert said[0].startswith("adam is ahead of sgd: better on 8 of 8 seeds")
-    assert said[1].startswith("But sgd as shipped, without tuning, is better than adam on 8 of 8 seeds")
+    assert said[1].startswith("No claim is made against others as shipped")
+    assert said[1].endswith("adam has 0 won, 8 lost against sgd.")
 
 
 # --- sentences ------------------------------------------------------------------------------------------
@@ -350,16 +356,16 @@ def test_sentences_of_few_and_many_seeds(tmp_path: Path, k: int, n: int) -> None
     assert all(re.fullmatch(r"[A-Za-z].*\.", line) for line in said)
     assert not any("nan" in line or "  " in line for line in said)
     if k == 1:
-        assert said[0].startswith("The runs reach ")
+        assert said[0].startswith("The run reaches " if n == 1 else "The runs reach ")
         return
     enough = n >= {2: 6, 5: 9}[k]
     assert bool(claims(found)) == enough
     assert ("is ahead of" in said[0]) == enough
     if n == 1:
-        assert said[0].startswith("On its one seed adam scored higher than sgd, the next (")
+        assert said[0].startswith("On the one seed that both have, adam scored higher than sgd, the next (")
         assert said[1].startswith("One seed orders nothing")
     elif n == 2:
-        assert said[0].startswith("adam was better than sgd, the next, on both seeds; equals agree so")
+        assert "share of seeds: against sgd, the next, both seeds (share 15–100 %)" in said[0]
     elif not enough:
         assert f"No order is claimed: {n} seeds cannot order" in said[1]
     table = tables.summary(found)
@@ -372,7 +378,7 @@ def test_losses_in_sentences(tmp_path: Path) -> None:
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", loss=(1.0, 0.2 + seed / 1000), seed=seed)
     said = verdict.sentences(checked(tmp_path, metric="loss/train"))
     assert said[0].startswith(
-        "sgd is ahead of adam: better on 8 of 8 seeds (share 63–100 %), typically by +0.3"
+        "sgd is ahead of adam: better on 8 of 8 seeds (share 63–100 %), typically lower by 0.3 ["
     )
 
 

@@ -148,7 +148,7 @@ def _choice(study: Study) -> list[str]:
 
 def _leaderboard(study: Study) -> list[str]:
     """Where the leaderboard of these runs shows another one first, by its own rule and numbers."""
-    if study.complete < 2:
+    if study.complete < 2 or study.running:
         return []
     runs = [run for run in study.runs if run.config.get("stage") != "tune"] or study.runs
     rows, _, _ = leaderboard([_shown(study, run) for run in runs], [_summary(run) for run in runs])
@@ -168,7 +168,7 @@ def _leaderboard(study: Study) -> list[str]:
     level = [row for row in rows if not row["bad"] and not top["bad"] and score(row) == score(top)]
     if ours in level:
         names = list(dict.fromkeys([_label(study, ours), *(_label(study, row) for row in level)]))
-        if len(names) == 1:
+        if all(map(is_leader, level)):
             return []
         alike = listed(names[:4] if len(names) < 5 else [*names[:4], f"{len(names) - 4} more"])
         return [
@@ -178,10 +178,11 @@ def _leaderboard(study: Study) -> list[str]:
     if ours is top:
         return []
     bad = f", {ours['bad']} of {ours['runs']}" if ours["bad"] else ""
+    first = _label(study, top)
     behind = ", settings with a run that did not finish behind all others" if ours["bad"] else ""
     return [
-        f"A leaderboard shows {_label(study, top)} first: it ranks by mean {part} accuracy of the runs that finished"
-        f"{behind} ({_label(study, top)} {score(top)}; {_label(study, ours)} {score(ours)}{bad}). This report ranks by "
+        f"A leaderboard shows {first} first: it ranks by mean {part} accuracy of the runs that finished"
+        f"{behind} ({first} {score(top)}; {_label(study, ours)} {score(ours)}{bad}). This report ranks by "
         f"seeds won on {name_of(study.metric)}."
     ]
 

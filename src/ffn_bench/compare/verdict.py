@@ -118,10 +118,9 @@ def _shipped(study: Study, leader: Competitor, claims: Sequence[Pair]) -> list[s
     told = [f"{_counts(p)} against {p.second}" for p in pairs if not p.share.low > 0.5]
     if not told:
         return []
-    few = told[:TOLD] if len(told) <= TOLD else [*told[:TOLD], f"{len(told) - TOLD} more like this"]
-    return [
-        f"Against others as shipped, without tuning, {leader.name} has {listed(few)}; no claim is made of it."
-    ]
+    few = [*told[:TOLD], *([f"{len(told) - TOLD} more like this"] if len(told) > TOLD else [])]
+    against = "No claim is made against others as shipped, without tuning"
+    return [f"{against}: {leader.name} has {'; '.join(few)}."]
 
 
 def _setting(leader: Competitor) -> str:
