@@ -190,7 +190,8 @@ def test_tuning_that_spoilt_a_rival_is_told(tmp_path: Path) -> None:
     said = verdict.sentences(found)
     assert said[0].startswith("sgd is ahead of adam: better on 6 of 6 seeds")
     assert said[1] == (
-        "No claim is made against others as shipped, without tuning: sgd has 3 won, 1 lost, 2 tied against adam."
+        "No claim is made against others as shipped, without tuning: sgd has 3 won, 1 lost, 2 tied against "
+        "adam."
     )
     assert found.shipped["adam"].ahead is None
     (note,) = [note for note in found.notes if note.startswith("Tuned worse than as shipped: adam on all 6")]
