@@ -224,10 +224,10 @@ def _summary(run: RecordedRun) -> dict[str, Any]:
     """What the leaderboard takes from a run's summary, which is ranked by accuracy whatever is compared."""
     val, test = "accuracy/val", "accuracy/test"
     selected, tested = result_of(run, val, val), result_of(run, test, val)
-    chosen = {val: selected.best, test: tested.best, "epoch": selected.epoch}
+    best = {tag: x for tag, x in ((val, selected.best), (test, tested.best)) if not math.isnan(x)}
     return {
         "status": run.status,
-        "best": None if math.isnan(selected.best) else chosen,
+        "best": {**best, "epoch": selected.epoch} if val in best else None,
         "final": {} if math.isnan(tested.end) else {test: tested.end},
         "epochs": 0,
         "train_seconds": 0.0,
