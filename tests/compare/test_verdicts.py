@@ -186,7 +186,7 @@ def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
         ),
         (
             {"sgd": [0.9, 0.8, 0.85] * 2, "adam": [0.8, 0.9, 0.85] * 2},
-            "adam and sgd with the same mean validation accuracy (85.00 %)",
+            "adam and sgd with the same mean validation accuracy, as printed (85.00 %)",
         ),
         ({"adam": [0.95] * 10, "sgd": [0.8] * 10}, None),
         ({"adam": [0.95] * 9 + [None], "sgd": [0.9] * 8 + [None] * 2}, None),

@@ -172,8 +172,8 @@ def _leaderboard(study: Study) -> list[str]:
             return []
         alike = listed(names[:4] if len(names) < 5 else [*names[:4], f"{len(names) - 4} more"])
         return [
-            f"A leaderboard shows {alike} with the same mean {part} accuracy ({score(top)}): which of them "
-            "stands first there says nothing."
+            f"A leaderboard shows {alike} with the same mean {part} accuracy, as printed ({score(top)}): "
+            "which of them stands first there says nothing."
         ]
     if ours is top:
         return []

@@ -210,6 +210,8 @@ def _on(study: Study, pair: Pair) -> str:
     if not pair.decided:
         return f"no order on {all_of(pair.seeds, 'seed')}: all tied"
     share = _per_cent(pair.share)
+    if not pair.ahead and not pair.share.low <= 0.5 <= pair.share.high:
+        share += " by itself"
     if _one_sided(study, pair):
         low = statistics.share(pair.won, pair.decided, pair.choices / 2).low
         share = f"at least {_per_cent(Interval(0.5, low, 1.0)).partition('–')[0]} %"
