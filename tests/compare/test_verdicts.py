@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import scipy.stats
 
 from compare.test_compare import ADAM, SGD, analysed, sweep
 from conftest import call
-from ffn_bench.compare import command, numbers, tables, verdict, wording
+from ffn_bench.compare import command, numbers, report, tables, verdict, wording
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError
+from ffn_bench.sweeps.leaderboard import leaderboard
 from run_folders import write_run
 
 SCHEMA = json.loads(files("ffn_bench.compare").joinpath("comparison.schema.json").read_text())
@@ -45,6 +48,21 @@ def claims(found: Study) -> set[tuple[str, str]]:
     return {(p.ahead, p.second if p.ahead == p.first else p.first) for p in found.pairs if p.ahead}
 
 
+Scores = Mapping[str, Sequence[float | None]]
+
+
+def raced(folder: Path, scores: Scores, split: int | None = None, **settings: Any) -> Path:
+    """Runs of several optimizers, one a seed; None is a run that diverged."""
+    for optimizer, values in scores.items():
+        for seed, value in enumerate(values):
+            keys = settings if split is None else {**settings, "data__split_seed": split}
+            name = "-".join(map(str, (optimizer, seed, *keys.values())))
+            status = "diverged" if value is None else "finished"
+            write_run(folder / name, f"optimizer={optimizer}", val=(0.1, value), seed=seed, status=status,
+                      changes=CHANCE, **keys)  # fmt: skip
+    return folder
+
+
 # --- the examples that were found to be wrong -----------------------------------------------------------
 
 
@@ -53,10 +71,9 @@ def test_equal_differences_make_no_winner(tmp_path: Path) -> None:
     found = checked(sweep(tmp_path, {"adam": [0.9, 0.91, 0.92], "sgd": [0.89, 0.90, 0.91]}))
     assert claims(found) == set()
     assert verdict.sentences(found) == [
-        "adam won the larger share of seeds: against sgd, the next, 3 of 3 seeds (share 29–100 %), "
-        "differences "
-        "+1.00 to +1.00 points.",
-        "No order is claimed: 3 seeds cannot order two competitors; 6 can.",
+        "adam won the larger share of seeds: against sgd, the next, 3 of 3 seeds (share 29–100 %), each by "
+        "+1.00 points.",
+        "No order is claimed: 3 seeds cannot order two competitors; at least 6 are needed.",
     ]
 
 
@@ -73,7 +90,7 @@ def test_a_mean_that_says_the_opposite_is_told(tmp_path: Path) -> None:
     assert claims(found) == {("adam", "sgd")}
     first = verdict.sentences(found)[0]
     assert first.startswith("adam is ahead of sgd on most seeds: better on 18 of 20 seeds")
-    assert "but 2 of its 20 runs failed, none of sgd's, and its mean is the worse one" in first
+    assert "but 2 of its 20 runs failed (sgd: none), and its mean is the worse one" in first
 
 
 def test_an_incomplete_setting_is_not_chosen(tmp_path: Path) -> None:
@@ -99,7 +116,10 @@ def test_more_settings_on_the_same_seeds_pay_for_it(tmp_path: Path) -> None:
     assert (pair.won, pair.choices) == (8, 36.0)
     assert pair.adjusted[0] == pytest.approx(2 * 36 / 2**8)
     assert claims(found) == set()
-    assert verdict.sentences(found)[1] == "No order is claimed: 8 seeds cannot order two competitors; 11 can."
+    assert verdict.sentences(found)[1] == (
+        "No order is claimed: 8 seeds cannot order two competitors; at least 11 are needed, since these "
+        "seeds chose the settings (36 ways)."
+    )
     assert any("p-values are multiplied" in note for note in found.notes)
     assert not pair.difference.known  # eight seeds are too few for an interval of the best of 36
 
@@ -112,7 +132,7 @@ def test_the_seeds_that_are_asked_for_are_enough(tmp_path: Path) -> None:
                 folder = tmp_path / f"{optimizer}-{lr}-{seed}"
                 write_run(folder, f"optimizer={optimizer}", val=(0.1, 0.8 + off + lr), seed=seed, lr=lr)
     said = verdict.sentences(checked(tmp_path))
-    assert said[1] == "No order is claimed: 5 seeds cannot order 3 competitors; 9 can."  # 2·2·6 / 2⁹ ≤ 0.05
+    assert "5 seeds cannot order 3 competitors; at least 9 are needed" in said[1]  # 2·2·6 / 2⁹ ≤ 0.05
 
 
 def test_seeds_of_the_search_that_are_reported_pay_too(tmp_path: Path) -> None:
@@ -145,7 +165,84 @@ def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
     found = checked(tmp_path)
     assert claims(found) == {("sgd", "adam")}
     (note,) = [n for n in found.notes if "leaderboard" in n]
-    assert note.startswith("A leaderboard names adam first: it ranks by mean validation accuracy (adam 90")
+    assert note == (
+        "A leaderboard shows adam first: it ranks by mean validation accuracy of the runs that finished "
+        "(adam 90.00 %; sgd 80.00 %). This report ranks by seeds won on test accuracy."
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (
+            {"adam": [0.95] * 9 + [None], "sgd": [0.8] * 10},
+            "sgd first: it ranks by mean validation accuracy of the runs that finished, settings with a run "
+            "that did not finish behind all others (sgd 80.00 %; adam 95.00 %, 1 diverged of 10)",
+        ),
+        (
+            {"adam": [0.95] * 9 + [None], "sgd": [0.951] * 5 + [0.6] * 5, "rmsprop": [0.81] * 10},
+            "rmsprop first: it ranks by mean validation accuracy of the runs that finished, settings with a "
+            "run that did not finish behind all others (rmsprop 81.00 %; adam 95.00 %, 1 diverged of 10)",
+        ),
+        (
+            {"sgd": [0.9, 0.8, 0.85] * 2, "adam": [0.8, 0.9, 0.85] * 2},
+            "adam and sgd with the same mean validation accuracy, as printed (85.00 %)",
+        ),
+        ({"adam": [0.95] * 10, "sgd": [0.8] * 10}, None),
+        ({"adam": [0.95] * 9 + [None], "sgd": [0.9] * 8 + [None] * 2}, None),
+    ],
+)
+def test_the_note_on_the_leaderboard_is_the_leaderboard(
+    tmp_path: Path, scores: Scores, said: str | None
+) -> None:
+    """Whom the note names stands first in the leaderboard that these runs' summaries give."""
+    found = checked(raced(tmp_path, scores))
+    note = next((n for n in found.notes if "leaderboard" in n), None)
+    settings = [{"optimizer": name, "seed": str(k)} for name in scores for k in range(len(scores[name]))]
+    summaries = [
+        {"status": "finished" if x else "diverged", "best": {"accuracy/val": x, "epoch": 1}, "final": {},
+         "train_seconds": 1.0} for values in scores.values() for x in values
+    ]  # fmt: skip
+    rows, _, _ = leaderboard(settings, summaries)
+    first = rows[0]["settings"]["optimizer"]
+    if said is None:
+        assert note is None
+        assert first == found.competitors[0].name
+    else:
+        assert note is not None
+        assert note.startswith(f"A leaderboard shows {said}")
+        assert note.startswith(f"A leaderboard shows {first} first") or "with the same mean" in note
+
+
+@pytest.mark.parametrize(("without", "part"), [("accuracy/test", "validation"), ("accuracy/val", "test")])
+def test_a_leaderboard_that_differs_is_told_without_a_part(tmp_path: Path, without: str, part: str) -> None:
+    raced(tmp_path, {"adam": [0.92] * 9 + [0.3], "sgd": [0.9 + k / 10_000 for k in range(10)]})
+    for path in tmp_path.glob("*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text(
+            "".join(json.dumps({k: v for k, v in x.items() if k != without}) + "\n" for x in lines)
+        )
+    found = checked(tmp_path)
+    assert found.competitors[0].name == "adam"
+    (note,) = [n for n in found.notes if "leaderboard" in n]
+    mean = f"by mean {part} accuracy of the runs that finished (sgd 90.05 %; adam 85.80 %)"
+    assert note.startswith(f"A leaderboard shows sgd first: it ranks {mean}")
+    if part == "validation":
+        told = "No test part: validation accuracy is reported, on which each run's epoch was chosen"
+        assert found.notes[0].startswith(told)
+    else:
+        assert found.notes[0].startswith("No validation part")
+
+
+def test_a_leaderboard_ranks_by_accuracy_whatever_is_compared(tmp_path: Path) -> None:
+    for seed in range(6):
+        write_run(tmp_path / f"a{seed}", val=(0.1, 0.8), loss=(1.0, 0.2), seed=seed)
+        write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.9), loss=(1.0, 0.5), seed=seed)
+    found = checked(tmp_path, metric="loss/train")
+    assert claims(found) == {("adam", "sgd")}
+    (note,) = [n for n in found.notes if "leaderboard" in n]
+    assert "sgd first: it ranks by mean validation accuracy of the runs that finished (sgd 90.00 %" in note
+    assert note.endswith("seeds won on training loss.")
 
 
 # --- failures, ties, seeds ------------------------------------------------------------------------------
@@ -200,7 +297,7 @@ def test_ties_leave_nothing_to_decide(tmp_path: Path) -> None:
     found = checked(sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.9] * 9}))
     assert verdict.sentences(found) == [
         "adam and sgd tie on all 9 seeds.",
-        "No order is claimed: only 0 of 9 seeds tell adam and sgd apart; 6 must.",
+        "No order is claimed: none of 9 seeds tells adam and sgd apart; at least 6 must.",
     ]
 
 
@@ -304,7 +401,7 @@ def test_failures_on_seeds_that_the_other_lacks_are_told(tmp_path: Path) -> None
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed)
     first = verdict.sentences(checked(tmp_path))[0]
     assert "on most seeds" in first
-    assert "of all its 16 runs 8 failed, of sgd's 8 none" in first
+    assert "8 of all its 16 runs failed (sgd: none of 8)" in first
 
 
 def test_equal_shares_are_no_larger_share(tmp_path: Path) -> None:
@@ -316,7 +413,7 @@ def test_nobody_with_results_on_all_workloads(tmp_path: Path) -> None:
     for k, (optimizer, name) in enumerate((("adam", "digits"), ("sgd", "moons"))):
         write_run(tmp_path / str(k), f"optimizer={optimizer}", data__name=name, changes={"data_sha256": name})
     said = verdict.sentences(checked(tmp_path, workloads=["data"]))
-    assert said == ["Nobody has results on all 2 workloads, so that nobody can be compared over them."]
+    assert said == ["Nobody has results on both workloads, so that nobody can be compared over them."]
 
 
 def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
@@ -332,7 +429,199 @@ def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
             write_run(tmp_path / f"{name}-d", f"optimizer={optimizer}", val=val, stage="default", **keys)
     said = verdict.sentences(checked(tmp_path))
     assert said[0].startswith("adam is ahead of sgd: better on 8 of 8 seeds")
-    assert said[1].startswith("But sgd as shipped, without tuning, is better than adam on 8 of 8 seeds")
+    assert said[1].startswith("No claim is made against others as shipped")
+    assert said[1].endswith("adam has 0 won, 8 lost against sgd.")
+
+
+def test_the_leaderboard_of_stage_two_may_show_a_shipped_setting_first(tmp_path: Path) -> None:
+    for optimizer, tuned, shipped in (("sgd", 0.9, 0.5), ("adam", 0.85, 0.95)):
+        write_run(tmp_path / f"{optimizer}-t", f"optimizer={optimizer}", seed=100, lr=0.1, stage="tune")
+        raced(tmp_path, {optimizer: [tuned] * 3}, lr=0.1, stage="final")
+        raced(tmp_path, {optimizer: [shipped] * 3}, lr=0.01, stage="default")
+    found = checked(tmp_path)
+    assert any(n.startswith("A leaderboard shows adam as shipped first") for n in found.notes)
+    assert verdict.sentences(found)[-1] == (
+        "sgd, tuned against as shipped: 3 won, 0 lost, typically by +40.00 points; no claim is made of it."
+    )
+
+
+# --- who is told to be what -----------------------------------------------------------------------------
+
+
+def test_one_seed_on_several_splits_counts_them(tmp_path: Path) -> None:
+    """adam is better on three of five splits, and has the lower mean."""
+    for split, score in enumerate((0.91, 0.91, 0.91, 0.5, None)):
+        raced(tmp_path, {"adam": [score], "sgd": [0.9]}, split)
+    said = verdict.sentences(checked(tmp_path))
+    assert said[0] == (
+        "On the one seed that both have, adam won 3 of 5 splits and lost 2 against sgd, the next (means "
+        "66.60 % against 90.00 %, failed runs at chance)."
+    )
+    assert said[2] == "Runs that failed: adam 1 of 5."
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.9, 0.5), (0.5, 0.9)])
+def test_of_two_runs_of_a_seed_the_worse_counts(tmp_path: Path, first: float, second: float) -> None:
+    """Whatever its folder's name is."""
+    raced(tmp_path, {"adam": [0.9] * 6, "sgd": [0.8] * 6})
+    shutil.rmtree(tmp_path / "adam-0")
+    for name, score in (("a", first), ("b", second)):
+        write_run(tmp_path / name, "optimizer=adam", val=(0.1, score), seed=0, changes=CHANCE)
+    (pair,) = checked(tmp_path).pairs
+    assert (pair.won, pair.lost) == (5, 1)
+
+
+def test_a_candidate_is_called_what_it_is(tmp_path: Path) -> None:
+    raced(tmp_path, {"adam": [0.9] * 5, "sgd": [0.8] * 5, "rmsprop": [0.7] * 5})
+    said = verdict.sentences(checked(tmp_path, candidate="sgd"))
+    assert said[0].startswith("sgd was named beforehand: against adam, which stands first, 0 of 5 seeds")
+    told = "5 seeds cannot show sgd ahead of any of the others; at least 6 are needed."
+    assert said[1] == f"No order is claimed: {told}"
+    shutil.rmtree(tmp_path / "rmsprop-0")
+    for path in tmp_path.glob("rmsprop*"):
+        shutil.rmtree(path)
+    said = verdict.sentences(checked(tmp_path, candidate="adam"))
+    assert said[0] == (
+        "adam is ahead of sgd: better on 5 of 5 seeds (share at least 54 %), typically by +10.00 points; "
+        "p = 0.031 over the one statement."
+    )
+    assert "adam was named beforehand: no statement is made on who is ahead of it." in said
+    told = " ".join(report.method(checked(tmp_path, candidate="adam")))
+    assert "“adam is ahead” of each of the others" in told
+    assert "both directions" not in told
+
+
+def test_a_candidate_of_the_search_was_not_named(tmp_path: Path) -> None:
+    for optimizer, score in (("adam", 0.9), ("sgd", 0.8)):
+        for lr in (0.1, 0.01):
+            write_run(tmp_path / f"{optimizer}-{lr}", f"optimizer={optimizer}", val=(0.1, score - lr), lr=lr,
+                      seed=100, stage="tune")  # fmt: skip
+        raced(tmp_path, {optimizer: [score] * 6}, lr=0.01, stage="final")
+    found = checked(tmp_path, candidate="tuned")
+    assert any(line.startswith("adam was chosen by the search") for line in verdict.sentences(found))
+    assert wording.facts(found)["verdict"].endswith("over 1 statement (adam chosen by the search)")
+
+
+def test_shares_are_equal_where_they_are(tmp_path: Path) -> None:
+    """adam and sgd each won two thirds; as floating-point sums these differed, and sgd stood first."""
+    scores: Scores = {"adam": [0.9, 0.85, 0.2], "sgd": [0.8, 0.86, 0.81], "rmsprop": [0.83, 0.84, 0.1]}
+    first, second, _ = checked(raced(tmp_path, scores)).competitors
+    assert (first.name, first.share) == ("adam", second.share)
+
+
+def test_means_that_print_alike_are_told_apart(tmp_path: Path) -> None:
+    raced(tmp_path, {"adam": [0.9001] * 9 + [0.89909], "sgd": [0.9] * 10})
+    first = verdict.sentences(checked(tmp_path))[0]
+    assert "its mean is the worse one (89.9999 % against 90.0000 %)" in first or "worse" not in first
+    shutil.rmtree(tmp_path)
+    values = [*(0.91 + k / 100 for k in range(9)), 0.85]
+    raced(tmp_path, {"adam": [*values], "sgd": [*(x - 0.01 for x in values[:9]), 0.94]})
+    found = checked(tmp_path)  # the means are equal but for rounding
+    assert "worse" not in verdict.sentences(found)[0]
+
+
+def test_splits_that_only_one_of_two_has_are_not_counted(tmp_path: Path) -> None:
+    for split in range(3):
+        raced(tmp_path, {"adam": [0.92] * 6, **({"sgd": [0.9] * 6} if split < 2 else {})}, split)
+    found = checked(tmp_path)
+    said = verdict.sentences(found)
+    assert "typically by +2.00 points [+2.00, +2.00], means over the splits" in said[0]
+    assert said[1].startswith("All this is of these 2 splits")
+    told = "Splits are not the same everywhere: a pair is compared on the splits that both have."
+    assert told in found.notes
+
+
+def test_a_target_is_of_one_that_was_run_on_every_workload(tmp_path: Path) -> None:
+    """sgd, on the easy one only, looks best, and would leave the hard one without a target."""
+    for name, off in (("digits", 0.0), ("moons", 0.4)):
+        for optimizer, score in (("rmsprop", 0.95), ("momentum", 0.94), ("sgd", 0.99)):
+            if (optimizer, name) != ("sgd", "moons"):
+                raced(tmp_path / name, {optimizer: [score - off] * 6}, data__name=name)
+        for path in (tmp_path / name).glob("*/run.json"):
+            path.write_text(json.dumps({**json.loads(path.read_text()), "data_sha256": name}))
+    found = checked(tmp_path, workloads=["data"])
+    assert found.targets == pytest.approx({"digits": 0.95, "moons": 0.55})
+    assert found.target_of == "the best value that more than half of the runs of rmsprop reach"
+    assert found.competitors[-1].times["epochs"].estimate == 1
+    found = checked(tmp_path, workloads=["data"], reference="sgd")
+    assert found.targets == {"digits": 0.99}
+    assert found.competitors[0].times["epochs"].estimate == np.inf
+
+
+# --- numbers in words -----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+def test_failures_have_no_size(tmp_path: Path) -> None:
+    scores: Scores = {"adam": [0.9, 0.9, None, None], "sgd": [None, None, 0.8, 0.8]}
+    found = checked(raced(tmp_path, scores))
+    assert np.isnan(found.pairs[0].difference.estimate)
+    said = verdict.sentences(found)
+    assert said[0].endswith("2 of 4 seeds (share 6–94 %).")
+    assert said[2] == "Runs that failed: adam 2 of 4 and sgd 2 of 4."
+    assert not any("∞" in line for line in said)
+
+
+def test_all_runs_failed(tmp_path: Path) -> None:
+    raced(tmp_path / "some", {"adam": [None] * 3, "rmsprop": [0.5] * 3})
+    table = tables.summary(checked(tmp_path / "some"))
+    at = table.header.index("mean val. accuracy, failed runs at chance")
+    assert [row[at] for row in table.cells()] == ["50.00 %", "–"]
+    for seed in range(2):
+        folder = tmp_path / "none" / str(seed)
+        write_run(folder, val=(), seed=seed, status="diverged")
+        (folder / "metrics.jsonl").write_text(
+            '{"step": 0, "epoch": 0, "train_seconds": 0, "loss/train": 1}\n'
+        )
+    with pytest.raises(UserError, match=r"runs: failed, all of them \(2 diverged\), before anything was"):
+        analysed(tmp_path / "none")
+
+
+def test_failures_of_other_settings_stand_in_a_column_of_their_own(tmp_path: Path) -> None:
+    raced(tmp_path, {"adam": [0.9] * 3, "sgd": [0.8, 0.8, None]}, lr=0.01)
+    raced(tmp_path, {"adam": [None] * 3}, lr=0.1)
+    table = tables.summary(checked(tmp_path, by=["optimizer"]))
+    at = [table.header.index(name) for name in ("failed", "failed of its other runs")]
+    assert [[row[i] for i in at] for row in table.cells()] == [["", "3 of 3"], ["1 of 3", ""]]
+    assert "mean val. accuracy, failed runs at chance" in table.header
+
+
+@pytest.mark.parametrize(("won", "lost"), [(13, 4), (22, 10), (10, 1), (9, 1), (24, 12), (2, 0), (35, 18)])
+def test_what_is_printed_agrees_with_what_is_claimed(tmp_path: Path, won: int, lost: int) -> None:
+    """The share's interval leaves out ½, and p is at most 0.05, where and only where there is a claim."""
+    raced(tmp_path, {"adam": [0.9] * won + [0.7] * lost, "sgd": [0.8] * (won + lost)})
+    found = checked(tmp_path)
+    said = " ".join(verdict.sentences(found))
+    low, high = re.findall(r"share ([\d.]+)–([\d.]+) %", said)[0]
+    assert (float(low) > 50) == bool(claims(found))
+    exact = scipy.stats.binomtest(won, won + lost).proportion_ci(0.95, "exact")
+    assert float(low) <= 100 * exact.low
+    assert float(high) >= 100 * exact.high
+    assert (float(high) == 100) == (exact.high == 1)
+    for p in re.findall(r"p = ([\d.]+)", said):
+        assert (float(p) <= 0.05) == bool(claims(found))
+
+
+def test_claims_stand_first_and_ties_beside_them(tmp_path: Path) -> None:
+    """sgd and rmsprop are told apart; the leader is not."""
+    scores: Scores = {
+        "adam": [0.9] * 13 + [0.5] * 7,
+        "sgd": [0.8] * 20,
+        "rmsprop": [0.8] * 9 + [0.7] * 11,
+    }
+    said = verdict.sentences(checked(raced(tmp_path, scores)))
+    assert said[0] == "sgd is ahead of rmsprop (11 of 11 seeds; 9 tied)."
+    assert " is not shown to differ from " in said[1]
+
+
+def test_one_competitor_has_no_p_values(tmp_path: Path) -> None:
+    for lr, score in ((0.1, 0.9), (0.2, 0.8), (0.3, 0.7)):
+        raced(tmp_path, {"adam": [score] * 6}, lr=lr)
+    found = checked(tmp_path, tune=["lr"])
+    assert wording.title(found) == "The best of 3 settings, on digits"
+    told = " ".join([*found.notes, *report.method(found), *verdict.sentences(found)])
+    assert not re.search(r"p-value|sign test|votes", told)
+    assert "all runs's" not in told + wording.facts(found)["target"]
 
 
 # --- sentences ------------------------------------------------------------------------------------------
@@ -350,16 +639,16 @@ def test_sentences_of_few_and_many_seeds(tmp_path: Path, k: int, n: int) -> None
     assert all(re.fullmatch(r"[A-Za-z].*\.", line) for line in said)
     assert not any("nan" in line or "  " in line for line in said)
     if k == 1:
-        assert said[0].startswith("The runs reach ")
+        assert said[0].startswith("The run reaches " if n == 1 else "The runs reach ")
         return
     enough = n >= {2: 6, 5: 9}[k]
     assert bool(claims(found)) == enough
     assert ("is ahead of" in said[0]) == enough
     if n == 1:
-        assert said[0].startswith("On its one seed adam scored higher than sgd, the next (")
+        assert said[0].startswith("On the one seed that both have, adam scored higher than sgd, the next (")
         assert said[1].startswith("One seed orders nothing")
     elif n == 2:
-        assert said[0].startswith("adam was better than sgd, the next, on both seeds; equals agree so")
+        assert "share of seeds: against sgd, the next, both seeds (share 15–100 %)" in said[0]
     elif not enough:
         assert f"No order is claimed: {n} seeds cannot order" in said[1]
     table = tables.summary(found)
@@ -372,7 +661,7 @@ def test_losses_in_sentences(tmp_path: Path) -> None:
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", loss=(1.0, 0.2 + seed / 1000), seed=seed)
     said = verdict.sentences(checked(tmp_path, metric="loss/train"))
     assert said[0].startswith(
-        "sgd is ahead of adam: better on 8 of 8 seeds (share 63–100 %), typically by +0.3"
+        "sgd is ahead of adam: better on 8 of 8 seeds (share 63–100 %), typically lower by 0.3 ["
     )
 
 
@@ -428,6 +717,7 @@ def simulation() -> Any:
     ["base", "k=2", "10 % fail", "4 workloads, one dominating", "unequal seeds",
         "a candidate",
         "k=2, 6 seeds on 5 splits",
+     "k=2, n=6, tuned and as shipped",
      "36 settings against 1, new seeds", "better but 10 % fail, k=2, n=10"],
 )  # fmt: skip
 def test_a_short_simulation(simulation: Any, name: str) -> None:
@@ -444,3 +734,11 @@ def test_the_simulation_can_fail(simulation: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("ffn_bench.compare.statistics.holm", list)
     row = simulation.simulate(next(cell for cell in simulation.cells() if cell.name == "base"), 100)
     assert "claims among equals" in simulation.faults(row)
+
+
+def test_the_simulation_counts_what_is_said_of_settings_as_shipped(simulation: Any) -> None:
+    found = {"verdict": {"sentences": []}, "notes": [], "first_against_shipped": [], "competitors": []}
+    assert not simulation.of_shipped(found)
+    assert simulation.of_shipped({**found, "notes": ["Tuning made adam worse than as shipped."]})
+    assert not simulation.of_shipped({**found, "notes": ["Worse than as shipped; no claim is made of it."]})
+    assert simulation.of_shipped({**found, "first_against_shipped": [{"ahead": "adam"}]})

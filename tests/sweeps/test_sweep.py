@@ -38,7 +38,7 @@ from ffn_bench.run_folder.lock import Lock, holder
 from ffn_bench.run_folder.reading import read_summary
 from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps import sweep
-from ffn_bench.sweeps.leaderboard import leaderboard
+from ffn_bench.sweeps.leaderboard import leaderboard, score_of
 from ffn_bench.sweeps.planning import Planner
 from hostile import STATES, bytes_below, rewrite_checkpoints
 from run_folder.test_folders import lines_of, scalars_of, start
@@ -447,8 +447,18 @@ def test_leaderboard_without_validation_ranks_by_test_and_missing_runs_last() ->
     rows, _, seeds = leaderboard(settings, [summary(None, 0.4), summary(None, 0.6), None])
     assert not seeds
     assert [row["settings"]["lr"] for row in rows] == ["0.01", "0.1", "1"]
+    assert [score_of(row) for row in rows[:2]] == [0.6, 0.4]
+    assert math.isnan(score_of(rows[2]))
     assert rows[2]["bad"] == "1 missing"
     assert math.isnan(rows[0]["test"][1])
+
+
+def test_equals_stand_in_the_leaderboard_in_the_order_of_the_runs() -> None:
+    settings = [{"lr": lr, "seed": s} for lr in ("1", "0.1") for s in ("0", "1")]
+    scores = (0.9, 0.8, 0.8, 0.9)
+    rows, _, _ = leaderboard(settings, [summary(val, 0.5) for val in scores])
+    assert [row["settings"]["lr"] for row in rows] == ["1", "0.1"]
+    assert score_of(rows[0]) == score_of(rows[1])
 
 
 def test_a_sweep_is_of_one_budget(ffn: Command, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,18 @@ class Pair:
     second: str
     seeds: int
     runs: int
-    """Of each: seeds times workloads."""
+    """Of each: seeds times workloads and splits."""
+    blocks: tuple[Block, ...]
+    """Workloads with their splits, on which both were run."""
+    runs_won: tuple[int, int]
+    """Runs of each that beat the other's of the same seed, workload and split."""
     won: int
     lost: int
     share: Interval
     """Of the seeds that decide, those that the first won; exact, of this pair alone."""
     difference: Interval
-    """Median over the seeds that decide (over several workloads of each seed's mean), and its interval."""
+    """Median over the seeds that decide (over several workloads of each seed's mean), and its interval. NaN
+    where its middle is between a failure of the one and a success of the other."""
     span: tuple[float, float]
     """The smallest and the largest of them."""
     failed: tuple[int, int]
@@ -70,6 +76,11 @@ class Pair:
     def decided(self) -> int:
         """Seeds that tell the two apart."""
         return self.won + self.lost
+
+    @property
+    def sums_up(self) -> bool:
+        """Whether a seed's vote is that of several runs, on several workloads or splits."""
+        return self.runs > self.seeds
 
     @property
     def tied(self) -> int:
@@ -104,6 +115,7 @@ class Pair:
             second=self.first,
             won=self.lost,
             lost=self.won,
+            runs_won=self.runs_won[::-1],
             share=turned(self.share, 1.0),
             difference=turned(self.difference, 0.0),
             span=(-self.span[1], -self.span[0]),
@@ -136,7 +148,8 @@ def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pa
         return np.asarray(rows, dtype=float).reshape(shape)
 
     scores = table(a), table(b)
-    vote = statistics.votes(*(sign * statistics.rounded(x, metric) for x in scores))
+    printed = [sign * statistics.rounded(x, metric) for x in scores]
+    vote = statistics.votes(*printed)
     apart = _over_workloads(sign * statistics.minus(*scores))[vote != 0]
     won, lost = int((vote > 0).sum()), int((vote < 0).sum())
     choices = float(a.choices * b.choices)
@@ -145,15 +158,25 @@ def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pa
         b.name,
         len(seeds),
         int((~np.isnan(scores[0])).sum()),
+        tuple(blocks),
+        (int((printed[0] > printed[1]).sum()), int((printed[1] > printed[0]).sum())),
         won,
         lost,
         statistics.share(won, won + lost, choices),
-        statistics.median(apart, choices),
+        _middle(apart, choices),
         (float(apart.min()), float(apart.max())) if len(apart) else (math.nan, math.nan),
         (int(np.isinf(scores[0]).sum()), int(np.isinf(scores[1]).sum())),
         (_mean(scores[0], a, blocks), _mean(scores[1], b, blocks)),
         choices,
     )
+
+
+def _middle(differences: Array, choices: float) -> Interval:
+    """Their median. Between a loss and a win one of which is a failure there is no middle."""
+    found = statistics.median(differences, choices)
+    if math.isinf(found.estimate) and (differences > 0).sum() == (differences < 0).sum():
+        return dataclasses.replace(found, estimate=math.nan)
+    return found
 
 
 def _over_workloads(differences: Array) -> Array:
@@ -192,13 +215,13 @@ def statements(k: int, candidate: str | None) -> int:
 
 def shares_won(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, float]:
     """The mean share of seeds that each wins against each other, a tie being half a win; NaN without any."""
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[Fraction]] = {name: [] for name in names}
     for pair in pairs:
         if pair.seeds:
-            won = (pair.won + pair.tied / 2) / pair.seeds
+            won = Fraction(2 * pair.won + pair.tied, 2 * pair.seeds)  # exact, so that equal shares are equal
             found[pair.first].append(won)
             found[pair.second].append(1 - won)
-    return {name: float(np.mean(of)) if of else math.nan for name, of in found.items()}
+    return {name: float(sum(of) / len(of)) if of else math.nan for name, of in found.items()}
 
 
 def all_pairs(

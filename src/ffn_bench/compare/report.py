@@ -14,6 +14,7 @@ from ffn_bench.compare.figures.pieces import MANY
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.tables import Table
 from ffn_bench.errors import printable
+from ffn_bench.tags import quantity
 
 SECTIONS = (
     (
@@ -32,15 +33,14 @@ SECTIONS = (
 
 CAPTIONS = {
     "finals": (
-        "Each small dot is a run, at the epoch chosen on validation. What lies off the scale is counted at "
-        "the border, and is in every number."
+        "Each small dot is a run. What lies off the scale is counted at the border, and is in every number."
     ),
     "seeds-won": (
         "Left, of the seeds that tell the two apart, the share that the first wins (½: no difference), "
         "with its "
         "exact 95 % interval; right, the median difference over them. The intervals are of each pair "
         "alone; what "
-        "is claimed is corrected for all pairs."
+        "is claimed is corrected for all statements."
     ),
     "time-to-target": "A curve that ends below 100 % says that the other runs never met the target.",
     "profile": (
@@ -87,6 +87,7 @@ def html(
         verdict=verdict.sentences(study),
         facts=wording.facts(study),
         notes=study.notes,
+        method=method(study),
         summary=tables["summary"],
         details={name: table for name, table in tables.items() if name not in ("summary", "runs")},
         series=[{"name": c.name, "k": k} for k, c in enumerate(study.competitors[:MANY])],
@@ -97,6 +98,76 @@ def html(
         made=made,
         variables=variables(),
     )
+
+
+def method(study: Study) -> list[str]:
+    """How the numbers were made: what holds for this study."""
+    found = []
+    chosen = any(run.curves.get(study.selecting) is not None for run in study.runs)
+    if any(len(cell.trials) > 1 for c in study.competitors for cell in c.cells.values()):
+        worst = "0" if quantity(study.selecting).higher_is_better else "∞"
+        found.append(
+            "A setting is chosen by its mean validation score over its seeds, at each run's best epoch; a "
+            f"run that failed scores {worst} there. A setting with fewer seeds than others cannot be chosen."
+        )
+    if study.metric == study.selecting:
+        found.append("A run is reported at the epoch with its best validation score, and at its end.")
+    elif chosen:
+        found.append(
+            "A run is reported at the epoch with its best validation score, and at its end. The test part "
+            "chooses nothing."
+        )
+    else:
+        found.append("There is no validation part: a run is reported at its end.")
+    if study.pairs:
+        several = any(pair.sums_up for pair in study.pairs)
+        over = "workloads" if len(study.workloads) > 1 else "splits"
+        most = f" Over several {over} a seed's vote is that of the most of them." * several
+        found.append(
+            "What depends on the seed alone (initial weights of the same network, order of the data) is "
+            "shared by all competitors at one seed, so they are compared seed by seed. A seed votes for the "
+            "better of the two; a run that failed loses to every one that finished; what the report prints "
+            "alike ties." + most
+        )
+        made = (
+            f"the statements “{study.candidate} is ahead” of each of the others"
+            if study.candidate
+            else "all statements of the report (both directions of every pair)"
+        )
+        found.append(
+            "“Ahead” means: wins more often than not, of the seeds that decide. The test is the exact sign "
+            f"test; {made} are corrected together (Holm, 1979), so that of reports on equals at most one in "
+            "twenty claims anything. It is neither the mean nor a size: look at the points and the failures, "
+            "too."
+        )
+        if study.candidate:
+            found.append(
+                "Beside a claim stands the lower end of a one-sided interval, as the test has one side."
+            )
+    if any(c.against_default for c in study.competitors):
+        found.append("Of settings as shipped the report counts seeds; it claims nothing of them.")
+    if study.pairs:
+        found.append(
+            "Intervals hold 95 %, each by itself, with any number of seeds: of shares Clopper's and "
+            "Pearson's, of medians the order statistics (below six numbers there are none)."
+        )
+    else:
+        found.append(
+            "Intervals hold 95 %: of medians the order statistics (below six numbers there are none)."
+        )
+    if any(cell.choices > 1 for c in study.competitors for cell in c.cells.values()):
+        priced = "p-values are multiplied by the numbers of settings of both sides, and " * bool(study.pairs)
+        found.append(f"The reported seeds chose the settings: {priced}intervals are wider.")
+    found.append(
+        "Means, the interquartile mean (the mean of the middle half) and curves describe; a run that failed "
+        "is in a mean as what chance gives."
+    )
+    if study.targets:
+        found.append(
+            "Time to target: the first measurement on validation that meets the target; a miss is ∞ and "
+            "enters the median. Seconds are of training only, without evaluation and logging."
+        )
+    return found
 
 
 def _shown(value: Any) -> Any:

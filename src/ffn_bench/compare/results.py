@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,9 @@ def cell_of(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str
     cell = Cell(
         trials,
         chosen.setting,
-        _by_seed(chosen.runs),
+        _by_seed(chosen.runs, metric, selecting),
         [run for run in chosen.runs if run.status == "running"],
-        _by_seed(stages["default"]),
+        _by_seed(stages["default"], metric, selecting),
         choices,
         incomplete,
     )
@@ -134,11 +135,16 @@ def cell_of(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str
     return cell
 
 
-def _by_seed(runs: Sequence[RecordedRun]) -> dict[Seed, RecordedRun]:
-    """One run a seed, in the order of seeds: of several one that ended, the worst of these, the first by
-    name."""
-    over = [run for run in runs if run.status != "running"]
-    over.sort(key=lambda run: (not run.ended, run.status != "diverged", run.folder))
+def _by_seed(runs: Sequence[RecordedRun], metric: str, selecting: str) -> dict[Seed, RecordedRun]:
+    """One run a seed, in the order of seeds: of several one that ended, and of these the worst, so that no
+    copy under another name can better a result."""
+    sign = quantity(metric).sign
+
+    def preferred(run: RecordedRun) -> tuple[bool, float, Path]:
+        best = sign * result_of(run, metric, selecting).best
+        return not run.ended, math.inf if math.isnan(best) else best, run.folder
+
+    over = sorted((run for run in runs if run.status != "running"), key=preferred)
     found: dict[Seed, RecordedRun] = {}
     for run in over:
         found.setdefault(run.seed, run)
@@ -151,7 +157,10 @@ def _trials(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str
         settings[axes.setting(run)].append(run)
     found = []
     for setting, members in settings.items():
-        scores = [result_of(run, metric, selecting).selected for run in _by_seed(members).values()]
+        scores = [
+            result_of(run, metric, selecting).selected
+            for run in _by_seed(members, metric, selecting).values()
+        ]
         found.append(Trial(setting, members, float(np.mean(scores)) if scores else math.nan))
     return found
 

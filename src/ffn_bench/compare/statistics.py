@@ -131,7 +131,8 @@ def median(values: Array, choices: float = 1.0) -> Interval:
     if n == 0 or np.isnan(ordered).any():
         return Interval(math.nan)
     low, high = ordered[(n - 1) // 2], ordered[n // 2]
-    estimate = float(low) if low == high else float(low + high) / 2
+    unlike = math.isinf(low) and math.isinf(high) and low != high
+    estimate = math.nan if unlike else float(low) if low == high else float(low + high) / 2
     r = rank_of_end(n, choices)
     return Interval(estimate, float(ordered[r - 1]), float(ordered[n - r])) if r else Interval(estimate)
 

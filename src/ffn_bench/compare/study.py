@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import numpy as np
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import Axes
 from ffn_bench.compare.curves import AXES_OF_TIME, Band, band_of
-from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, corrected, pair_of, scores_of, shares_won
+from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, pair_of, scores_of, shares_won
 from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.compare.targets import reach, targets_of
@@ -39,12 +39,13 @@ class Competitor:
     test: Interval
     """Median of the metric at the chosen epoch; over several workloads the mean of their medians."""
     validation: float
-    """The mean on validation, by which a leaderboard ranks."""
+    """The mean on validation, failed runs at chance; NaN where none finished. (A leaderboard's mean is of
+    the runs that finished.)"""
     end: Interval
     described: dict[str, float]
     """The metric at the chosen epoch by mean, median and IQM, failed runs at chance."""
     times: dict[str, Interval]
-    """Medians to the target."""
+    """Medians to the target, over the workloads that have one."""
     gap: float
     """The optimality gap to the target, on validation."""
     failures: Interval
@@ -52,7 +53,7 @@ class Competitor:
     failed: tuple[int, int]
     default: Interval
     against_default: Pair | None
-    """Tuned against as shipped."""
+    """Tuned against as shipped: counts, of which nothing is claimed."""
     repeated: int
     """Seeds that repeat another one bit by bit."""
 
@@ -83,14 +84,15 @@ class Study:
     workloads: list[str]
     pairs: list[Pair]
     shipped: dict[str, Pair]
-    """The leader, as tuned, against each other as shipped, by the other's name."""
+    """The leader, as tuned, against each other as shipped, by the other's name: counts, of which nothing is
+    claimed. Who leads was seen first, so no p-value of these would mean what it says."""
     candidate: str | None
+    searched: bool
+    """Whether the search chose the candidate, and not a person."""
     running: int
     """Runs that are still training: nothing is claimed before they end."""
     targets: dict[str, float]
     """By workload."""
-    splits: int
-    """How many seeds have split the data."""
     target_of: str
     """Where the targets are from, in words."""
     scores: Array | None
@@ -142,7 +144,7 @@ def analyse(
 
     Raises `UserError` for a metric, reference, candidate or tuning that cannot be.
     """
-    metric, selecting, notes = _metrics(runs, metric, axes)
+    metric, selecting = _metrics(runs, metric, axes)
     if aggregate not in statistics.AGGREGATES:
         known = ", ".join(statistics.AGGREGATES)
         raise UserError("aggregate", f"{aggregate!r} is not known", f"use one of: {known}")
@@ -159,6 +161,7 @@ def analyse(
         again = repeats([*found.values()])
         drop([*found.values()], again)
         repeated[name] = len(again)
+    searched = candidate == SEARCHED and SEARCHED not in cells
     candidate = _candidate(candidate, cells, selecting)
     targets, target_of = targets_of(cells, workloads, selecting, reference, target)
     for found in cells.values():
@@ -196,7 +199,7 @@ def analyse(
     if running := sum(run.status == "running" for run in runs):  # a choice among settings may still change
         pairs = [dataclasses.replace(p, adjusted=(math.nan, math.nan)) for p in pairs]
         shipped = {}
-    ratios, ranks = _over_workloads(competitors[: len(entrants)], workloads, metric)
+    ratios, ranks = _over_workloads(competitors[: len(entrants)], workloads, metric, targets)
     return Study(
         axes,
         metric,
@@ -208,20 +211,24 @@ def analyse(
         pairs,
         shipped,
         candidate,
+        searched,
         running,
         targets,
-        len({run.config.get("data.split_seed") for run in runs}),
         target_of,
         ratios,
         ranks,
         list(runs),
-        notes,
+        [],
     )
 
 
-def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str, str, list[str]]:
-    """The metric to report and the one that chooses, and what is to be said of them."""
+def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str, str]:
+    """The metric to report and the one that chooses."""
     measured = {tag for run in runs for tag in run.curves}
+    if metric not in measured and all(run.failed for run in runs):
+        told = ", ".join(f"{n} {status}" for status, n in Counter(run.status for run in runs).items())
+        what = f"failed, all of them ({told}), before anything was measured that could be compared"
+        raise UserError("runs", what, "their train.log says why")
     if not measured:
         raise UserError("runs", "have measured nothing yet", "wait for them")
     kind, _, part = metric.partition("/")
@@ -229,21 +236,19 @@ def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str,
         known = sorted(measured)
         other = f"{kind}/val"
         if part == "test" and other in measured:
-            return other, other, [f"No test part: {other} is reported, on which settings were chosen too."]
+            return other, other
         raise UserError(
             "metric",
             f"{metric!r} was not measured{nearest(metric, known)}",
             f"use one of: {', '.join(known)}",
         )
     selecting = f"{kind}/val"
-    if selecting in measured:
-        return metric, selecting, []
-    if axes.tuned:
+    if axes.tuned and selecting not in measured:
         keys = ", ".join(axes.tuned)
         raise UserError(
             "tune", f"{keys} cannot be tuned without a validation part", f"compare them: by=[{keys}]"
         )
-    return metric, selecting, ["No validation part: the metric is read at the end of training."]
+    return metric, selecting
 
 
 def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selecting: str) -> str | None:
@@ -320,13 +325,13 @@ def _competitor(
         return float(np.mean(found)) if found else math.nan
 
     higher = quantity(selecting).higher_is_better
+    timed = {w: cell for w, cell in filled.items() if w in targets}
     gaps = [
-        statistics.optimality_gap(cell.values("selected"), targets[w], higher)
-        for w, cell in filled.items()
-        if w in targets
+        statistics.optimality_gap(cell.values("selected"), targets[w], higher) for w, cell in timed.items()
     ]
     over = [run for found in runs.values() for run in found if run.status != "running"]
     failed = sum(run.failed for run in over)
+    lived = any(not run.failed for cell in filled.values() for run in cell.runs.values())
     selected = [
         np.where([r.failed for r in cell.runs.values()], _chance([*cell.runs.values()], selecting), values)
         for cell in filled.values()
@@ -342,13 +347,13 @@ def _competitor(
         cells,
         share,
         _median([cell.values("best") for cell in filled.values()], choices, crossed),
-        float(np.mean([v.mean() for v in selected])) if selected else math.nan,
+        float(np.mean([v.mean() for v in selected])) if lived else math.nan,
         _median([cell.values("end") for cell in filled.values()], choices, crossed),
         {by: described(by) for by in statistics.AGGREGATES},
         {
             axis: _median(
-                [cell.times[axis] for cell in filled.values()] if targets else [],
-                choices if targets else [],
+                [cell.times[axis] for cell in timed.values()],
+                [cell.choices for cell in timed.values()],
                 crossed,
             )
             for axis in AXES_OF_TIME
@@ -373,22 +378,24 @@ def _against_shipped(
 ) -> dict[str, Pair]:
     """The leader against every other's setting as shipped, where that was run: tuning may have spoilt it."""
     others = [c for c in ranked if c.name != leading and all(cell.shipped for cell in c.cells.values())]
-    found = [
-        pair_of(entrants[leading], _entrant(c.name, c.cells, metric, True), workloads, metric) for c in others
-    ]
-    return {pair.second: pair for pair in corrected([pair for pair in found if pair.seeds])}
+    found = {
+        c.name: pair_of(entrants[leading], _entrant(c.name, c.cells, metric, True), workloads, metric)
+        for c in others
+    }
+    return {name: pair for name, pair in found.items() if pair.seeds}
 
 
 def _over_workloads(
-    ranked: Sequence[Competitor], workloads: Sequence[str], metric: str
+    ranked: Sequence[Competitor], workloads: Sequence[str], metric: str, targets: Mapping[str, float]
 ) -> tuple[Array | None, statistics.Ranks | None]:
-    """Performance ratios from four workloads on, ranks from five on."""
-    if len(workloads) < PROFILE_WORKLOADS or len(ranked) < 2:
+    """Performance ratios from four workloads with a target on, ranks from five workloads on."""
+    if len(ranked) < 2:
         return None, None
-    times = np.asarray([[np.median(c.cells[w].times["steps"]) for c in ranked] for w in workloads])
+    timed = [w for w in workloads if w in targets]
+    times = np.asarray([[np.median(c.cells[w].times["steps"]) for c in ranked] for w in timed])
     ranks = None
     if len(workloads) >= RANK_WORKLOADS and len(ranked) >= 3:
         medians = [[statistics.median(c.cells[w].values("best")).estimate for c in ranked] for w in workloads]
         scores = np.asarray(medians)
         ranks = statistics.friedman(scores if quantity(metric).higher_is_better else -scores)
-    return statistics.ratios(times), ranks
+    return statistics.ratios(times) if len(timed) >= PROFILE_WORKLOADS else None, ranks

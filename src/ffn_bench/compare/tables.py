@@ -151,13 +151,15 @@ def summary(study: Study) -> Table:
     if study.axes.tuned:
         columns.append(("chosen", str))
     if several:
-        columns.append(("seeds won", _per_cent))
+        columns.append(("share of seeds (ties half)", _per_cent))
     columns.append((f"median {metric}", lambda v: wording.between(study.metric, v)))
     columns.append(("at the end", lambda v: wording.value(study.metric, v)))
     separate = study.selecting != study.metric
     if separate:
         selecting = words(study.selecting).replace("validation", "val.")
-        columns.append((f"mean {selecting}", lambda v: wording.value(study.selecting, v)))
+        lost = any(run.failed for c in study.competitors for run in c.runs)
+        at_chance = ", failed runs at chance" if lost else ""
+        columns.append((f"mean {selecting}{at_chance}", lambda v: wording.value(study.selecting, v)))
     if several:
         columns += [("the first against it", str), ("ahead of it", str)]
     defaults = any(not math.isnan(c.default.estimate) for c in study.competitors)
@@ -167,6 +169,9 @@ def summary(study: Study) -> Table:
         columns.append(("epochs to target", wording.amount))
     columns.append(("failed", str))
     columns.append(("runs", str))
+    others = any(c.failed[1] > c.n for c in study.competitors)
+    if others:
+        columns.append(("failed of its other runs", str))
     rows = []
     leader = study.competitors[0]
     for rank, c in enumerate(study.competitors, 1):
@@ -186,7 +191,11 @@ def summary(study: Study) -> Table:
             row.append(c.default.estimate)
         if study.targets:
             row.append(c.times["epochs"].estimate)
-        row += [f"{c.failed[0]} of {c.failed[1]}" if c.failed[0] else "", c.n]
+        failed = sum(run.failed for run in c.runs)
+        row += [f"{failed} of {c.n}" if failed else "", c.n]
+        if others:
+            rest = c.failed[0] - failed
+            row.append(f"{rest} of {c.failed[1] - c.n}" if rest else "")
         rows.append(row)
     return Table("Ranking", columns, rows)
 
@@ -215,7 +224,7 @@ def aggregates(study: Study) -> Table:
     columns += [(AGGREGATES[by], metric) for by in study.competitors[0].described]
     columns.append(("median at the end", lambda v: wording.between(study.metric, v)))
     if study.targets:
-        gap = "points" if quantity(study.selecting).is_percent else ""
+        gap = "points" if study.higher else ""
         columns.append((f"optimality gap {gap}".strip(), lambda v: _gap(study, v)))
         columns += [(f"{axis} to target", wording.amount_between) for axis in study.competitors[0].times]
     if study.scores is not None:
@@ -237,7 +246,7 @@ def aggregates(study: Study) -> Table:
 def _gap(study: Study, gap: float) -> str:
     if math.isnan(gap):
         return NOT_MEASURED
-    return f"{100 * gap:.3f}" if quantity(study.selecting).is_percent else f"{gap:.4g}"
+    return f"{100 * gap:.3f}" if study.higher else f"{gap:.4g}"
 
 
 def pairs(study: Study) -> Table:
@@ -258,7 +267,7 @@ def pairs(study: Study) -> Table:
         ("failed", str),
         ("but", str),
     ]
-    sign = quantity(study.metric).sign
+    sign = 1 if study.higher else -1
     rows = [
         [
             p.first,
@@ -277,7 +286,8 @@ def pairs(study: Study) -> Table:
         ]
         for p in study.pairs
     ]
-    return Table("Pairs, seed by seed; p-values corrected for all statements (Holm)", columns, rows)
+    title = "Pairs, seed by seed; differences are positive where the first is better"
+    return Table(f"{title}; p-values corrected for all statements (Holm)", columns, rows)
 
 
 def _chance(found: Interval) -> str:
@@ -293,7 +303,11 @@ def trials(study: Study) -> Table:
     columns += [("workload", str)] if several else []
     columns += [(key, shown) for key in keys]
     columns += [
-        (f"best {words(study.selecting)}", lambda v: wording.value(study.selecting, v)),
+        (
+            f"mean best {words(study.selecting)}, failed runs "
+            + ("0" if quantity(study.selecting).higher_is_better else "∞"),
+            lambda v: wording.value(study.selecting, v),
+        ),
         ("runs", str),
         ("diverged", lambda v: str(v or "")),
         ("", str),
@@ -301,7 +315,7 @@ def trials(study: Study) -> Table:
     rows = []
     for c in study.competitors:
         for workload, cell in c.cells.items():
-            sign = quantity(study.metric).sign
+            sign = 1 if study.higher else -1
             for trial in sorted(
                 cell.trials, key=lambda t: -sign * t.score if not math.isnan(t.score) else math.inf
             ):

@@ -21,7 +21,8 @@ def targets_of(
     reference: str | None,
     target: float | None,
 ) -> tuple[dict[str, float], str]:
-    """The target of every workload: given, or the median of the reference's best validation values."""
+    """The target of every workload: given, or the median of the reference's best validation values. Where no
+    reference is named it is one that was run on every workload, so that all targets are of one."""
     if target is not None:
         return dict.fromkeys(workloads, target), "as given"
     if reference is not None and reference not in cells:
@@ -31,14 +32,19 @@ def targets_of(
         )
     higher = quantity(selecting).higher_is_better
     if reference is None:
-        reference = "adam" if "adam" in cells else _leading(cells, higher)
+        full = {
+            n: of for n, of in cells.items() if len(of) == len(workloads) and all(c.runs for c in of.values())
+        }
+        full = full or cells
+        reference = "adam" if "adam" in full else _leading(full, higher)
     found = {
         w: statistics.reached_by_half(cell.values("selected"), higher)
         for w, cell in cells[reference].items()
         if len(cell.runs) and not np.isnan(cell.values("selected")).any()
     }
     targets = {w: value for w, value in found.items() if value != quantity(selecting).worst}  # half failed
-    return targets, f"the median of {reference}'s best"
+    whose = f"the runs of {reference}" if len(cells) > 1 else "the runs"
+    return targets, f"the best value that more than half of {whose} reach"
 
 
 def _leading(cells: dict[str, dict[str, Cell]], higher: bool) -> str:

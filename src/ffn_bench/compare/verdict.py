@@ -9,59 +9,78 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.pairs import Pair, statements
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Competitor, Study
-from ffn_bench.compare.wording import apart, between, listed, probability, settings_of, value
-from ffn_bench.tags import quantity, words
+from ffn_bench.compare.wording import (
+    all_of,
+    apart,
+    between,
+    candidate_of,
+    count,
+    listed,
+    probability,
+    settings_of,
+    values,
+)
+from ffn_bench.tags import words
+
+TOLD = 4
+"""Competitors at most that a sentence tells in full."""
 
 
 def sentences(study: Study) -> list[str]:
-    """The answer, in at most a handful of sentences. Whatever is claimed says "is ahead of"."""
+    """The answer, in at most a handful of sentences, claims first. Whatever is claimed says "is ahead of"."""
     ranked = study.competitors[: study.complete]
     if not any(c.n for c in study.competitors):
         return ["No run has a result yet."]
     if not ranked:
-        many = len(study.workloads)
-        return [f"Nobody has results on all {many} workloads, so that nobody can be compared over them."]
+        many = all_of(len(study.workloads), "workload")
+        return [f"Nobody has results on {many}, so that nobody can be compared over them."]
     if len(ranked) == 1:
         return _alone(study, ranked[0])
     leader = study.leader
     others = [c for c in ranked if c is not leader]
     if study.running:
-        still = f"{study.running} run{'s' * (study.running > 1)}"
-        return [f"No order is claimed: {still} still training.", _standing(study, leader, others[0])]
+        still = f"{count(study.running, 'run')} still training"
+        return [f"No order is claimed: {still}.", _standing(study, leader, others[0])]
     with_leader = [p for c in others if (p := study.pair(leader.name, c.name))]
     claims = [p for p in with_leader if p.ahead]
     other = [p for p in study.pairs if p.ahead and leader.name not in (p.first, p.second)]
     if not claims and not other:
         return [*_no_claim(study, leader, others[0]), *_reservations(study, leader)]
     won = [p for p in claims if p.ahead == leader.name]
-    found = [f"{_ahead(study, p)}." for p in won[:4]]
-    if won[4:]:
-        found += _plain_and_not(study, won[4:], leader.name)
-    found += [f"But {_ahead(study, p)}." for p in claims if p.ahead != leader.name]
+    found = [f"{_ahead(study, p)}." for p in won[:TOLD]]
+    if won[TOLD:]:
+        found += _plain_and_not(study, won[TOLD:], leader.name)
+    found += [f"{'But ' * bool(won)}{_ahead(study, p)}." for p in claims if p.ahead != leader.name]
     found += _shipped(study, leader, claims)
-    if not found:
-        found.append(_standing(study, leader, others[0]))
-    level = [p for p in with_leader if not p.ahead]
-    if level:
-        told = [f"{p.second}: {_votes(p)}" for p in level[:3]]
-        joined = "; of " if study.candidate else "; from "
-        names = [p.second for p in level[3:11]]
-        more = [f"{len(level) - 11} more"] if len(level) > 11 else []
-        rest = f"; nor {joined[2:]}{listed([*names, *more])}" if names else ""
-        found.append(f"{leader.name} {_not_shown(study)} {joined.join(told)}{rest}.")
+    among = []
     if other:
         few = [_in_short(study, p.seen_from(p.ahead)) for p in other[:3] if p.ahead]
-        rest = f"; {len(other) - 3} more such pairs are in the table of pairs" if len(other) > 3 else ""
-        found.append(f"Among the others, {'; '.join(few)}{rest}.")
-    on = "this split" if study.splits == 1 else f"these {study.splits} splits"
-    if len(study.workloads) > 1:
-        on = f"these {len(study.workloads)} workloads"
-    found.append(f"All this is of {on}, and of single seeds: it says who wins more often, not by how much.")
+        left = len(other) - 3
+        rest = f"; {left} more such pair{' is' if left == 1 else 's are'} in the table of pairs" * (left > 0)
+        among = [f"{'Among the others, ' * bool(found)}{'; '.join(few)}{rest}."]
+    level = _level(study, leader, others[0], [p for p in with_leader if not p.ahead], bool(won))
+    found += [*level, *among] if found else [*among, *level]
+    found.append(
+        f"All this is of {_scope(study)}, and of single seeds: it says who wins more often, not by how much."
+    )
     if study.candidate:
-        found.append(
-            f"{leader.name} was named beforehand: no statement is made on the others among themselves."
-        )
+        nor = "" if study.complete == 2 else ", nor on the others among themselves"
+        found.append(f"{leader.name} {candidate_of(study)}: no statement is made on who is ahead of it{nor}.")
     return found + _reservations(study, leader)
+
+
+def _level(study: Study, leader: Competitor, other: Competitor, pairs: list[Pair], won: bool) -> list[str]:
+    """Whom the leader is not shown to be ahead of, or to differ from."""
+    if not pairs:
+        return []
+    told = [f"{p.second}: {_votes(study, p)}" for p in pairs[:3]]
+    joined = "; of " if study.candidate else "; from "
+    names = [p.second for p in pairs[3:11]]
+    more = [f"{len(pairs) - 11} more"] if len(pairs) > 11 else []
+    rest = f"; nor {joined[2:]}{listed([*names, *more])}" if names else ""
+    first = not won and not study.candidate and leader.share > other.share
+    which = ", which won the largest share of seeds," * first
+    return [f"{leader.name}{which} {_not_shown(study)} {joined.join(told)}{rest}."]
 
 
 def _not_shown(study: Study) -> str:
@@ -70,30 +89,38 @@ def _not_shown(study: Study) -> str:
 
 def _alone(study: Study, only: Competitor) -> list[str]:
     """What one competitor comes to."""
+    metric = words(study.metric)
+    if math.isinf(only.test.estimate):
+        of = f" of {only.name}" if study.axes.compared else ""
+        which = (
+            f"All of the {only.n} runs{of}" if _failed(only) == only.n else "Half or more of the runs" + of
+        )
+        which = f"The one run{of}" if only.n == 1 else which
+        said = f"{which} failed, so that there is no median {metric}{_setting(only)}."
+        return [said, *_reservations(study, only)]
     many = "" if only.n == 1 else f", the median of {only.n} runs"
     if len(only.cells) > 1:
         many = f", the mean of the medians of {len(only.cells)} workloads"
-    reached = f"{between(study.metric, only.test)} {words(study.metric)}"
-    who = f"{only.name} reaches" if study.axes.compared else "The runs reach"
-    return [f"{who} {reached}{many}{_setting(only)}.", *_reservations(study, only)]
+    who = (
+        f"{only.name} reaches"
+        if study.axes.compared
+        else f"The run{' reaches' if only.n == 1 else 's reach'}"
+    )
+    said = f"{who} {between(study.metric, only.test)} {metric}{many}{_setting(only)}."
+    return [said, *_reservations(study, only)]
 
 
 def _shipped(study: Study, leader: Competitor, claims: Sequence[Pair]) -> list[str]:
-    """Of those that the leader is ahead of: who is not behind it as shipped, so that tuning spoilt it."""
-    found = []
-    spoilt = [p for q in claims if (p := study.shipped.get(q.second)) and p.ahead != leader.name]
-    for p in spoilt:
-        if p.ahead:
-            turned = p.seen_from(p.second)
-            found.append(
-                f"But {p.second} as shipped, without tuning, is better than {leader.name} on {_on(turned)}."
-            )
-    told = [f"{p.second} ({_votes(p)})" for p in spoilt if not p.ahead]
-    if told:
-        found.append(
-            f"{leader.name} is not shown to differ from {listed(told[:4])} as shipped, without tuning."
-        )
-    return found
+    """Of those that the leader is ahead of: whom it may not beat as shipped, so that tuning spoilt it.
+
+    Counts, without a test: the leader was chosen by these very seeds."""
+    pairs = [p for q in claims if q.ahead == leader.name and (p := study.shipped.get(q.second))]
+    told = [f"{_counts(p)} against {p.second}" for p in pairs if not p.share.low > 0.5]
+    if not told:
+        return []
+    few = [*told[:TOLD], *([f"{len(told) - TOLD} more like this"] if len(told) > TOLD else [])]
+    against = "No claim is made against others as shipped, without tuning"
+    return [f"{against}: {leader.name} has {'; '.join(few)}."]
 
 
 def _setting(leader: Competitor) -> str:
@@ -105,67 +132,140 @@ def _needed(study: Study, choices: float) -> int:
     return statistics.fewest(choices * statements(study.complete, study.candidate))
 
 
+def _next(study: Study, leader: Competitor) -> str:
+    """What the best of the others is in the ranking."""
+    return "the next" if leader is study.competitors[0] else "which stands first"
+
+
 def _standing(study: Study, leader: Competitor, other: Competitor) -> str:
     """Who stands first, and how: no claim."""
     pair = study.pair(leader.name, other.name)
     if pair is None or not pair.seeds:
-        return f"{leader.name} and {other.name} have no seed in common on every workload."
-    first = "was named beforehand" if study.candidate else "stands first"
-    return f"{leader.name} {first}; against {other.name}, the next, {_votes(pair)}."
+        return f"{leader.name} and {other.name} have no seed in common{_everywhere(study)}."
+    first = candidate_of(study) if study.candidate else "stands first"
+    return f"{leader.name} {first}; against {other.name}, {_next(study, leader)}, {_votes(study, pair)}."
 
 
-def _votes(pair: Pair) -> str:
+def _everywhere(study: Study) -> str:
+    """What a seed must have been run on, where that is more than one thing."""
+    if len(study.workloads) > 1:
+        return " on every workload"
+    splits = {split for c in study.competitors for cell in c.cells.values() for _, split in cell.runs}
+    return " on every split" if len(splits) > 1 else ""
+
+
+def _scope(study: Study) -> str:
+    """The workloads and splits that the claims are of."""
+    seen = {frozenset(split for _, split in p.blocks) for p in study.pairs if p.ahead}
+    splits = "the splits that both of a pair were run on"
+    if len(seen) == 1:
+        many = len(next(iter(seen)))
+        splits = "this split" if many == 1 else f"these {many} splits"
+    if len(study.workloads) == 1:
+        return splits
+    return f"these {len(study.workloads)} workloads" + (f" on {splits}" if splits != "this split" else "")
+
+
+def _counts(pair: Pair) -> str:
+    """`6 won, 3 lost, 1 tied`."""
+    return f"{pair.won} won, {pair.lost} lost" + (f", {pair.tied} tied" if pair.tied else "")
+
+
+def _votes(study: Study, pair: Pair) -> str:
     """`6 won, 3 lost (share of the decided 30–93 %)`, and p where the pair alone would be a finding."""
     if not pair.seeds:
         return "no seed in common"
-    tied = f", {pair.tied} tied" if pair.tied else ""
-    ends = f" (share of the decided {_per_cent(pair.share)}" if pair.decided else ""
+    if not pair.decided:
+        return _counts(pair)
     p = pair.adjusted[0] if pair.share.low > 0.5 else pair.adjusted[1] if pair.share.high < 0.5 else math.nan
-    doubt = f" by itself; p {_equals(p)} over all statements" if p > statistics.SIGNIFICANT else ""
-    return f"{pair.won} won, {pair.lost} lost{tied}{ends}{doubt}{')' if pair.decided else ''}"
+    doubt = f" by itself; {_p(study, p)}" if p > statistics.SIGNIFICANT else ""
+    return f"{_counts(pair)} (share of the decided {_per_cent(pair.share)}{doubt})"
 
 
 def _per_cent(found: Interval) -> str:
-    return f"{100 * found.low:.0f}–{100 * found.high:.0f} %"
+    """An interval of a share, rounded outward, with digits enough to be on its side of ½ and off 0 and 1."""
+
+    def one(x: float, outward: float) -> str:
+        for digits in range(4):
+            scale = 10.0**digits
+            text = f"{math.floor(-outward * 100 * x * scale) / (-outward * scale):.{digits}f}"
+            same = all((float(text) > at) == (100 * x > at) and (float(text) < at) == (100 * x < at)
+                       for at in (0, 50, 100))  # fmt: skip
+            if same:
+                break
+        return text
+
+    return f"{one(found.low, -1.0)}–{one(found.high, 1.0)} %"
 
 
-def _seeds(n: int) -> str:
-    return f"{n} seed{'s' * (n != 1)}"
+def _won_of(won: int, seeds: int) -> str:
+    """`8 of 10 seeds`, `both seeds`, `the one seed`."""
+    if won == seeds <= 2:
+        return "both seeds" if seeds == 2 else "the one seed"
+    return f"{won} of {count(seeds, 'seed')}"
 
 
-def _on(pair: Pair) -> str:
-    """`10 of 10 seeds (share 69–100 %)`."""
+def _on(study: Study, pair: Pair) -> str:
+    """`10 of 10 seeds (share 69–100 %)`. A claim for a candidate tests one side, and tells the end there."""
     if not pair.decided:
-        return f"none of {_seeds(pair.seeds)}: all tied"
-    if pair.tied:
-        return (
-            f"{pair.won} of the {pair.decided} that decide (share {_per_cent(pair.share)}; {pair.tied} tied)"
-        )
-    return f"{pair.won} of {_seeds(pair.decided)} (share {_per_cent(pair.share)})"
+        return f"no order on {all_of(pair.seeds, 'seed')}: all tied"
+    share = _per_cent(pair.share)
+    if not pair.ahead and not pair.share.low <= 0.5 <= pair.share.high:
+        share += " by itself"
+    if _one_sided(study, pair):
+        low = statistics.share(pair.won, pair.decided, pair.choices / 2).low
+        share = f"at least {_per_cent(Interval(0.5, low, 1.0)).partition('–')[0]} %"
+    if not pair.tied:
+        return f"{_won_of(pair.won, pair.decided)} (share {share})"
+    decide = "that decides" if pair.decided == 1 else "that decide"
+    every = all_of(pair.decided, "seed")
+    won = every if pair.won == pair.decided else f"{pair.won} of the {every.split(' ', 1)[1]}"
+    return f"{won} {decide} (share {share}; {pair.tied} tied)"
+
+
+def _one_sided(study: Study, pair: Pair) -> bool:
+    return study.candidate is not None and pair.ahead is not None
 
 
 def _size(study: Study, pair: Pair) -> str:
-    """How large the differences are: the median with its interval, or from which to which."""
-    mean = "its mean over the workloads by " if len(study.workloads) > 1 else "by "
-    if pair.difference.known:
-        return f"typically {mean}{apart(study.metric, pair.difference)}"
+    """`, typically by +0.74 points [+0.37, +1.11]`, or from which to which; nothing where failures leave no
+    size."""
+    found = pair.difference
+    if not math.isfinite(found.estimate):
+        return ""
+    over = f", means over the {_summed(study)}" if pair.sums_up else ""
+    if _one_sided(study, pair):
+        found = Interval(found.estimate)
     if pair.decided == 1:
-        return f"difference {apart(study.metric, pair.difference)}"
-    low, high = (apart(study.metric, Interval(end)).removesuffix(" points") for end in pair.span)
-    return f"differences {low} to {high}{' points' * quantity(study.metric).is_percent}"
+        return f", {_by(study, found)}{over}"
+    if found.known or _one_sided(study, pair):
+        return f", typically {_by(study, found)}{over}"
+    if not all(map(math.isfinite, pair.span)):
+        return f", typically {_by(study, found)}, failed runs among them{over}"
+    low, high = (_by(study, Interval(end)) for end in pair.span)
+    if low == high:
+        return f", each {low}{over}"
+    return f", {low.removesuffix(' points')} to {high.removeprefix('lower ').removeprefix('by ')}{over}"
+
+
+def _by(study: Study, found: Interval) -> str:
+    """`by +0.74 points`; of losses `lower by 0.049`, since less is better."""
+    text = apart(study.metric, found)
+    return f"by {text}" if study.higher else f"lower by {text.replace('+', '')}"
+
+
+def _summed(study: Study) -> str:
+    return "workloads" if len(study.workloads) > 1 else "splits"
 
 
 def _ahead(study: Study, pair: Pair) -> str:
     """A claim with all that must be said beside it."""
     assert pair.ahead is not None
     found = pair.seen_from(pair.ahead)
-    p = f"p {_equals(found.adjusted[0])} over all {statements(study.complete, study.candidate)} statements"
     but = reservation(study, found)
     most = " on most seeds" if but else ""
-    claim = (
-        f"{found.first} is ahead of {found.second}{most}: better on {_on(found)}, {_size(study, found)}; {p}"
-    )
-    return claim + but
+    better = f"better on {_on(study, found)}{_size(study, found)}"
+    return f"{found.first} is ahead of {found.second}{most}: {better}; {_p(study, found.adjusted[0])}{but}"
 
 
 def reservation(study: Study, pair: Pair) -> str:
@@ -173,29 +273,42 @@ def reservation(study: Study, pair: Pair) -> str:
     not run on), a worse mean, differences that point the other way; empty where nothing does."""
     parts = []
     ours, theirs = (next(c for c in study.competitors if c.name == n) for n in (pair.first, pair.second))
-    failed, of = sum(run.failed for run in ours.runs), sum(run.failed for run in theirs.runs)
+    failed, of = _failed(ours), _failed(theirs)
     if pair.failed[0] > pair.failed[1]:
-        others = f"{pair.failed[1]} of {pair.second}'s" if pair.failed[1] else f"none of {pair.second}'s"
-        parts.append(f"{pair.failed[0]} of its {pair.runs} runs failed, {others}")
+        parts.append(
+            f"{pair.failed[0]} of its {pair.runs} runs failed ({pair.second}: {pair.failed[1] or 'none'})"
+        )
     elif failed * theirs.n > of * ours.n:
         parts.append(
-            f"of all its {ours.n} runs {failed} failed, of {pair.second}'s {theirs.n} {of or 'none'}"
+            f"{failed} of all its {ours.n} runs failed ({pair.second}: {of or 'none'} of {theirs.n})"
         )
-    sign = quantity(study.metric).sign
-    if sign * pair.means[0] < sign * pair.means[1] or math.isnan(pair.means[0] - pair.means[1]):
-        means = [value(study.metric, mean) for mean in pair.means]
+    worse = (pair.means[1] - pair.means[0]) * (1 if study.higher else -1)
+    alike = math.isclose(*pair.means, rel_tol=1e-9)  # equal but for the order of a sum
+    if math.isnan(worse) or (worse > 0 and not alike):
+        means = values(study.metric, *pair.means)
         at = ", failed runs at chance" if any(pair.failed) else ""
         parts.append(f"its mean is the worse one ({means[0]} against {means[1]}{at})")
     if pair.difference.estimate < 0:
-        parts.append("the typical difference of the means over workloads points the other way")
+        over = f" of the means over the {_summed(study)}" if pair.sums_up else ""
+        parts.append(f"the typical difference{over} points the other way")
     return f", but {', and '.join(parts)}" if parts else ""
+
+
+def _failed(competitor: Competitor) -> int:
+    """Of its reported runs."""
+    return sum(run.failed for run in competitor.runs)
+
+
+def _short(pair: Pair) -> str:
+    """`(11 of 11 seeds; 9 tied)`."""
+    return f"({pair.won} of {count(pair.decided, 'seed')}{f'; {pair.tied} tied' * bool(pair.tied)})"
 
 
 def _in_short(study: Study, pair: Pair) -> str:
     """A claim among the others."""
     but = reservation(study, pair)
     most = " on most seeds" if but else ""
-    return f"{pair.first} is ahead of {pair.second}{most} ({pair.won} of {_seeds(pair.decided)}){but}"
+    return f"{pair.first} is ahead of {pair.second}{most} {_short(pair)}{but}"
 
 
 def _plain_and_not(study: Study, pairs: Sequence[Pair], leader: str) -> list[str]:
@@ -203,14 +316,16 @@ def _plain_and_not(study: Study, pairs: Sequence[Pair], leader: str) -> list[str
     plain = [p for p in pairs if not reservation(study, p)]
     found = [f"{_ahead(study, p)}." for p in pairs if reservation(study, p)]
     if plain:
-        told = [f"{p.second} ({p.won} of {_seeds(p.decided)})" for p in plain]
+        told = [f"{p.second} {_short(p)}" for p in plain]
         found.insert(0, f"{leader} is ahead of {listed(told)}, too.")
     return found
 
 
-def _equals(p: float) -> str:
+def _p(study: Study, p: float) -> str:
+    """`p = 0.031 over all 20 statements`."""
     text = probability(p)
-    return text if text.startswith("<") else f"= {text}"
+    equals = text if text.startswith("<") else f"= {text}"
+    return f"p {equals} over {all_of(statements(study.complete, study.candidate), 'statement')}"
 
 
 def _no_claim(study: Study, leader: Competitor, other: Competitor) -> list[str]:
@@ -218,85 +333,100 @@ def _no_claim(study: Study, leader: Competitor, other: Competitor) -> list[str]:
     k = study.complete
     pair = study.pair(leader.name, other.name)
     if pair is None or not pair.seeds:
-        what = "have no seed in common on every workload"
+        what = f"have no seed in common{_everywhere(study)}"
         return [f"{leader.name} and {other.name} {what}: no order is claimed."]
-    needed = _needed(study, min(p.choices for p in study.pairs))
-    many = f"{k} competitors" if k > 2 else "two competitors"
     chosen = _setting(leader)
+    needed = _needed(study, min(p.choices for p in study.pairs))
     most = max(p.seeds for p in study.pairs)
+    since = "" if pair.choices == 1 else f", since these seeds chose the settings ({pair.choices:,.0f} ways)"
+    if study.candidate:
+        what = f"show {leader.name} ahead of {'any of the others' if k > 2 else other.name}"
+    else:
+        what = f"order {k if k > 2 else 'two'} competitors"
     if most == 1:
         return [
-            _one_seed(study, pair if pair.won or not pair.lost else pair.seen_from(pair.second))
-            + f"{chosen}.",
-            f"One seed orders nothing; {many} need at least {needed}.",
+            f"{_one_seed(study, leader, pair)}{chosen}.",
+            f"One seed orders nothing; to {what} at least {needed} are needed{since}.",
         ]
-    against = f"against {pair.second}, the next, {_on(pair)}, {_size(study, pair)}"
-    if not pair.decided:
-        found = f"{leader.name} and {pair.second} tie on all {_seeds(pair.seeds)}{chosen}."
-    elif pair.seeds == 2 and pair.won == 2:
-        found = (
-            f"{leader.name} was better than {pair.second}, the next, on both seeds{chosen}; equals agree so "
-            "in half of all comparisons."
-        )
+    against = f"against {pair.second}, {_next(study, leader)}, {_on(study, pair)}{_size(study, pair)}"
+    if pair.failed == (pair.runs, pair.runs):
+        found = f"All runs of both {leader.name} and {pair.second} failed{chosen}."
+    elif not pair.decided:
+        found = f"{leader.name} and {pair.second} tie on {all_of(pair.seeds, 'seed')}{chosen}."
     elif study.candidate:
-        found = f"{leader.name} was named beforehand{chosen}: {against}."
+        found = f"{leader.name} {candidate_of(study)}{chosen}: {against}."
     elif leader.share > other.share:
         largest = "the larger share" if k == 2 else "the largest share"
         found = f"{leader.name} won {largest} of seeds{chosen}: {against}."
     else:
         found = f"{leader.name} and {other.name} won the same share of seeds{chosen}: {against}."
+    least = _needed(study, pair.choices)
+    both = f"{leader.name} and {pair.second}"
     if most < needed:
-        few = f"{_seeds(most)} cannot order {many}; {needed} can"
-        told = f"No order is claimed: {few}."
+        why = f"{count(most, 'seed')} cannot {what}; at least {needed} are needed{since}"
+    elif pair.decided >= least:
+        better = [p for p in pair.adjusted if not math.isnan(p)]
+        why = f"{leader.name} {_not_shown(study)} {pair.second} ({_p(study, min(better))})"
+    elif pair.decided == pair.seeds:
+        seeds = count(pair.seeds, "seed")
+        why = f"{both} have {seeds} in common, and at least {least} must tell them apart{since}"
     else:
-        told = f"No order is claimed: {leader.name} {_not_shown(study)} {pair.second}: {_votes(pair)}."
-        least = _needed(study, pair.choices)
-        if pair.decided < least:
-            told = (
-                f"No order is claimed: only {pair.decided} of {_seeds(pair.seeds)} tell {leader.name} and "
-                f"{pair.second} apart; {least} must."
-            )
-            if pair.choices > 1:
-                told = told[:-1] + f", since these seeds chose the settings ({pair.choices:,.0f} ways)."
-    return [found, told]
+        few = f"only {pair.decided}" if pair.decided else "none"
+        tell = "tell" if pair.decided > 1 else "tells"
+        why = f"{few} of {count(pair.seeds, 'seed')} {tell} {both} apart; at least {least} must{since}"
+    return [found, f"No order is claimed: {why}."]
 
 
-def _one_seed(study: Study, pair: Pair) -> str:
+def _one_seed(study: Study, leader: Competitor, pair: Pair) -> str:
     """What one seed shows."""
-    if len(study.workloads) > 1:
-        what = "did better on more workloads than" if pair.won else "is level with"
-        return f"On the one seed {pair.first} {what} {pair.second}, the next"
-    ours, theirs = (
-        "failed" if failed else value(study.metric, mean)
-        for failed, mean in zip(pair.failed, pair.means, strict=True)
+    first, second = pair.first, f"{pair.second}, {_next(study, leader)}"
+    if pair.failed == (pair.runs, pair.runs):
+        return f"On the one seed that both have, all runs of {first} and of {pair.second} failed"
+    if pair.sums_up:
+        of = f"{pair.runs} {_summed(study)}"
+        means = ""
+        if len(study.workloads) == 1:
+            ours, theirs = values(study.metric, *pair.means)
+            at = ", failed runs at chance" if any(pair.failed) else ""
+            means = f" (means {ours} against {theirs}{at})"
+        won, lost = pair.runs_won
+        told = f"won {won} of {of}" + (f" and lost {lost}" if lost else "")
+        return f"On the one seed that both have, {first} {told} against {second}{means}"
+    shown = values(study.metric, *pair.means)
+    ours, theirs = ("failed" if lost else x for lost, x in zip(pair.failed, shown, strict=True))
+    if not pair.decided:
+        return f"On the one seed that both have, {first} and {pair.second} are level ({ours})"
+    word = "higher" if study.higher == bool(pair.won) else "lower"
+    scored = (
+        f"scored {word} than" if not any(pair.failed) else f"did {'better' if pair.won else 'worse'} than"
     )
-    if not pair.won:
-        return f"On their one seed {pair.first} and {pair.second} are level ({ours})"
-    better = "higher" if study.higher else "lower"
-    return (
-        f"On its one seed {pair.first} scored {better} than {pair.second}, the next ({ours} against {theirs})"
-    )
+    return f"On the one seed that both have, {first} {scored} {second} ({ours} against {theirs})"
 
 
 def _reservations(study: Study, leader: Competitor) -> list[str]:
-    """What of the leader must not go unsaid."""
+    """What must not go unsaid: failures, of whomever, and of the leader its setting and what tuning did."""
     found = []
-    name = leader.name if study.axes.compared else "the study"
-    whose = f"{leader.name}'s" if study.axes.compared else "the"
-    failed = sum(run.failed for run in leader.runs)
-    if failed:
-        found.append(f"{failed} of {whose} {leader.n} runs failed.")
-    elif any(run.failed for c in study.competitors for run in c.runs):
-        most = statistics.share(0, leader.n).high
-        found.append(
-            f"None of {whose} {leader.n} runs failed; a rate up to {100 * most:.0f} % is not excluded."
-        )
+    named = bool(study.axes.compared)
+    ranked = [leader, *(c for c in study.competitors[: study.complete] if c is not leader)]
+    failed = [c for c in ranked if _failed(c)]
+    if failed and leader not in failed:
+        most = math.ceil(100 * statistics.share(0, leader.n).high)
+        none = f"None of the {leader.n} runs of {leader.name} failed"
+        none = none if leader.n > 1 else f"The one run of {leader.name} did not fail"
+        found.append(f"{none}; a rate up to {most} % is not excluded.")
+    if failed and not named:
+        found.append(f"{_failed(leader)} of {count(leader.n, 'run')} failed.")
+    elif failed:
+        told = [f"{c.name} {_failed(c)} of {c.n}" for c in failed[:TOLD]]
+        more = [f"{len(failed) - TOLD} more, in the table"] if len(failed) > TOLD else []
+        found.append(f"Runs that failed: {listed([*told, *more])}.")
     if any(cell.edges for cell in leader.cells.values()):
-        setting = f"{whose} setting" if study.axes.compared else "The setting"
-        found.append(f"{setting} lies at the edge of what was tried.")
+        of = f" of {leader.name}" if named else ""
+        found.append(f"The setting{of} lies at the edge of what was tried.")
     tuned = leader.against_default
     if tuned is not None and tuned.seeds:
-        sure = min(tuned.p_values) * 2 <= statistics.SIGNIFICANT
-        doubt = "" if sure else "; that may be chance"
-        found.append(f"Tuned against as shipped, {name}: {_votes(tuned)}, {_size(study, tuned)}{doubt}.")
+        who = f"{leader.name}, tuned" if named else "Tuned"
+        middle = tuned.difference.estimate
+        size = f", typically {_by(study, Interval(middle))}" if math.isfinite(middle) else ""
+        found.append(f"{who} against as shipped: {_counts(tuned)}{size}; no claim is made of it.")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.pairs import statements
 from ffn_bench.compare.results import Cell
@@ -15,6 +16,28 @@ from ffn_bench.run_folder import identity
 from ffn_bench.tags import NOT_MEASURED, quantity, words
 
 AGGREGATES = {"iqm": "interquartile mean", "mean": "mean", "median": "median"}
+
+
+def count(n: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def all_of(n: int, noun: str = "") -> str:
+    """`the one seed`, `both seeds`, `all 3 seeds`; without a noun `both`."""
+    every = "the one" if n == 1 else "both" if n == 2 else f"all {n:,}"
+    return f"{every} {noun}{'s' * (n != 1)}" if noun else every
+
+
+def values(tag: str, *numbers: float) -> list[str]:
+    """Numbers of a metric with digits enough to tell them apart, up to rounding."""
+    percent = quantity(tag).is_percent
+    told = [value(tag, x) for x in numbers]
+    for digits in range(3, 9):
+        if len(set(told)) == len(set(numbers)) or not all(map(math.isfinite, numbers)):
+            break
+        told = [f"{100 * x:.{digits}f} %" if percent else f"{x:.{digits + 2}g}" for x in numbers]
+    return told
 
 
 def value(tag: str, x: float) -> str:
@@ -31,12 +54,13 @@ def between(tag: str, found: Interval) -> str:
 
 
 def apart(tag: str, found: Interval) -> str:
-    """A difference of metrics with its interval: of proportions in percentage points."""
+    """A difference of metrics with its interval: of proportions in percentage points. ∞ is to a run that
+    failed; where there is no middle there is nothing to tell."""
     measured = quantity(tag)
+    if math.isnan(found.estimate):
+        return NOT_MEASURED
 
     def one(x: float) -> str:
-        if math.isnan(x):
-            return NOT_MEASURED
         if math.isinf(x):
             return "+∞" if x > 0 else "−∞"
         return measured.difference(x).replace("-", "−")
@@ -60,10 +84,17 @@ def amount_between(found: Interval) -> str:
 
 
 def probability(x: float) -> str:
-    """A probability or p-value."""
+    """A probability or p-value, with digits enough to see on which side of the level of a claim it is."""
     if math.isnan(x):
         return NOT_MEASURED
-    return "< 0.001" if 0 < x < 0.001 else f"{x:.3f}"
+    if 0 < x < 0.001:
+        return "< 0.001"
+    told = f"{x:.3f}"
+    for digits in range(4, 8):
+        if (float(told) <= statistics.SIGNIFICANT) == (x <= statistics.SIGNIFICANT):
+            break
+        told = f"{x:.{digits}f}"
+    return told
 
 
 def setting_of(cell: Cell) -> str:
@@ -89,7 +120,14 @@ def title(study: Study) -> str:
     keys = study.axes.compared
     what = " and ".join(short(k.removesuffix(".name")) for k in keys) or "seeds"
     where = study.workloads[0] if len(study.workloads) == 1 else f"{len(study.workloads)} workloads"
-    return f"Which {what}, on {where}?" if keys else f"One setting, on {where}"
+    tried = max(len(cell.trials) for c in study.competitors for cell in c.cells.values())
+    alone = "One setting" if tried == 1 else f"The best of {tried} settings"
+    return f"Which {what}, on {where}?" if keys else f"{alone}, on {where}"
+
+
+def candidate_of(study: Study) -> str:
+    """How the candidate came to be one."""
+    return "was chosen by the search" if study.searched else "was named beforehand"
 
 
 def facts(study: Study) -> dict[str, str]:
@@ -105,16 +143,21 @@ def facts(study: Study) -> dict[str, str]:
     if study.axes.tuned:
         budget = f"{trials[0]}" if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
         keys = ", ".join(study.axes.tuned)
-        how = f" on {words(study.selecting)}, tuning seeds {_ranges(tuning)}"
-        found["tuned"] = f"{keys}: {budget} trials each,{how}"
-    found["reported"] = f"seeds {_ranges(seeds)}; medians"
+        seed = "seed" if len(tuning) == 1 else "seeds"
+        how = f" on {words(study.selecting)}, tuning {seed} {_ranges(tuning)}"
+        trial = "trial" if trials == [1] else "trials"
+        found["tuned"] = f"{keys}: {budget} {trial} each,{how}"
+    seed = "seed" if len(seeds) == 1 else "seeds"
+    found["reported"] = f"{seed} {_ranges(seeds)}" + ("; medians" if len(seeds) > 1 else "")
     if any(c.test.known for c in study.competitors):
         found["reported"] += " with 95 % intervals (order statistics)"
     if len(study.workloads) > 1:
-        found["reported"] = f"seeds {_ranges(seeds)}; medians of each workload, then their mean"
+        found["reported"] = f"{seed} {_ranges(seeds)}; medians of each workload, then their mean"
     if study.complete > 1:
         many = statements(study.complete, study.candidate)
-        told = f"{many} statements" + (f" ({study.candidate} named beforehand)" if study.candidate else "")
+        told = count(many, "statement")
+        if study.candidate:
+            told += f" ({study.candidate} {candidate_of(study).removeprefix('was ')})"
         found["verdict"] = f"one vote a seed, exact sign test, Holm over {told}"
     if study.targets:
         shown_ = {w: value(study.selecting, t) for w, t in study.targets.items()}

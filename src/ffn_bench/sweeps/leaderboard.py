@@ -35,7 +35,7 @@ def leaderboard(
     """Rows of runs that differ in their seed only, best mean validation score first, and the swept keys.
 
     A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
-    score to average, and leaving it out would flatter the setting.
+    score to average, and leaving it out would flatter the setting. Equals stay in the order of the runs.
     """
     varied = varied_keys(settings)
     seeds = "seed" in varied
@@ -66,10 +66,15 @@ def leaderboard(
         )
 
     def rank(row: dict[str, Any]) -> tuple[bool, float]:
-        score = row["val"][0] if math.isfinite(row["val"][0]) else row["test"][0]
+        score = score_of(row)
         return bool(row["bad"]), -tags.SCORE.sign * score if math.isfinite(score) else math.inf
 
     return sorted(rows, key=rank), keys, seeds
+
+
+def score_of(row: dict[str, Any]) -> float:
+    """The mean that a row ranks by, of its runs that finished: on validation, else on test; NaN without."""
+    return float(row["val"][0] if math.isfinite(row["val"][0]) else row["test"][0])
 
 
 def _mean_std(values: Sequence[float | None]) -> tuple[float, float]:
