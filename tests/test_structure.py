@@ -54,7 +54,7 @@ def test_the_modules_of_private_names_have_some() -> None:
 TESTS = Path(__file__).parent
 POSITIONAL = {
     "Pair", "Cell", "Competitor", "Study",
-    "Row", "Segment",
+    "BatchRow", "Segment",
     "Trained", "Distribution", "Curvature",
     "Flat", "Problem", "Track", "Scene",
 }  # fmt: skip

@@ -222,7 +222,7 @@ def _is_chosen(competitor: Competitor, row: dict[str, Any]) -> bool:
 
 
 def _summary(run: RecordedRun) -> dict[str, Any]:
-    """What the leaderboard takes from a run's summary, which is ranked by the primary score whatever is compared."""
+    """What the leaderboard takes from a run's summary: it ranks by the score, whatever is compared."""
     val, test = SCORE.tag("val"), SCORE.tag("test")
     selected, tested = result_of(run, val, val), result_of(run, test, val)
     best = {tag: x for tag, x in ((val, selected.best), (test, tested.best)) if not math.isnan(x)}

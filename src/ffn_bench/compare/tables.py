@@ -224,7 +224,7 @@ def aggregates(study: Study) -> Table:
     columns += [(AGGREGATES[by], metric) for by in study.competitors[0].described]
     columns.append(("median at the end", lambda v: wording.between(study.metric, v)))
     if study.targets:
-        gap = "points" if study.higher else ""
+        gap = "points" if quantity(study.selecting).is_percent else ""
         columns.append((f"optimality gap {gap}".strip(), lambda v: _gap(study, v)))
         columns += [(f"{axis} to target", wording.amount_between) for axis in study.competitors[0].times]
     if study.scores is not None:
@@ -246,7 +246,7 @@ def aggregates(study: Study) -> Table:
 def _gap(study: Study, gap: float) -> str:
     if math.isnan(gap):
         return NOT_MEASURED
-    return f"{100 * gap:.3f}" if study.higher else f"{gap:.4g}"
+    return f"{100 * gap:.3f}" if quantity(study.selecting).is_percent else f"{gap:.4g}"
 
 
 def pairs(study: Study) -> Table:
@@ -267,7 +267,7 @@ def pairs(study: Study) -> Table:
         ("failed", str),
         ("but", str),
     ]
-    sign = 1 if study.higher else -1
+    sign = quantity(study.metric).sign
     rows = [
         [
             p.first,
@@ -315,7 +315,7 @@ def trials(study: Study) -> Table:
     rows = []
     for c in study.competitors:
         for workload, cell in c.cells.items():
-            sign = 1 if study.higher else -1
+            sign = quantity(study.metric).sign
             for trial in sorted(
                 cell.trials, key=lambda t: -sign * t.score if not math.isnan(t.score) else math.inf
             ):

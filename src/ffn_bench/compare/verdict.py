@@ -20,7 +20,7 @@ from ffn_bench.compare.wording import (
     settings_of,
     values,
 )
-from ffn_bench.tags import words
+from ffn_bench.tags import quantity, words
 
 TOLD = 4
 """Competitors at most that a sentence tells in full."""
@@ -282,7 +282,7 @@ def reservation(study: Study, pair: Pair) -> str:
         parts.append(
             f"{failed} of all its {ours.n} runs failed ({pair.second}: {of or 'none'} of {theirs.n})"
         )
-    worse = (pair.means[1] - pair.means[0]) * (1 if study.higher else -1)
+    worse = (pair.means[1] - pair.means[0]) * quantity(study.metric).sign
     alike = math.isclose(*pair.means, rel_tol=1e-9)  # equal but for the order of a sum
     if math.isnan(worse) or (worse > 0 and not alike):
         means = values(study.metric, *pair.means)
