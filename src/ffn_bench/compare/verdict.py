@@ -287,7 +287,8 @@ def reservation(study: Study, pair: Pair) -> str:
     if math.isnan(worse) or (worse > 0 and not alike):
         means = values(study.metric, *pair.means)
         at = ", failed runs at chance" if any(pair.failed) else ""
-        parts.append(f"its mean is the worse one ({means[0]} against {means[1]}{at})")
+        which = "not known to be the better one" if math.isnan(worse) else "the worse one"
+        parts.append(f"its mean is {which} ({means[0]} against {means[1]}{at})")
     if pair.difference.estimate < 0:
         over = f" of the means over the {_summed(study)}" if pair.sums_up else ""
         parts.append(f"the typical difference{over} points the other way")
