@@ -256,6 +256,9 @@ def jax_scan(widths: list[int], x: Tensor, y: Tensor, batch_size: int, runs: int
 
     As in the batched engine every run has its data order, learning rate and betas, and losses are kept.
     """
+    os.environ.setdefault(
+        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+    )  # or it takes most of a GPU from the others
     import jax
     import jax.numpy as jnp
     import numpy as np
