@@ -258,7 +258,7 @@ def jax_scan(widths: list[int], x: Tensor, y: Tensor, batch_size: int, runs: int
     """
     os.environ.setdefault(
         "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
-    )  # or it takes most of a GPU from the others
+    )  # else it takes most of the GPU
     import jax
     import jax.numpy as jnp
     import numpy as np
