@@ -133,7 +133,7 @@ def test_a_configuration_survives_run_json(group: str, option: str) -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"epochs": "fifty"}, "epochs: 'fifty' is of the wrong type"),
+        ({"epochs": "fifty"}, "epochs: 'fifty' has the wrong type"),
         ({"epochs": True}, "epochs"),
         ({"epochs": 0}, "epochs: 0 is too small"),
         ({"lr": None}, "lr"),

@@ -80,13 +80,13 @@ def test_groups_stay_whole_and_parts_are_near_their_sizes(
     assert groups.tolist() == [values.index(row) for row in values]
 
     def parts() -> list[Array]:
-        return splitting.grouped_parts(raw.y, groups, sizes, np.random.default_rng(seed))
+        return splitting.grouped_splits(raw.y, groups, sizes, np.random.default_rng(seed))
 
     try:
         found = parts()
     except UserError as e:
         assert e.status == DATA and "\n" not in str(e)
-        assert "part empty" in e.what
+        assert "split empty" in e.what
         return
     assert all(np.array_equal(a, b) for a, b in zip(found, parts(), strict=True))
     assert sorted(np.concatenate(found).tolist()) == list(range(len(raw.y)))
@@ -111,7 +111,7 @@ def test_the_count_is_right_and_0_when_kept_together(raw: Raw, seed: int, standa
         assert e.what.startswith("class ")
         return
     n_val, n_test = shared(plain)
-    told = [w for w in plain.warnings if "scores there may be too good" in w]
+    told = [w for w in plain.warnings if "their scores may be too good" in w]
     assert len(told) == (n_val + n_test > 0)
     for n, part, words in ((n_val, plain.val, "validation rows"), (n_test, plain.test, "test rows")):
         assert (f"{n} of {len(part.y)} {words}" in "".join(told)) == (n > 0)
@@ -163,7 +163,9 @@ def test_a_giant_group_shrinks_the_parts_or_is_one_line() -> None:
     assert (len(parts.train.y), len(parts.val.y), len(parts.test.y)) == (900, 50, 50)
     with pytest.raises(UserError) as e:
         prepared(giant(1), "keep_together")
-    assert str(e.value).startswith("data.duplicates: keep_together leaves the test part empty: the 901 rows")
+    assert str(e.value).startswith(
+        "data.duplicates: keep_together leaves the test split empty: of the 901 rows"
+    )
     assert e.value.status == DATA
 
 
@@ -193,13 +195,13 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
     assert shared(kept) == (0, 0)
     assert len(kept.train.y) + len(kept.val.y) == len(raw.y) - cut - overlap
     assert len(kept.test.y) == cut
-    told = f"{overlap} training rows that are in the test part too are left out"
+    told = f"{overlap} training rows that are also in the test split are left out"
     assert kept.warnings == ((told,) if overlap else ())
 
 
 def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
-    with pytest.raises(UserError, match="every training row is in the test part too"):
+    with pytest.raises(UserError, match="every training row is also in the test split"):
         splitting._prepare(
             Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
         )
@@ -217,8 +219,9 @@ def write_random_labels(file: Path) -> None:
 
 RANDOM = ("data=csv", "data.path=t.csv", "data.target=label", "model=mlp", "model.depth=1", "epochs=30")
 TOLD = (
-    "180 of 180 validation rows are in training too, 180 of 180 test rows are in training or validation too: "
-    "scores there may be too good; data.duplicates=keep_together keeps equal rows in one part"
+    "180 of 180 validation rows are also in training, "
+    "180 of 180 test rows are also in training or validation: "
+    "their scores may be too good; data.duplicates=keep_together keeps equal rows in one split"
 )
 
 
@@ -241,7 +244,7 @@ def test_a_sweep_tells_of_its_data_once(ffn: Command, tmp_path: Path) -> None:
     swept = ("seed=1,2", "lr=0.1,0.2", "data.split_seed=0,1", "model.width=3,4")
     result = ffn("-m", *RANDOM, "epochs=1", *swept)
     assert result.code == 0, result.err
-    assert result.out.count("scores there may be too good") == 1
+    assert result.out.count("their scores may be too good") == 1
     assert f"  warning    csv: {TOLD}\n" in result.out
 
 

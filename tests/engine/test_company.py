@@ -219,7 +219,7 @@ def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[
     offer(Rule(rule.update, rule.init, scope="tensor"))
     assert reason_not_batchable(parsed("optimizer=theirs")) == "theirs is not elementwise"
     offer(Rule(rule.update, rule.init, scope="element"))
-    with pytest.raises(UserError, match="theirs is not elementwise, as its package says"):
+    with pytest.raises(UserError, match="theirs is declared elementwise but is not"):
         reason_not_batchable(parsed("optimizer=theirs"))
 
 
@@ -275,7 +275,7 @@ def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], Non
     for name, seeds in (("two", "range(0,2)"), ("many", "range(0,6)")):
         result = ffn("-m", *common, f"seed={seeds}", f"name={name}")
         assert result.code == 0, result.err
-        assert "theirs gives a run other numbers beside another one" in result.out
+        assert "theirs gives a run different numbers when another run is trained with it" in result.out
         (first,) = (
             folder
             for folder in Path("outputs/sweeps", name).glob("*/")
@@ -320,7 +320,7 @@ def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[Rule], None]
     offer(Rule(update))
     assert reason_not_batchable(parsed("optimizer=theirs", "model.hidden=[10]")) is None
     for hidden in ("[150,150]", "[140]", "[500,200]"):
-        assert "other numbers beside another one" in (
+        assert "different numbers when another run is trained with it" in (
             reason_not_batchable(parsed("optimizer=theirs", f"model.hidden={hidden}")) or ""
         )
 
