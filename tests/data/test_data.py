@@ -31,15 +31,15 @@ def load(name: str, tmp_path: Path, *overrides: str) -> splitting.Data:
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_parts_are_disjoint_stratified_and_standardised(name: str, tmp_path: Path) -> None:
+def test_splits_are_disjoint_stratified_and_standardised(name: str, tmp_path: Path) -> None:
     loaded = load(name, tmp_path)
     y = torch.cat([loaded.train.y, loaded.val.y, loaded.test.y])
     n = len(y)
     assert len(loaded.val.y) == len(loaded.test.y) == round(0.15 * n)
-    shares = torch.bincount(y) / n
-    for part in (loaded.train, loaded.val, loaded.test):
-        counts = torch.bincount(part.y, minlength=len(loaded.classes))
-        assert (counts - shares * len(part.y)).abs().max() < 2.0
+    proportions = torch.bincount(y) / n
+    for split in (loaded.train, loaded.val, loaded.test):
+        counts = torch.bincount(split.y, minlength=len(loaded.classes))
+        assert (counts - proportions * len(split.y)).abs().max() < 2.0
     assert loaded.train.x.mean(0).abs().max() < 1e-12
     spread = loaded.train.x.std(0, correction=0)
     assert ((spread - 1).abs() < 1e-12).logical_or(spread == 0).all()

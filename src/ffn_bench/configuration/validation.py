@@ -157,7 +157,7 @@ def other_keys(name: str) -> UserError:
 
 
 def check_model(model: ModelConfig) -> None:
-    """Bounds of the model group. Names of activations and inits are checked where their tables live."""
+    """Bounds of the model group. Names of activations and inits are checked where their tables are."""
     at_least(getattr(model, "depth", 0), 0, "model.depth")
     at_most(getattr(model, "depth", 0), 1000, "model.depth")
     at_least(model.init_std, 0.0, "model.init_std", open_bound=True)

@@ -199,11 +199,10 @@ def equal_rows(x: Array) -> Array:
 def grouped_splits(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
     """`stratified_splits` that never divides a group: `groups [n]` are the numbers of their first rows.
 
-    Groups are shared out in the order of their places, in the class that is the rarest of theirs; each goes
-    to the first part that has room for all of it. A part that has room left then takes the smallest group
-    of the rest, where that brings it nearer to its size. Where the groups that are not far too large for
-    the parts do not suffice for them, all parts shrink alike. Raises `UserError` (status 3) where a part
-    remains empty.
+    Groups are dealt out in stratified order, each by the rarest class in it; each goes to the first split
+    that has room for all of it. A split that has room left then takes the smallest remaining group, where
+    that brings it nearer to its size. Where the groups that are not far too large for the splits do not
+    suffice for them, all splits shrink alike. Raises `UserError` (status 3) where a split remains empty.
     """
     counts = np.bincount(y)
     by_rarity = np.argsort(counts, kind="stable")

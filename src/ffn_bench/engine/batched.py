@@ -62,7 +62,7 @@ def reason_not_batchable(run: TrainConfig) -> str | None:
         return f"optimizer=torch is torch.optim's {name}, which trains one network"
     if name in FULL_BATCH_ONLY and name != "gd":
         return f"{name} looks at the loss several times a step"
-    return registry.by_itself(run.optimizer, run.model.widths())
+    return registry.sequential_reason(run.optimizer, run.model.widths())
 
 
 def group_key(run: TrainConfig) -> tuple[Any, ...]:

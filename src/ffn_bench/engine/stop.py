@@ -39,6 +39,6 @@ class Stop:
         process.hurry(number)
 
     def raise_if_requested(self) -> None:
-        """Raise what ends the command, if a signal has come."""
+        """Raise the exception that ends the command, if a signal was received."""
         if self.number:
             process.leave(self.number)

@@ -22,7 +22,7 @@ TRIED_STEPS = (*range(1, 9), 10, 16, 100, 101, 1000, 1001, 10_000, 1_000_000)
 TRIED_RATES = (0.1, 0.03)
 
 _tried: dict[tuple[int, int, str], tuple[Rule, str | None, str | None]] = {}
-"""What trying came to, which takes seconds. Keyed by a rule's own functions, which are kept with it: another
+"""Results of trying, which takes seconds. Keyed by a rule's own functions, which are kept with it: another
 rule of the same name, in a later run, is tried anew."""
 
 
