@@ -59,14 +59,13 @@ def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
     """
     for entry in importlib.metadata.entry_points(group=PLUGINS, name=name):
         try:
-            loaded = entry.load()
+            offer = entry.load()
         except Exception as e:
             raise UserError(
                 "optimizer", f"{name} ({entry.value}) cannot be imported: {e}", "fix that package"
             ) from e
-        is_class = isinstance(loaded, type) and issubclass(loaded, torch.optim.Optimizer)
-        if isinstance(loaded, Rule) or is_class:
-            return loaded
+        if isinstance(offer, Rule) or (isinstance(offer, type) and issubclass(offer, torch.optim.Optimizer)):
+            return offer
         raise UserError(
             "optimizer",
             f"{name} ({entry.value}) is not an optimizer",
