@@ -495,8 +495,8 @@ def test_a_byte_order_mark_hides_no_head(prepared: Command) -> None:
         (["+hydra.job.env_set.PYTHONPATH=mine"], "PYTHONPATH"),
         (["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1"], "hydra/launcher"),
         (["-m", "optimizer=torch", "+optimizer.options.a={_target_:x},{b:1}"], "_target_"),
-        (["-m", "hydra.sweeper._target_=os.makedirs", "seed=0,1"], "is no installed sweeper"),
-        (["+hydra.sweeper.sampler._target_=os.mkdir"], "is none of Optuna's"),
+        (["-m", "hydra.sweeper._target_=os.makedirs", "seed=0,1"], "is not an installed sweeper"),
+        (["+hydra.sweeper.sampler._target_=os.mkdir"], "is not one of Optuna's"),
         (["--cfg", "hydra", "++hydra.help.app_name=${evil:}"], "evil"),
         (["--info", "config", "lr=${evil:}"], "evil"),
     ],
@@ -643,4 +643,4 @@ def test_what_a_file_may_not_say(prepared: Command, text: str) -> None:
 def test_a_head_that_cannot_be_read(prepared: Command, head: str) -> None:
     write("experiment/x.yaml", f"{head}\nlr: 0.5\n")
     before = contents(Path())
-    assert_refused(prepared("--config-dir=mine", "+experiment=x"), before, "its head cannot be read")
+    assert_refused(prepared("--config-dir=mine", "+experiment=x"), before, "its header cannot be read")

@@ -350,7 +350,8 @@ def test_an_event_file_that_is_gone_is_told(stock: Path) -> None:
 
     for command in ("train", "sweep"):
         assert (
-            "is gone: TensorBoard shows the run from step" in check(stock, "killed", command, harm, {0}).out
+            "is missing: TensorBoard shows the run from step"
+            in check(stock, "killed", command, harm, {0}).out
         )
 
 
@@ -379,7 +380,7 @@ def test_a_run_of_an_earlier_release_goes_on(stock: Path, tmp_path: Path) -> Non
     assert result.code == 0, result.err
     assert outcome(folder) == outcome(stock / "finished" / "outputs" / "x")
     notes = (folder / "train.log").read_text()
-    assert "summary.json was not what ffn-bench wrote; it is now summary-2.json" in notes
+    assert "summary.json was not written by ffn-bench; it was renamed to summary-2.json" in notes
 
 
 VALUES = {

@@ -164,7 +164,7 @@ TestShared = Shared.TestCase
 def test_a_manifest_that_is_none_owns_nothing(tmp_path: Path, first: str) -> None:
     (tmp_path / MANIFEST).write_text(first + "\n")
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(UserError, match="no manifest of ffn-bench"):
+    with pytest.raises(UserError, match="not a manifest of ffn-bench"):
         Folder(tmp_path).put("report.html", b"ours")
     assert (tmp_path / MANIFEST).read_text() == first + "\n"
 
@@ -268,7 +268,7 @@ def test_a_log_that_is_begun_is_not_there_yet(tmp_path: Path, content: str, stri
     (tmp_path / "train.log").write_text(content)
     log = Appended(Folder(tmp_path), "train.log", strict)
     log.write(b"ours\n")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         log.flush()
     assert (tmp_path / "train.log").read_text() == content
 
@@ -365,7 +365,7 @@ def test_a_persons_figures_and_tables_stay(compare: Command, tmp_path: Path) -> 
     mine = bytes_below(paper)
     result = compare("runs=runs", "save=paper")
     assert result.code == 0, result.err
-    assert "is there and is not ours: it stays, and ours is" in result.out
+    assert "exists and was not written by ffn-bench: it is kept, and the new file is" in result.out
     assert "paper/report-2.html" in result.out
     assert {path: content for path, content in bytes_below(paper).items() if path in mine} == mine
     first = {p.relative_to(paper).as_posix() for p in files_below(paper)} - mine.keys()

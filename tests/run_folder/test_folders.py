@@ -356,7 +356,7 @@ def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
     checkpoints.save(Folder(tmp_path), {"step": 4})
     (file,) = (tmp_path / "checkpoint").iterdir()
     renamed = file.rename(file.with_name(file.name.replace("4", "5", 1)))
-    with pytest.raises(UserError, match="no checkpoint of ours"):
+    with pytest.raises(UserError, match="not a checkpoint of ffn-bench"):
         checkpoints.load(Folder(tmp_path), f"checkpoint/{renamed.name}")
 
 

@@ -68,7 +68,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, tuple[Any, ...]]] = {
     },
     "run.json: missing": (damaged("run.json", "deleted"), "outputs/x", ALL),
     "run.json: a link to nothing": (damaged("run.json", "a link to nothing"), "outputs/x", ALL),
-    "run.json: another format": (changed("run.json", "format", to=99), "format 99, known is 1", ALL),
+    "run.json: another format": (changed("run.json", "format", to=99), "format 99, expected 1", ALL),
     "run.json: a seed of text": (changed("run.json", "config", "seed", to="0"), "run.json", ALL),
     "run.json: a huge seed": (changed("run.json", "config", "seed", to="HUGE"), "run.json", ALL),
     "run.json: a huge rate": (changed("run.json", "config", "lr", to=float("inf")), "run.json", ALL),

@@ -337,7 +337,7 @@ def test_a_sweep_is_extended_and_its_status_shown(ffn: Command, tmp_path: Path) 
     assert all(words in status.out for words in ("5 finished", "1 begun", "3 missing"))
     result = ffn(*wider)
     assert result.code == 0, result.err
-    assert "5 runs had ended before" in result.out and "1 runs had begun" in result.out
+    assert "5 runs have already ended" in result.out and "1 runs have started" in result.out
     assert len(list(sweep.glob("*/summary.json"))) == 9
     unchanged = [f for f, at in before.items() if f.exists() and f.stat().st_mtime_ns == at]
     assert len(unchanged) >= 5 * 3

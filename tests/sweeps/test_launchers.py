@@ -124,7 +124,7 @@ def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path, begin: Be
     again = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled")
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
-    assert "10 runs had ended before" in out
+    assert "10 runs have already ended" in out
     assert metrics_of(tmp_path / "outputs/sweeps/scaled") == plain
 
 
@@ -149,7 +149,7 @@ def test_a_killed_worker_costs_its_unfinished_steps_only(
     assert process.returncode == 0, err
     assert ended(sweep) == 6
     assert metrics_of(sweep) == metrics_of(tmp_path / "outputs/sweeps/plain")
-    resumed = [log for log in sweep.glob("*/train.log") if "goes on at step" in log.read_text()]
+    resumed = [log for log in sweep.glob("*/train.log") if "resuming from step" in log.read_text()]
     assert resumed
     assert all(len(list(folder.glob("events.*"))) == 1 for folder in sweep.glob("*seed*"))
 
@@ -424,4 +424,4 @@ def test_a_file_that_is_no_chunk(tmp_path: Path, content: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
     )
-    assert "is no chunk of a sweep" in result.stderr
+    assert "is not a chunk of a sweep" in result.stderr

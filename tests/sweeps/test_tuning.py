@@ -83,7 +83,7 @@ def test_every_space_draws_valid_settings_within_its_bounds(option: str) -> None
                 value = override.value()
                 assert isinstance(value, (int, float))
                 assert axis.low <= value <= axis.high
-    for setting in found[:2]:  # composed with the optimizer as it is shipped
+    for setting in found[:2]:  # composed with the optimizer's defaults
         run = parsed(f"optimizer={option}", *OPTIMIZER_NEEDS.get(option, []), *setting)
         assert f"lr={run.lr:.10g}" == setting[0]
 
@@ -235,29 +235,29 @@ def test_a_tuning_from_the_command_line(ffn: Command, tmp_path: Path) -> None:
             assert sorted({c["seed"] for c in own.values() if c["stage"] == stage}) == seeds
         assert re.search(rf"{name} +data={data} +lr={best:g}|{name} data={data} +lr={best:g}", result.out)
     assert "stage 1 of 2" in result.out
-    board = result.out[result.out.index("leaderboard") : result.out.index("tuned against shipped")]
+    board = result.out[result.out.index("leaderboard") : result.out.index("tuned against default settings")]
     rows = [line.split()[1:4] for line in board.splitlines() if re.match(r" *\d", line)]
     assert sorted(map(tuple, rows)) == sorted(
-        itertools.product(("adam", "momentum"), ("moons", "digits"), ("tuned", "shipped"))
+        itertools.product(("adam", "momentum"), ("moons", "digits"), ("tuned", "default"))
     )
     # The same command again trains nothing, and says the same.
     again = ffn(*(argument for argument in command if argument != "data=moons"))
     assert again.out[again.out.index("leaderboard") :] == result.out[result.out.index("leaderboard") :]
-    assert "20 runs had ended before" in again.out and "16 runs had ended before" in again.out
+    assert "20 runs have already ended" in again.out and "16 runs have already ended" in again.out
 
 
 def test_the_shipped_setting_where_it_is_best_is_trained_once(ffn: Command, tmp_path: Path) -> None:
-    """A space whose only choice is what is shipped; then, in the same folder, one with a better choice."""
+    """A space whose only choice is the default; then, in the same folder, one with a better choice."""
     choices = "+hydra.sweeper.space={lr: 'choice(0.005)'}"
     command = ("+tune=random_25", "hydra.sweeper.final_seeds=[5,6]", "optimizer=sgd", *SMALL, "name=t")
     result = ffn(*command, choices.removeprefix("+"))
     assert result.code == 0, result.err
-    assert "sgd: the shipped setting was best" in result.out
+    assert "sgd: the default setting was best" in result.out
     assert "sgd: the space has 1 settings, all of which were tried" in result.out
     assert tally(tmp_path, "t") == {("sgd", "tune"): 1, ("sgd", "final"): 2}
     result = ffn(*command, choices.removeprefix("+").replace("0.005", "0.005,0.3"))
     assert result.code == 0, result.err
-    assert "sgd: the best rate 0.3 lies on the edge of what was tried (0.005 to 0.3)" in result.out
+    assert "sgd: the best learning rate 0.3 is at the edge of the searched range (0.005 to 0.3)" in result.out
     stages = Counter((c["lr"], c["stage"]) for c in configs(tmp_path, "t").values())
     assert stages == {(0.005, "tune"): 1, (0.3, "tune"): 1, (0.005, "default"): 2, (0.3, "final"): 2}
 
@@ -288,7 +288,7 @@ def test_a_longer_search_uses_a_shorter_one(ffn: Command, tmp_path: Path) -> Non
     assert tally(tmp_path, "t") == {("adam", "tune"): 3, ("adam", "final"): 1, ("adam", "default"): 1}
     chosen_of_3 = {c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final"}
     result = ffn(*command, "hydra.sweeper.trials=12")
-    assert "3 runs had ended before" in result.out
+    assert "3 runs have already ended" in result.out
     found = tally(tmp_path, "t")
     no_longer = found.pop(("adam", None), 0)  # the run of the setting that was chosen of three
     chosen_of_12 = {c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final"}
@@ -311,7 +311,7 @@ def test_a_status_trains_nothing(ffn: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "optimizers"), [((), 12), (("-m", "optimizer=adam,sgd"), 2)])
 def test_the_lectures_optimizers(ffn: Command, arguments: tuple[str, ...], optimizers: int) -> None:
-    """The experiment's list, and the command line's in its place; ten seeds for chosen and shipped each."""
+    """The experiment's list, and the command line's in its place; ten seeds each for chosen and default."""
     result = ffn("+experiment=lecture_optimizers", "hydra.sweeper.trials=3", "status=true", *arguments)
     assert result.code == 0, result.err
     assert f"{optimizers * (3 + 10)} missing" in result.out
@@ -351,19 +351,19 @@ def test_runs_of_a_search_that_fail(ffn: Command, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["seed=1"], "seed: is what +tune itself gives every run; set hydra.sweeper.tuning_seeds and"),
-        (["stage=final"], "stage: is what +tune itself gives every run"),
-        (["lr=0.1"], "lr: is what +tune tries values for; leave it out, or give a range"),
-        (["lr=0.1,0.2"], "lr: is what +tune tries values for"),
+        (["seed=1"], "seed: is set by +tune for every run; set hydra.sweeper.tuning_seeds and"),
+        (["stage=final"], "stage: is set by +tune for every run"),
+        (["lr=0.1"], "lr: is searched by +tune; leave it out, or give a range"),
+        (["lr=0.1,0.2"], "lr: is searched by +tune"),
         (["hydra.sweeper.tuning_seeds=[5]"], "hydra.sweeper.final_seeds: seed 5 is also one of"),
         (["hydra.sweeper.search=gird"], "hydra.sweeper.search: 'gird' is not known (did you mean 'grid'?)"),
         (["hydra.sweeper.trials=0"], "hydra.sweeper.trials: 0 is too small"),
-        (["hydra.sweeper.trials=x"], "hydra.sweeper.trials: 'x' is no whole number"),
+        (["hydra.sweeper.trials=x"], "hydra.sweeper.trials: must be an integer, not 'x'"),
         (["data.val_fraction=0"], "data.val_fraction: leaves no validation part"),
         (["optimizer=gd,lbfgs", "batch_size=32"], "batch_size: 32 does not go with optimizer=gd"),
         (["max_runs=8"], "max_runs: the tuning has 9 runs, the limit is 8"),
-        (["optimizer.weight_decay=interval(0,1)"], "optimizer.weight_decay: a grid is of lr only"),
-        (["lr=interval(1,0.1)"], "lr: lr: interval(1,0.1) is no interval"),
+        (["optimizer.weight_decay=interval(0,1)"], "optimizer.weight_decay: a grid searches lr only"),
+        (["lr=interval(1,0.1)"], "lr: lr: interval(1,0.1) is not an interval"),
         (["optimizer=adam,adma"], "optimizer: 'adma' is not known"),
         (["optimizer=adam,sgd", "epchs=3"], "epchs: no such key (did you mean 'epochs'?)"),
     ],
@@ -503,9 +503,9 @@ def test_hydras_own_optuna_sweeper(ffn: Command, tmp_path: Path) -> None:
     assert len(configs(tmp_path, "t")) == 6
     ended = {f: f.read_bytes() for f in folder.glob("*/summary.json")}
     again = optuna("name=t")
-    assert again.out.count("3 runs had ended before") == 2
+    assert again.out.count("3 runs have already ended") == 2
     assert {f: f.read_bytes() for f in folder.glob("*/summary.json")} == ended
     lock = Lock(Folder(folder))
     assert "outputs/sweeps/t: is in use by" in optuna("name=t").err
     lock.release()
-    assert "status: does not go with this sweeper" in optuna("name=t", "status=true").err
+    assert "status: cannot be used with this sweeper" in optuna("name=t", "status=true").err
