@@ -415,7 +415,7 @@ def sweep(rounds: int) -> list[dict[str, object]]:
 def scale() -> list[dict[str, object]]:
     """What sweeps of 10², 10³ and 10⁴ runs of one epoch cost, command by command: seconds, memory, disk.
 
-    A command that takes less memory than this program (0.55 GB, for PyTorch) is reported with that of this one.
+    A command that takes less memory than this program (0.55 GB, for PyTorch) is shown with that of this one.
     """
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -421,8 +421,8 @@ def faults(row: dict[str, Any]) -> list[str]:
 
 
 HEADER = (
-    "| cell | any claim | against the truth | A ahead of B | mean opposite (disclosed) "
-    "| proportion | difference | median | min |\n|---|---|---|---|---|---|---|---|---|"
+    "| cell | any claim | against the truth | A ahead of B | mean opposite (told) "
+    "| share | difference | median | min |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 

@@ -110,7 +110,7 @@ def show_choices(console: Console, rows: Sequence[tuple[str, str, float, str]], 
 
 
 def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]]]], seeds: int) -> None:
-    """Tuned minus default settings: by name, the differences of the score on `val` and `test`, a number a seed."""
+    """Tuned minus default settings: by name, differences of the score on `val` and `test`, one a seed."""
     table = Table(
         title="tuned against default settings",
         title_justify="left",

@@ -35,7 +35,7 @@ class Appended:
         self._waiting.append(content)
 
     def resume(self, size: int | None = None, sha256: str | None = None) -> None:
-        """Continue the existing file: the next `flush` truncates it to `size` first; by default all of it stays.
+        """Continue the existing file: the next `flush` truncates it to `size` first; by default it does not.
 
         Raises `UserError` where it is missing, or where its first bytes differ from what was written (by
         their hash, if one is known).

@@ -94,7 +94,7 @@ class Folder:
             return []
 
     def read(self, name: str, limit: int = LARGE) -> bytes | None:
-        """A file's content, or None where it does not exist. Raises `UserError` for more than `limit` bytes."""
+        """A file's content; None where it does not exist. Raises `UserError` above `limit` bytes."""
         try:
             with self.open_file(name, os.O_RDONLY) as file:
                 size = os.fstat(file).st_size
@@ -186,8 +186,8 @@ class Folder:
     # --- atomic files -----------------------------------------------------------------------------------
 
     def put(self, name: str, content: bytes) -> str:
-        """Write a file, replacing ours of that name; where a file that is not ours has the name, under the next
-        free one. Returns the name."""
+        """Write a file, replacing ours of that name; where a file that is not ours has it, use the next free
+        name. Returns the name."""
         return self.put_all({name: content})[name]
 
     def put_all(self, contents: Mapping[str, bytes]) -> dict[str, str]:

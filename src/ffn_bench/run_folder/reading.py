@@ -98,9 +98,9 @@ def read_summary(folder: Folder) -> dict[str, Any] | None:
 
 
 def score_of(summary: Mapping[str, Any], tag: str = tags.SCORE.tag("val")) -> float | None:
-    """What a run counts as in a search or a choice of settings: its value of `tag` at the best epoch, or at the
-    end where there is none. Where the run diverged that is the worst value, whatever it had reached before; it is None
-    where the tag was not measured."""
+    """What a run counts as in a search or a choice of settings: its value of `tag` at the best epoch, or at
+    the end where there is none. Where the run diverged that is the worst value, whatever it had reached
+    before; it is None where the tag was not measured."""
     if summary.get("status") == "diverged":
         return tags.quantity(tag).worst
     value = (summary.get("best") or summary.get("final") or {}).get(tag)

@@ -60,7 +60,7 @@ class Training(Protocol):
 
 
 class CheckpointSchedule:
-    """When checkpoints are due: one clock for runs that advance together, so that they can be resumed together."""
+    """When checkpoints are due: one clock for runs that advance together, so that they resume together."""
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
@@ -269,8 +269,8 @@ class Record:
     def close(self, status: str, reason: str) -> dict[str, Any]:
         """Write what ends a run, summary.json last, and return the summary.
 
-        A disk that fails now is reported, unless the run had already failed: then the first fault is reported,
-        and what can still be written is.
+        A disk that fails now is reported, unless the run had already failed: then the first fault is
+        reported, and what can still be written is.
         """
         summary = {
             "status": status,

@@ -209,8 +209,8 @@ def of_pictures(pictures: Mapping[str, bytes], step: int) -> bytes:
 
 
 def _framed(data: bytes) -> bytes:
-    """A record of TensorFlow's format: length, its masked CRC-32C, data, the CRC of the data. TensorBoard's own writer
-    computes the sums in Python, which takes longer than all else about an event."""
+    """A record of TensorFlow's format: length, its masked CRC-32C, data, the data's. TensorBoard's own writer
+    computes the checksums in Python, which takes longer than all else about an event."""
 
     def masked(content: bytes) -> int:
         checksum: int = crc32c(content)

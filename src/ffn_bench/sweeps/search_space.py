@@ -91,7 +91,8 @@ Setting = tuple[str, ...]
 
 
 def draws(space: Sequence[Axis], name: str, search_seed: int) -> Iterator[Setting]:
-    """Settings at random, each new; they depend on the name and the seed only, so a smaller budget is a prefix of a larger."""
+    """Random settings, all different. They depend on the name and the seed only, so those of a smaller budget
+    are the first of a larger one."""
     rng = random.Random(f"{search_seed} {name}")
     seen: set[Setting] = set()
     repeats = 0

@@ -1,8 +1,8 @@
 """Tuning: each optimizer's setting is searched on the validation part, then measured with other seeds.
 
 Stage one trains the settings of a search with the tuning seeds; stage two the setting that was chosen, and
-the optimizer's default one, with the final seeds. What was chosen follows from the summaries in the run folders
-and from nothing else, so that the same command resumes after a kill and chooses the same.
+the optimizer's default one, with the final seeds. What was chosen follows from the summaries in the run
+folders and from nothing else, so that the same command resumes after a kill and chooses the same.
 """
 
 from __future__ import annotations

@@ -128,9 +128,8 @@ class CheckedSweeper(BasicSweeper):
         try:
             name = folder.put("multirun.yaml", OmegaConf.to_yaml(self.config).encode())
             if name != "multirun.yaml":
-                print(
-                    f"  note      multirun.yaml exists and was not written by ffn-bench: it is kept; the new file is {name}"
-                )
+                note = "multirun.yaml exists and was not written by ffn-bench: it is kept"
+                print(f"  note      {note}, and the new file is {name}")
             returns = work()
             for result in (result for some in returns for result in some):
                 if result.status == JobStatus.FAILED:
@@ -180,7 +179,7 @@ class BatchedLauncher(Launcher):
         self.config, self.context = config, hydra_context
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train the runs; one `JobReturn` each. Other sweepers than ours choose their runs one after another."""
+        """Train the runs; one `JobReturn` each. Other sweepers choose their runs one after another."""
         from ffn_bench.command_line import start
         from ffn_bench.run_folder import folders
         from ffn_bench.run_folder.lock import Lock
