@@ -32,16 +32,16 @@ def make_outside(folder: Path) -> None:
 
 def bytes_below(folder: Path) -> dict[str, bytes | None]:
     """Every path below a folder with its content; links as what they say."""
-    found: dict[str, bytes | None] = {}
+    contents: dict[str, bytes | None] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            found[str(path.relative_to(folder))] = os.fsencode(path.readlink())
+            contents[str(path.relative_to(folder))] = os.fsencode(path.readlink())
         elif path.is_file():
             with path.open("rb") as file:
-                found[str(path.relative_to(folder))] = file.read(2**20) + b"%d" % path.stat().st_size
+                contents[str(path.relative_to(folder))] = file.read(2**20) + b"%d" % path.stat().st_size
         else:
-            found[str(path.relative_to(folder))] = None
-    return found
+            contents[str(path.relative_to(folder))] = None
+    return contents
 
 
 # --- how a file is damaged ------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class Case:
 
 
 def _train(case: Case) -> set[int]:
-    kind, how, goes_on = case.file, case.damage, case.state != "finished"
+    kind, how, resumes = case.file, case.damage, case.state != "finished"
     if kind == "run.json":
         # Without it the other files are nobody's.
         return {0} if how == "a hard link" else {4}
@@ -302,10 +302,10 @@ def _train(case: Case) -> set[int]:
     if kind == ".lock":
         # Of a sweep, whose lock is in the sweep's folder, it is nobody's; a run that has ended is shown
         # before its lock is asked for.
-        goes_on &= case.command == "train"
+        resumes &= case.command == "train"
         in_the_way = how.startswith("a link") or how in ("a folder", "a pipe", "a hard link")
-        return {4} if in_the_way and goes_on else {0}
-    if not goes_on:
+        return {4} if in_the_way and resumes else {0}
+    if not resumes:
         return {0}
     if kind == "metrics.jsonl":
         return {0} if how == "junk behind" else {4}

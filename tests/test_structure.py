@@ -25,7 +25,7 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *PLUGIN.rglob("*.py")])
 
 def private_names(path: Path) -> set[str]:
     """Libraries of whose modules a file imports, or reads, a name that begins with an underscore."""
-    found = set()
+    libraries = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -36,9 +36,9 @@ def private_names(path: Path) -> set[str]:
             names = [ast.unparse(node)] if re.fullmatch(r"\w+(\.\w+)+", ast.unparse(node)) else []
         for name in names:
             library, *rest = name.split(".")
-            if library in INTERNALS and any(re.match("_[a-z]|aten$", part) for part in rest):
-                found.add(library)
-    return found
+            if library in INTERNALS and any(re.match("_[a-z]|aten$", word) for word in rest):
+                libraries.add(library)
+    return libraries
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
@@ -98,5 +98,5 @@ def test_the_architecture_names_every_module_once() -> None:
             package = heading[1].removeprefix("ffn_bench/")
         elif name := re.match(r"\| `([\w.]+)` \|", line):
             listed.append(package + name[1])
-    there = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
-    assert sorted(listed) == sorted(map(str, there))
+    modules = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
+    assert sorted(listed) == sorted(map(str, modules))

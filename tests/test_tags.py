@@ -39,11 +39,11 @@ SAID = re.compile(
 
 def constants(tree: ast.Module) -> set[str]:
     """Texts of a module, but for its docstrings."""
-    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return {
         node.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
     }
 
 
@@ -133,8 +133,8 @@ def test_one_entry_is_all_that_a_new_score_needs(tmp_path: Path) -> None:
         return done.stdout
 
     common = ("data=moons", "epochs=3", "lr=0.01")
-    alone = command("train", *common, "hydra.run.dir=alone")
-    assert re.search(r"^ +error( +\d+\.\d\d%){3}$", alone, re.MULTILINE)
+    output = command("train", *common, "hydra.run.dir=alone")
+    assert re.search(r"^ +error( +\d+\.\d\d%){3}$", output, re.MULTILINE)
     command("train", "-m", *common, "optimizer=sgd,adam", "seed=0,1", "name=sweep")
     folders = [tmp_path / "alone", *(p.parent for p in tmp_path.glob("outputs/sweeps/sweep/*/run.json"))]
     assert len(folders) == 5

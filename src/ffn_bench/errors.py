@@ -17,7 +17,7 @@ CONFIGURATION, DATA, RUN_FOLDER, RESOURCE = 2, 3, 4, 5
 
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
-"""Faults of the disk and of its limits, which a bug does not cause."""
+"""Errors of the disk and its limits, which a bug does not cause."""
 
 
 class UserError(Exception):
@@ -37,10 +37,10 @@ def data_error(where: str, what: str, todo: str) -> UserError:
 
 
 def printable(text: str) -> str:
-    """Text of anywhere as one line that every terminal, file and font takes: `\\n` for a line feed, `\\x1b`.
+    """Any text as one line that every terminal, file and font can show: `\\n` for a line feed, `\\x1b`.
 
-    A file's name, a label or a cell may hold controls, marks that turn the direction of writing, lone
-    surrogates. Different texts stay different unless they were written to look alike.
+    A file's name, a label or a cell may contain control characters, bidirectional marks, lone surrogates.
+    Different texts stay different unless they were written to look alike.
     """
     if text.isprintable():
         return text
@@ -61,22 +61,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def of_system(error: BaseException) -> UserError | None:
-    """A mistake as it is, or what the system lacks, told from an exception: memory, room, descriptors, a
-    working folder; None for a bug."""
+    """The mistake behind an exception: a `UserError` itself, or what the system lacks (memory, disk space,
+    descriptors, a working folder); None for a bug."""
     if isinstance(error, UserError):
         return error
     if is_memory_error(error):
-        told = str(error).partition("DefaultCPUAllocator: ")[2] or str(error) or "there is not enough"
-        return UserError("memory", first_line(told), "use a smaller network or less data", RESOURCE)
+        what = str(error).partition("DefaultCPUAllocator: ")[2] or str(error) or "is not sufficient"
+        return UserError("memory", first_line(what), "use a smaller network or less data", RESOURCE)
     if isinstance(error, OSError) and error.errno in DISK:
-        todo = "make room and run again"
+        todo = "free resources and run again"
         return UserError(str(error.filename or "disk"), str(error.strerror).lower(), todo, RESOURCE)
-    if isinstance(error, FileNotFoundError) and not _is_somewhere():
-        return UserError("working directory", "has been deleted", "change to one that is there", RUN_FOLDER)
+    if isinstance(error, FileNotFoundError) and not _working_directory_exists():
+        return UserError("working directory", "has been deleted", "change to one that exists", RUN_FOLDER)
     return None
 
 
-def _is_somewhere() -> bool:
+def _working_directory_exists() -> bool:
     try:
         Path.cwd()
     except OSError:
@@ -91,7 +91,8 @@ NO_MEMORY = re.compile(
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Whether memory, the CPU's or a GPU's, was too small. PyTorch tells of the CPU's by a RuntimeError."""
+    """Whether memory, the CPU's or a GPU's, was too small. PyTorch raises
+    RuntimeError for the CPU's."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

@@ -36,11 +36,11 @@ PATIENCE = 1.3
 
 @dataclass
 class _State:
-    begun: bool = False
+    is_command: bool = False
     """Whether this process is one of the commands, and not one that only uses the package."""
     left: int = 0
     """The signal that it leaves for."""
-    told: bool = False
+    announced: bool = False
     ending: bool = False
     busy: set[int] = field(default_factory=set)
     """Threads that are in a function which tidies up."""
@@ -61,7 +61,7 @@ def begin() -> None:
     """
     script = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
     if Path(script).name in COMMANDS or script.startswith("ffn_bench."):
-        _state.begun = True
+        _state.is_command = True
         open_streams()
         last()
         listen()
@@ -71,7 +71,7 @@ def begin() -> None:
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What nothing has caught: while a command is imported there is nobody yet to say it in one line."""
+    """Report an uncaught exception in one line: while a command is being imported nothing else does yet."""
     if isinstance(error, KeyboardInterrupt):
         end(signal.SIGINT)
     mistake = errors.of_system(error)
@@ -97,11 +97,11 @@ def heard() -> list[signal.Signals]:
 
 
 def tidies(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function that cleans up behind an exception one that a signal lets do so: it is raised in it.
+    """Decorate a function that cleans up after an exception: a signal is raised in it as one.
 
     Anywhere else a signal ends the process at once. Libraries swallow exceptions that come from nowhere (an
-    import that is half done, OmegaConf, destructors) and fail later, in another way. Other threads may end
-    what they have begun of such functions, and begin none any more.
+    import that is half done, OmegaConf, destructors) and fail later, in another way. Other threads may finish
+    such functions that they have entered, and enter no more.
     """
 
     @functools.wraps(function)
@@ -120,8 +120,8 @@ def tidies(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Answer a signal: go, but let go first what is being written."""
-    if _state.begun and not _is_tidying(frame):
+    """Handle a signal: end the process, but let a function that tidies up finish first."""
+    if _state.is_command and not _is_tidying(frame):
         end(number)
     leave(number)
 
@@ -134,7 +134,7 @@ def _is_tidying(frame: FrameType | None) -> bool:
 
 def leave(number: int) -> None:
     """Raise what ends the command for a signal. Another signal, or too long a wait, ends it at once."""
-    if _state.begun:
+    if _state.is_command:
         for other in heard():
             signal.signal(other, lambda *_: end(number))
         hurry(number)
@@ -154,19 +154,19 @@ def hurry(number: int) -> None:
         else:
             end(number)
 
-    if _state.begun and not signal.getitimer(signal.ITIMER_REAL)[0]:
+    if _state.is_command and not signal.getitimer(signal.ITIMER_REAL)[0]:
         signal.signal(signal.SIGALRM, late)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 
 def hush() -> None:
-    """Have destructors and exit handlers keep what they cannot do to themselves: the command ends badly."""
-    if _state.begun:
+    """Silence errors of destructors and exit handlers: the command is being interrupted."""
+    if _state.is_command:
         sys.unraisablehook = lambda _: None
 
 
 def end(number: int) -> NoReturn:
-    """End the process now, for a signal: files are whole at every instant."""
+    """End the process now, for a signal: files are complete at every instant."""
     tell(number)
     _state.ending, latest = True, time.monotonic() + 0.4
     while _state.busy - {threading.get_ident()} and time.monotonic() < latest:
@@ -179,14 +179,14 @@ def end(number: int) -> NoReturn:
 
 def tell(number: int) -> None:
     """Say once that the command was interrupted, on a line of its own behind the ^C that a terminal shows."""
-    if number == signal.SIGINT and not _state.told:
-        _state.told = _state.begun
+    if number == signal.SIGINT and not _state.announced:
+        _state.announced = _state.is_command
         with contextlib.suppress(OSError):
             print("\n" * sys.stderr.isatty() + f"{name()}: interrupted", file=sys.stderr, flush=True)
 
 
 def _skip_teardown() -> None:
-    """After all other exit handlers: taking the interpreter down takes up to a second, and is deaf."""
+    """Runs after all other exit handlers: interpreter shutdown takes up to a second and ignores signals."""
     if _state.left:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -207,8 +207,9 @@ PLAIN = {
 def _without(error: UnicodeError) -> tuple[str, int]:
     """What is written for characters that the stream's encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
-    part = error.object[error.start : error.end]
-    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in part), error.end
+    unencodable = error.object[error.start : error.end]
+    text = "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in unencodable)
+    return text, error.end
 
 
 codecs.register_error("ffn_bench.plain", _without)
@@ -293,7 +294,7 @@ def _check_output() -> None:
     fault = raw.fault if isinstance(raw, _Lasting) else None
     if fault and fault.errno not in (errno.EPIPE, errno.ECONNRESET):
         what = f"cannot be written ({str(fault.strerror).lower()})"
-        raise errors.UserError("standard output", what, "all else is done", errors.RESOURCE)
+        raise errors.UserError("standard output", what, "everything else is done", errors.RESOURCE)
 
 
 # --- limits ---------------------------------------------------------------------------------------------
@@ -306,7 +307,7 @@ TRIALS = {
     "torch": "import ffn_bench.sweeps.sweep, torch._dynamo as t; x = t.torch.ones(64, 64); x @ x",
     "numpy": "import numpy, scipy.linalg, matplotlib.figure; x = numpy.ones((64, 64)); x @ x",
 }  # fmt: skip
-"""What is tried in another process before a library is imported where memory is limited."""
+"""What is run in another process before a library is imported where memory is limited."""
 
 
 class _Trial(importlib.abc.MetaPathFinder):
@@ -334,9 +335,9 @@ class _Trial(importlib.abc.MetaPathFinder):
 
 
 def limits() -> dict[int, tuple[int, int]]:
-    """The limits of memory that are set: soft and hard one, bytes."""
-    found = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
-    return {kind: both for kind, both in found.items() if both[0] != resource.RLIM_INFINITY}
+    """The memory limits that are set: soft and hard one, bytes."""
+    memory = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
+    return {kind: both for kind, both in memory.items() if both[0] != resource.RLIM_INFINITY}
 
 
 def descriptors(wanted: int) -> int:
@@ -361,7 +362,7 @@ def check_limits() -> None:
 
 
 def too_low(what_for: str) -> errors.UserError:
-    """The limit of memory is."""
+    """The mistake of a memory limit that is too low."""
     low = min(limits().values())[0] / 2**20
     what = f"its limit of {low:,.0f} MiB is too low {what_for}"
     return errors.UserError("memory", what, "raise it (ulimit -v, ulimit -d)", errors.RESOURCE)

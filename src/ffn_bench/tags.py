@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-"""Splits of the data, and what to call them."""
+"""Splits of the data, and their names in texts."""
 
 NOT_MEASURED = "–"
 
@@ -33,12 +33,12 @@ class Quantity:
     highest: float = math.inf
     """Bounds of what it can be."""
     unit: str = ""
-    """`nats`, or `%` for a proportion, which is shown as per cent; else a number without a unit."""
+    """`nats`, or `%` for a proportion, which is shown in per cent; else a number without a unit."""
     of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
-    """What of every row its mean over a split is taken of, `[n, …]`, numbers or truth values: a function of
+    """What is averaged over the rows of a split, `[n, …]`, numbers or booleans: a function of
     logits `[n, n_classes, …]`, shifted so that the largest of a row is 0, and labels `[n, …]`."""
     chance: Callable[[int], float] | None = None
-    """From the number of classes to what a constant prediction comes to, classes being of one size."""
+    """The value of a constant prediction by the number of classes, for classes of equal size."""
 
     def tag(self, split: str) -> str:
         """Its tag on a split."""
@@ -60,12 +60,12 @@ class Quantity:
 
     @property
     def worst(self) -> float:
-        """What a run that diverged counts as."""
+        """The value that a diverged run counts as."""
         return self.lowest if self.higher_is_better else self.highest
 
     @property
     def is_percent(self) -> bool:
-        """Whether it is a proportion, shown as per cent, its differences in percentage points."""
+        """Whether it is a proportion, shown in per cent, its differences in percentage points."""
         return self.unit == "%"
 
     def digits(self, value: float, decimals: int = 2) -> str:
@@ -85,13 +85,13 @@ class Quantity:
         return f"{100 * value:+.2f}" if self.is_percent else f"{value:+.3g}"
 
 
-def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
+def _is_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether the largest logit, of equal ones the first, is the label's."""
-    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1) == 0
-    # argmax takes long, so it decides only where some are equal.
-    if int((logits == 0).sum()) != right.numel():
-        right = logits.argmax(1) == labels
-    return right
+    correct = logits.gather(1, labels.unsqueeze(1)).squeeze(1) == 0
+    # argmax is slow, so it is used only where logits are equal.
+    if int((logits == 0).sum()) != correct.numel():
+        correct = logits.argmax(1) == labels
+    return correct
 
 
 QUANTITIES = (
@@ -102,7 +102,7 @@ QUANTITIES = (
         lowest=0.0,
         highest=1.0,
         unit="%",
-        of_rows=_is_right,
+        of_rows=_is_correct,
         chance=lambda n_classes: 1 / n_classes,
     ),
     Quantity(name="loss", splits=("train", "val", "test"), direction="lower", lowest=0.0, unit="nats"),

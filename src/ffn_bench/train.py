@@ -81,10 +81,10 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
             view.close()
         if training.status == "running":
             record.interrupt()
-            stop.leave()
+            stop.raise_if_requested()
         summary = record.close(training.status, training.reason)
         view.end(summary, shown)
-    stop.leave()
+    stop.raise_if_requested()
     return reading.score_of(summary)
 
 

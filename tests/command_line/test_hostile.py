@@ -110,7 +110,7 @@ def ending(how: str, step: int) -> Iterator[None]:
             if how == "killed":
                 raise SystemExit(137)
             stop: Stop = self.training.stop  # type: ignore[attr-defined]
-            stop.asked, stop.number = True, signal.SIGTERM
+            stop.requested, stop.number = True, signal.SIGTERM
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Record, "write", written)

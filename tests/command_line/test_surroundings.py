@@ -300,7 +300,7 @@ def writes():
         Fails()
         print("tidied", flush=True)
 
-process._state.begun = True
+process._state.is_command = True
 process.listen()
 try:
     writes()

@@ -23,8 +23,8 @@ GROUPS = [(g, o) for g in ("data", "model", "optimizer", "schedule") for o in op
 def test_every_option_composes_and_is_typed(group: str, option: str) -> None:
     needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
     run = parsed(f"{group}={option}", *needs)
-    part = getattr(run, group)
-    assert isinstance(part, tuple(schema.SCHEMA[group].values()))
+    node = getattr(run, group)
+    assert isinstance(node, tuple(schema.SCHEMA[group].values()))
     if option != "torch":
         assert getattr(run, group).name == option
 
@@ -133,7 +133,7 @@ def test_a_configuration_survives_run_json(group: str, option: str) -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"epochs": "fifty"}, "epochs: 'fifty' is of the wrong type"),
+        ({"epochs": "fifty"}, "epochs: 'fifty' has the wrong type"),
         ({"epochs": True}, "epochs"),
         ({"epochs": 0}, "epochs: 0 is too small"),
         ({"lr": None}, "lr"),
@@ -165,7 +165,7 @@ def test_a_run_older_than_a_key_has_its_default() -> None:
 def test_a_plugin_keeps_its_keys() -> None:
     parsing.register_optimizers({"mine": {}})
     flat = {k: v for k, v in schema.flatten(parsed()).items() if not k.startswith("optimizer.")}
-    mine = {"optimizer.name": "mine", "optimizer.lr": 0.005, "optimizer.beta": [0.5, 1]}
-    assert schema.flatten(parsing.from_flat(flat | mine)) == flat | mine
+    plugin = {"optimizer.name": "mine", "optimizer.lr": 0.005, "optimizer.beta": [0.5, 1]}
+    assert schema.flatten(parsing.from_flat(flat | plugin)) == flat | plugin
     with pytest.raises(UserError, match="'theirs'"):
-        parsing.from_flat(flat | mine | {"optimizer.name": "theirs"})
+        parsing.from_flat(flat | plugin | {"optimizer.name": "theirs"})

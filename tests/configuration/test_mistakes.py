@@ -99,7 +99,7 @@ KEYS = [
     (["lr=null"], 2, ["lr", "null"]),
     (["model=null"], 2, ["model", "null"]),
     (["optimizer.betas=null"], 2, ["optimizer.betas", "null"]),
-    (["batch_size=1e3"], 2, ["batch_size", "whole number", "full"]),
+    (["batch_size=1e3"], 2, ["batch_size", "an integer", "full"]),
     (["model.hidden=[[1]]"], 2, ["model.hidden"]),
     (["model.hidden=5"], 2, ["model.hidden"]),
     (["seed=99999999999999999999"], 2, ["seed"]),
@@ -218,20 +218,20 @@ YAML: dict[str, tuple[str | bytes, list[str]]] = {
 @pytest.mark.parametrize("fault", YAML)
 def test_faulty_yaml(ffn: Command, tmp_path: Path, fault: str) -> None:
     content, words = YAML[fault]
-    mine = tmp_path / "mine" / "experiment"
-    mine.mkdir(parents=True)
-    (mine / "x.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "x.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     result = ffn("--config-dir", str(tmp_path / "mine"), "+experiment=x")
     assert_one_line(result.err, words)
     assert result.code == 2
-    assert files_below(tmp_path) == [mine / "x.yaml"]
+    assert files_below(tmp_path) == [folder / "x.yaml"]
 
 
 def test_a_fault_in_a_file_that_is_not_chosen_does_not_matter(ffn: Command, tmp_path: Path) -> None:
-    mine = tmp_path / "mine" / "experiment"
-    mine.mkdir(parents=True)
-    (mine / "broken.yaml").write_text("a: [\n")
-    (mine / "good.yaml").write_text(
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "broken.yaml").write_text("a: [\n")
+    (folder / "good.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /model: linear\nepochs: 1\n"
     )
     result = ffn("--config-dir", str(tmp_path / "mine"), "+experiment=good")
@@ -256,7 +256,7 @@ CSV: dict[str, tuple[str | bytes, list[str]]] = {
     "underscore in a number": (GOOD + "1_0,2,x\n", ["line 42", "'1_0'"]),
     "digits of another script": (GOOD + "٣,2,x\n", ["line 42", "not a number"]),
     "too large to standardise": (GOOD + "1e308,1,x\n-1e308,1,y\n", ["too large"]),
-    "duplicate header": (GOOD.replace("a,b,", "a,a,"), ["line 1", "'a'", "twice"]),
+    "duplicate header": (GOOD.replace("a,b,", "a,a,"), ["line 1", "'a'", "duplicated"]),
     "unnamed column": (GOOD.replace("a,b,", "a,,"), ["line 1", "name"]),
     "wrong delimiter": (GOOD.replace(",", ";"), ["data.delimiter", ";"]),
     "wrong encoding": ("a,b,label\n1,2,caf\xe9\n".encode("latin-1"), ["UTF-8", "0xe9"]),
@@ -266,7 +266,7 @@ CSV: dict[str, tuple[str | bytes, list[str]]] = {
     "blank label": (GOOD + "1,2,\n", ["line 42", "label"]),
     "one class": ("a,b,label\n" + "1,2,x\n" * 30, ["one class", "'x'"]),
     "rare class": (GOOD + "1,2,rare\n", ["'rare'", "1 row"]),
-    "fewer rows than parts": ("a,b,label\n1,2,x\n2,3,y\n", ["class"]),
+    "fewer rows than splits": ("a,b,label\n1,2,x\n2,3,y\n", ["class"]),
     "measured target": (
         "a,label\n" + "".join(f"{k},{k / 7}\n" for k in range(50)),
         ["different labels", "50"],

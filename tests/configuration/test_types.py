@@ -84,14 +84,14 @@ def assert_strict(
             assert explain(e) is not None
             return
     try:
-        found = read(again)
+        value = read(again)
     except UserError as e:
         assert e.status == CONFIGURATION
         assert e.where.partition(".")[0] == key.partition(".")[0] or "lr" in key, (key, text, e)
         return
-    for part in key.split("."):
-        found = getattr(found, part)
-    assert is_what_was_typed(found, given), (key, text, found)
+    for name in key.split("."):
+        value = getattr(value, name)
+    assert is_what_was_typed(value, given), (key, text, value)
     taken.add(type(given))
 
 
@@ -103,8 +103,8 @@ def is_bool_or(hint: Any) -> bool:
 def test_keys_of_groups(group: str, option: str) -> None:
     needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
     cfg = composed(f"{group}={option}", *needs)
-    whole = parsing.parse(cfg)
-    for name, hint in typing.get_type_hints(type(getattr(whole, group))).items():
+    config = parsing.parse(cfg)
+    for name, hint in typing.get_type_hints(type(getattr(config, group))).items():
         if name == "name" and group != "optimizer":
             continue  # comes with the option
         taken: set[type] = set()
@@ -183,26 +183,26 @@ def test_a_wrong_type_is_one_line(ffn: Command, tmp_path: Path) -> None:
     + ["data.standardize", "model.hidden", "optimizer.betas", "optimizer.amsgrad"],
 )
 def test_a_wrong_type_in_a_sweep_is_one_line(ffn: Command, tmp_path: Path, key: str) -> None:
-    found: Any = schema.TrainConfig(optimizer=schema.AdamConfig(), data=schema.DataConfig())
-    found.model = schema.HiddenConfig()
-    hint: Any = type(found)
-    for part in key.split("."):
-        hint = typing.get_type_hints(type(found))[part]
-        found = getattr(found, part)
+    value: Any = schema.TrainConfig(optimizer=schema.AdamConfig(), data=schema.DataConfig())
+    value.model = schema.HiddenConfig()
+    hint: Any = type(value)
+    for name in key.split("."):
+        hint = typing.get_type_hints(type(value))[name]
+        value = getattr(value, name)
     swept = "seed=1,2" if key != "seed" else "epochs=1,2"
     assert_refused(ffn("-m", swept, f"{key}={wrong_for(hint)}"), key, tmp_path)
-    good = {"optimizer.betas": "[0.9,0.999]", "model.hidden": "[4]"}.get(key, str(found).lower())
-    if found is not None and key != "max_runs":
+    good = {"optimizer.betas": "[0.9,0.999]", "model.hidden": "[4]"}.get(key, str(value).lower())
+    if value is not None and key != "max_runs":
         assert_refused(ffn("-m", f"{key}={good},{wrong_for(hint)}"), key, tmp_path)
 
 
 def test_a_wrong_type_in_a_file_is_one_line(ffn: Command, tmp_path: Path) -> None:
-    mine = tmp_path / "mine" / "experiment"
-    mine.mkdir(parents=True)
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
     wrong = ["drop_last: 7", "epochs: '010'", "name: true", "lr: '0.1'", "name: [a]", "epochs: 2.0"]
     wrong += ["model:\n  hidden: 5", "optimizer:\n  betas: [true, 0.9]"]
     for text, sweep in itertools.product(wrong, ([], ["-m"])):
-        (mine / "x.yaml").write_text(f"# @package _global_\n{text}\n")
+        (folder / "x.yaml").write_text(f"# @package _global_\n{text}\n")
         result = ffn("--config-dir", str(tmp_path / "mine"), "+experiment=x", *sweep)
         key = ".".join(line.partition(":")[0].strip() for line in text.splitlines())
         assert result.code == CONFIGURATION, (text, result)

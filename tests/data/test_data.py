@@ -31,20 +31,20 @@ def load(name: str, tmp_path: Path, *overrides: str) -> splitting.Data:
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_parts_are_disjoint_stratified_and_standardised(name: str, tmp_path: Path) -> None:
+def test_splits_are_disjoint_stratified_and_standardised(name: str, tmp_path: Path) -> None:
     loaded = load(name, tmp_path)
     y = torch.cat([loaded.train.y, loaded.val.y, loaded.test.y])
     n = len(y)
     assert len(loaded.val.y) == len(loaded.test.y) == round(0.15 * n)
-    shares = torch.bincount(y) / n
-    for part in (loaded.train, loaded.val, loaded.test):
-        counts = torch.bincount(part.y, minlength=len(loaded.classes))
-        assert (counts - shares * len(part.y)).abs().max() < 2.0
+    proportions = torch.bincount(y) / n
+    for split in (loaded.train, loaded.val, loaded.test):
+        counts = torch.bincount(split.y, minlength=len(loaded.classes))
+        assert (counts - proportions * len(split.y)).abs().max() < 2.0
     assert loaded.train.x.mean(0).abs().max() < 1e-12
     spread = loaded.train.x.std(0, correction=0)
     assert ((spread - 1).abs() < 1e-12).logical_or(spread == 0).all()
     raw = torch.cat([p.x for p in (loaded.train, loaded.val, loaded.test)]) * loaded.std + loaded.mean
-    assert len(torch.unique(raw.round(decimals=9), dim=0)) >= 0.99 * n  # no row in two parts
+    assert len(torch.unique(raw.round(decimals=9), dim=0)) >= 0.99 * n  # no row in two splits
 
 
 def test_split_depends_on_its_own_seed_only(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_csv_with_a_byte_order_mark_windows_lines_and_another_delimiter(tmp_path
     assert raw.classes == ("a", "b")
 
 
-def test_stratified_parts_sizes() -> None:
+def test_stratified_splits_sizes() -> None:
     y = np.repeat([0, 1, 2], [50, 30, 20])
-    a, b, rest = splitting.stratified_parts(y, (20, 10), np.random.default_rng(0))
+    a, b, rest = splitting.stratified_splits(y, (20, 10), np.random.default_rng(0))
     assert np.bincount(y[a]).tolist() == [10, 6, 4]
     assert np.bincount(y[b]).tolist() == [5, 3, 2]
     assert sorted([*a, *b, *rest]) == list(range(100))
@@ -130,7 +130,7 @@ def test_a_data_set_without_keys_of_its_own_has_those_of_another() -> None:
     check_data(wine)
     check_data(SplitDataConfig(name="mnist"))
     for wrong in (SplitDataConfig(name="moons"), CsvConfig(name="wine", path="x.csv", target="y")):
-        with pytest.raises(UserError, match=f"{wrong.name!r} is not what these keys are for"):
+        with pytest.raises(UserError, match=f"{wrong.name!r} does not match these keys"):
             check_data(wrong)
-    with pytest.raises(UserError, match="'mnist' is not what these keys are for"):
+    with pytest.raises(UserError, match="'mnist' does not match these keys"):
         datasets.load(SplitDataConfig(name="mnist"))

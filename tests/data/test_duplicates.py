@@ -1,4 +1,4 @@
-"""Equal rows in several parts: counted and told, or kept together; runs of before stay the same runs."""
+"""Equal rows in several splits: counted and reported, or kept together; older runs stay the same runs."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ FINGERPRINT = "0e76873e6d18e3e756ad30f74e8e911ff4a6e4157deb7219bea4ea26b59754a8"
 """Of `ffn-train` without arguments before there was `data.duplicates`."""
 
 
-def prepared(raw: Raw, duplicates: str, seed: int = 0, **shares: float) -> Data:
-    """The parts as they are loaded, not standardised."""
-    run = SplitDataConfig(name="x", duplicates=duplicates, split_seed=seed, standardize=False, **shares)
+def prepared(raw: Raw, duplicates: str, seed: int = 0, **fractions: float) -> Data:
+    """The splits as they are loaded, not standardised."""
+    run = SplitDataConfig(name="x", duplicates=duplicates, split_seed=seed, standardize=False, **fractions)
     return splitting._prepare(raw, run)
 
 
-def rows_of(part: splitting.Split) -> list[tuple[float, ...]]:
-    return [tuple(row) for row in part.x.tolist()]
+def rows_of(split: splitting.Split) -> list[tuple[float, ...]]:
+    return [tuple(row) for row in split.x.tolist()]
 
 
-def bytes_of(parts: Data) -> list[bytes]:
-    return [t.numpy().tobytes() for split in (parts.train, parts.val, parts.test) for t in split]
+def bytes_of(data: Data) -> list[bytes]:
+    return [t.numpy().tobytes() for split in (data.train, data.val, data.test) for t in split]
 
 
-def shared(parts: Data) -> tuple[int, int]:
+def shared(data: Data) -> tuple[int, int]:
     """Rows of validation that are in training, and of test that are in either, counted one by one."""
-    train, val, test = (rows_of(p) for p in (parts.train, parts.val, parts.test))
+    train, val, test = (rows_of(p) for p in (data.train, data.val, data.test))
     return sum(r in set(train) for r in val), sum(r in {*train, *val} for r in test)
 
 
@@ -71,7 +71,7 @@ def tables(draw: st.DrawFn) -> Raw:
     seed=st.integers(0, 3),
     sizes=st.tuples(st.integers(0, 40), st.integers(0, 40)),
 )
-def test_groups_stay_whole_and_parts_are_near_their_sizes(
+def test_groups_stay_whole_and_splits_are_near_their_sizes(
     raw: Raw, seed: int, sizes: tuple[int, int]
 ) -> None:
     sizes = (min(sizes[0], len(raw.y) // 3), min(sizes[1], len(raw.y) // 3))
@@ -79,63 +79,63 @@ def test_groups_stay_whole_and_parts_are_near_their_sizes(
     values = [tuple(row) for row in raw.x.tolist()]
     assert groups.tolist() == [values.index(row) for row in values]
 
-    def parts() -> list[Array]:
-        return splitting.grouped_parts(raw.y, groups, sizes, np.random.default_rng(seed))
+    def split_rows() -> list[Array]:
+        return splitting.grouped_splits(raw.y, groups, sizes, np.random.default_rng(seed))
 
     try:
-        found = parts()
+        splits = split_rows()
     except UserError as e:
         assert e.status == DATA and "\n" not in str(e)
-        assert "part empty" in e.what
+        assert "split empty" in e.what
         return
-    assert all(np.array_equal(a, b) for a, b in zip(found, parts(), strict=True))
-    assert sorted(np.concatenate(found).tolist()) == list(range(len(raw.y)))
-    own = [set(groups[part].tolist()) for part in found]
+    assert all(np.array_equal(a, b) for a, b in zip(splits, split_rows(), strict=True))
+    assert sorted(np.concatenate(splits).tolist()) == list(range(len(raw.y)))
+    own = [set(groups[split].tolist()) for split in splits]
     assert sum(map(len, own)) == len(np.unique(groups))
-    assert all(len(part) > 0 for part, size in zip(found, (*sizes, 1), strict=True) if size)
+    assert all(len(split) > 0 for split, size in zip(splits, (*sizes, 1), strict=True) if size)
     n_rows = np.bincount(groups)
     movable = n_rows[n_rows < 2 * max(sizes)].sum()
-    for part, size in zip(found, sizes, strict=False):
-        asked = size if movable >= sum(sizes) else size * movable // max(sum(sizes), 1)
+    for split, size in zip(splits, sizes, strict=False):
+        expected = size if movable >= sum(sizes) else size * movable // max(sum(sizes), 1)
         left_over = n_rows[list(own[-1])]
-        assert (abs(len(part) + left_over - asked) >= abs(len(part) - asked)).all()
+        assert (abs(len(split) + left_over - expected) >= abs(len(split) - expected)).all()
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(raw=tables(), seed=st.integers(0, 3), standard=st.booleans())
 def test_the_count_is_right_and_0_when_kept_together(raw: Raw, seed: int, standard: bool) -> None:
-    shares = {} if standard else {"val_fraction": 0.3, "test_fraction": 0.2}
+    fractions = {} if standard else {"val_fraction": 0.3, "test_fraction": 0.2}
     try:
-        plain = prepared(raw, "warn", seed, **shares)
+        plain = prepared(raw, "warn", seed, **fractions)
     except UserError as e:
         assert e.what.startswith("class ")
         return
     n_val, n_test = shared(plain)
-    told = [w for w in plain.warnings if "scores there may be too good" in w]
-    assert len(told) == (n_val + n_test > 0)
-    for n, part, words in ((n_val, plain.val, "validation rows"), (n_test, plain.test, "test rows")):
-        assert (f"{n} of {len(part.y)} {words}" in "".join(told)) == (n > 0)
+    warnings = [w for w in plain.warnings if "their scores may be too good" in w]
+    assert len(warnings) == (n_val + n_test > 0)
+    for n, split, words in ((n_val, plain.val, "validation rows"), (n_test, plain.test, "test rows")):
+        assert (f"{n} of {len(split.y)} {words}" in "".join(warnings)) == (n > 0)
     try:
-        kept = prepared(raw, "keep_together", seed, **shares)
+        kept = prepared(raw, "keep_together", seed, **fractions)
     except UserError as e:
         assert e.status == DATA and "\n" not in str(e)
         return
     assert shared(kept) == (0, 0)
     assert not kept.warnings
     every = sorted(zip(raw.x.tolist(), raw.y.tolist(), strict=True))
-    now = [
+    remaining = [
         pair
         for p in (kept.train, kept.val, kept.test)
         for pair in zip(p.x.tolist(), p.y.tolist(), strict=True)
     ]
-    assert sorted(now) == every
+    assert sorted(remaining) == every
     if n_val + n_test == 0 and len(np.unique(splitting.equal_rows(raw.x))) == len(raw.y):
         assert bytes_of(kept) == bytes_of(plain)
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(n=st.integers(100, 300), n_classes=st.integers(2, 5), seed=st.integers(0, 2**32 - 1))
-def test_without_duplicates_the_parts_are_the_same_to_the_bit(n: int, n_classes: int, seed: int) -> None:
+def test_without_duplicates_the_splits_are_the_same_to_the_bit(n: int, n_classes: int, seed: int) -> None:
     x = np.random.default_rng(seed).permutation(n)[:, None].astype(np.float64)
     raw = Raw(x, np.arange(n) % n_classes, tuple(map(str, range(n_classes))))
     plain, kept = prepared(raw, "warn", seed), prepared(raw, "keep_together", seed)
@@ -143,27 +143,29 @@ def test_without_duplicates_the_parts_are_the_same_to_the_bit(n: int, n_classes:
     assert bytes_of(plain) == bytes_of(kept)
 
 
-def test_classes_keep_their_shares_in_groups() -> None:
+def test_classes_keep_their_proportions_in_groups() -> None:
     rng = np.random.default_rng(0)
     group = rng.permutation(np.repeat(np.arange(1000), rng.integers(1, 7, 1000)))
     y = np.array([0] * 600 + [1] * 300 + [2] * 100)[group]
-    parts = prepared(Raw(group[:, None] + 0.0, y, ("a", "b", "c")), "keep_together")
-    for part in (parts.train, parts.val, parts.test):
-        shares = torch.bincount(part.y, minlength=3) / len(part.y)
-        assert (shares - torch.bincount(torch.from_numpy(y)) / len(y)).abs().max() < 0.03
-    assert abs(len(parts.val.y) - 0.15 * len(y)) <= 1 and abs(len(parts.test.y) - 0.15 * len(y)) <= 1
+    data = prepared(Raw(group[:, None] + 0.0, y, ("a", "b", "c")), "keep_together")
+    for split in (data.train, data.val, data.test):
+        proportions = torch.bincount(split.y, minlength=3) / len(split.y)
+        assert (proportions - torch.bincount(torch.from_numpy(y)) / len(y)).abs().max() < 0.03
+    assert abs(len(data.val.y) - 0.15 * len(y)) <= 1 and abs(len(data.test.y) - 0.15 * len(y)) <= 1
 
 
-def test_a_giant_group_shrinks_the_parts_or_is_one_line() -> None:
+def test_a_giant_group_shrinks_the_splits_or_is_one_line() -> None:
     def giant(others: int) -> Raw:
         x = np.concatenate([np.zeros(900), np.arange(1, others + 1)])[:, None]
         return Raw(x, np.arange(len(x)) % 2, ("a", "b"))
 
-    parts = prepared(giant(100), "keep_together")
-    assert (len(parts.train.y), len(parts.val.y), len(parts.test.y)) == (900, 50, 50)
+    data = prepared(giant(100), "keep_together")
+    assert (len(data.train.y), len(data.val.y), len(data.test.y)) == (900, 50, 50)
     with pytest.raises(UserError) as e:
         prepared(giant(1), "keep_together")
-    assert str(e.value).startswith("data.duplicates: keep_together leaves the test part empty: the 901 rows")
+    assert str(e.value).startswith(
+        "data.duplicates: keep_together leaves the test split empty: of the 901 rows"
+    )
     assert e.value.status == DATA
 
 
@@ -193,13 +195,13 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
     assert shared(kept) == (0, 0)
     assert len(kept.train.y) + len(kept.val.y) == len(raw.y) - cut - overlap
     assert len(kept.test.y) == cut
-    told = f"{overlap} training rows that are in the test part too are left out"
-    assert kept.warnings == ((told,) if overlap else ())
+    warning = f"{overlap} training rows that are also in the test split are left out"
+    assert kept.warnings == ((warning,) if overlap else ())
 
 
 def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
-    with pytest.raises(UserError, match="every training row is in the test part too"):
+    with pytest.raises(UserError, match="every training row is also in the test split"):
         splitting._prepare(
             Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
         )
@@ -216,9 +218,10 @@ def write_random_labels(file: Path) -> None:
 
 
 RANDOM = ("data=csv", "data.path=t.csv", "data.target=label", "model=mlp", "model.depth=1", "epochs=30")
-TOLD = (
-    "180 of 180 validation rows are in training too, 180 of 180 test rows are in training or validation too: "
-    "scores there may be too good; data.duplicates=keep_together keeps equal rows in one part"
+WARNING = (
+    "180 of 180 validation rows are also in training, "
+    "180 of 180 test rows are also in training or validation: "
+    "their scores may be too good; data.duplicates=keep_together keeps equal rows in one split"
 )
 
 
@@ -229,7 +232,7 @@ def test_random_labels_each_row_six_times(ffn: Command, tmp_path: Path) -> None:
         result = ffn(*RANDOM, f"data.duplicates={duplicates}", f"name={duplicates}")
         assert result.code == 0, result.err
         log = (tmp_path / "outputs" / duplicates / "train.log").read_text()
-        assert result.out.count(TOLD) == log.count(TOLD) == (duplicates == "warn")
+        assert result.out.count(WARNING) == log.count(WARNING) == (duplicates == "warn")
         summary = json.loads((tmp_path / "outputs" / duplicates / "summary.json").read_text())
         scores[duplicates] = summary["final"]["accuracy/val"]
     assert scores["warn"] > 0.75
@@ -241,8 +244,8 @@ def test_a_sweep_tells_of_its_data_once(ffn: Command, tmp_path: Path) -> None:
     swept = ("seed=1,2", "lr=0.1,0.2", "data.split_seed=0,1", "model.width=3,4")
     result = ffn("-m", *RANDOM, "epochs=1", *swept)
     assert result.code == 0, result.err
-    assert result.out.count("scores there may be too good") == 1
-    assert f"  warning    csv: {TOLD}\n" in result.out
+    assert result.out.count("their scores may be too good") == 1
+    assert f"  warning    csv: {WARNING}\n" in result.out
 
 
 def test_an_unknown_word_is_one_line(ffn: Command) -> None:
@@ -292,11 +295,11 @@ def test_a_run_of_before_goes_on_and_no_other_in_its_folder(ffn: Command, tmp_pa
 def test_a_sweep_of_before_is_extended_as_the_default(ffn: Command, tmp_path: Path) -> None:
     assert ffn("-m", "name=s", "epochs=1", "seed=1,2").code == 0
     forget_the_key(tmp_path / "outputs")
-    more = ("-m", "name=s", "epochs=1", "seed=1,2,3")
-    result = ffn(*more, "data.duplicates=keep_together")
+    sweep = ("-m", "name=s", "epochs=1", "seed=1,2,3")
+    result = ffn(*sweep, "data.duplicates=keep_together")
     assert result.code == 4
     assert "data.duplicates" in result.err
-    result = ffn(*more)
+    result = ffn(*sweep)
     assert result.code == 0, result.err
     assert "2 runs have already ended" in result.out
 
@@ -305,10 +308,10 @@ def test_a_run_of_before_is_compared_as_the_default(tmp_path: Path) -> None:
     for seed, optimizer in enumerate(("adam", "sgd")):
         write_run(tmp_path / optimizer, f"optimizer={optimizer}", seed=seed)
     forget_the_key(tmp_path / "sgd")
-    found, problems = read.read_all(finding.find([str(tmp_path)]))
+    runs, problems = read.read_all(finding.find([str(tmp_path)]))
     assert not problems
-    assert axes.find(found, by=["optimizer"]).compared == ("optimizer.name",)
+    assert axes.find(runs, by=["optimizer"]).compared == ("optimizer.name",)
     write_run(tmp_path / "other", "optimizer=adam", data__duplicates="keep_together")
-    found, _ = read.read_all(finding.find([str(tmp_path)]))
+    runs, _ = read.read_all(finding.find([str(tmp_path)]))
     with pytest.raises(UserError, match=r"are of different data \(data.duplicates: keep_together, warn\)"):
-        axes.find(found, by=["optimizer"])
+        axes.find(runs, by=["optimizer"])

@@ -48,12 +48,12 @@ def tile_of(runs: list[TrainConfig], device: str = "cpu") -> Tile:
 
 def train(tile: Tile) -> list[list[Measurement]]:
     """Everything measured, a list a row."""
-    place = {id(row): k for k, row in enumerate(tile.rows)}
-    found: list[list[Measurement]] = [[] for _ in tile.rows]
+    index = {id(row): k for k, row in enumerate(tile.rows)}
+    by_row: list[list[Measurement]] = [[] for _ in tile.rows]
     for measured in tile.measurements():
         for row, measurement in measured:
-            found[place[id(row)]].append(measurement)
-    return found
+            by_row[index[id(row)]].append(measurement)
+    return by_row
 
 
 def eager(run: TrainConfig) -> tuple[EagerRun, list[Measurement]]:
@@ -61,13 +61,13 @@ def eager(run: TrainConfig) -> tuple[EagerRun, list[Measurement]]:
     return engine, list(engine.measurements())
 
 
-def worst(ours: list[Measurement], theirs: list[Measurement], tags: set[str] | None = None) -> float:
+def worst(ours: list[Measurement], expected: list[Measurement], tags: set[str] | None = None) -> float:
     """The largest relative difference of any value; steps, epochs and tags must be the same."""
     assert [(m.step, m.epoch, m.ends_epoch) for m in ours] == [
-        (m.step, m.epoch, m.ends_epoch) for m in theirs
+        (m.step, m.epoch, m.ends_epoch) for m in expected
     ]
     largest = 0.0
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(ours, expected, strict=True):
         assert a.values.keys() == b.values.keys()
         for tag in a.values.keys() & (tags or a.values.keys()):
             x, y = a.values[tag], b.values[tag]
@@ -160,10 +160,10 @@ def test_a_rows_bits_do_not_depend_on_its_company(dtype: str, batch_size: str) -
         for k in (1, 2)
         for o in ("adam", "sgd", "nadam", "rmsprop")
     ]
-    alone = [bits(train(tile(spec, common=common))[0]) for spec in own]
+    separate = [bits(train(tile(spec, common=common))[0]) for spec in own]
     for company in (others[:1], others[:4], others):
         together = train(tile(*company, *own, common=common))[-len(own) :]
-        assert [bits(m) for m in together] == alone
+        assert [bits(m) for m in together] == separate
 
 
 def test_a_neighbour_that_diverges_changes_no_bit() -> None:
@@ -184,17 +184,17 @@ def test_a_neighbour_that_diverges_changes_no_bit() -> None:
 def test_a_row_that_is_taken_out_changes_no_bit() -> None:
     """As after an error that is its own, such as a full disk."""
     specs = [[f"seed={k}"] for k in range(4)]
-    whole = train(tile(*specs, common=["epochs=3"]))
+    uninterrupted = train(tile(*specs, common=["epochs=3"]))
     batch = tile(*specs, common=["epochs=3"])
-    place = {id(row): k for k, row in enumerate(batch.rows)}
-    found: list[list[Measurement]] = [[] for _ in specs]
+    index = {id(row): k for k, row in enumerate(batch.rows)}
+    by_row: list[list[Measurement]] = [[] for _ in specs]
     for measured in batch.measurements():
         for row, measurement in measured:
-            found[place[id(row)]].append(measurement)
-            if place[id(row)] == 2 and measurement.step == 30:
+            by_row[index[id(row)]].append(measurement)
+            if index[id(row)] == 2 and measurement.step == 30:
                 row.status = "failed"
-    assert [bits(found[k]) == bits(whole[k]) for k in range(4)] == [True, True, False, True]
-    assert found[2][-1].step == 30
+    assert [bits(by_row[k]) == bits(uninterrupted[k]) for k in range(4)] == [True, True, False, True]
+    assert by_row[2][-1].step == 30
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -209,16 +209,16 @@ def test_the_rules_in_place_are_the_legible_ones(name: str) -> None:
         ours, fast = θ.clone(), in_place(rule)
         column = {**hyper, "lr": torch.from_numpy(rates)}
         state, own = rule.init(θ, column), rule.init(ours, column)
-        spare = torch.empty_like(θ)
+        scratch = torch.empty_like(θ)
         for t in range(1, 101):
             g = torch.randn(3, 11, generator=generator, dtype=torch.float64)
             θ, state = rule.update(g.clone(), state, θ, column, t)
-            found = fast.coefficients({**hyper, "lr": rates}, np.float64(t).reshape(1, 1))
+            coefficients = fast.coefficients({**hyper, "lr": rates}, np.float64(t).reshape(1, 1))
             c = {
                 k: torch.from_numpy(np.broadcast_to(v, (3, 1)).copy()) if isinstance(v, np.ndarray) else v
-                for k, v in found.items()
+                for k, v in coefficients.items()
             }
-            fast.step(ours, g, own, c, spare)
+            fast.step(ours, g, own, c, scratch)
             assert ((ours - θ).abs().max() / θ.abs().max()).item() <= 1e-12, (variant, t)
 
 

@@ -176,7 +176,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
 SMALL = ["optimizer=theirs", "model.hidden=[4]", "epochs=8", "data=moons", "data.n_samples=300"]
 
 
-def weights_beside(*specs: list[str]) -> list[Tensor]:
+def weights_together(*specs: list[str]) -> list[Tensor]:
     """The last weights of runs that a tile trains."""
     all_runs = [parsed(*SMALL, *spec) for spec in specs]
     loaded = datasets.load(all_runs[0].data).to(torch.device("cpu"), getattr(torch, all_runs[0].dtype))
@@ -203,12 +203,12 @@ def test_an_elementwise_rule_trains_beside_others_as_alone(name: str, offer: Cal
     offer(ELEMENTWISE[name])
     assert reason_not_batchable(parsed("optimizer=theirs")) is None
     exact = [[*spec, "dtype=float64"] for spec in SPECS]
-    for spec, beside in zip(exact, weights_beside(*exact), strict=True):
-        assert torch.allclose(weights_alone(spec), beside, rtol=1e-7, atol=1e-9), spec
+    for spec, batched in zip(exact, weights_together(*exact), strict=True):
+        assert torch.allclose(weights_alone(spec), batched, rtol=1e-7, atol=1e-9), spec
     # In float32 the two engines round differently, but company changes no bit.
-    company = weights_beside(*SPECS)
-    for spec, beside in zip(SPECS, company, strict=True):
-        assert torch.equal(weights_beside(spec)[0], beside), spec
+    company = weights_together(*SPECS)
+    for spec, batched in zip(SPECS, company, strict=True):
+        assert torch.equal(weights_together(spec)[0], batched), spec
 
 
 @pytest.mark.parametrize("name", TENSORWISE)
@@ -219,7 +219,7 @@ def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[
     offer(Rule(rule.update, rule.init, scope="tensor"))
     assert reason_not_batchable(parsed("optimizer=theirs")) == "theirs is not elementwise"
     offer(Rule(rule.update, rule.init, scope="element"))
-    with pytest.raises(UserError, match="theirs is not elementwise, as its package says"):
+    with pytest.raises(UserError, match="theirs is declared elementwise but is not"):
         reason_not_batchable(parsed("optimizer=theirs"))
 
 
@@ -271,17 +271,17 @@ def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], Non
         return json.loads((folder / "summary.json").read_text())["final"]
 
     assert ffn(*common, "name=one").code == 0
-    alone = accuracy(Path("outputs/one"))
+    separate = accuracy(Path("outputs/one"))
     for name, seeds in (("two", "range(0,2)"), ("many", "range(0,6)")):
         result = ffn("-m", *common, f"seed={seeds}", f"name={name}")
         assert result.code == 0, result.err
-        assert "theirs gives a run other numbers beside another one" in result.out
+        assert "theirs gives a run different numbers when another run is trained with it" in result.out
         (first,) = (
             folder
             for folder in Path("outputs/sweeps", name).glob("*/")
             if json.loads((folder / "run.json").read_text())["config"]["seed"] == 0
         )
-        assert accuracy(first) == alone
+        assert accuracy(first) == separate
 
 
 def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[Rule], None], ffn: Command) -> None:
@@ -300,13 +300,13 @@ def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[Rule], No
     assert (
         "RuntimeError: a rate above 1" in result.err
     )  # it is a bug of that package, and keeps its traceback
-    whole = {f.name: outcome(f) for f in Path("outputs/sweeps/whole").glob("*/")}
-    found = {f.name: f for f in Path("outputs/sweeps/s").glob("*/")}
-    statuses = {n: json.loads((f / "summary.json").read_text())["status"] for n, f in found.items()}
+    reference = {f.name: outcome(f) for f in Path("outputs/sweeps/whole").glob("*/")}
+    folders = {f.name: f for f in Path("outputs/sweeps/s").glob("*/")}
+    statuses = {n: json.loads((f / "summary.json").read_text())["status"] for n, f in folders.items()}
     assert sorted(statuses.values()) == ["failed"] * 2 + ["finished"] * 4
-    for name, expected in whole.items():
+    for name, expected in reference.items():
         assert statuses[name] == "finished"
-        assert outcome(found[name]) == expected
+        assert outcome(folders[name]) == expected
 
 
 def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[Rule], None]) -> None:
@@ -320,7 +320,7 @@ def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[Rule], None]
     offer(Rule(update))
     assert reason_not_batchable(parsed("optimizer=theirs", "model.hidden=[10]")) is None
     for hidden in ("[150,150]", "[140]", "[500,200]"):
-        assert "other numbers beside another one" in (
+        assert "different numbers when another run is trained with it" in (
             reason_not_batchable(parsed("optimizer=theirs", f"model.hidden={hidden}")) or ""
         )
 
@@ -372,17 +372,17 @@ def test_a_shape_of_a_network_counts_in_its_race(offer: Callable[[Rule], None], 
     assert ffn(*small, "name=run").code == 0
     problem = network.read(Path("outputs/run"))
     raced = network.on_network(problem, parsed("optimizer=theirs").optimizer, [0.05], 8)
-    alone = weights_alone([f"model.hidden={[140, 140]}", "batch_size=full", "lr=0.05", "dtype=float64"])
-    assert torch.allclose(raced.path[-1], alone, rtol=1e-9)
+    separate = weights_alone([f"model.hidden={[140, 140]}", "batch_size=full", "lr=0.05", "dtype=float64"])
+    assert torch.allclose(raced.path[-1], separate, rtol=1e-9)
 
 
 def test_a_rule_that_keeps_its_last_parameters_means_those_of_then() -> None:
     start, g = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 0.25], dtype=torch.float64)
     θ = torch.nn.Parameter(start.clone())
     optimizer = rules.RuleOptimizer([θ], ELEMENTWISE["by the last θ"], lr=0.1)
-    last = now = start
+    last = current = start
     for _ in range(5):
         θ.grad = g.clone()
         optimizer.step()
-        last, now = now, now - 0.1 * g + 0.5 * (now - last)
-    assert torch.equal(θ.detach(), now)
+        last, current = current, current - 0.1 * g + 0.5 * (current - last)
+    assert torch.equal(θ.detach(), current)

@@ -159,11 +159,11 @@ def test_objective_is_loss_plus_penalty_of_weights_only() -> None:
 def test_norms_are_of_the_logged_step() -> None:
     run = engine("optimizer=sgd", "lr=0.1", "dtype=float64", "epochs=1", "log_every=40")
     logged = next(m for m in run.measurements() if "grad_norm" in m.values).values
-    now = torch.cat([p.detach().reshape(-1) for p in run.parameters])
-    assert logged["weight_norm"] == pytest.approx(now.norm().item(), rel=1e-12)
+    current = torch.cat([p.detach().reshape(-1) for p in run.parameters])
+    assert logged["weight_norm"] == pytest.approx(current.norm().item(), rel=1e-12)
     gradient = torch.cat([p.grad.reshape(-1) for p in run.parameters if p.grad is not None])
     assert logged["grad_norm"] == pytest.approx(gradient.norm().item(), rel=1e-12)
-    before = now + 0.1 * gradient
+    before = current + 0.1 * gradient
     assert logged["update_ratio"] == pytest.approx((0.1 * gradient.norm() / before.norm()).item(), rel=1e-9)
 
 

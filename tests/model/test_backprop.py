@@ -61,13 +61,13 @@ def test_a_leading_run_axis_is_the_runs_one_by_one(method: type) -> None:
     shared = method(layers, x[0], y[0], σ, 0.1)
     for k in range(4):
         own = [(W[k], b[k]) for W, b in layers]
-        for whole, alone in (
+        for stacked, single in (
             (together, method(own, x[k], y[k], σ, 0.1)),
             (shared, method(own, x[0], y[0], σ, 0.1)),
         ):
-            assert torch.allclose(whole.loss[k], alone.loss, rtol=1e-13)
-            assert torch.allclose(whole.objective[k], alone.objective, rtol=1e-13)
-            for (dW, db), (W, b) in zip(whole.layers, alone.layers, strict=True):
+            assert torch.allclose(stacked.loss[k], single.loss, rtol=1e-13)
+            assert torch.allclose(stacked.objective[k], single.objective, rtol=1e-13)
+            for (dW, db), (W, b) in zip(stacked.layers, single.layers, strict=True):
                 assert torch.allclose(dW[k], W, rtol=1e-12, atol=1e-15)
                 assert torch.allclose(db[k], b, rtol=1e-12, atol=1e-15)
     assert together.x.shape == x.shape

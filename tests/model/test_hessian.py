@@ -84,16 +84,16 @@ def test_bounds_by_lanczos_hold_for_every_probe(steps: int, kind: str) -> None:
         image: Tensor = H @ v
         return image
 
-    found = lanczos(product, λ, steps, generator)
+    quadrature = lanczos(product, λ, steps, generator)
     distinct = len(λ.unique())
-    assert len(found.diagonal) == len(seen) <= min(steps, distinct + 2)  # rounding may add a step
-    parts = (Q.T @ seen[0]).square()
+    assert len(quadrature.diagonal) == len(seen) <= min(steps, distinct + 2)  # rounding may add a step
+    weights = (Q.T @ seen[0]).square()
     at = torch.cat([torch.linspace(-2, 12, 57, dtype=torch.float64), λ[:3] + 1e-7])
-    lower, upper = found.bounds(at)
-    assert bool((lower <= (parts * (λ < at[:, None] - 1e-9)).sum(1) + 1e-9).all())
-    assert bool((upper >= (parts * (λ <= at[:, None] - 1e-9)).sum(1) - 1e-9).all())
+    lower, upper = quadrature.bounds(at)
+    assert bool((lower <= (weights * (λ < at[:, None] - 1e-9)).sum(1) + 1e-9).all())
+    assert bool((upper >= (weights * (λ <= at[:, None] - 1e-9)).sum(1) - 1e-9).all())
     if steps > distinct:
         between = (λ - at[:, None]).abs().amin(1) > 1e-9
         assert torch.allclose(lower[between], upper[between], atol=1e-6)
-    for value in found.converged(1e-8):
+    for value in quadrature.converged(1e-8):
         assert float((λ - value).abs().min()) <= 2e-8

@@ -27,17 +27,17 @@ def test_it_is_that_of_scikit_learn(
 ) -> None:
     monkeypatch.setattr(module, "NUMBERS", numbers)
     points = trajectory(30, 50, dtype)
-    plane, theirs = principal_plane(points), PCA(2, svd_solver="full").fit(points.double().numpy())
+    plane, pca = principal_plane(points), PCA(2, svd_solver="full").fit(points.double().numpy())
     assert plane.origin.dtype == plane.directions.dtype == dtype
-    assert plane.variance == pytest.approx(theirs.explained_variance_ratio_, rel=1e-9)
+    assert plane.variance == pytest.approx(pca.explained_variance_ratio_, rel=1e-9)
     tolerance = 1e-9 if dtype == torch.float64 else 1e-6
     ours = plane.directions.double().numpy()
-    assert np.abs(ours @ theirs.components_.T) == pytest.approx(np.eye(2), abs=tolerance)
+    assert np.abs(ours @ pca.components_.T) == pytest.approx(np.eye(2), abs=tolerance)
     coordinates = plane.project(points)
     assert np.abs(coordinates.numpy()) == pytest.approx(
-        np.abs(theirs.transform(points.double().numpy())), abs=20 * tolerance
+        np.abs(pca.transform(points.double().numpy())), abs=20 * tolerance
     )
-    back = theirs.inverse_transform(theirs.transform(points.double().numpy()))
+    back = pca.inverse_transform(pca.transform(points.double().numpy()))
     assert plane.points(coordinates).numpy() == pytest.approx(back, abs=20 * tolerance)
 
 

@@ -54,8 +54,8 @@ def test_a_rule_of_another_package_trains_with_its_own_hyperparameters(site: Pat
 def test_a_class_of_another_package_sweeps_beside_ours(site: Path, tmp_path: Path) -> None:
     result = run(site, tmp_path, "-m", "optimizer=sgd,plain", "lr=0.1", "epochs=2", "name=s")
     assert result.returncode == 0, result.stderr
-    ours, theirs = (summary(f)["final"] for f in sorted((tmp_path / "outputs" / "sweeps" / "s").glob("*/")))
-    assert ours["loss/train"] == pytest.approx(theirs["loss/train"], rel=1e-5)  # plain is SGD by another name
+    ours, plugin = (summary(f)["final"] for f in sorted((tmp_path / "outputs" / "sweeps" / "s").glob("*/")))
+    assert ours["loss/train"] == pytest.approx(plugin["loss/train"], rel=1e-5)  # plain is SGD by another name
 
 
 def test_mistakes_with_them_are_one_line(site: Path, tmp_path: Path) -> None:

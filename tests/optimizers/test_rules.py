@@ -118,13 +118,13 @@ def test_the_lectures_rules_are_l14(name: str) -> None:
 def test_momentum_is_pytorchs_with_dampening_but_for_the_first_step() -> None:
     α = 0.3
     ours = trained(lambda p: RuleOptimizer(p, RULES["lecture/momentum"], lr=0.03, alpha=α))
-    theirs = trained(lambda p: torch.optim.SGD(p, lr=0.03, momentum=1 - α, dampening=1 - α))
+    torch_path = trained(lambda p: torch.optim.SGD(p, lr=0.03, momentum=1 - α, dampening=1 - α))
     start = trained(lambda p: torch.optim.SGD(p, lr=0.0))[0]
     first = gradients()[0]
     assert torch.allclose(start - ours[0], 0.03 * α * first, rtol=1e-12)
-    assert torch.allclose(start - theirs[0], 0.03 * first, rtol=1e-12)
+    assert torch.allclose(start - torch_path[0], 0.03 * first, rtol=1e-12)
     # The recursions are the same: the difference decays as (1−α)^t times its first value, summed up.
-    gap = [(a - b) for a, b in zip(ours, theirs, strict=True)]
+    gap = [(a - b) for a, b in zip(ours, torch_path, strict=True)]
     for t in range(1, 20):
         assert torch.allclose(gap[t] - gap[t - 1], (1 - α) ** t * gap[0], atol=1e-12)
 
@@ -134,17 +134,17 @@ def test_momentum_is_pytorchs_with_dampening_but_for_the_first_step() -> None:
     [("lecture/adagrad", "adagrad"), ("lecture/rmsprop", "rmsprop"), ("lecture/adam", "adam")],
 )
 def test_without_epsilon_the_families_coincide(name: str, twin: str) -> None:
-    theirs = {**hyperparameters(twin), "eps": 0.0}
+    torch_hyper = {**hyperparameters(twin), "eps": 0.0}
     ours = {**hyperparameters(name), "eps": 0.0}
     if name == "lecture/rmsprop":
-        theirs["alpha"] = ours["beta"]
+        torch_hyper["alpha"] = ours["beta"]
     a = trained(lambda p: RuleOptimizer(p, RULES[name], **ours))
-    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **theirs))
+    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **torch_hyper))
     assert worst(a, b) <= 1e-12
     # With ε they do not: inside the root and outside are two numbers.
-    ours["eps"] = theirs["eps"] = 1e-2
+    ours["eps"] = torch_hyper["eps"] = 1e-2
     a = trained(lambda p: RuleOptimizer(p, RULES[name], **ours))
-    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **theirs))
+    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **torch_hyper))
     assert worst(a, b) > 1e-4
 
 
@@ -168,7 +168,7 @@ def test_a_planted_error_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_the_adapter_resumes_from_its_state_dict(name: str) -> None:
     hyper = hyperparameters(name)
-    whole = trained(lambda p: RuleOptimizer(p, RULES[name], **hyper))
+    uninterrupted = trained(lambda p: RuleOptimizer(p, RULES[name], **hyper))
     θ = torch.nn.Parameter(trained(lambda p: torch.optim.SGD(p, lr=0.0))[0])
     optimizer = RuleOptimizer([θ], RULES[name], **hyper)
     for k, g in enumerate(gradients()):
@@ -178,4 +178,4 @@ def test_the_adapter_resumes_from_its_state_dict(name: str) -> None:
             optimizer.load_state_dict(saved)
         θ.grad = g.clone()
         optimizer.step()
-    assert torch.equal(θ.detach(), whole[-1])
+    assert torch.equal(θ.detach(), uninterrupted[-1])

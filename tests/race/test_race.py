@@ -499,7 +499,7 @@ def test_a_damaged_run_is_one_line(race: Callable[..., Result], trained: Path) -
         ("has format 99, expected 1", [], {"format": 99}),
         ("damaged", [], {"config": {}, "format": None}),
         ("damaged", [], {"config": {"seed": "${oc.env:HOME}"}}),
-        ("is of the wrong type", [], {"config": {"lr": "${oc.env:HOME}"}}),
+        ("has the wrong type", [], {"config": {"lr": "${oc.env:HOME}"}}),
         ("no such key", [], {"config": {"extra": 1}}),
         ("mini-batches", ["optimizers=[newton]"], {}),
     ):

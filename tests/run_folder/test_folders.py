@@ -345,10 +345,12 @@ def test_a_summary_without_a_run_is_nobodys(tmp_path: Path) -> None:
 def test_a_step_is_one_of_its_run(step: Any, epoch: int) -> None:
     """Of 40 steps, 4 an epoch; most of these have the epoch that goes with the step."""
     for good in ((0, 0), (4, 1), (5, 2), (40, 10)):
-        checkpoint_state.check_place(dict(zip(checkpoint_state.PLACE, (*good, 0.5), strict=True)), 40, 4)
+        checkpoint_state.check_progress(
+            dict(zip(checkpoint_state.PROGRESS, (*good, 0.5), strict=True)), 40, 4
+        )
     with pytest.raises(ValueError, match=r"its (step|epoch) is"):
-        checkpoint_state.check_place(
-            dict(zip(checkpoint_state.PLACE, (step, epoch, 0.5), strict=True)), 40, 4
+        checkpoint_state.check_progress(
+            dict(zip(checkpoint_state.PROGRESS, (step, epoch, 0.5), strict=True)), 40, 4
         )
 
 

@@ -178,7 +178,7 @@ def test_an_eager_run_goes_on_exactly(tmp_path: Path, optimizer: str, at: int) -
     for measurement in engine.measurements():
         found.append(measurement)
         stop_at(engine, at)
-        if engine.stop.asked and (measurement.ends_epoch or engine.step % engine.steps_per_epoch):
+        if engine.stop.requested and (measurement.ends_epoch or engine.step % engine.steps_per_epoch):
             break
     checkpoints.save(Folder(tmp_path), engine.state())
     resumed, _ = build_eager(parsed(*overrides))
@@ -192,7 +192,7 @@ def parsed_needs_full(optimizer: str) -> bool:
 
 
 def stop_at(engine: Any, step: int) -> None:
-    engine.stop.asked = engine.step >= step
+    engine.stop.requested = engine.step >= step
 
 
 @pytest.mark.parametrize("at", [3, 40, 53, 97])
@@ -212,7 +212,7 @@ def test_a_batched_run_goes_on_exactly_in_other_company(tmp_path: Path, dtype: s
 
     def stop_after() -> None:
         update()
-        broken.stop.asked = broken.step + 1 >= at
+        broken.stop.requested = broken.step + 1 >= at
 
     broken._step_functions = [backward, stop_after]
     for measured in broken.measurements():

@@ -516,7 +516,7 @@ class Faulty(Record):
         super().write(measurement)
         if self.fails_in == "interrupt":
             stop: Stop = self.training.tile.stop  # type: ignore[attr-defined]
-            stop.asked, stop.number = True, signal.SIGTERM
+            stop.requested, stop.number = True, signal.SIGTERM
 
     def interrupt(self) -> dict[str, Any]:
         self._raise("interrupt")

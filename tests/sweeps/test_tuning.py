@@ -360,7 +360,7 @@ def test_runs_of_a_search_that_fail(ffn: Command, tmp_path: Path, monkeypatch: p
         (["hydra.sweeper.trials=0"], "hydra.sweeper.trials: 0 is too small"),
         (["hydra.sweeper.trials=x"], "hydra.sweeper.trials: must be an integer, not 'x'"),
         (["data.val_fraction=0"], "data.val_fraction: leaves no validation part"),
-        (["optimizer=gd,lbfgs", "batch_size=32"], "batch_size: 32 does not go with optimizer=gd"),
+        (["optimizer=gd,lbfgs", "batch_size=32"], "batch_size: 32 cannot be combined with optimizer=gd"),
         (["max_runs=8"], "max_runs: the tuning has 9 runs, the limit is 8"),
         (["optimizer.weight_decay=interval(0,1)"], "optimizer.weight_decay: a grid searches lr only"),
         (["lr=interval(1,0.1)"], "lr: lr: interval(1,0.1) is not an interval"),
@@ -394,7 +394,7 @@ def test_a_space_of_a_persons_own(ffn: Command, tmp_path: Path) -> None:
     file.write_text("lr: intervall(0.1, 0.2)\n")
     assert "search_space/heavy: lr: 'intervall" in ffn(*command).err
     file.write_text("lr: interval(0.1, 0.2)\nlr: 3\n")
-    assert "heavy.yaml, line 2: key 'lr' is there twice" in ffn(*command).err
+    assert "heavy.yaml, line 2: key 'lr' is duplicated" in ffn(*command).err
 
 
 # --- that a kill changes nothing ------------------------------------------------------------------------

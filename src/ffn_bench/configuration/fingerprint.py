@@ -27,10 +27,10 @@ NOT_RESULTS = (
     "chunk_file",
     "optimizer.lr",
 )
-"""Keys that say where a run is kept, what is done about it, or repeat another; no result depends on them."""
+"""Keys that say where a run is kept or how it is handled, or repeat another; no result depends on them."""
 
 LATER: dict[str, Any] = {"data.duplicates": "warn"}
-"""Keys that runs once did not have, each with what was done then; a run of that value is the same run."""
+"""Keys that older runs do not have, each with the value that corresponds to them."""
 
 
 def result_keys(config: TrainConfig) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def result_keys(config: TrainConfig) -> dict[str, Any]:
 def fingerprint(config: TrainConfig) -> str:
     """SHA-256 (hex) of `result_keys`: two runs share it exactly when they are the same run.
 
-    Keys of `LATER` count only where they are not what was done before, so that fingerprints stay.
+    Keys of `LATER` count only where their value is another one, so that fingerprints of older runs stay.
     """
     keys = {key: value for key, value in result_keys(config).items() if (key, value) not in LATER.items()}
     text = json.dumps(keys, sort_keys=True, separators=(",", ":"))

@@ -6,10 +6,10 @@ import math
 import re
 from typing import Any
 
-WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
+INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 REAL = re.compile(r"-?(((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|\.?(inf|nan))", re.IGNORECASE)
-LONGEST = 300
-"""Digits; Python itself refuses to read more than 4300."""
+MAX_CHARACTERS = 300
+"""Of a number; Python itself refuses more than 4300 digits."""
 
 
 def misread(text: str) -> str | None:
@@ -18,7 +18,7 @@ def misread(text: str) -> str | None:
     `010` is 8 in YAML and 10 in Python, `12:30:00` is 45000, `1_000` and `0x10` have other readers,
     `1e400` is infinity and `1e-400` is 0.
     """
-    if len(text) > LONGEST:
+    if len(text) > MAX_CHARACTERS:
         return f"a number of {len(text):,} characters"
     if not REAL.fullmatch(text):
         if ":" in text:
@@ -26,7 +26,7 @@ def misread(text: str) -> str | None:
         if re.fullmatch(r"[-+]?0[0-9_]+", text):
             return "octal, and other readers do not"
         return "a number in another notation"
-    if WHOLE.fullmatch(text) or text.lower().endswith(("inf", "nan")):
+    if INTEGER.fullmatch(text) or text.lower().endswith(("inf", "nan")):
         return None
     value = float(text)
     if math.isinf(value):
@@ -38,7 +38,7 @@ def misread(text: str) -> str | None:
 
 def plain(text: str) -> Any:
     """What a text says: a number in plain notation, true or false, or itself."""
-    if WHOLE.fullmatch(text) and not misread(text):
+    if INTEGER.fullmatch(text) and not misread(text):
         return int(text)
     if REAL.fullmatch(text) and not misread(text):
         return float(text)

@@ -1,7 +1,7 @@
 """The configuration of a run: its checks and its fingerprint.
 
 Hydra composes YAML and overrides against the dataclasses of `schema`; `parse` turns the result into one plain
-`TrainConfig`. Past this door nobody sees a DictConfig, and nothing here knows tensors or files.
+`TrainConfig`. Nothing after that sees a DictConfig, and nothing here knows tensors or files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def register() -> None:
 def untyped(node: type) -> type:
     """A schema whose keys OmegaConf knows and whose values it takes as they come.
 
-    By their types it would make true of 7, 10 of "010" and text of a list; `typed` says what they may be.
+    With the types it would turn 7 into true, "010" into 10 and a list into text; `typed` checks them instead.
     """
     keys = [
         (f.name, Any, field(default=f.default, default_factory=f.default_factory))
@@ -72,8 +72,8 @@ def schema_of(cfg: DictConfig) -> type | None:
 
 
 def register_optimizers(plugins: Mapping[str, dict[str, Any]]) -> None:
-    """Make `optimizer=<name>` known for the optimizers of other packages, and for no others than these, with
-    hyper-parameters typed by their defaults; ours keep their names.
+    """Register `optimizer=<name>` for exactly these optimizers of other packages, with hyper-parameters typed
+    by their defaults; names of our own optimizers are never replaced.
 
     Hydra finds them in its ConfigStore, one for the process, which every command fills anew.
     """
@@ -104,8 +104,9 @@ def _plugin_config(defaults: dict[str, Any]) -> type:
 def parse(cfg: DictConfig) -> TrainConfig:
     """The composed configuration as plain typed values, checked.
 
-    Raises `UserError` where a value is missing, of the wrong type, out of its bounds or at odds with another
-    one, and OmegaConf's own errors (which `errors.explain` turns into one line) where an interpolation fails.
+    Raises `UserError` where a value is missing, of the wrong type, out of its bounds or in conflict with
+    another one, and OmegaConf's own errors (which `command_line.mistakes` explains) where an interpolation
+    fails.
     """
     config = typed(cfg, TrainConfig)
     check(config)
@@ -113,8 +114,8 @@ def parse(cfg: DictConfig) -> TrainConfig:
 
 
 def typed(cfg: DictConfig, node: type[T], within: str = "") -> T:
-    """A composed configuration as the dataclass that describes it. Every value is what was given: only a
-    whole number becomes a float, or text, where one is wanted. `within` is where `cfg` lies: `data.`.
+    """A composed configuration as the dataclass that describes it. Every value is what was given: only an
+    integer becomes a float, or text, where the type asks for one. `within` is where `cfg` lies: `data.`.
 
     Raises as `parse` does.
     """
@@ -142,7 +143,7 @@ def _value(cfg: DictConfig, key: str, hint: Any, path: str) -> Any:
         kind = schema_of(value)
         if kind is None:
             todo = f"begin its file with defaults: [/_schema/{key}/…@_here_]"
-            raise UserError(path, "is of no known kind", todo)
+            raise UserError(path, "is not described by a schema", todo)
         return typed(value, kind, f"{path}.")
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
@@ -153,7 +154,7 @@ _hints: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
 
 
 def fitted(value: Any, hint: Any, path: str) -> Any:
-    """A value as a key's type has it. Raises `UserError` where it is of another type."""
+    """A value converted to a key's type. Raises `UserError` where it has another type."""
     try:
         return _as(value, hint)
     except TypeError:
@@ -171,17 +172,17 @@ def in_words(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(map(str, inner))
     if origin is list:
-        return f"a list, of each element {in_words(inner[0])}" if inner[0] is not Any else "a list"
+        return f"a list in which each element is {in_words(inner[0])}" if inner[0] is not Any else "a list"
     if origin is tuple:
         return f"a list of {'two' if len(inner) == 2 else len(inner)} values, each {in_words(inner[0])}"
     if origin is dict:
-        return "a table of keys and values"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+        return "a mapping of keys to values"
+    words = {bool: "true or false", int: "an integer", float: "a number", str: "text", NoneType: "null"}
     return words.get(hint, str(hint))
 
 
 def set_values(config: TrainConfig, values: dict[tuple[str, ...], Any]) -> TrainConfig:
-    """`config` with other values at some paths, (key,) or (group, key), checked; what is the same is shared.
+    """`config` with other values at some paths, (key,) or (group, key), checked; unchanged groups are shared.
 
     Raises `UserError` as `parse` does.
     """
@@ -222,20 +223,20 @@ def from_flat(flat: dict[str, Any]) -> TrainConfig:
             except KeyError:
                 raise bad(f"{prefix}{key}", "no such key") from None
             except TypeError:
-                raise bad(f"{prefix}{key}", f"{value!r} is of the wrong type") from None
+                raise bad(f"{prefix}{key}", f"{value!r} has the wrong type") from None
         return node(**given)
 
     top: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for key, value in (LATER | flat).items():
         group, _, rest = key.partition(".")
-        if (rest != "") != (group in parts):
+        if (rest != "") != (group in groups):
             raise bad(key, "no such key")
-        (parts[group] if rest else top)[rest or key] = value
-    for group, keys in parts.items():
+        (groups[group] if rest else top)[rest or key] = value
+    for group, keys in groups.items():
         name = keys.get("name")
         if not isinstance(name, str):
-            raise bad(f"{group}.name", "is missing, or no text")
+            raise bad(f"{group}.name", "is missing or not text")
         kinds = list(SCHEMA[group].values())
         own = SCHEMA[group].get(name)  # of several kinds with the same keys, the name chooses
         if group == "optimizer" and _is_plugin(name):

@@ -1,4 +1,4 @@
-"""Every key that the commands can be told, as typed dataclasses; what they may be is for `validation`."""
+"""Every key of the commands, as typed dataclasses; `validation` checks their values."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """What every data set has: a validation share, the seed of the split, what is done about rows that are
-    equal, standardisation."""
+    """What every data set has: a validation fraction, the seed of the split, what is done about duplicate
+    rows, standardisation."""
 
     name: str = MISSING
     val_fraction: float = 0.15
@@ -41,7 +41,7 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class SplitDataConfig(DataConfig):
-    """A data set without a test set of its own: a share of its rows becomes one."""
+    """A data set without a test set of its own: a fraction of its rows becomes one."""
 
     test_fraction: float = 0.15
 
@@ -315,7 +315,7 @@ class CosineConfig(ScheduleConfig):
 
 @dataclass(kw_only=True)
 class WarmupCosineConfig(CosineConfig):
-    """A linear rise over the first `warmup` share of the steps, then half a cosine."""
+    """A linear rise over the first fraction `warmup` of the steps, then half a cosine."""
 
     warmup: float = 0.05
 
@@ -325,7 +325,7 @@ class WarmupCosineConfig(CosineConfig):
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """Everything that `ffn-train` can be told. `check` lists the bounds."""
+    """Every key of `ffn-train`. `check` lists the bounds."""
 
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
@@ -357,7 +357,7 @@ class TrainConfig:
 
 @dataclass(kw_only=True)
 class LectureConfig:
-    """What `ffn-lecture` can be told."""
+    """Every key of `ffn-lecture`."""
 
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
@@ -368,7 +368,7 @@ class LectureConfig:
 
 @dataclass(kw_only=True)
 class CompareConfig:
-    """What `ffn-compare` can be told."""
+    """Every key of `ffn-compare`."""
 
     runs: str | list[str] | None = None
     by: str | list[str] | None = None
@@ -385,7 +385,7 @@ class CompareConfig:
 
 @dataclass(kw_only=True)
 class LandscapeConfig:
-    """What `ffn-landscape` can be told."""
+    """Every key of `ffn-landscape`."""
 
     run: str | list[str] | None = None
     curvature: bool = False
@@ -401,7 +401,7 @@ class LandscapeConfig:
 
 @dataclass(kw_only=True)
 class RaceConfig:
-    """What `ffn-race` can be told."""
+    """Every key of `ffn-race`."""
 
     surface: str = "saddle"
     run: str | None = None

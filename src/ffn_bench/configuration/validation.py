@@ -30,7 +30,7 @@ DTYPES = ("float32", "float64")
 GRADIENTS = ("autograd", "manual")
 DUPLICATES = ("warn", "keep_together")
 STAGES = ("tune", "default", "final")
-"""What a run is for in a comparison: choosing a setting, the setting as shipped, or the setting chosen."""
+"""What a run is for in a comparison: choosing a setting, its default setting, or the setting chosen."""
 
 FULL_BATCH_ONLY = {
     "lbfgs": "L-BFGS compares losses of successive steps, which must be of the same batch",
@@ -41,7 +41,7 @@ FULL_BATCH_ONLY = {
 
 
 def check(config: TrainConfig) -> None:
-    """Find what types cannot: bounds, names from a list, settings that exclude each other.
+    """Check what types cannot: bounds, names from a list, settings that exclude each other.
 
     Raises `UserError` at the first fault.
     """
@@ -56,7 +56,7 @@ def check(config: TrainConfig) -> None:
     if config.optimizer.lr != config.lr:
         raise UserError(
             "optimizer.lr",
-            f"is {config.optimizer.lr:g} but lr is {config.lr:g}, and they are one setting",
+            f"is {config.optimizer.lr:g} but lr is {config.lr:g}, and they are the same setting",
             "set lr at the top level",
         )
     for key in ("epochs", "log_every", "max_runs"):
@@ -84,54 +84,56 @@ def check(config: TrainConfig) -> None:
     if config.gradient == "manual" and config.optimizer.name == "newton":
         raise UserError(
             "gradient",
-            "manual does not go with optimizer=newton, which takes second derivatives by autograd",
+            "manual cannot be combined with optimizer=newton, which takes second derivatives by autograd",
             "use gradient=autograd",
         )
     reason = FULL_BATCH_ONLY.get(config.optimizer.name)
     if reason and config.batch_size != "full":
         raise UserError(
             "batch_size",
-            f"{config.batch_size} does not go with optimizer={config.optimizer.name}: {reason}",
+            f"{config.batch_size} cannot be combined with optimizer={config.optimizer.name}: {reason}",
             "use batch_size=full",
         )
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    """The floats in a value, its lists and tables."""
+    """The floats in a value, its lists and mappings."""
     if isinstance(value, float):
         yield value
     elif isinstance(value, (list, tuple, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(part)
+        for element in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(element)
 
 
 def check_name(name: str | None) -> None:
     """A name is one folder or several below each other, of letters, digits, `.`, `_`, `-`, `=` and `,`."""
     if name is None:
         return
-    parts = name.split("/")
-    if name.startswith("/") or {"", ".", ".."} & set(parts):
-        raise UserError("name", f"{name!r} leaves the folder of the outputs", "use a plain name")
+    folders = name.split("/")
+    if name.startswith("/") or {"", ".", ".."} & set(folders):
+        raise UserError("name", f"{name!r} is outside the outputs folder", "use a plain name")
     if bad := sorted({c for c in name if not (c.isalnum() or c in "._-=,+/")}):
         raise UserError("name", f"{name!r} contains {bad[0]!r}", "use letters, digits and ._-=,+/")
-    if any(len(part.encode()) > 200 for part in parts) or len(name.encode()) > 1000:
+    if any(len(folder.encode()) > 200 for folder in folders) or len(name.encode()) > 1000:
         raise UserError("name", f"is too long ({len(name.encode())} bytes)", "use at most 200 bytes")
-    if parts[0] == "sweeps":
-        raise UserError("name", "'sweeps' is where sweeps live", "use another name")
+    if folders[0] == "sweeps":
+        raise UserError("name", "'sweeps' is reserved for sweeps", "use another name")
 
 
 def check_data(data: DataConfig) -> None:
     """Bounds of the data group."""
     check_seed(data.split_seed, "data.split_seed")
     one_of(data.duplicates, DUPLICATES, "data.duplicates")
-    shares = 0.0
+    held_out = 0.0
     for key in ("val_fraction", "test_fraction"):
-        share = getattr(data, key, 0.0)
-        at_least(share, 0.0, f"data.{key}")
-        shares += share
-    if shares >= 1.0:
+        fraction = getattr(data, key, 0.0)
+        at_least(fraction, 0.0, f"data.{key}")
+        held_out += fraction
+    if held_out >= 1.0:
         raise UserError(
-            "data.val_fraction", f"leaves nothing to train on (shares sum to {shares:g})", "use less"
+            "data.val_fraction",
+            f"leaves nothing to train on (the fractions sum to {held_out:g})",
+            "use smaller fractions",
         )
     at_least(getattr(data, "noise", 0.0), 0.0, "data.noise")
     at_most(getattr(data, "noise", 0.0), 1000.0, "data.noise")
@@ -150,19 +152,19 @@ def check_data(data: DataConfig) -> None:
 
 
 def other_keys(name: str) -> UserError:
-    """The mistake of a data set whose keys are another one's."""
-    return UserError("data.name", f"{name!r} is not what these keys are for", f"choose data={name}")
+    """The mistake of a data set that has the keys of another one."""
+    return UserError("data.name", f"{name!r} does not match these keys", f"choose data={name}")
 
 
 def check_model(model: ModelConfig) -> None:
-    """Bounds of the model group. Names of activations and inits are checked where their tables live."""
+    """Bounds of the model group. Names of activations and inits are checked where their tables are."""
     at_least(getattr(model, "depth", 0), 0, "model.depth")
     at_most(getattr(model, "depth", 0), 1000, "model.depth")
     at_least(model.init_std, 0.0, "model.init_std", open_bound=True)
     key = "model.width" if isinstance(model, MlpConfig) else "model.hidden"
     for width in model.widths():
         if type(width) is not int:
-            raise UserError(key, f"{width!r} is not a whole number", "write a list such as [64,32]")
+            raise UserError(key, f"{width!r} is not an integer", "write a list such as [64,32]")
         at_least(width, 1, key)
 
 
@@ -173,16 +175,16 @@ def check_schedule(schedule: ScheduleConfig) -> None:
     at_least(getattr(schedule, "gamma", 1.0), 0.0, "schedule.gamma", open_bound=True)
     at_most(getattr(schedule, "gamma", 1.0), 1.0, "schedule.gamma")
     if type(schedule) is not SCHEMA["schedule"].get(schedule.name):
-        raise UserError(
-            "schedule.name", f"{schedule.name!r} is not what these keys are for", "use schedule=…"
-        )
+        raise UserError("schedule.name", f"{schedule.name!r} does not match these keys", "use schedule=…")
     for key in ("final", "warmup"):
-        share = getattr(schedule, key, 0.0)
-        if not 0.0 <= share <= 1.0:
-            raise UserError(f"schedule.{key}", f"{share:g} is not between 0 and 1", "use a share of 1")
+        fraction = getattr(schedule, key, 0.0)
+        if not 0.0 <= fraction <= 1.0:
+            raise UserError(
+                f"schedule.{key}", f"{fraction:g} is not between 0 and 1", "use a number between 0 and 1"
+            )
 
 
-SHARES = ("betas", "beta", "rho")
+BELOW_ONE = ("betas", "beta", "rho")
 NOT_NEGATIVE = (
     "eps",
     "momentum",
@@ -215,10 +217,10 @@ def check_optimizer(optimizer: OptimizerConfig) -> None:
         if key == "betas" and len(value) != 2:
             raise UserError(path, f"has {len(value)} values", "give two: [0.9,0.999]")
         for number in value if isinstance(value, tuple) else (value,):
-            if key in SHARES and not 0 <= number < 1:
-                raise UserError(path, f"{number:g} is not in [0, 1)", "use a share below 1")
+            if key in BELOW_ONE and not 0 <= number < 1:
+                raise UserError(path, f"{number:g} is not in [0, 1)", "use a number from 0 to below 1")
             if key == "alpha" and not 0 <= number <= 1:
-                raise UserError(path, f"{number:g} is not in [0, 1]", "use a share of 1")
+                raise UserError(path, f"{number:g} is not in [0, 1]", "use a number between 0 and 1")
             if key in NOT_NEGATIVE:
                 at_least(number, 0.0, path)
             if key in AT_LEAST_ONE:

@@ -40,40 +40,40 @@ def load_torchvision(config: DataConfig) -> Raw:
     kind = kinds[config.name]
     root = expanded(config.root, "data.root") if config.root else cache_folder()
     try:
-        parts = [kind(root, train=train, download=False) for train in (True, False)]
+        splits = [kind(root, train=train, download=False) for train in (True, False)]
     except RuntimeError as missing:
         if not config.download:
             raise _missing_files(kind, root, "and data.download is false") from missing
         _download(kind, root)
-        parts = [kind(root, train=train, download=False) for train in (True, False)]
+        splits = [kind(root, train=train, download=False) for train in (True, False)]
     except (OSError, ValueError, AssertionError, EOFError) as e:
         raise data_error(
             str(root), f"a file of {config.name} is damaged ({e})", "delete it and run again"
         ) from e
-    (x, y), test = [(np.asarray(part.data), np.asarray(part.targets)) for part in parts]
-    classes = tuple(str(k) for k in range(10)) if config.name == "mnist" else tuple(parts[0].classes)
+    (x, y), test = [(np.asarray(split.data), np.asarray(split.targets)) for split in splits]
+    classes = tuple(str(k) for k in range(10)) if config.name == "mnist" else tuple(splits[0].classes)
     return Raw(x.reshape(len(x), -1), y, classes, (test[0].reshape(len(test[0]), -1), test[1]), x.shape[1:])
 
 
 def _download(kind: Any, root: Path) -> None:
-    """Fetch into a folder beside the cache and move it in whole, so that a cut download leaves no trace."""
+    """Download into a temporary folder and copy it when complete: an interrupted download leaves no trace."""
     import shutil
     import socket
     import tempfile
 
-    timeout, made = socket.getdefaulttimeout(), not root.exists()
+    timeout, root_is_new = socket.getdefaulttimeout(), not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
             socket.setdefaulttimeout(30)
             kind(folder, train=True, download=True)
-            for part in Path(folder).iterdir():
-                shutil.copytree(part, root / part.name, dirs_exist_ok=True)
+            for subfolder in Path(folder).iterdir():
+                shutil.copytree(subfolder, root / subfolder.name, dirs_exist_ok=True)
     except (OSError, RuntimeError) as e:
         raise _missing_files(kind, root, f"and the download failed ({str(e).splitlines()[0]})") from e
     finally:
         socket.setdefaulttimeout(timeout)
-        if made and root.is_dir() and not any(root.iterdir()):
+        if root_is_new and root.is_dir() and not any(root.iterdir()):
             root.rmdir()
 
 

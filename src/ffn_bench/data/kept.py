@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MOST = 4
+MAX_KEPT = 4
 """Data sets that are kept at a time."""
 
 _kept: dict[str, Any] | None = None
@@ -15,8 +15,8 @@ _kept: dict[str, Any] | None = None
 
 @contextmanager
 def loaded_once() -> Iterator[None]:
-    """Load each data set once from here on, whatever becomes of its files: the runs of a command, which may
-    be hundreds, train on the same rows. Commands are not nested."""
+    """Within this context load each data set once, even if its files change meanwhile: the runs of a
+    command, which may be hundreds, train on the same rows. Commands are not nested."""
     global _kept  # noqa: PLW0603  # threads of a sweep share it, as they share the data
     _kept = {}
     try:
@@ -30,7 +30,7 @@ def kept(key: str, load: Callable[[], Any]) -> Any:
     if _kept is None:
         return load()
     if key not in _kept:
-        while len(_kept) >= MOST:
+        while len(_kept) >= MAX_KEPT:
             _kept.pop(next(iter(_kept)))
         _kept[key] = load()
     return _kept[key]

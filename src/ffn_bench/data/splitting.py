@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 
 
 class Split(NamedTuple):
-    """A part of a data set: features `x [n, n_features]`, floating, and labels `y [n]`, int64."""
+    """One split of a data set: features `x [n, n_features]`, floating, and labels `y [n]`, int64."""
 
     x: Tensor
     y: Tensor
@@ -44,7 +44,7 @@ class Data:
     """(height, width) or (height, width, 3) where a row is a picture, else None."""
     mean: Tensor
     std: Tensor
-    """What was taken off each feature and what it was divided by: `[n_features]` or `[1]`."""
+    """What was subtracted from each feature and what it was divided by: `[n_features]` or `[1]`."""
     sha256: str
     """Of the rows and labels as they were loaded."""
     warnings: tuple[str, ...] = ()
@@ -56,12 +56,12 @@ class Data:
 
     @property
     def chance(self) -> dict[str, float]:
-        """What predicting the same for every row comes to, by name of the quantity; of the loss that is
-        the entropy of the shares that the classes have in the training part."""
-        shares = torch.bincount(self.train.y, minlength=len(self.classes)).double() / len(self.train.y)
+        """What a constant prediction scores, by name of the quantity; of the loss that is
+        the entropy of the class proportions in the training split."""
+        proportions = torch.bincount(self.train.y, minlength=len(self.classes)).double() / len(self.train.y)
         n = len(self.classes)
         scores = {score.name: score.chance(n) for score in tags.SCORES if score.chance is not None}
-        return {**scores, tags.LOSS.name: float(torch.special.entr(shares).sum())}
+        return {**scores, tags.LOSS.name: float(torch.special.entr(proportions).sum())}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Data:
         """The same data with features in `dtype`, everything on `device`."""
@@ -86,8 +86,8 @@ class Raw:
 
 def _prepare(raw: Raw, config: DataConfig) -> Data:
     digest = hashlib.sha256()
-    for part in (raw.x, raw.y, *(raw.test or ())):
-        digest.update(np.ascontiguousarray(part).data)
+    for array in (raw.x, raw.y, *(raw.test or ())):
+        digest.update(np.ascontiguousarray(array).data)
 
     warnings: list[str] = []
     same = equal_rows(raw.x if raw.test is None else np.concatenate([raw.x, raw.test[0]]))
@@ -96,25 +96,27 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
     together = config.duplicates == "keep_together"
     if together and (left_out := np.isin(same, same_test)).any():
         rows = rows[~left_out]
-        warnings.append(f"{left_out.sum()} training rows that are in the test part too are left out")
+        warnings.append(f"{left_out.sum()} training rows that are also in the test split are left out")
         if len(rows) == 0:
-            raise data_error("data", "every training row is in the test part too", "use data.duplicates=warn")
+            raise data_error(
+                "data", "every training row is also in the test split", "use data.duplicates=warn"
+            )
 
-    def parts(*sizes: int) -> list[Array]:
+    def split_rows(*sizes: int) -> list[Array]:
         if together:
-            found = grouped_parts(raw.y[rows], same[rows], sizes, rng)
+            splits = grouped_splits(raw.y[rows], same[rows], sizes, rng)
         else:
-            found = stratified_parts(raw.y[rows], sizes, rng)
-        return [rows[part] for part in found]
+            splits = stratified_splits(raw.y[rows], sizes, rng)
+        return [rows[indices] for indices in splits]
 
     rng = np.random.default_rng(config.split_seed)
     n_val = round(len(rows) * config.val_fraction)
     if raw.test is None:
         n_test = round(len(rows) * getattr(config, "test_fraction", 0.0))
-        test_rows, val_rows, train_rows = parts(n_test, n_val)
+        test_rows, val_rows, train_rows = split_rows(n_test, n_val)
         x_test, y_test, same_test = raw.x[test_rows], raw.y[test_rows], same[test_rows]
     else:
-        val_rows, train_rows = parts(n_val)
+        val_rows, train_rows = split_rows(n_val)
         x_test, y_test = raw.test
     warnings += _shared_rows(same[train_rows], same[val_rows], same_test)
     x_train, y_train = raw.x[train_rows], raw.y[train_rows]
@@ -129,7 +131,7 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
         },
     )
 
-    # Bytes are pixels: their features are shares of 255, in float32 to spare memory, with one scale for all.
+    # Bytes are pixels: their features are multiples of 1/255, in float32 to save memory, with one scale.
     pixels = raw.x.dtype == np.uint8
     mean, std = np.zeros(1), np.full(1, 255.0 if pixels else 1.0)
     if config.standardize:
@@ -139,8 +141,10 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
             std = np.atleast_1d(x_train.std(axis=axis, dtype=np.float64))
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
             raise data_error("data", "a feature has values too large to standardise", "rescale it")
-        if raw.image_shape is None and (constant := int((std == 0).sum())):  # border pixels are no news
-            warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training part")
+        if raw.image_shape is None and (
+            constant := int((std == 0).sum())
+        ):  # border pixels of pictures always are
+            warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training split")
         std = np.where(std == 0, 1.0, std)
 
     def split(x: Array, y: Array) -> Split:
@@ -163,25 +167,25 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
     )
 
 
-def stratified_parts(y: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
-    """Row numbers of disjoint parts of the given sizes, and last of the rest, each with y's class shares.
+def stratified_splits(y: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
+    """Row numbers of disjoint splits of the given sizes, and last of the rest, each with y's proportions.
 
-    Rows are shared out in `_stratified_order`, so each part holds each class in proportion, to within two
+    Rows are dealt out in `_stratified_order`, so each split has each class in proportion, to within two
     rows.
     """
-    return [np.sort(part) for part in np.split(_stratified_order(y, rng), np.cumsum(sizes))]
+    return [np.sort(rows) for rows in np.split(_stratified_order(y, rng), np.cumsum(sizes))]
 
 
 def _stratified_order(y: Array, rng: np.random.Generator) -> Array:
     """Row numbers in a random order that mixes the classes evenly.
 
-    Every row gets a random place in its class, scaled to (0, 1); the rows are sorted by their places.
+    Every row gets a random rank in its class, scaled to (0, 1); the rows are sorted by it.
     """
-    place = np.empty(len(y))
+    rank = np.empty(len(y))
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
-        place[rows] = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
-    return np.argsort(place, kind="stable")
+        rank[rows] = (rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(rank, kind="stable")
 
 
 def equal_rows(x: Array) -> Array:
@@ -192,14 +196,13 @@ def equal_rows(x: Array) -> Array:
     return first[inverse]
 
 
-def grouped_parts(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
-    """`stratified_parts` that never divides a group: `groups [n]` are the numbers of their first rows.
+def grouped_splits(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
+    """`stratified_splits` that never divides a group: `groups [n]` are the numbers of their first rows.
 
-    Groups are shared out in the order of their places, in the class that is the rarest of theirs; each goes
-    to the first part that has room for all of it. A part that has room left then takes the smallest group
-    of the rest, where that brings it nearer to its size. Where the groups that are not far too large for
-    the parts do not suffice for them, all parts shrink alike. Raises `UserError` (status 3) where a part
-    remains empty.
+    Groups are dealt out in stratified order, each by the rarest class in it; each goes to the first split
+    that has room for all of it. A split that has room left then takes the smallest remaining group, where
+    that brings it nearer to its size. Where the groups that are not far too large for the splits do not
+    suffice for them, all splits shrink alike. Raises `UserError` (status 3) where a split remains empty.
     """
     counts = np.bincount(y)
     by_rarity = np.argsort(counts, kind="stable")
@@ -213,54 +216,54 @@ def grouped_parts(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.rando
     available = min(wanted, int(n_rows[n_rows < 2 * max(sizes)].sum()))
     room = [size * available // max(wanted, 1) for size in sizes]
     rest = len(sizes)
-    part_of, size_of = np.full(len(n_rows), rest), n_rows.tolist()
+    split_of, size_of = np.full(len(n_rows), rest), n_rows.tolist()
     for group in order:
-        for part, left in enumerate(room):
+        for split, left in enumerate(room):
             if size_of[group] <= left:
-                part_of[group] = part
-                room[part] -= size_of[group]
+                split_of[group] = split
+                room[split] -= size_of[group]
                 break
-    for part, left in enumerate(room):
-        nearer = [group for group in order if part_of[group] == rest and size_of[group] < 2 * left]
+    for split, left in enumerate(room):
+        nearer = [group for group in order if split_of[group] == rest and size_of[group] < 2 * left]
         if nearer:
-            part_of[min(nearer, key=size_of.__getitem__)] = part
+            split_of[min(nearer, key=size_of.__getitem__)] = split
 
-    found = [np.flatnonzero(part_of[group_of] == part) for part in range(rest + 1)]
-    names = ("test", "validation", "training")[-len(found) :]
-    for name, rows, size in zip(names, found, (*sizes, 1), strict=True):
+    splits = [np.flatnonzero(split_of[group_of] == split) for split in range(rest + 1)]
+    names = ("test", "validation", "training")[-len(splits) :]
+    for name, rows, size in zip(names, splits, (*sizes, 1), strict=True):
         if size > 0 and len(rows) == 0:
             raise data_error(
                 "data.duplicates",
-                f"keep_together leaves the {name} part empty: the {len(y)} rows hold {len(n_rows)} "
-                f"different ones, the commonest {n_rows.max()} times",
-                "drop copies, or use data.duplicates=warn",
+                f"keep_together leaves the {name} split empty: of the {len(y)} rows {len(n_rows)} are "
+                f"different, and the most frequent one occurs {n_rows.max()} times",
+                "remove duplicates, or use data.duplicates=warn",
             )
-    return found
+    return splits
 
 
 def _shared_rows(train: Array, val: Array, test: Array) -> list[str]:
-    """A warning where rows of the validation or the test part are in an earlier part too, all parts given
-    as numbers of `equal_rows`."""
+    """A warning where rows of the validation or the test split are also in an earlier split, all given as
+    numbers of `equal_rows`."""
     n_val = int(np.isin(val, train).sum())
     n_test = int(np.isin(test, np.concatenate([train, val])).sum())
-    shared = [f"{n_val} of {len(val)} validation rows are in training too"] if n_val else []
+    shared = [f"{n_val} of {len(val)} validation rows are also in training"] if n_val else []
     if n_test:
-        shared.append(f"{n_test} of {len(test)} test rows are in training or validation too")
-    todo = "scores there may be too good; data.duplicates=keep_together keeps equal rows in one part"
+        shared.append(f"{n_test} of {len(test)} test rows are also in training or validation")
+    todo = "their scores may be too good; data.duplicates=keep_together keeps equal rows in one split"
     return [f"{', '.join(shared)}: {todo}"] if shared else []
 
 
-def _check_classes(raw: Raw, parts: dict[str, Array]) -> None:
-    """Every class must be in every part that is not empty."""
+def _check_classes(raw: Raw, labels: dict[str, Array]) -> None:
+    """Every class must be in every split that `labels` holds, by name."""
     counts = np.bincount(raw.y, minlength=len(raw.classes))
-    for part, y in parts.items():
+    for split, y in labels.items():
         if len(absent := np.setdiff1d(np.arange(len(raw.classes)), y)):
             label = raw.classes[absent[0]]
             n = int(counts[absent[0]])
             raise UserError(
                 "data",
-                f"class {label!r} has {n} row{'s' * (n != 1)} and none of them is in the {part} part",
-                "add rows, join rare classes, or change data.val_fraction and data.test_fraction",
+                f"class {label!r} has {n} row{'s' * (n != 1)} and none of them is in the {split} split",
+                "add rows, merge rare classes, or change data.val_fraction and data.test_fraction",
                 errors.DATA,
             )
 

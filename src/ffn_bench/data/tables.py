@@ -45,7 +45,7 @@ def expanded(path: str, key: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as e:
-        raise data_error(key, f"{path}: there is no such user", "write the path in full") from e
+        raise data_error(key, f"{path}: this user does not exist", "write the path in full") from e
 
 
 def _check_file(path: Path) -> None:
@@ -88,26 +88,26 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
         for row in reader:
             if not row or (len(row) == 1 and not row[0].strip()):
                 continue
-            place = f"{where}, line {reader.line_num}"
+            location = f"{where}, line {reader.line_num}"
             if len(row) != len(header):
                 cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                raise data_error(place, f"has {cells} where the header has {len(header)}", "mend the row")
+                raise data_error(location, f"has {cells} where the header has {len(header)}", "fix the row")
             label = row.pop(target).strip()
             if not label:
                 raise data_error(
-                    f"{place}, column {header[target]!r}", "blank label", "fill it in or drop the row"
+                    f"{location}, column {header[target]!r}", "blank label", "fill it in or drop the row"
                 )
             labels.append(label)
             line_numbers.append(reader.line_num)
             try:
                 values.extend(map(float, row))
             except ValueError:
-                _explain_row(row, header, target, place)
+                _explain_row(row, header, target, location)
             if "_" in (cells := "".join(row)) or not cells.isascii():
-                _explain_row(row, header, target, place)  # float() takes 1_0 and other scripts' digits
+                _explain_row(row, header, target, location)  # float() takes 1_0 and other scripts' digits
     except csv.Error as e:
         what = "a quote is opened and never closed" if "end of data" in str(e) else str(e)
-        raise data_error(f"{where}, line {reader.line_num}", what, "mend the file") from e
+        raise data_error(f"{where}, line {reader.line_num}", what, "fix the file") from e
 
     if not labels:
         raise data_error(where, "has a header and no rows", "add rows")
@@ -123,7 +123,7 @@ def _read_table(file: IO[str], config: CsvConfig) -> Raw:
     classes, y = _class_numbers(labels)
     if len(classes) == 1:
         raise data_error(
-            where, f"column {config.target!r} has one class only, {classes[0]!r}", "give two or more"
+            where, f"column {config.target!r} has only one class, {classes[0]!r}", "give two or more"
         )
     if len(classes) > max(20, len(labels) // 2):
         raise data_error(
@@ -142,17 +142,17 @@ def _check_header(header: list[str], config: CsvConfig) -> int:
         if not name:
             raise data_error(f"{config.path}, line 1", "a column has no name", "name every column")
         if header.count(name) > 1:
-            raise data_error(f"{config.path}, line 1", f"column {name!r} is there twice", "rename one")
+            raise data_error(f"{config.path}, line 1", f"column {name!r} is duplicated", "rename one")
     if len(header) == 1:
         guess = next((d for d in ";\t|," if d in header[0] and d != config.delimiter), None)
         if guess:
             shown = {"\t": "tab", ";": "\"';'\"", "|": "\"'|'\""}.get(guess, guess)
             raise data_error(
                 f"{config.path}, line 1",
-                f"has one column only when split at {config.delimiter!r}",
+                f"has only one column when split at {config.delimiter!r}",
                 f"try data.delimiter={shown}",
             )
-        raise data_error(f"{config.path}, line 1", "has one column only", "give features and a target")
+        raise data_error(f"{config.path}, line 1", "has only one column", "give features and a target")
     if config.target not in header:
         columns = ", ".join(header[:20]) + (", …" if len(header) > 20 else "")
         raise data_error(
@@ -163,14 +163,14 @@ def _check_header(header: list[str], config: CsvConfig) -> int:
     return header.index(config.target)
 
 
-def _explain_row(row: list[str], header: list[str], target: int, place: str) -> None:
+def _explain_row(row: list[str], header: list[str], target: int, location: str) -> None:
     names = [name for k, name in enumerate(header) if k != target]
     for name, cell in zip(names, row, strict=True):
         try:
             float(cell if cell.isascii() and "_" not in cell else "")
         except ValueError:
             what = "blank cell" if not cell.strip() else f"{cell!r} is not a number"
-            raise data_error(f"{place}, column {name!r}", what, "features must be numbers") from None
+            raise data_error(f"{location}, column {name!r}", what, "features must be numbers") from None
 
 
 def _class_numbers(labels: list[str]) -> tuple[tuple[str, ...], Array]:

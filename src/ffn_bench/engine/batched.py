@@ -8,7 +8,7 @@ rules work on rows (`inplace`).
 
 Activations are kept transposed, `[runs, features, b]`: a product whose last dimension is the batch, a
 multiple of 32, takes half the time of one that is 10 or 15 wide. A batch is filled up to such a multiple with
-rows that weigh nothing, so every element has its place in a vector register whichever runs are beside it, and
+rows that weigh nothing, so every element has its place in a vector register whatever the other runs are, and
 a run's bits do not depend on its company.
 """
 
@@ -62,7 +62,7 @@ def reason_not_batchable(run: TrainConfig) -> str | None:
         return f"optimizer=torch is torch.optim's {name}, which trains one network"
     if name in FULL_BATCH_ONLY and name != "gd":
         return f"{name} looks at the loss several times a step"
-    return registry.by_itself(run.optimizer, run.model.widths())
+    return registry.sequential_reason(run.optimizer, run.model.widths())
 
 
 def group_key(run: TrainConfig) -> tuple[Any, ...]:
@@ -88,8 +88,8 @@ class BatchRow:
 
     run: TrainConfig
     tile: Tile
-    place: int
-    """Where it is in the tile now; rows that have ended may leave it."""
+    index: int
+    """Its current row in the tile's tensors; rows that have ended may leave the tile."""
     schedule: schedules.Schedule
     steps: int
     status: str = "running"
@@ -99,7 +99,7 @@ class BatchRow:
     train_seconds: float = 0.0
     """This row's share: the tile's seconds of updates over the rows that were in training."""
     before: float = 0.0
-    """Of those, the seconds before the checkpoint it goes on from."""
+    """Of those, the seconds before the checkpoint it was resumed from."""
 
     @property
     def data(self) -> Data:
@@ -108,11 +108,11 @@ class BatchRow:
 
     def network(self, x: Tensor) -> Tensor:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
-        return self.tile.logits(self.place, x)
+        return self.tile.logits(self.index, x)
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
-        return self.tile.layers(self.place)
+        return self.tile.layers(self.index)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -129,35 +129,35 @@ class BatchRow:
         self.tile.stop = stop
 
     def state(self) -> dict[str, Any]:
-        """A complete state: the place in the run, the network's tensors, the optimizer's."""
+        """A complete state: the progress of the run, the network's tensors, the optimizer's."""
         self.step, self.train_seconds = self.tile.step, self.before + self.tile.share
-        place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
-        return {"engine": "batched", **place, **self.tile.tensors(self.place)}
+        progress = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
+        return {"engine": "batched", **progress, **self.tile.tensors(self.index)}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave, where it has the tile for itself."""
+        """Resume from what `state` gave, where it is the tile's only row."""
         self.tile.resume([state])
 
     def check(self, state: dict[str, Any]) -> None:
         """Raise `UserError` unless a state is what `state` would give at some step of this run."""
         try:
             if state["engine"] != "batched":
-                raise ValueError(f"it is of the {state['engine']} engine")
-            checkpoint_state.check_place(state, self.steps, self.steps_per_epoch)
-            like = {**self.state(), **{key: state[key] for key in checkpoint_state.PLACE}}
+                raise ValueError(f"it is from the {state['engine']} engine")
+            checkpoint_state.check_progress(state, self.steps, self.steps_per_epoch)
+            like = {**self.state(), **{key: state[key] for key in checkpoint_state.PROGRESS}}
             waiting = state["step"] % self.tile.log_every
             like["window"] = like["window"].new_empty(waiting, 2)
             checkpoint_state.check({key: value for key, value in state.items() if key != "files"}, like)
         except (ValueError, KeyError, TypeError) as e:
-            raise UserError("checkpoint", f"does not fit this run: {e}", "", RUN_FOLDER) from e
+            raise UserError("checkpoint", f"does not match this run: {e}", "", RUN_FOLDER) from e
 
     def measurements(self) -> Iterator[Measurement]:
-        """Train it, where it has the tile for itself."""
+        """Train it, where it is the tile's only row."""
         for measured in self.tile.measurements():
             yield from (measurement for _, measurement in measured)
 
     def diverge(self, reason: str) -> None:
-        """End it; its neighbours go on."""
+        """End it; the other rows continue."""
         self.status, self.reason = "diverged", f"{reason} (epoch {self.epoch})"
 
 
@@ -186,17 +186,17 @@ class Segment:
         if any(row.run.schedule.name != "constant" for row in self.rows):
             lr = lr * np.array([[[row.schedule(t)] for row in self.rows] for t in steps])
         t = np.array(steps, dtype=np.float64)[:, None, None] + 1
-        found = self.rule.coefficients({**self.hyper, "lr": lr}, t)
-        names = [name for name, value in found.items() if isinstance(value, np.ndarray)]
+        coefficients = self.rule.coefficients({**self.hyper, "lr": lr}, t)
+        names = [name for name, value in coefficients.items() if isinstance(value, np.ndarray)]
         if not names:
-            self.c = found
+            self.c = coefficients
             return
         shape = (len(steps), len(self.rows), 1)
-        columns = np.stack([np.broadcast_to(found[name], shape) for name in names], 1)
+        columns = np.stack([np.broadcast_to(coefficients[name], shape) for name in names], 1)
         self.ahead = torch.from_numpy(columns).to(device, dtype)
         if self.now is None:
             self.now = torch.empty_like(self.ahead[0])
-            self.c = {**found, **dict(zip(names, self.now, strict=True))}
+            self.c = {**coefficients, **dict(zip(names, self.now, strict=True))}
 
 
 def _segment_key(run: TrainConfig) -> tuple[Any, ...]:
@@ -249,9 +249,9 @@ class Tile:
 
         # Runs of one rule must lie side by side.
         order = sorted(range(len(runs)), key=lambda k: _segment_key(runs[k]))
-        self._places = [self._row(runs[k], place) for place, k in enumerate(order)]
-        self.rows = sorted(self._places, key=lambda row: order[row.place])
-        θ = torch.stack([self._start(row.run) for row in self._places])
+        self._stacked = [self._row(runs[k], index) for index, k in enumerate(order)]
+        self.rows = sorted(self._stacked, key=lambda row: order[row.index])
+        θ = torch.stack([self._start(row.run) for row in self._stacked])
         self._weight = torch.cat([_ones_for_weights(a, b) for a, b in itertools.pairwise(self.widths)])
         self._weight = self._weight.to(self.device, self.dtype)
         self._compiled = first.compile
@@ -259,28 +259,28 @@ class Tile:
         self._set_up(θ.to(self.device, self.dtype), None)
 
     def resume(self, states: Sequence[dict[str, Any]]) -> None:
-        """Let every row of `rows` go on from what its `state` gave, all of them taken at the same step.
+        """Let every row of `rows` resume from what its `state` gave, all of them taken at the same step.
 
-        Raises `UserError` for a state that is none of its row.
+        Raises `UserError` for a state that does not belong to its row.
         """
         for row, state in zip(self.rows, states, strict=True):
             row.check(state)
         self._resumed = True
         self.step, self.epoch = states[0]["step"], states[0]["epoch"]
         window = self._window.clone()
-        of_place: list[dict[str, Tensor]] = [{} for _ in states]
+        of_index: list[dict[str, Tensor]] = [{} for _ in states]
         for row, state in zip(self.rows, states, strict=True):
             assert state["step"] == self.step
             row.step, row.epoch, row.before = state["step"], state["epoch"], state["train_seconds"]
             row.train_seconds = row.before
             for k, (W, b) in enumerate(self._layers):
-                W[row.place].copy_(state["network"][f"weights.{k}"])
-                b[row.place, :, 0].copy_(state["network"][f"biases.{k}"])
-            of_place[row.place] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
-            window[: len(state["window"]), :, row.place] = state["window"]
+                W[row.index].copy_(state["network"][f"weights.{k}"])
+                b[row.index, :, 0].copy_(state["network"][f"biases.{k}"])
+            of_index[row.index] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
+            window[: len(state["window"]), :, row.index] = state["window"]
             if row.step == row.steps:
                 row.status = "finished"
-        self._set_up(self.θ, of_place)
+        self._set_up(self.θ, of_index)
         self._window.copy_(window)
 
     def close(self) -> None:
@@ -290,10 +290,10 @@ class Tile:
         """
         vars(self).clear()
 
-    def _row(self, run: TrainConfig, place: int) -> BatchRow:
+    def _row(self, run: TrainConfig, index: int) -> BatchRow:
         steps = run.epochs * self.steps_per_epoch
         schedule = schedules.build_schedule(run.schedule, steps, self.steps_per_epoch)
-        return BatchRow(run, self, place, schedule, steps)
+        return BatchRow(run, self, index, schedule, steps)
 
     def _start(self, run: TrainConfig) -> Tensor:
         """A run's first parameters, `[P]`: those of its eager run."""
@@ -303,8 +303,8 @@ class Tile:
     # --- what a step works on ---------------------------------------------------------------------------
 
     def _set_up(self, θ: Tensor, states: list[dict[str, Tensor]] | None) -> None:
-        """Lay out every buffer for the rows in `_places`, whose parameters are θ."""
-        R, b = len(self._places), _aligned(self.batch_size)
+        """Lay out every buffer for the rows in `_stacked`, whose parameters are θ."""
+        R, b = len(self._stacked), _aligned(self.batch_size)
         like: Any = {"device": self.device, "dtype": self.dtype}
         self.θ, self._g, self._spare = θ, torch.empty_like(θ), torch.empty_like(θ)
         self._layers, self._gradients = self._views(self.θ), self._views(self._g)
@@ -313,7 +313,7 @@ class Tile:
         # Losses and objectives of this step and of the steps since the last log point.
         self._now = torch.zeros(2, R, **like)
         self._window = torch.zeros(self.log_every, 2, R, **like)
-        decay = torch.tensor([row.run.l2 for row in self._places], **like)
+        decay = torch.tensor([row.run.l2 for row in self._stacked], **like)
         self._decay = 2 * decay[:, None] * self._weight if decay.any() else None
 
         train = self.data.train
@@ -329,9 +329,9 @@ class Tile:
         self._weigh(self.batch_size)
 
         self._segments: list[Segment] = []
-        for _, group in itertools.groupby(self._places, key=lambda row: _segment_key(row.run)):
+        for _, group in itertools.groupby(self._stacked, key=lambda row: _segment_key(row.run)):
             members = list(group)
-            part = slice(members[0].place, members[-1].place + 1)
+            part = slice(members[0].index, members[-1].index + 1)
             rule = registry.rule_of(members[0].run.optimizer)
             assert rule is not None
             settings = [row.run.optimizer.hyperparameters() for row in members]
@@ -432,12 +432,12 @@ class Tile:
     def measurements(self) -> Iterator[list[tuple[BatchRow, Measurement]]]:
         """Train, and yield what is measured of which row: before the first update, at log points, after each
         epoch. A row that has ended, or whose status is changed, is measured no more. Ends early, between two
-        steps, where `stop` is asked to.
+        steps, where a `stop` is requested.
         """
         if not self._resumed:
             yield self._evaluate()
         done = self.step % self.steps_per_epoch  # steps of an epoch that a checkpoint was taken in
-        while self._active_rows() and not self.stop.asked:
+        while self._active_rows() and not self.stop.requested:
             self.epoch = self.step // self.steps_per_epoch + 1
             for row in self._active_rows():
                 row.epoch = self.epoch
@@ -450,7 +450,7 @@ class Tile:
                     if not self._active_rows():
                         return
                     self._start_clock()
-                if self.stop.asked and self.step % self.steps_per_epoch:
+                if self.stop.requested and self.step % self.steps_per_epoch:
                     self._stop_clock()
                     return
             self._stop_clock()
@@ -459,7 +459,7 @@ class Tile:
             self._drop_ended_rows()
 
     def _active_rows(self) -> list[BatchRow]:
-        return [row for row in self._places if row.status == "running"]
+        return [row for row in self._stacked if row.status == "running"]
 
     def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor, int] | None]:
         """This epoch's mini-batches from the one after `done` on: rows `[runs × b]` of the training set,
@@ -470,7 +470,7 @@ class Tile:
         if b == n:
             yield None
             return
-        order = torch.stack([epoch_order(n, row.run.seed, self.epoch) for row in self._places])
+        order = torch.stack([epoch_order(n, row.run.seed, self.epoch) for row in self._stacked])
         used = self.steps_per_epoch * b
         for first in range(done * b, used, FETCHED * b):
             part = order[:, first : min(first + FETCHED * b, used)]
@@ -508,7 +508,7 @@ class Tile:
     def _watched(self) -> Tensor:
         """The objectives of the rows in training."""
         objectives = self._now[1]
-        return objectives if self._all_going else objectives[self._going_places]
+        return objectives if self._all_going else objectives[self._active_indices]
 
     def _log_point(self, for_all: bool, norms: list[Tensor]) -> list[tuple[BatchRow, Measurement]]:
         """Means over the window since the last point, and this step's norms: the one synchronisation.
@@ -524,7 +524,7 @@ class Tile:
         columns = torch.stack(norms).tolist() if norms else None
         measured = []
         for row in self._active_rows():
-            k = row.place
+            k = row.index
             row.step, row.train_seconds = self.step, row.before + self.share
             bad = next((i for i in range(length) if not finite[i][k]), None)
             if bad is not None:
@@ -549,7 +549,7 @@ class Tile:
     @torch.no_grad()
     def _evaluate(self) -> list[tuple[BatchRow, Measurement]]:
         """Losses and scores of the splits that have rows, as `metrics.evaluate_all`, for every row."""
-        by_row: list[dict[str, float]] = [{} for _ in self._places]
+        by_row: list[dict[str, float]] = [{} for _ in self._stacked]
         for name in tags.SPLITS:
             split: Split = getattr(self.data, name)
             if len(split.y):
@@ -557,7 +557,7 @@ class Tile:
                     values |= by_tag(name, by_name(loss, scores))
         measured = []
         for row in self._active_rows():
-            values = by_row[row.place]
+            values = by_row[row.index]
             row.step, row.train_seconds = self.step, row.before + self.share
             for tag, value in values.items():
                 if not math.isfinite(value):
@@ -572,7 +572,7 @@ class Tile:
 
     def _evaluate_part(self, split: Split) -> list[list[float]]:
         """For every row its means over a split: cross-entropy, then each of `tags.SCORES`."""
-        R, n = len(self._places), len(split.y)
+        R, n = len(self._stacked), len(split.y)
         sums = torch.zeros(1 + len(tags.SCORES), R, device=self.device, dtype=torch.float64)
         chunk = EVALUATED_ROWS[self.device.type == "cpu"]
         for first in range(0, n, chunk):
@@ -602,10 +602,10 @@ class Tile:
     # --- rows -------------------------------------------------------------------------------------------
 
     def _update_active(self) -> None:
-        going = [row.place for row in self._active_rows()]
-        self._all_going = len(going) == len(self._places)
-        self._going_places = torch.tensor(going, device=self.device)
-        self._ends = {self._places[k].steps for k in going}
+        going = [row.index for row in self._active_rows()]
+        self._all_going = len(going) == len(self._stacked)
+        self._active_indices = torch.tensor(going, device=self.device)
+        self._ends = {self._stacked[k].steps for k in going}
 
     def _drop_ended_rows(self) -> None:
         """Go on without the rows that have ended. The others' bits are the same with them and without.
@@ -613,39 +613,39 @@ class Tile:
         A compiled or captured step would have to be made anew, so there half of the rows must have ended.
         """
         going = self._active_rows()
-        worth = len(going) < len(self._places) if self._plain else 2 * len(going) <= len(self._places)
+        worth = len(going) < len(self._stacked) if self._plain else 2 * len(going) <= len(self._stacked)
         if not going or not worth:
             return
-        θ = self.θ[self._going_places]
-        states = [self._state(row.place) for row in going]
-        window = self._window[:, :, self._going_places]
-        self._places = going
-        for place, row in enumerate(going):
-            row.place = place
+        θ = self.θ[self._active_indices]
+        states = [self._state(row.index) for row in going]
+        window = self._window[:, :, self._active_indices]
+        self._stacked = going
+        for index, row in enumerate(going):
+            row.index = index
         self._set_up(θ, states)
         self._window.copy_(window)
 
-    def _state(self, place: int) -> dict[str, Tensor]:
+    def _state(self, index: int) -> dict[str, Tensor]:
         """A row of the optimizer's state."""
-        segment = next(s for s in self._segments if place <= s.rows[-1].place)
-        return {key: value[place - segment.rows[0].place] for key, value in segment.state.items()}
+        segment = next(s for s in self._segments if index <= s.rows[-1].index)
+        return {key: value[index - segment.rows[0].index] for key, value in segment.state.items()}
 
-    def tensors(self, place: int) -> dict[str, Any]:
+    def tensors(self, index: int) -> dict[str, Any]:
         """A row's network, by the names of an `FFN`'s state_dict, its optimizer's state, and its losses and
         objectives since the last log point, `[steps, 2]`."""
         network = {}
         for k, (W, b) in enumerate(self._layers):
-            network[f"weights.{k}"], network[f"biases.{k}"] = W[place], b[place, :, 0]
-        window = self._window[: self.step % self.log_every, :, place]
-        return {"network": network, "optimizer": self._state(place), "window": window}
+            network[f"weights.{k}"], network[f"biases.{k}"] = W[index], b[index, :, 0]
+        window = self._window[: self.step % self.log_every, :, index]
+        return {"network": network, "optimizer": self._state(index), "window": window}
 
-    def logits(self, place: int, x: Tensor) -> Tensor:
+    def logits(self, index: int, x: Tensor) -> Tensor:
         """A row's logits `[b, n_classes]` of `x [b, n_features]`."""
-        return forward(self.layers(place), x, self.activation)
+        return forward(self.layers(index), x, self.activation)
 
-    def layers(self, place: int) -> list[tuple[Tensor, Tensor]]:
+    def layers(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """A row's (W `[n_in, n_out]`, b `[n_out]`): views that the next step changes."""
-        return [(W[place], b[place, :, 0]) for W, b in self._layers]
+        return [(W[index], b[index, :, 0]) for W, b in self._layers]
 
     # --- time -------------------------------------------------------------------------------------------
 
@@ -698,7 +698,7 @@ def _ones_for_weights(n_in: int, n_out: int) -> Tensor:
 
 
 class _Captured:
-    """A function on tensors that stay in their places, as a CUDA graph from its fourth call on."""
+    """A function on tensors that stay at their addresses, as a CUDA graph from its fourth call on."""
 
     def __init__(self, function: Any) -> None:
         self.function, self.calls, self.graph = function, 0, torch.cuda.CUDAGraph()

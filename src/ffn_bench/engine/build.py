@@ -40,7 +40,7 @@ class Prepared:
 
 
 def prepare(run: schema.TrainConfig) -> Prepared:
-    """Load the data and find the device. Raises `UserError` for all that can be wrong but the optimizer."""
+    """Load the data and find the device. Raises `UserError` for every mistake but the optimizer's."""
     import torch
 
     from ffn_bench.data import datasets
@@ -68,16 +68,16 @@ def prepare(run: schema.TrainConfig) -> Prepared:
 
 
 def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
-    """The run that a run folder's flat configuration describes, on the CPU, to be looked at.
+    """The run that a run folder's flat configuration describes, on the CPU, to be analysed.
 
-    Raises `UserError`, which names the folder: status 4 for a configuration that is no run's.
+    Raises `UserError`, which names the folder: status 4 for a configuration that is not a run's.
     """
     import torch
 
     try:
         run = dataclasses.replace(parsing.from_flat(flat), device="cpu")
         prepared = prepare(run)
-        # Commands that look at a run have this from here to their end, or set another number.
+        # Analysis commands keep this number of threads to their end, or set another one.
         torch.set_num_threads(prepared.threads)
         return run, prepared
     except UserError as e:
@@ -86,7 +86,7 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
 
 
 def build(run: schema.TrainConfig) -> tuple[EagerRun | BatchRow, Prepared]:
-    """The engine, ready to start, and what it trains with; everything that can be wrong is found here.
+    """The engine, ready to start, and what it trains with; every mistake is found here.
 
     That is the eager engine, or with `compile=true` a batch of one. Raises `UserError`.
     """
@@ -95,7 +95,7 @@ def build(run: schema.TrainConfig) -> tuple[EagerRun | BatchRow, Prepared]:
     from ffn_bench.engine.batched import Tile, reason_not_batchable
 
     if reason := reason_not_batchable(run):
-        raise UserError("compile", f"does not go with this optimizer: {reason}", "use compile=false")
+        raise UserError("compile", f"cannot be combined with this optimizer: {reason}", "use compile=false")
     prepared = prepare(run)
     return Tile([run], prepared.data).rows[0], prepared
 

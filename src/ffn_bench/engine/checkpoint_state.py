@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     pass
 
 
-PLACE = ("step", "epoch", "train_seconds")
-"""Where in its run a state is."""
+PROGRESS = ("step", "epoch", "train_seconds")
+"""How far its run was when a state was taken."""
 
 
-def check_place(state: dict[str, Any], steps: int, steps_per_epoch: int) -> None:
-    """Raise `ValueError` unless a state is of a step that a run of so many steps has."""
-    step, epoch, seconds = (state[key] for key in PLACE)
+def check_progress(state: dict[str, Any], steps: int, steps_per_epoch: int) -> None:
+    """Raise `ValueError` unless a state is of a step that a run of so any_length steps has."""
+    step, epoch, seconds = (state[key] for key in PROGRESS)
     if type(step) is not int or not 0 <= step <= steps:
         raise ValueError(f"its step is {_shown(step)}, of {steps}")
     if type(epoch) is not int or epoch != -(-step // steps_per_epoch):
@@ -27,8 +27,8 @@ def check_place(state: dict[str, Any], steps: int, steps_per_epoch: int) -> None
 def check(state: Any, like: Any, where: str = "state") -> None:
     """Raise `ValueError`, saying where, unless `state` has the keys, types, shapes and dtypes of `like`.
 
-    Lists may have any length where `like` has one entry, which stands for all. A function in `like` is asked
-    whether the value may be.
+    Lists may have any length where `like` has one entry, which stands for all. A function in `like` says
+    whether the value is allowed.
     """
     import torch
 
@@ -45,11 +45,11 @@ def check(state: Any, like: Any, where: str = "state") -> None:
         for key, value in like.items():
             check(state[key], value, f"{where}.{key}")
     elif isinstance(like, (list, tuple)):
-        many = len(like) == 1
-        if type(state) is not type(like) or not (many or len(state) == len(like)):
+        any_length = len(like) == 1
+        if type(state) is not type(like) or not (any_length or len(state) == len(like)):
             raise ValueError(f"{where} is {_shown(state)}, not {_shown(like)}")
         for k, value in enumerate(state):
-            check(value, like[0 if many else k], f"{where}[{k}]")
+            check(value, like[0 if any_length else k], f"{where}[{k}]")
     elif type(state) is not type(like) or state != like:
         raise ValueError(f"{where} is {_shown(state)}, not {_shown(like)}")
 

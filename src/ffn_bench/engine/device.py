@@ -1,4 +1,4 @@
-"""The device a run trains on: found by name, described, and asked for its memory."""
+"""The device a run trains on: found by name, described, and checked for its memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ffn_bench.errors import UserError
 def find_device(name: str, dtype: str) -> torch.device:
     """The device called `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`; auto takes a GPU where there is one.
 
-    Raises `UserError` (status 5) for one that is not there: never a silent fallback.
+    Raises `UserError` (status 5) for one that is not available: there is no silent fallback.
     """
-    there = (
+    available = (
         ["cpu"] + [f"cuda:{k}" for k in range(torch.cuda.device_count())]
         if torch.cuda.is_available()
         else ["cpu"]
@@ -28,13 +28,16 @@ def find_device(name: str, dtype: str) -> torch.device:
     mps = torch.backends.mps.is_available()
     if name == "auto":
         # mps has no float64, and auto must not choose what cannot run.
-        name = "cuda" if len(there) > 1 else "mps" if mps and dtype == "float32" else "cpu"
+        name = "cuda" if len(available) > 1 else "mps" if mps and dtype == "float32" else "cpu"
     if mps:
-        there.append("mps")
+        available.append("mps")
     wanted = "cuda:0" if name == "cuda" else name
-    if wanted not in there:
+    if wanted not in available:
         raise UserError(
-            "device", f"{name!r} is not there", f"this machine has {', '.join(there)}", errors.RESOURCE
+            "device",
+            f"{name!r} is not available",
+            f"this machine has {', '.join(available)}",
+            errors.RESOURCE,
         )
     if wanted == "mps" and dtype == "float64":
         raise UserError("dtype", "mps has no float64", "use dtype=float32 or device=cpu")
@@ -45,7 +48,7 @@ THREADS = torch.get_num_threads()
 """Threads that PyTorch uses by itself: the cores, or what OMP_NUM_THREADS says."""
 
 QUIET = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" and "GOMP_SPINCOUNT" not in os.environ
-"""Whether threads sleep while they wait for each other, as `ffn_bench` has asked if it came before torch."""
+"""Whether threads sleep while they wait for each other, as `ffn_bench` sets it if imported before torch."""
 
 SMALL_STEP = 1_000_000
 """Multiply-adds of a mini-batch's forward pass that give a tile's thread enough to do."""

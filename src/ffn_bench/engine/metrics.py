@@ -48,15 +48,15 @@ def evaluate(network: Callable[[Tensor], Tensor], split: Split) -> dict[str, flo
 
 
 def by_name(loss: float, scores: Sequence[float]) -> dict[str, float]:
-    """A mean loss and the scores beside it, in the order of `tags.SCORES`, by name."""
+    """A mean loss and mean scores, in the order of `tags.SCORES`, by name."""
     # A network that overflowed still has an argmax; its accuracy would be that of a constant.
-    sound = math.isfinite(loss)
-    named = {s.name: value if sound else math.nan for s, value in zip(tags.SCORES, scores, strict=True)}
+    finite = math.isfinite(loss)
+    named = {s.name: value if finite else math.nan for s, value in zip(tags.SCORES, scores, strict=True)}
     return {tags.LOSS.name: loss, **named}
 
 
 def by_tag(split: str, values: dict[str, float]) -> dict[str, float]:
-    """What `evaluate` found on a split, by tag. The training loss is left out: it is the run's own curve."""
+    """What `evaluate` measured on a split, by tag. Without the training loss: it is the run's own curve."""
     return {
         f"{name}/{split}": value
         for name, value in values.items()
@@ -84,7 +84,7 @@ def log_point(
     change: float,
     norm_before: float,
 ) -> dict[str, float]:
-    """What a log point says of the training, by tag: means of loss and objective over the steps since the
+    """What a log point reports of the training, by tag: means of loss and objective over the steps since the
     last one, and of the last step its rate, ‖g‖, ‖θ‖ after it, and how far θ went, from which ‖θ‖."""
     return {
         tags.LOSS.tag("train"): loss,
@@ -125,7 +125,7 @@ def worst_mistakes(
 def best_of(epochs: Sequence[Measurement]) -> dict[str, Any] | None:
     """The epoch of the best validation score (the first of equals), with all it measured.
 
-    None where nothing finite was measured on a validation part.
+    None where nothing finite was measured on a validation split.
     """
     tag = tags.SCORE.tag("val")
     measured = [m for m in epochs if math.isfinite(m.values.get(tag, math.nan))]

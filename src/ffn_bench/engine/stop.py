@@ -1,4 +1,4 @@
-"""Stopping in good order: a signal is noted, and the training ends at its next step."""
+"""Graceful stopping: a signal is noted, and the training ends at its next step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ffn_bench import process
 
 
 class Stop:
-    """Whether a signal has asked to stop; used as a context, it listens.
+    """Whether a signal has requested a stop; as a context manager it listens for signals.
 
-    The first signal sets `asked`, for loops to look at. The second ends the process at once, and so does
-    taking too long over it (large networks, many runs): files are whole at every instant. `leave` then ends
-    the command with the status of the signal.
+    The first signal sets `requested`, for loops to check. The second ends the process at once, and so does
+    taking too long over it (large networks, many runs): files are complete at every instant.
+    `raise_if_requested` then ends the command with the status of the signal.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.number = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -33,12 +33,12 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             process.end(number)
-        self.asked, self.number = True, number
+        self.requested, self.number = True, number
         process.hurry(number)
 
-    def leave(self) -> None:
-        """Raise what ends the command, if a signal has come."""
+    def raise_if_requested(self) -> None:
+        """Raise the exception that ends the command, if a signal was received."""
         if self.number:
             process.leave(self.number)

@@ -45,8 +45,8 @@ class EagerRun:
     """One network in training. Iterate over `measurements`; in between, the state is a complete one.
 
     `status` is `running`, then `finished` or `diverged` (with the `reason`: which loss, which step).
-    `train_seconds` counts the updates alone: evaluation and whatever the caller does between
-    measurements have no part in it.
+    `train_seconds` counts the updates only, not the evaluation and whatever the caller does between
+    measurements.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class EagerRun:
     def measurements(self) -> Iterator[Measurement]:
         """Train, and yield what is measured: before the first update, at log points, after each epoch.
 
-        Ends early, between two steps, where `stop` is asked to.
+        Ends early, between two steps, where a `stop` is requested.
         """
         if not self._resumed:
             yield self._evaluate()
         done = self.step % self.steps_per_epoch  # steps of an epoch that a checkpoint was taken in
         for epoch in range(self.step // self.steps_per_epoch + 1, self.epochs + 1):
-            if self.stop.asked or self.status == "diverged":
+            if self.stop.requested or self.status == "diverged":
                 return
             self.epoch = epoch
             self._start_clock()
@@ -103,14 +103,14 @@ class EagerRun:
                 before = [p.detach().clone() for p in self.parameters] if log_point else None
                 self._update(x, y)
                 self.step += 1
-                # On a GPU a look at every loss would stop it every time; there the next log point finds it.
+                # On a GPU reading every loss would synchronise every step; there the next log point finds it.
                 if log_point or (self._on_cpu and not math.isfinite(self._objectives[-1].item())):
                     self._stop_clock()
                     yield self._log_point(before)
                     if self.status == "diverged":
                         return
                     self._start_clock()
-                if self.stop.asked and self.step % self.steps_per_epoch:
+                if self.stop.requested and self.step % self.steps_per_epoch:
                     self._stop_clock()
                     return
             self._stop_clock()
@@ -121,25 +121,25 @@ class EagerRun:
         self.status = "finished"
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer, detached."""
+        """The current weights: (W `[n_in, n_out]`, b `[n_out]`) of every layer, detached."""
         return [(W.detach(), b.detach()) for W, b in self.network.layers]
 
     def state(self) -> dict[str, Any]:
-        """A complete state: the place in the run, the network's tensors, the optimizer's."""
-        place = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
-        parts = {"network": dict(self.network.state_dict()), "optimizer": self.optimizer.state_dict()}
+        """A complete state: the progress of the run, the network's tensors, the optimizer's."""
+        progress = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
+        states = {"network": dict(self.network.state_dict()), "optimizer": self.optimizer.state_dict()}
         window = [torch.stack(losses) for losses in (self._losses, self._objectives) if losses]
-        return {"engine": "eager", **place, **parts, "window": window}
+        return {"engine": "eager", **progress, **states, "window": window}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave. Raises `UserError` for a state that is none of this run."""
+        """Resume from what `state` gave. Raises `UserError` for a state that does not belong to this run."""
         try:
             self._check(state)
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError, TypeError) as e:
             raise UserError(
-                "checkpoint", f"does not fit this run: {str(e).splitlines()[0]}", "", RUN_FOLDER
+                "checkpoint", f"does not match this run: {str(e).splitlines()[0]}", "", RUN_FOLDER
             ) from e
         self._resumed = True
         self.step, self.epoch, self.train_seconds = state["step"], state["epoch"], state["train_seconds"]
@@ -150,10 +150,10 @@ class EagerRun:
     def _check(self, state: dict[str, Any]) -> None:
         """Raise `ValueError` unless a state is what `state` would give at some step of this run."""
         if state["engine"] != "eager":
-            raise ValueError(f"it is of the {state['engine']} engine")
-        checkpoint_state.check_place(state, self.steps, self.steps_per_epoch)
+            raise ValueError(f"it is from the {state['engine']} engine")
+        checkpoint_state.check_progress(state, self.steps, self.steps_per_epoch)
         step = state["step"]
-        like = {**self.state(), **{key: state[key] for key in checkpoint_state.PLACE}}
+        like = {**self.state(), **{key: state[key] for key in checkpoint_state.PROGRESS}}
         waiting = 0 if step == self.steps else step % self.log_every
         losses = torch.empty(waiting, dtype=self._one.dtype)
         like["window"] = (lambda window: window == []) if waiting == 0 else lambda window: len(window) == 2
@@ -161,8 +161,8 @@ class EagerRun:
         groups = [{**group, "lr": _is_rate} for group in self.optimizer.state_dict()["param_groups"]]
         like["optimizer"] = {"state": inner, "param_groups": groups}
         checkpoint_state.check({key: value for key, value in state.items() if key != "files"}, like)
-        for part in state["window"]:
-            checkpoint_state.check(part, losses, "window")
+        for values in state["window"]:
+            checkpoint_state.check(values, losses, "window")
 
     def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This epoch's mini-batches from the one after `done` on: slices of the permuted training rows."""
@@ -182,15 +182,15 @@ class EagerRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.schedule(self.step)
         if isinstance(self.optimizer, (torch.optim.LBFGS, Newton)):
-            look = self._objective if isinstance(self.optimizer, Newton) else self._gradient
-            looks = []
+            evaluate = self._objective if isinstance(self.optimizer, Newton) else self._gradient
+            evaluations = []
 
             def closure() -> Tensor:
-                looks.append(look(x, y))
-                return looks[-1][1]
+                evaluations.append(evaluate(x, y))
+                return evaluations[-1][1]
 
             self.optimizer.step(closure)
-            loss, objective = (value.detach() for value in looks[0])  # later looks are at trial points
+            loss, objective = (value.detach() for value in evaluations[0])  # later ones are at trial points
         else:
             loss, objective = self._gradient(x, y)
             with torch.no_grad():
@@ -209,10 +209,10 @@ class EagerRun:
 
     def _gradient_by_hand(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The same by the lecture's equations (L11)."""
-        found = by_hand(self.network.layers, x, y, self.network.activation, self.l2)
-        for (W, b), (dW, db) in zip(self.network.layers, found.layers, strict=True):
+        gradients = by_hand(self.network.layers, x, y, self.network.activation, self.l2)
+        for (W, b), (dW, db) in zip(self.network.layers, gradients.layers, strict=True):
             W.grad, b.grad = dW, db
-        return found.loss, found.objective
+        return gradients.loss, gradients.objective
 
     def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Forward pass: loss and objective, with their graph."""
@@ -222,7 +222,7 @@ class EagerRun:
     def _log_point(self, before: list[Tensor] | None) -> Measurement:
         """Means over the window since the last point, and this step's norms: the one synchronisation.
 
-        Where a divergence comes unexpected, the weights `before` the step are not known.
+        Where a divergence is found between log points, the weights `before` the step are not known.
         """
         with torch.no_grad():
             if before is None:

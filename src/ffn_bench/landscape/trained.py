@@ -69,7 +69,7 @@ def load(folder: Path) -> Trained:
     state = checkpoints.load(inside, name)
     shapes = list(itertools.pairwise(made.widths))
     try:
-        checkpoint_state.check_place(state, run.epochs * made.steps_per_epoch, made.steps_per_epoch)
+        checkpoint_state.check_progress(state, run.epochs * made.steps_per_epoch, made.steps_per_epoch)
         kept = state["files"].get(Trajectory.NAME) if isinstance(state.get("files"), dict) else None
         way = None if kept is None else checkpoints.noted_size(kept)
         network = state["network"]

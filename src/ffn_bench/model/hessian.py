@@ -26,8 +26,8 @@ def gradient_and_hessian(
 
     H is exact: its rows are vector-Jacobian products of g with the unit vectors, `chunk` of them at a time.
     """
-    parts = torch.autograd.grad(objective, parameters, create_graph=True)
-    g = joined(parts)
+    gradients = torch.autograd.grad(objective, parameters, create_graph=True)
+    g = joined(gradients)
     rows = []
     for units in torch.eye(len(g), dtype=g.dtype, device=g.device).split(chunk):
         if g.requires_grad:
@@ -46,14 +46,14 @@ class HessianProduct:
 
     def __init__(self, objective: Tensor, parameters: Sequence[Tensor]) -> None:
         self.parameters = list(parameters)
-        parts = torch.autograd.grad(objective, self.parameters, create_graph=True)
-        self._g = joined(parts)
+        gradients = torch.autograd.grad(objective, self.parameters, create_graph=True)
+        self._g = joined(gradients)
         self.g = self._g.detach()
 
     def __call__(self, v: Tensor) -> Tensor:
         """The product, by one more pass back through the graph of the gradient."""
-        parts = torch.autograd.grad(self._g, self.parameters, v, retain_graph=True, materialize_grads=True)
-        return joined(parts)
+        products = torch.autograd.grad(self._g, self.parameters, v, retain_graph=True, materialize_grads=True)
+        return joined(products)
 
 
 @dataclass(frozen=True)
@@ -109,58 +109,60 @@ def extreme_eigenpairs(
 @dataclass(frozen=True)
 class Quadrature:
     """What m steps of Lanczos know of a symmetric H from one random unit vector v: the tridiagonal matrix
-    with `diagonal` `[m]` and `beside` `[m]` it, whose last entry leads out of the m vectors."""
+    with `diagonal` `[m]` and `off_diagonal` `[m]`, whose last entry couples to the next vector."""
 
     diagonal: Tensor
-    beside: Tensor
+    off_diagonal: Tensor
 
     def bounds(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """F(t−) is at least the first, F(t) at most the second, at each t of `at` `[n]`; nothing is smoothed.
 
         F is v's spectral distribution, the sum of (v · eigenvector)² over the eigenvalues up to t, in the
-        mean over v the share of eigenvalues up to t. Of all distributions with the same moments the Gauss
-        quadrature with a node put at t has the least mass below t and the most up to t (inequalities of
+        mean over v the proportion of eigenvalues up to t. Of all distributions with the same moments the
+        Gauss quadrature with a node put at t has the least mass below t and the most up to t (inequalities of
         Chebyshev, Markov and Stieltjes; Golub and Meurant, 2010).
         """
         m, n = len(self.diagonal), len(at)
-        inner = torch.diag(self.diagonal) + _beside(self.beside[:-1])
+        inner = torch.diag(self.diagonal) + _symmetric_off_diagonal(self.off_diagonal[:-1])
         λ, U = torch.linalg.eigh(inner)
         gaps = λ - at[:, None]
         least = 1e-14 * (float(λ.abs().max()) or 1.0)
         gaps = torch.where(gaps.abs() < least, least, gaps)
         extended = torch.zeros(n, m + 1, m + 1, dtype=at.dtype)
         extended[:, :m, :m] = inner
-        extended[:, m, m] = at + ((self.beside[-1] * U[-1]).square() / gaps).sum(1)  # so that t is a node
-        extended[:, m - 1, m] = extended[:, m, m - 1] = self.beside[-1]
+        extended[:, m, m] = at + ((self.off_diagonal[-1] * U[-1]).square() / gaps).sum(
+            1
+        )  # so that t is a node
+        extended[:, m - 1, m] = extended[:, m, m - 1] = self.off_diagonal[-1]
         nodes, vectors = torch.linalg.eigh(extended)
         weights, aside = vectors[:, 0].square(), nodes - at[:, None]
-        # The node put at t is the closest; an eigenvalue at t may be there beside it, equal but for rounding.
+        # The node put at t is the closest; an eigenvalue at t may lie next to it, equal up to rounding.
         rounding = aside.abs().amin(1, keepdim=True).clamp(min=1e4 * least)
         return (weights * (aside < -rounding)).sum(1), (weights * (aside <= rounding)).sum(1)
 
     def converged(self, tolerance: float) -> Tensor:
-        """Eigenvalues of H that are found, each to within `tolerance`, in order."""
-        λ, U = torch.linalg.eigh(torch.diag(self.diagonal) + _beside(self.beside[:-1]))
-        near = (self.beside[-1] * U[-1]).abs() <= tolerance
-        found: Tensor = λ[near]
-        return found
+        """Eigenvalues of H that have converged, each to within `tolerance`, in order."""
+        λ, U = torch.linalg.eigh(torch.diag(self.diagonal) + _symmetric_off_diagonal(self.off_diagonal[:-1]))
+        near = (self.off_diagonal[-1] * U[-1]).abs() <= tolerance
+        converged: Tensor = λ[near]
+        return converged
 
 
-def _beside(values: Tensor) -> Tensor:
+def _symmetric_off_diagonal(values: Tensor) -> Tensor:
     return torch.diag(values, 1) + torch.diag(values, -1)
 
 
 def lanczos(
     product: Callable[[Tensor], Tensor], like: Tensor, steps: int, generator: torch.Generator
 ) -> Quadrature:
-    """At most `steps` steps of Lanczos with a symmetric H from a random direction, fewer if that has no part
-    in more eigenvectors. `like` is a vector `[P]` of the dtype and device that the product takes. Each
-    vector is made orthogonal to all before it, which are kept: steps × P numbers.
+    """At most `steps` steps of Lanczos with a symmetric H from a random direction, fewer if that has no
+    component in more eigenvectors. `like` is a vector `[P]` of the dtype and device that the product takes.
+    Each vector is made orthogonal to all before it, which are kept: steps × P numbers.
     """
     v = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
     basis = torch.empty(min(steps, len(like)), len(like), dtype=like.dtype, device=like.device)
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     v = v / v.norm()
     for k in range(len(basis)):
         basis[k] = v
@@ -168,12 +170,12 @@ def lanczos(
         diagonal.append(float(v @ image))
         for _ in range(2):  # once is not enough in floating point, twice is (Parlett)
             image = image - (basis[: k + 1] @ image) @ basis[: k + 1]
-        beside.append(float(image.norm()))
-        if beside[-1] <= 1e-12 * max(map(abs, [*diagonal, *beside])):
-            beside[-1] = 0.0
+        off_diagonal.append(float(image.norm()))
+        if off_diagonal[-1] <= 1e-12 * max(map(abs, [*diagonal, *off_diagonal])):
+            off_diagonal[-1] = 0.0
             break
-        v = image / beside[-1]
-    return Quadrature(*(torch.tensor(numbers, dtype=torch.float64) for numbers in (diagonal, beside)))
+        v = image / off_diagonal[-1]
+    return Quadrature(*(torch.tensor(numbers, dtype=torch.float64) for numbers in (diagonal, off_diagonal)))
 
 
 ROWS = 10_000

@@ -20,8 +20,8 @@ def joined(tensors: Iterable[Tensor]) -> Tensor:
 
 def parted(θ: Tensor, shapes: Shapes) -> list[Tensor]:
     """The tensors `[…, *shape]` that `joined` strings together, as views of θ `[…, P]`."""
-    parts = θ.split([math.prod(shape) for shape in shapes], -1)
-    return [part.reshape(*θ.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+    slices = θ.split([math.prod(shape) for shape in shapes], -1)
+    return [piece.reshape(*θ.shape[:-1], *shape) for piece, shape in zip(slices, shapes, strict=True)]
 
 
 def shapes_of(widths: Sequence[int]) -> list[tuple[int, ...]]:

@@ -20,7 +20,7 @@ class Principal:
     directions: Tensor
     """`[2, P]`, orthonormal; what the points do not span is 0."""
     variance: tuple[float, float]
-    """The shares of the two directions in the variance of all points."""
+    """The proportions of the total variance along the two directions."""
 
     def project(self, θ: Tensor) -> Tensor:
         """Coordinates `[…, 2]` of points `[…, P]`, float64."""

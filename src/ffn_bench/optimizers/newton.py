@@ -56,7 +56,7 @@ class Newton(torch.optim.Optimizer):
         for p, gradient in zip(parameters, parted(g, shapes), strict=True):
             p.grad = gradient
         if not bool(torch.isfinite(H).all()):
-            return value.detach()  # nothing to solve; the loss itself tells of the divergence
+            return value.detach()  # nothing to solve; the loss shows the divergence
         direction = damped_newton_step(g, H, group["damping"])
         slope = float(g @ direction)
         start = [p.detach().clone() for p in parameters]
@@ -80,7 +80,7 @@ def take_step(optimizer: torch.optim.Optimizer, objective: Callable[[], Tensor])
     """One step of an optimizer on an objective, which returns a 0-d tensor with its graph.
 
     Newton's method differentiates the objective itself, L-BFGS takes gradients at several points, all others
-    the one that is there.
+    the current one.
     """
 
     def gradient() -> Tensor:

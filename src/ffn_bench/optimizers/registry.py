@@ -59,15 +59,17 @@ def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
     """
     for entry in importlib.metadata.entry_points(group=PLUGINS, name=name):
         try:
-            found = entry.load()
+            offer = entry.load()
         except Exception as e:
             raise UserError(
-                "optimizer", f"{name} ({entry.value}) cannot be imported: {e}", "mend that package"
+                "optimizer", f"{name} ({entry.value}) cannot be imported: {e}", "fix that package"
             ) from e
-        if isinstance(found, Rule) or (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-            return found
+        if isinstance(offer, Rule) or (isinstance(offer, type) and issubclass(offer, torch.optim.Optimizer)):
+            return offer
         raise UserError(
-            "optimizer", f"{name} ({entry.value}) is no optimizer", "offer a Rule or a torch.optim.Optimizer"
+            "optimizer",
+            f"{name} ({entry.value}) is not an optimizer",
+            "provide a Rule or a torch.optim.Optimizer",
         )
     return None
 
@@ -78,13 +80,13 @@ def rule_of(config: OptimizerConfig) -> Rule | None:
         return None
     if config.name in RULES or config.name in OPTIMIZERS:
         return RULES.get(config.name)
-    found = plugin(config.name)
-    return found if isinstance(found, Rule) else None
+    offered = plugin(config.name)
+    return offered if isinstance(offered, Rule) else None
 
 
-def by_itself(config: OptimizerConfig, hidden: Sequence[int] = ()) -> str | None:
-    """Why an optimizer trains one run at a time, or None where its rule takes many as rows, of networks with
-    these hidden layers.
+def sequential_reason(config: OptimizerConfig, hidden: Sequence[int] = ()) -> str | None:
+    """Why an optimizer trains one run at a time, or None where its rule can train many as rows, of networks
+    with these hidden layers.
 
     Raises `UserError` for a rule of another package that is not what it says it is.
     """
@@ -94,26 +96,26 @@ def by_itself(config: OptimizerConfig, hidden: Sequence[int] = ()) -> str | None
     if config.name in RULES:
         return None
     if rule.scope not in (None, "element", "tensor"):
-        raise UserError("optimizer", f"{config.name}: scope {rule.scope!r} is not known", "mend that package")
+        raise UserError("optimizer", f"{config.name}: scope {rule.scope!r} is not known", "fix that package")
     hyper = config.hyperparameters()
     if fault := impure(rule, hyper):
-        raise UserError("optimizer", f"{config.name} {fault}", "mend that package")
+        raise UserError("optimizer", f"{config.name} {fault}", "fix that package")
     if rule.scope == "tensor":
         return f"{config.name} is not elementwise"
     fault = apart(rule, hyper, hidden)
     if fault and rule.scope == "element":
-        what = f"{config.name} is not elementwise, as its package says: it {fault}"
-        raise UserError("optimizer", what, "let that package say scope='tensor'")
+        what = f"{config.name} is declared elementwise but is not: it {fault}"
+        raise UserError("optimizer", what, "declare scope='tensor' in that package")
     return f"{config.name} {fault}" if fault else None
 
 
 def plugin_defaults(name: str) -> dict[str, Any]:
     """The hyper-parameters of a plugin and their defaults, `lr` apart."""
-    found = plugin(name)
-    if isinstance(found, Rule):
-        return dict(found.defaults)
-    assert found is not None
-    parameters = list(inspect.signature(found).parameters.values())[1:]
+    offered = plugin(name)
+    if isinstance(offered, Rule):
+        return dict(offered.defaults)
+    assert offered is not None
+    parameters = list(inspect.signature(offered).parameters.values())[1:]
     return {p.name: p.default for p in parameters if p.name != "lr" and p.default is not p.empty}
 
 
@@ -124,31 +126,31 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
     """
     arguments = config.hyperparameters()
     parameters = list(parameters)
-    found = _find(config)
-    if isinstance(found, Rule):
-        return RuleOptimizer(parameters, found, **arguments)
-    accepted = inspect.signature(found).parameters
+    kind = _find(config)
+    if isinstance(kind, Rule):
+        return RuleOptimizer(parameters, kind, **arguments)
+    accepted = inspect.signature(kind).parameters
     for key in arguments:
         if key not in accepted:
             known = [name for name in accepted if name not in ("params", "lr")]
             raise UserError(
                 f"optimizer.options.{key}",
-                f"{found.__name__} has no such argument{nearest(key, known)}",
+                f"{kind.__name__} has no such argument{nearest(key, known)}",
                 f"it takes: {', '.join(known)}",
             )
         if isinstance(config, TorchOptimizerConfig) and key != "lr":
-            fitted(arguments[key], get_type_hints(found.__init__).get(key, Any), f"optimizer.options.{key}")
+            fitted(arguments[key], get_type_hints(kind.__init__).get(key, Any), f"optimizer.options.{key}")
     if "fused" in accepted and not {"fused", "foreach", "differentiable", "capturable"} & arguments.keys():
-        # The fused kernels know no differentiable mode and, in Adagrad, no GPU; PyTorch's choice there.
+        # The fused kernels have no differentiable mode and Adagrad's no GPU support; there PyTorch chooses.
         on_cpu = all(p.device.type == "cpu" for p in parameters)
-        arguments["fused"] = True if on_cpu or found is not torch.optim.Adagrad else None
-    if found is torch.optim.NAdam and any(p.dtype == torch.float64 for p in parameters):
+        arguments["fused"] = True if on_cpu or kind is not torch.optim.Adagrad else None
+    if kind is torch.optim.NAdam and any(p.dtype == torch.float64 for p in parameters):
         # PyTorch would keep the product of the μ_t in float32.
         return RuleOptimizer(parameters, RULES["nadam"], **arguments)
     try:
-        return found(parameters, **arguments)
+        return kind(parameters, **arguments)
     except (ValueError, TypeError, IndexError) as e:
-        raise UserError("optimizer", f"{found.__name__}: {e}", "change that setting") from e
+        raise UserError("optimizer", f"{kind.__name__}: {e}", "change that setting") from e
 
 
 def _find(config: OptimizerConfig) -> Rule | type[torch.optim.Optimizer]:
@@ -170,8 +172,8 @@ def _find(config: OptimizerConfig) -> Rule | type[torch.optim.Optimizer]:
         return OPTIMIZERS[config.name]
     if config.name in RULES:
         return RULES[config.name]
-    if found := plugin(config.name):
-        return found
+    if offered := plugin(config.name):
+        return offered
     names = (*OPTIMIZERS, *RULES)
     raise UserError(
         "optimizer.name", f"{config.name!r} is not known{nearest(config.name, names)}", "use another"
@@ -179,12 +181,12 @@ def _find(config: OptimizerConfig) -> Rule | type[torch.optim.Optimizer]:
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """Build the optimizer over a stand-in weight and let it step once, so that a bad setting shows early.
+    """Build the optimizer over a stand-in weight and let it step once, so that a bad setting is found early.
 
     Raises `UserError`.
     """
     if rule_of(config) is not None:
-        by_itself(config)
+        sequential_reason(config)
     weight = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = build_optimizer(config, [weight])
 
@@ -196,7 +198,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
         return loss
 
     try:
-        closure()  # some optimizers call it, others take the gradient that is there
+        closure()  # some optimizers call it, others take the current gradient
         optimizer.step(closure)
     except Exception as e:
         if type(config) in OURS and not isinstance(e, (RuntimeError, ValueError, TypeError)):
@@ -209,7 +211,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
 def state_after(optimizer: torch.optim.Optimizer, step: int) -> Any:
     """What an optimizer's `state_dict()["state"]` must be like after so many steps, for `checkpoints.check`.
 
-    It is found by trying a step on a copy. What classes of other packages keep is theirs to say.
+    Determined by a step on a copy. The state of classes of other packages is not checked.
     """
     kind = type(optimizer)
     if step == 0 or kind is Newton:
@@ -237,7 +239,7 @@ def state_after(optimizer: torch.optim.Optimizer, step: int) -> Any:
         return _is_number if type(value) in (int, float) else value
 
     state = trial.state_dict()["state"]
-    return {k: {key: like(key, value) for key, value in found.items()} for k, found in state.items()}
+    return {k: {key: like(key, value) for key, value in values.items()} for k, values in state.items()}
 
 
 def _is_number(value: Any) -> bool:
@@ -254,4 +256,4 @@ def _is_lbfgs_state(state: dict[Any, Any], count: int) -> bool:
             return value.is_floating_point() and value.shape in ((), (1,), (count,))
         return value is None or _is_number(value)
 
-    return all(isinstance(found, dict) and all(map(fits, found.values())) for found in state.values())
+    return all(isinstance(values, dict) and all(map(fits, values.values())) for values in state.values())

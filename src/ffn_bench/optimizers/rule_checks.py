@@ -1,4 +1,4 @@
-"""Whether an update rule is a pure function that treats every run by itself: found by trying it."""
+"""Whether an update rule is a pure function that keeps runs independent: found by trying it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TRIED_SHAPES = ((3, 5), (5,), (60, 50), (1,))
 TRIED_SCALES = (1e-6, 1e-2, 1.0, 1e2, 1e6)
 TRIED_STEPS = (*range(1, 9), 10, 16, 100, 101, 1000, 1001, 10_000, 1_000_000)
 """What rules are tried on: tensors of a network, sizes of gradients (a rule may clip them), numbers of steps
-(a rule may change its mind, as RAdam does at its sixth)."""
+(a rule may change its formula, as RAdam does at its sixth)."""
 TRIED_RATES = (0.1, 0.03)
 
 _tried: dict[tuple[int, int, str], tuple[Rule, str | None, str | None]] = {}
-"""What trying came to, which takes seconds. Keyed by a rule's own functions, which are kept with it: another
+"""Results of trying, which takes seconds. Keyed by a rule's own functions, which are kept with it: another
 rule of the same name, in a later run, is tried anew."""
 
 
@@ -40,7 +40,8 @@ def impure(rule: Rule, hyper: Hyper) -> str | None:
 
 
 def apart(rule: Rule, hyper: Hyper, hidden: Sequence[int] = ()) -> str | None:
-    """What keeps a rule from training runs side by side, in words; None where each gets what it gets alone.
+    """What keeps a rule from training several runs together, in words; None where each run gets the same
+    numbers as on its own.
 
     It is tried with these hyper-parameters, the learning rate apart: two small networks, each tensor by
     itself, against their parameters as rows `[2, P]`, and after half of the steps one row without the other.
@@ -56,9 +57,9 @@ def _try(rule: Rule, hyper: Hyper, shapes: Shapes) -> tuple[Rule, str | None, st
     own = {key: value for key, value in hyper.items() if key != "lr"}
     key = id(rule.update), id(rule.init), repr((shapes, sorted(own.items())))
     if key not in _tried:
-        found = [_faults(rule, own, scale, seed, shapes) for seed, scale in enumerate(TRIED_SCALES)]
-        impurity, company = (next((faults[k] for faults in found if faults[k]), None) for k in (0, 1))
-        _tried[key] = rule, impurity, company
+        faults = [_faults(rule, own, scale, seed, shapes) for seed, scale in enumerate(TRIED_SCALES)]
+        impurity, coupling = (next((fault[k] for fault in faults if fault[k]), None) for k in (0, 1))
+        _tried[key] = rule, impurity, coupling
     return _tried[key]
 
 
@@ -72,26 +73,32 @@ def _faults(
     count = sum(math.prod(shape) for shape in shapes)
     start = torch.randn(2, count, **like)
     gs = scale * torch.randn(len(TRIED_STEPS), 2, count, **like)
-    gs[:, :, 3] = 0.0  # a weight that nothing reaches, as of a constant feature
+    gs[:, :, 3] = 0.0  # a weight without a gradient, as of a constant feature
     try:
-        alone = [_by_itself(rule, hyper, TRIED_RATES[k], start[k], gs[:, k], shapes) for k in (0, 1)]
-        again = alone[0] if seed else _by_itself(rule, hyper, TRIED_RATES[0], start[0], gs[:, 0], shapes)
+        separate = [
+            _train_separately(rule, hyper, TRIED_RATES[k], start[k], gs[:, k], shapes) for k in (0, 1)
+        ]
+        again = (
+            separate[0]
+            if seed
+            else _train_separately(rule, hyper, TRIED_RATES[0], start[0], gs[:, 0], shapes)
+        )
     except _GradientChanged:
         return "changes its gradient in place", None
     except Exception as e:  # which shows again when it trains
         return None, f"cannot be tried ({_said(e)})"
-    if not torch.equal(alone[0].nan_to_num(), again.nan_to_num()):
-        return "gives other numbers when asked again, so it draws or remembers something", None
-    expected = torch.stack(alone, 1)
+    if not torch.equal(separate[0].nan_to_num(), again.nan_to_num()):
+        return "gives different numbers for the same arguments, so it is random or keeps hidden state", None
+    expected = torch.stack(separate, 1)
     try:
-        found = _side_by_side(rule, hyper, start, gs)
+        together = _train_together(rule, hyper, start, gs)
     except Exception as e:
-        return None, f"cannot take several runs at once ({_said(e)})"
-    for got, rows in zip(found, expected, strict=True):
+        return None, f"cannot train several runs at once ({_said(e)})"
+    for got, rows in zip(together, expected, strict=True):
         right = rows[-len(got) :]
         size = float(right.nan_to_num(0.0, 0.0, 0.0).abs().max())
         if not torch.allclose(got, right, rtol=1e-9, atol=1e-12 * size, equal_nan=True):
-            return None, "gives a run other numbers beside another one"
+            return None, "gives a run different numbers when another run is trained with it"
     return None, None
 
 
@@ -103,7 +110,9 @@ def _said(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes) -> Tensor:
+def _train_separately(
+    rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes
+) -> Tensor:
     """θ `[steps, P]` after every step of one network, each of its tensors by itself, as an eager run's."""
 
     def tensors(row: Tensor) -> list[Tensor]:
@@ -125,8 +134,8 @@ def _by_itself(rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor,
     return torch.stack(path)
 
 
-def _side_by_side(rule: Rule, hyper: Hyper, start: Tensor, gs: Tensor) -> list[Tensor]:
-    """θ `[2, P]` after every step of two networks side by side, `[1, P]` from when the first one leaves."""
+def _train_together(rule: Rule, hyper: Hyper, start: Tensor, gs: Tensor) -> list[Tensor]:
+    """θ `[2, P]` after every step of two networks together, `[1, P]` from when the first one leaves."""
     θ, rates = start.clone(), torch.tensor(TRIED_RATES, dtype=start.dtype)[:, None]
     state = first_state(rule, θ, {**hyper, "lr": rates})
     path = []

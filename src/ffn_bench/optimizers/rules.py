@@ -42,7 +42,8 @@ class Rule:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     scope: Literal["element", "tensor"] | None = None
     """What a number of the new θ depends on: on its own element alone, or on others of its tensor, too (a
-    norm, a shape). Runs of an elementwise rule may train side by side; one that does not say is tried."""
+    norm, a shape). Runs of an elementwise rule can be trained together; None is found out by
+    trying."""
 
 
 # --- the lecture's equations (L14) ----------------------------------------------------------------------
@@ -281,10 +282,10 @@ def first_state(rule: Rule, θ: Tensor, hyper: Hyper) -> State:
 
 def _held(state: State, *passing: Tensor) -> State:
     """A state, with copies of what lies in tensors that will soon hold other numbers."""
-    there = {tensor.untyped_storage().data_ptr() for tensor in passing}
+    overwritten = {tensor.untyped_storage().data_ptr() for tensor in passing}
     return {
         name: value.clone()
-        if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in there
+        if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in overwritten
         else value
         for name, value in state.items()
     }

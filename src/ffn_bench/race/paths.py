@@ -44,7 +44,7 @@ def advance(
     """
     rule = registry.rule_of(config)
     hidden = [shape[0] for shape in shapes or () if len(shape) == 1][:-1]  # a layer's bias tells its width
-    if rule is not None and registry.by_itself(config, hidden) is None:
+    if rule is not None and registry.sequential_reason(config, hidden) is None:
         θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
         by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})

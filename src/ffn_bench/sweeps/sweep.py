@@ -137,11 +137,11 @@ class Sweep:
                 for group in groups:
                     self._train_group(group)
                 for job in sequential:
-                    if not self.stop.asked:
+                    if not self.stop.requested:
                         self._train_sequentially(job)
         finally:
             self.close()
-        self.stop.leave()
+        self.stop.raise_if_requested()
 
     def sound(self, waiting: Sequence[SweepRun]) -> tuple[list[SweepRun], dict[int, Exception]]:
         """The runs whose folders can be trained into, and what is wrong with others', by number."""
@@ -263,11 +263,11 @@ class Sweep:
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             except BaseException:  # of a signal's handler: the pool's end would wait for the training's
-                self.stop.asked = True
+                self.stop.requested = True
                 raise
             broken = next((f for f in futures if f.done() and f.exception()), None)
             if broken:
-                self.stop.asked = True  # the other tiles end their runs in good order
+                self.stop.requested = True  # the other tiles end their runs in good order
         if broken:
             broken.result()
 
@@ -278,7 +278,7 @@ class Sweep:
         or too little memory, is one run's fault or comes of too many: each half is resumed from its
         checkpoints by itself, and so on, until the run is found.
         """
-        if self.stop.asked:
+        if self.stop.requested:
             return
         with self.locked(jobs) as held:
             for group in self._groups(held):
@@ -286,7 +286,7 @@ class Sweep:
 
     def _train_rows(self, jobs: list[SweepRun], prepared: build.Prepared) -> None:
         """`_train_tile`, for runs whose folders are locked and that start at the same step."""
-        if self.stop.asked or not jobs:
+        if self.stop.requested or not jobs:
             return
         records: dict[int, Record] = {}
         rows: list[BatchRow] = []
