@@ -9,7 +9,7 @@ hang together, how many workloads, settings and failures. Scores are drawn, writ
 compared and worded by the code that ships. Claims come from the sentences and from comparison.json, which
 must agree.
 
-Where default settings were run, anything said of them counts as a claim unless it says that it is none.
+Where settings as shipped were run, anything said of them counts as a claim unless it says that it is none.
 
 A cell fails where claims among equals are shown to be more than 5 % of reports (the lower end of the exact
 95 % interval), claims against the truth more than 2.5 %, where an interval called 95 % covers less than 93
@@ -65,7 +65,7 @@ class Cell:
     correlation: float = 0.5
     """Of two competitors' runs of one seed."""
     failing: tuple[float, ...] = (0.0,)
-    """Proportion of runs that diverge: of all competitors, or one each."""
+    """Share of runs that diverge: of all competitors, or one each."""
     workloads: int = 1
     dominating: bool = False
     """Whether the first workload has thirty times the spread of the others."""
@@ -79,8 +79,8 @@ class Cell:
     """Whether the workloads are splits of one: runs of a competitor at a seed share half their noise."""
     candidate: bool = False
     """Whether the first competitor was named beforehand."""
-    with_defaults: bool = False
-    """Whether each was run with default settings, too, which are as good as tuned."""
+    shipped: bool = False
+    """Whether each was run as shipped, too, which is as good as tuned."""
     shift: tuple[float, ...] = ()
     """By how many standard deviations the first competitors are better than the rest."""
 
@@ -113,7 +113,7 @@ def cells() -> Iterator[Cell]:
     yield Cell("10 seeds on 3 splits", workloads=3, splits=True)
     yield Cell("a candidate", candidate=True)
     for k, n in ((12, 6), (12, 7), (5, 6), (2, 6)):
-        yield Cell(f"k={k}, n={n}, tuned and as shipped", k=k, n=n, new_seeds=True, with_defaults=True)
+        yield Cell(f"k={k}, n={n}, tuned and as shipped", k=k, n=n, new_seeds=True, shipped=True)
 
     for k, n in ((2, 6), (2, 30), (12, 12), (12, 20), (5, 9)):
         yield Cell(f"k={k}, n={n}", k=k, n=n)
@@ -187,7 +187,7 @@ class Truth:
     """What is so, from many seeds: π of every pair `[k, k]`, the median difference of the first two, and the
     median score of the first."""
 
-    proportion: Array
+    share: Array
     difference: float
     median: float
 
@@ -196,16 +196,16 @@ def truth(cell: Cell) -> Truth:
     """Where all are equal π and differences are known."""
     scores = draw(cell, np.random.default_rng(99), 100_000 // cell.workloads)[:, 0]
     middle = float(np.median(scores[0, 0]))
-    proportion = np.full((cell.k, cell.k), 0.5)
+    share = np.full((cell.k, cell.k), 0.5)
     if cell.equal:
-        return Truth(proportion, 0.0, middle)
+        return Truth(share, 0.0, middle)
     printed = np.round(scores, 4)
     votes = {(i, j): np.sign(np.sign(_minus(printed[i], printed[j])).sum(0))
              for i in range(cell.k) for j in range(cell.k) if i != j}  # fmt: skip
     for (i, j), vote in votes.items():
-        proportion[i, j] = (vote > 0).sum() / (vote != 0).sum()
+        share[i, j] = (vote > 0).sum() / (vote != 0).sum()
     apart = _minus(scores[0], scores[1]).mean(0)[votes[0, 1] != 0]
-    return Truth(proportion, float(np.median(apart)), middle)
+    return Truth(share, float(np.median(apart)), middle)
 
 
 def _minus(a: Array, b: Array) -> Array:
@@ -217,7 +217,7 @@ def _minus(a: Array, b: Array) -> Array:
 
 
 def template() -> dict[str, Any]:
-    """The flat configuration of a run with default settings."""
+    """The flat configuration of a run as shipped."""
     parsing.register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return schema.flatten(parsing.typed(compose("config"), schema.TrainConfig))
@@ -226,25 +226,25 @@ def template() -> dict[str, Any]:
 class Folders:
     """The run folders of a study; run.json is written once, results anew for each report."""
 
-    def __init__(self, root: Path, config: dict[str, Any]) -> None:
-        self.root, self.config, self._written = root, config, set[Path]()
+    def __init__(self, root: Path, flat: dict[str, Any]) -> None:
+        self.root, self.flat, self._made = root, flat, set[Path]()
 
     def clear(self) -> None:
         """Delete them."""
         shutil.rmtree(self.root)
         self.root.mkdir()
-        self._written.clear()
+        self._made.clear()
 
     def write(self, name: str, keys: dict[str, Any], score: float, loss: float) -> None:
         """A run that ends with this accuracy on validation and test, or diverges."""
         folder = self.root / name
-        if folder not in self._written:
+        if folder not in self._made:
             folder.mkdir()
-            self._written.add(folder)
+            self._made.add(folder)
             identity = {
                 "format": FORMAT,
                 "protocol": PROTOCOL,
-                "config": {**self.config, **keys},
+                "config": {**self.flat, **keys},
                 "data_sha256": str(keys.get("data.name")),
                 "chance": {"accuracy": CHANCE, "loss": math.log(10)},
             }
@@ -289,18 +289,18 @@ def report(cell: Cell, folders: Folders, rng: np.random.Generator) -> tuple[Arra
                 folders.write(
                     f"{NAMES[i]}-{w}-{t}-tune", {**keys, **search}, searching[i, t, w, 0], rng.random()
                 )
-    if cell.with_defaults:
+    if cell.shipped:
         for i, row in enumerate(draw(cell, rng, cell.n)[:, 0, 0]):
             for s, score in enumerate(row):
                 default = {"data.name": "data0", "lr": 0.01, "seed": s, "stage": "default"}
                 keys = {"optimizer.name": NAMES[i], **default}
                 folders.write(f"{NAMES[i]}-{s}-default", keys, score, rng.random())
-    runs, problems = read.read_all(finding.find([str(folders.root)]))
+    found, problems = read.read_all(finding.find([str(folders.root)]))
     assert not problems, problems
     roles = axes.find(
-        runs, by=["optimizer"], workloads=["data"] if cell.workloads > 1 and not cell.splits else []
+        found, by=["optimizer"], workloads=["data"] if cell.workloads > 1 and not cell.splits else []
     )
-    result = study.analyse(runs, roles, METRIC, candidate="A" if cell.candidate else None)
+    result = study.analyse(found, roles, METRIC, candidate="A" if cell.candidate else None)
     result.notes.extend(notes.notes(result))
     if cell.new_seeds or cell.unequal:  # other folders next time
         folders.clear()
@@ -312,23 +312,23 @@ CLAIM = re.compile(
 )
 
 
-def claims_about_defaults(content: dict[str, Any]) -> bool:
-    """Whether anything is said of tuned against default settings without saying that it is no claim."""
-    texts = [*content["verdict"]["sentences"], *content["notes"]]
-    about = [text for text in texts if "as shipped" in text and not text.startswith("A leaderboard shows")]
-    claims = [p["ahead"] for p in content["first_against_shipped"]]
-    claims += [c["against_shipped"]["ahead"] for c in content["competitors"] if "against_shipped" in c]
-    return any(claims) or not all("no claim is made" in text.lower() for text in about)
+def of_shipped(found: dict[str, Any]) -> bool:
+    """Whether anything is said of tuned against shipped settings without saying that it is no claim."""
+    told = [*found["verdict"]["sentences"], *found["notes"]]
+    about = [text for text in told if "as shipped" in text and not text.startswith("A leaderboard shows")]
+    ahead = [p["ahead"] for p in found["first_against_shipped"]]
+    ahead += [c["against_shipped"]["ahead"] for c in found["competitors"] if "against_shipped" in c]
+    return any(ahead) or not all("no claim is made" in text.lower() for text in about)
 
 
 def printed_claims(sentences: list[str]) -> set[tuple[str, str, bool]]:
     """Claims as a reader finds them: who, of whom, and whether with a reservation."""
-    claims = set()
+    found = set()
     for sentence in sentences:
         for match in CLAIM.finditer(sentence):
             for other in re.findall(r"[A-L](?= |,|:|$)", re.sub(r"\([^)]*\)", "", match[2])):
-                claims.add((match[1], other, bool(match[3])))
-    return claims
+                found.add((match[1], other, bool(match[3])))
+    return found
 
 
 # --- one cell -------------------------------------------------------------------------------------------
@@ -338,41 +338,37 @@ def simulate(cell: Cell, count: int, seed: int = 0) -> dict[str, Any]:
     """Count over reports what was claimed, hidden, and covered."""
     rng, started = np.random.default_rng((seed, *cell.name.encode())), time.perf_counter()
     so, tally = truth(cell), Counter[str]()
-    covered: dict[str, list[bool]] = {"proportion": [], "difference": [], "median": []}
-    wrong = {
-        (NAMES[i], NAMES[j]) for i in range(cell.k) for j in range(cell.k) if so.proportion[i, j] < 0.495
-    }
+    covered: dict[str, list[bool]] = {"share": [], "difference": [], "median": []}
+    wrong = {(NAMES[i], NAMES[j]) for i in range(cell.k) for j in range(cell.k) if so.share[i, j] < 0.495}
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         root = Path(folder) / "sweep"
         root.mkdir()
         folders = Folders(root, template())
         for _ in range(count):
-            kept, content = report(cell, folders, rng)
-            claims = {(c["ahead"], c["of"]): c["reservation"] for c in content["verdict"]["claims"]}
-            printed = printed_claims(content["verdict"]["sentences"])
-            tally["any"] += bool(claims) or claims_about_defaults(content)
-            pairs = {(a, b) for a, b, _ in printed}
-            complete = not any("more such pair" in s for s in content["verdict"]["sentences"])
-            agree = pairs == set(claims) if complete else pairs <= set(claims)
+            kept, found = report(cell, folders, rng)
+            claims = {(c["ahead"], c["of"]): c["reservation"] for c in found["verdict"]["claims"]}
+            printed = printed_claims(found["verdict"]["sentences"])
+            tally["any"] += bool(claims) or of_shipped(found)
+            told = {(a, b) for a, b, _ in printed}
+            whole = not any("more such pair" in s for s in found["verdict"]["sentences"])
+            agree = told == set(claims) if whole else told <= set(claims)
             tally["disagree"] += not agree or any(bool(claims[a, b]) != but for a, b, but in printed)
             tally["against"] += bool(wrong & set(claims))
-            tally["A ahead of B"] += ("A", "B") in claims
+            tally["found"] += ("A", "B") in claims
             hidden = [pair for pair, but in claims.items() if not but and _mean(kept, *pair) < 0]
             tally["hidden"] += bool(hidden)
             tally["opposite"] += any(_mean(kept, *pair) < 0 for pair in claims)
-            for pair in content["pairs"]:
+            for pair in found["pairs"]:
                 if {pair["first"], pair["second"]} == {"A", "B"}:
                     sign = 1 if pair["first"] == "A" else -1
                     _cover(
-                        covered["proportion"],
-                        pair["share_won"],
-                        so.proportion[0, 1] if sign > 0 else so.proportion[1, 0],
+                        covered["share"], pair["share_won"], so.share[0, 1] if sign > 0 else so.share[1, 0]
                     )
                     if cell.workloads == 1:
                         _cover(covered["difference"], pair["median_difference"], sign * so.difference)
             if cell.workloads == 1 and cell.settings == 1:
-                first = next(c for c in content["competitors"] if c["name"] == "A")
+                first = next(c for c in found["competitors"] if c["name"] == "A")
                 _cover(covered["median"], first["median"], so.median)
     minutes = (time.perf_counter() - started) / 60
     return {"cell": cell, "reports": count, **tally, "covered": covered, "minutes": minutes}
@@ -387,7 +383,7 @@ def _mean(kept: Array, a: str, b: str) -> float:
     return float(np.round(apart.mean(), 12))
 
 
-def _cover(covered: list[bool], interval: dict[str, Any], so: float) -> None:
+def _cover(found: list[bool], interval: dict[str, Any], so: float) -> None:
     """Note whether an interval holds the truth; where there is none, nothing."""
     if interval["low"] is None:
         return
@@ -395,7 +391,7 @@ def _cover(covered: list[bool], interval: dict[str, Any], so: float) -> None:
         -math.inf if end in ("failed", "-inf") else math.inf if end == "inf" else end
         for end in (interval["low"], interval["high"])
     )
-    covered.append(low - 1e-9 <= so <= high + 1e-9)
+    found.append(low - 1e-9 <= so <= high + 1e-9)
 
 
 def exact(count: int, total: int) -> tuple[float, float]:
@@ -406,18 +402,18 @@ def exact(count: int, total: int) -> tuple[float, float]:
 
 def faults(row: dict[str, Any]) -> list[str]:
     """What a cell fails in."""
-    failed, n = [], row["reports"]
+    found, n = [], row["reports"]
     if row["cell"].equal and exact(row.get("any", 0), n)[0] > 0.05:
-        failed.append("claims among equals")
+        found.append("claims among equals")
     if exact(row.get("against", 0), n)[0] > 0.025:
-        failed.append("claims against the truth")
+        found.append("claims against the truth")
     for key, what in (("disagree", "sentences and numbers disagree"), ("hidden", "means are hidden")):
         if row.get(key):
-            failed.append(f"{what} in {row[key]} reports")
+            found.append(f"{what} in {row[key]} reports")
     for what, held in row["covered"].items():
         if held and exact(sum(held), len(held))[1] < 0.93:
-            failed.append(f"coverage of the {what}")
-    return failed
+            found.append(f"coverage of the {what}")
+    return found
 
 
 HEADER = (
@@ -434,10 +430,10 @@ def line(row: dict[str, Any]) -> str:
         return f"{100 * row.get(key, 0) / n:.1f}"
 
     cover = [f"{100 * np.mean(held):.1f}" if held else "" for held in row["covered"].values()]
-    disclosed = row.get("opposite", 0) - row.get("hidden", 0)
+    told = row.get("opposite", 0) - row.get("hidden", 0)
     bad = " **fails**" if faults(row) else ""
-    cells_ = [row["cell"].name + bad, per_cent("any"), per_cent("against"), per_cent("A ahead of B")]
-    every = [*cells_, f"{row.get('opposite', 0)} ({disclosed})", *cover, f"{row['minutes']:.1f}"]
+    cells_ = [row["cell"].name + bad, per_cent("any"), per_cent("against"), per_cent("found")]
+    every = [*cells_, f"{row.get('opposite', 0)} ({told})", *cover, f"{row['minutes']:.1f}"]
     return f"| {' | '.join(every)} |"
 
 

@@ -738,9 +738,7 @@ def test_the_simulation_can_fail(simulation: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_the_simulation_counts_what_is_said_of_settings_as_shipped(simulation: Any) -> None:
     found = {"verdict": {"sentences": []}, "notes": [], "first_against_shipped": [], "competitors": []}
-    assert not simulation.claims_about_defaults(found)
-    assert simulation.claims_about_defaults({**found, "notes": ["Tuning made adam worse than as shipped."]})
-    assert not simulation.claims_about_defaults(
-        {**found, "notes": ["Worse than as shipped; no claim is made of it."]}
-    )
-    assert simulation.claims_about_defaults({**found, "first_against_shipped": [{"ahead": "adam"}]})
+    assert not simulation.of_shipped(found)
+    assert simulation.of_shipped({**found, "notes": ["Tuning made adam worse than as shipped."]})
+    assert not simulation.of_shipped({**found, "notes": ["Worse than as shipped; no claim is made of it."]})
+    assert simulation.of_shipped({**found, "first_against_shipped": [{"ahead": "adam"}]})
