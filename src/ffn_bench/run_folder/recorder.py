@@ -27,7 +27,7 @@ from ffn_bench.run_folder.identity import REPAIR, identity
 FLUSH_SECONDS = 1.0
 """Time after which what has been measured is on the disk."""
 
-CHECKPOINT_SHARE = 0.01
+CHECKPOINT_TIME_FRACTION = 0.01
 """Share of the time that may go into checkpoints, the last one apart."""
 
 
@@ -76,7 +76,7 @@ class CheckpointSchedule:
     def record_cost(self, seconds: float) -> None:
         """Note what a checkpoint cost, which decides when the next is due."""
         self._cost += seconds
-        wait = self._cost / CHECKPOINT_SHARE if self._pause else 0.0
+        wait = self._cost / CHECKPOINT_TIME_FRACTION if self._pause else 0.0
         self._due = time.monotonic() + max(self._pause, wait)
 
 
@@ -128,13 +128,13 @@ class Record:
         device: str,
         co_trained_runs: int = 1,
         state: dict[str, Any] | None = None,
-        pace: CheckpointSchedule | None = None,
+        schedule: CheckpointSchedule | None = None,
     ) -> None:
         self.folder, self.training, self._run = folder, training, run
         self.notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
-        self._schedule = pace or CheckpointSchedule(run.checkpoint_seconds)
+        self._schedule = schedule or CheckpointSchedule(run.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
         self._trajectory = writers.Trajectory(folder) if run.trajectory else None
@@ -167,7 +167,7 @@ class Record:
         if started:
             self._retire("summary.json")
             if state is None:
-                self._take_back()
+                self._remove_outputs()
         else:
             folder.replace("run.json", to_json({**described, "trained_beside": co_trained_runs - 1}))
         if not ours:
@@ -188,7 +188,7 @@ class Record:
             self._log.note("INFO", f"resuming from step {training.step}")
         self._flush()
 
-    def _take_back(self) -> None:
+    def _remove_outputs(self) -> None:
         """Remove what a run wrote that has no checkpoint and starts again."""
         for name in self.folder.names():
             events = writers.EVENTS.fullmatch(name) and self.folder.owns_log(name)

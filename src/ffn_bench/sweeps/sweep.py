@@ -303,12 +303,12 @@ class Sweep:
             if states[0]:
                 tile.resume([state for state in states if state])
             of_row = {id(row): job for row, job in zip(rows, jobs, strict=True)}
-            pace = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
+            schedule = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
             for row, job, state in zip(rows, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
                     device = describe(prepared.device)
-                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, pace)
+                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, schedule)
                     records[id(row)] = record
                     for note in record.notes:
                         self.view.warn(f"{job.name}: {note}")
