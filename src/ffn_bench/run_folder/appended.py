@@ -41,7 +41,7 @@ class Appended:
         their hash, if one is known).
         """
         where = f"{self.folder}/{self.name}"
-        todo = "restore it, or train anew in another folder with force=true"
+        todo = "restore it, or train again in a new folder with force=true"
         if self.folder.kind(self.name) is None:
             raise UserError(where, "is missing", todo, errors.RUN_FOLDER)
         with self.folder.open_file(self.name, os.O_RDWR) as file:

@@ -60,7 +60,7 @@ def find(folder: Folder) -> tuple[str | None, list[str]]:
         raise UserError(
             f"{folder}/checkpoint",
             f"every checkpoint is damaged: its checksum differs ({', '.join(damaged)})",
-            "force=true trains anew in another folder",
+            "force=true trains again in a new folder",
             errors.RUN_FOLDER,
         )
     return None, []

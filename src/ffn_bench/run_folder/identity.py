@@ -18,7 +18,7 @@ FORMAT = 1
 PROTOCOL = 2
 """Of how runs are measured and compared; results of different versions are never compared."""
 
-REPAIR = "restore it, or train anew in another folder with force=true"
+REPAIR = "restore it, or train again in a new folder with force=true"
 
 
 def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
@@ -70,7 +70,7 @@ def check_same(folder: Folder, current: dict[str, Any], recorded: dict[str, Any]
         key = different[0]
         others = f" (and {', '.join(different[1:4])})" if different[1:] else ""
         what = f"holds another run: {key} was {recorded.get(key)}, now {current.get(key)}{others}"
-        todo = "it is never overwritten: use another name, or force=true, which trains anew in another folder"
+        todo = "it is never overwritten: use another name, or force=true, which trains again in a new folder"
         raise UserError(str(folder), what, todo, errors.RUN_FOLDER)
 
 

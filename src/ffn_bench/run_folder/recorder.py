@@ -91,7 +91,7 @@ def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict
     """
 
     def bad(what: str) -> UserError:
-        todo = "force=true trains anew in another folder"
+        todo = "force=true trains again in a new folder"
         return UserError(f"{folder}/checkpoint", what, todo, errors.RUN_FOLDER)
 
     noted, sizes = state.get("files"), {}
