@@ -316,9 +316,7 @@ def _check(raw: Any, kind: type | None, run_mode: RunMode) -> None:
     if node["sweeper"].get("custom_search_space") is not None:
         raise UserError("hydra.sweeper.custom_search_space", "names a function to call", "leave it out")
     if node["callbacks"] != (CALLBACKS if kind is schema.TrainConfig else {}):
-        raise UserError(
-            "hydra.callbacks", "cannot be changed: the command sets them", "leave them out"
-        )
+        raise UserError("hydra.callbacks", "cannot be changed: the command sets them", "leave them out")
     calling = ("callbacks.check_first", "launcher", "sweeper", "sweeper.sampler")
     _check_nodes(raw, "", {f"hydra.{node_name}._target_" for node_name in calling})
     _check_printable(node["launcher"], "hydra.launcher")
