@@ -16,7 +16,6 @@ import ffn_bench.landscape.command
 import ffn_bench.race.command
 import ffn_bench.train
 from conftest import call
-from ffn_bench.data import datasets
 from hostile import DAMAGES, bytes_below
 
 COMPARE = (ffn_bench.compare.command.main, "ffn-compare", "runs=outputs/x")
@@ -109,7 +108,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys = ("data=moons", "data.n_samples=100", "model.hidden=[3]", "epochs=2", "log_every=1", "name=x")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        patched.setattr(datasets, "_loaded", {})
         patched.setattr("sys.argv", ["ffn-train", *keys])
         with contextlib.suppress(SystemExit):
             ffn_bench.train.main()
