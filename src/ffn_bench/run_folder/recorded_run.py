@@ -122,7 +122,7 @@ def prepare_again(run: RecordedRun) -> tuple[TrainConfig, Prepared]:
 
     config, prepared = build.prepare_again(run.folder, run.config)
     if prepared.data.sha256 != run.data:
-        what = f"was trained on data that differ from the current {config.data.name}"
+        what = f"was trained on other data than the current {config.data.name}"
         raise UserError(str(run.folder), what, "restore the data", RUN_FOLDER)
     return config, prepared
 
