@@ -175,14 +175,14 @@ def batched(
             next(loop)
 
     def epoch() -> tuple[int, float]:
-        side_by_side = len(tiles) > 1 and not compiled and x.device.type == "cpu"
-        torch.set_num_threads(1 if side_by_side else THREADS)
-        if not compiled and not side_by_side:
+        in_parallel = len(tiles) > 1 and not compiled and x.device.type == "cpu"
+        torch.set_num_threads(1 if in_parallel else THREADS)
+        if not compiled and not in_parallel:
             torch.set_num_threads(threads_for(widths, batch_size))
         pool = ThreadPoolExecutor(THREADS, initializer=functools.partial(torch.set_num_threads, 1))
         with pool:
             start = time.perf_counter()
-            work: Any = pool.map if side_by_side else map
+            work: Any = pool.map if in_parallel else map
             list(work(train, tiles, loops))
             seconds = time.perf_counter() - start
         for loop in loops:
@@ -306,12 +306,12 @@ def jax_scan(widths: list[int], x: Tensor, y: Tensor, batch_size: int, runs: int
 
     def epoch() -> tuple[int, float]:
         nonlocal layers, state
-        begun = time.perf_counter()
+        started = time.perf_counter()
         orders = np.stack([rng.permutation(n)[: steps * batch_size] for _ in range(runs)])
         order = jnp.asarray(orders.reshape(runs, steps, batch_size)[0 if runs == 1 else slice(None)])
         layers, state, losses = program(layers, state, order, lr, beta)
         losses.block_until_ready()
-        return runs * steps, time.perf_counter() - begun
+        return runs * steps, time.perf_counter() - started
 
     return epoch
 
@@ -408,7 +408,7 @@ def sweep(rounds: int) -> list[dict[str, object]]:
             bounds.append(128 * eager[-1] / 15 + 128 * 0.06)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     return [
-        {"command": "ffn-train: training alone, seconds", **spread(eager)},
+        {"command": "ffn-train: training only, seconds", **spread(eager)},
         {"command": "ffn-train -m seed=range(0,128): all of it, seconds", **spread(seconds)},
         {"command": "at most 1/15 of 128 times the first, and 60 ms a run", **spread(bounds)},
         {"command": "most memory, GB", **spread([peak])},
@@ -418,7 +418,7 @@ def sweep(rounds: int) -> list[dict[str, object]]:
 def scale() -> list[dict[str, object]]:
     """What sweeps of 10², 10³ and 10⁴ runs of one epoch cost, command by command: seconds, memory, disk.
 
-    A command that takes less memory than this program (0.55 GB, for PyTorch) is told with that of this one.
+    A command that takes less memory than this program (0.55 GB, for PyTorch) is shown with that of this one.
     """
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -427,7 +427,7 @@ def scale() -> list[dict[str, object]]:
             for what, command in (
                 ("train", ["ffn-train", *keys]),
                 ("status", ["ffn-train", *keys, "status=true"]),
-                ("go on, with nothing left to do", ["ffn-train", *keys]),
+                ("resume, with nothing left to do", ["ffn-train", *keys]),
                 ("report", ["ffn-compare", f"runs=outputs/sweeps/n{runs}", "save=report"]),
             ):
                 start = time.perf_counter()
@@ -456,10 +456,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     figure = Figure(figsize=(5.2 * len(sizes), 4.2), layout="constrained")
     for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
-        found = {row["program"]: row["model-steps/s"] for row in rows if row["size"] == size}
+        speeds = {row["program"]: row["model-steps/s"] for row in rows if row["size"] == size}
         curve = {
             int(name.split()[1]): v
-            for name, v in found.items()
+            for name, v in speeds.items()
             if name.split()[0] == "batched" and "," not in name
         }
         counts = list(curve)
@@ -480,8 +480,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             "lecture's loop": (1, "v", "#000000"),
         }
         for name, (runs, marker, colour) in others.items():
-            if name in found:
-                axes.plot(runs, found[name]["median"], marker, color=colour, ms=8, ls="none", label=name)
+            if name in speeds:
+                axes.plot(runs, speeds[name]["median"], marker, color=colour, ms=8, ls="none", label=name)
         axes.set(
             xscale="log",
             yscale="log",

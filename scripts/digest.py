@@ -4,7 +4,7 @@
     python scripts/digest.py --write before.json  and keep it
     python scripts/digest.py --check before.json  exit with 1 where a run differs, and name it
 
-Every optimizer, schedule, activation and way to train: alone, in sweeps, by hand-written gradients, killed
+Every optimizer, schedule, activation and way to train: single, in sweeps, by hand-written gradients, killed
 and resumed, diverging. A digest is of every metric at every step (times apart) and of the final weights, to
 the last bit; it holds for one machine with one version of PyTorch.
 """
@@ -42,7 +42,7 @@ def commands() -> Iterator[tuple[str, ...]]:
             yield (*SMALL, *f"{group}={option}".split())
     for activation in ("sigmoid", "tanh", "gelu", "silu", "softplus", "leaky_relu"):
         yield (*SMALL, f"model.activation={activation}")
-    for more in (
+    for extra in (
         "l2=0.01",
         "batch_size=full",
         "drop_last=true",
@@ -50,7 +50,7 @@ def commands() -> Iterator[tuple[str, ...]]:
         "batch_size=1",
         "log_every=3",
     ):
-        yield (*SMALL, more)
+        yield (*SMALL, extra)
     yield ("data=digits", "epochs=2", "model=mlp", "model.depth=3")
     yield ("data=spirals", "epochs=3", "model=linear")
     yield ("data=synthetic", "epochs=2", "l2=0.001", "trajectory=true")
@@ -96,26 +96,26 @@ def kill_and_resume(folder: Path, *arguments: str) -> None:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of what a run left, but for times and places."""
-    found = hashlib.sha256()
+    """SHA-256 of what a run left, without times and paths."""
+    sha256 = hashlib.sha256()
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line)
-        found.update(
+        sha256.update(
             json.dumps({k: v for k, v in values.items() if k not in ("time", "train_seconds")}).encode()
         )
     summary = json.loads((folder / "summary.json").read_text())
     kept = ("status", "reason", "steps", "epochs", "final", "best")
-    found.update(json.dumps({key: summary[key] for key in kept}).encode())
+    sha256.update(json.dumps({key: summary[key] for key in kept}).encode())
     for path in sorted((folder / "checkpoint").glob("*.safetensors"))[-1:]:
         for name, values in sorted(load_file(path).items()):
-            found.update(name.encode() + values.tobytes())
-    return found.hexdigest()[:16]
+            sha256.update(name.encode() + values.tobytes())
+    return sha256.hexdigest()[:16]
 
 
 def digests() -> Iterator[tuple[str, str]]:
     """Names of runs with their digests."""
     for number, arguments in enumerate(commands()):
-        folder = Path("alone") / str(number)
+        folder = Path("single") / str(number)
         train(*arguments, f"hydra.run.dir={folder}")
         yield " ".join(arguments), digest(folder)
     folder = Path("killed")
@@ -138,16 +138,16 @@ def main() -> None:
     given = parser.parse_args()
     before = json.loads(given.check.read_text()) if given.check else {}
     keep = given.write.resolve() if given.write else None
-    found, home = {}, Path.cwd()
+    results, home = {}, Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         for name, value in digests():
-            found[name] = value
+            results[name] = value
             print(value, name, "" if not before or before.get(name) == value else "  DIFFERS", flush=True)
         os.chdir(home)
     if keep:
-        keep.write_text(json.dumps(found, indent=1) + "\n")
-    sys.exit(bool(before) and before != found)
+        keep.write_text(json.dumps(results, indent=1) + "\n")
+    sys.exit(bool(before) and before != results)
 
 
 if __name__ == "__main__":

@@ -374,7 +374,7 @@ def of_the_sweep(file: str, damage: str) -> set[int]:
     return {0} if damage in ("deleted", "junk behind", "empty") else {0, 4} if damage == "truncated" else {4}
 
 
-def junk_beside(folder: Path) -> None:
+def add_unrelated_files(folder: Path) -> None:
     """Things of a person's, and of nobody's, that no command may touch or take for its own."""
     (folder / "kept.txt").write_text("a person's\n")
     (folder / "events.out.tfevents.mine").write_text("a person's\n")

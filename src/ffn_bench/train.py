@@ -33,7 +33,7 @@ def train(cfg: DictConfig) -> float | None:
     """Train the run that `cfg` describes into Hydra's output folder; see `train_run`."""
     hydra, folder = HydraConfig.get(), Folder(Path(HydraConfig.get().runtime.output_dir))
     run = parsing.parse(cfg)
-    content, own = (OmegaConf.to_container(part, enum_to_str=True) for part in (cfg, hydra))
+    content, own = (OmegaConf.to_container(node, enum_to_str=True) for node in (cfg, hydra))
     assert isinstance(content, dict) and isinstance(own, dict)
     folders.check_run(folder, run)
     hydra_files.write(folder, content, own, own["overrides"]["task"])
@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> float | None:
 def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = None) -> float | None:
     """Train a run into its folder; return its score, see `reading.score_of`.
 
-    A run that has begun there goes on from its checkpoint. `view` shows it to a person (by default a
+    A run that has started there is resumed from its checkpoint. `view` shows it to a person (by default a
     `RunView` of its own). Raises `UserError` for mistakes; a run that diverges is not an exception but a
     summary whose status says so. The caller holds the folder's lock.
     """
@@ -59,8 +59,8 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
     training, prepared = build(run)
     shown = Path(os.path.relpath(folder.path)) if folder.path.is_relative_to(Path.cwd()) else folder.path
     view = view or run_view.RunView()
-    begun, damaged = checkpoints.find(folder)
-    state = checkpoints.load(folder, begun) if begun else None
+    checkpoint, damaged = checkpoints.find(folder)
+    state = checkpoints.load(folder, checkpoint) if checkpoint else None
     if state is not None:
         training.resume(state)
     with threads(prepared.threads), Stop() as stop:
@@ -92,7 +92,7 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
 
 
 class Task:
-    """What Hydra runs. A failing run of a sweep must be an exception, so that the others go on."""
+    """What Hydra runs. A failing run of a sweep must be an exception, so that the others continue."""
 
     lock: Lock | None = None
     """The folder of a single run, from its check to its end. `CheckFirst` takes it and hands it over."""
@@ -144,7 +144,7 @@ def begin(cfg: DictConfig) -> Lock:
 
     run = parsing.parse(cfg)
     if run.chunk_file is not None:
-        raise UserError("chunk_file", "is what a sweep gives its jobs", "leave it out")
+        raise UserError("chunk_file", "is set by a sweep for its jobs", "leave it out")
     if not cfg.hydra.run.dir:
         raise UserError("hydra.run.dir", "is empty", "name a folder")
     path = Path(cfg.hydra.run.dir)
@@ -153,7 +153,7 @@ def begin(cfg: DictConfig) -> Lock:
         path = folders.next_free_folder(path)
         cfg.hydra.run.dir = str(path)
     folder = Folder(path)
-    folders.check_place(path)
+    folders.check_location(path)
     if run.status:
         tables.show_status(
             [("run", *reading.status_and_summary(folder, run))], path, holder(folder), listed=True
@@ -179,7 +179,7 @@ def show_if_ended(folder: Folder) -> bool:
     if summary is None or summary["status"] not in reading.ENDED:
         return False
     view = run_view.RunView()
-    view.console.print("ffn-train: this run has ended before; nothing is trained\n")
+    view.console.print("ffn-train: this run has already ended; nothing is trained\n")
     view.end(summary, folder.path)
     return True
 

@@ -52,7 +52,7 @@ def test_words_between_commas_become_a_list_for_the_keys_that_take_one() -> None
         ("  ", 2, "is empty"),
         ("file", 4, "is a file"),
         ("file/below", 4, "is a file"),
-        ("link/below", 4, "leads nowhere"),
+        ("link/below", 4, "is a broken link"),
         ("new/../other", 4, "'..'"),
         ("n" * 300, 4, "too long"),
         ("/proc/x", 4, "cannot be written to"),

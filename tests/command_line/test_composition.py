@@ -73,8 +73,8 @@ def nested(path: str, value: Any) -> Body:
     return value  # type: ignore[no-any-return]
 
 
-def target(place: str, name: str) -> Body:
-    return nested(place, {"_target_": name, **FUNCTIONS[name]})
+def target(path: str, name: str) -> Body:
+    return nested(path, {"_target_": name, **FUNCTIONS[name]})
 
 
 def in_a_list(name: str) -> Body:
@@ -83,16 +83,16 @@ def in_a_list(name: str) -> Body:
     )
 
 
-def handler(group: str, part: str, name: str) -> Body:
+def handler(group: str, section: str, name: str) -> Body:
     called = {"()": name, **FUNCTIONS[name]}
-    parts: Body = {"version": 1, "root": {"level": "INFO", "handlers": ["x"]}}
-    parts["handlers"] = {"x": {"class": "logging.StreamHandler", "formatter": "f", "filters": ["g"]}}
-    if part == "handlers":
-        parts["handlers"] = {"x": called}
+    logging: Body = {"version": 1, "root": {"level": "INFO", "handlers": ["x"]}}
+    logging["handlers"] = {"x": {"class": "logging.StreamHandler", "formatter": "f", "filters": ["g"]}}
+    if section == "handlers":
+        logging["handlers"] = {"x": called}
     else:
-        parts |= {"formatters": {"f": {}}, "filters": {"g": {}}}
-        parts[part] = dict.fromkeys(parts[part], called)
-    return nested(f"hydra.{group}", parts)
+        logging |= {"formatters": {"f": {}}, "filters": {"g": {}}}
+        logging[section] = dict.fromkeys(logging[section], called)
+    return nested(f"hydra.{group}", logging)
 
 
 PLACES = [
@@ -100,11 +100,11 @@ PLACES = [
     "hydra.sweeper", "hydra.sweeper.sampler", "hydra.help.x", "hydra", "optimizer", "data", "model", "lr",
 ]  # fmt: skip
 PAYLOADS: dict[str, Callable[[str], Body]] = {
-    **{f"_target_ in {place}": partial(target, place) for place in PLACES},
+    **{f"_target_ in {path}": partial(target, path) for path in PLACES},
     **{
-        f"() in {group}.{part}": partial(handler, group, part)
+        f"() in {group}.{section}": partial(handler, group, section)
         for group in ("job_logging", "hydra_logging")
-        for part in ("handlers", "formatters", "filters")
+        for section in ("handlers", "formatters", "filters")
     },
     "_target_ in a list": in_a_list,
 }
@@ -359,8 +359,8 @@ def test_carriers_carry(prepared: Command, carrier: str) -> None:
     """What is harmless arrives, so that the refusals are of what was carried."""
     result = prepared(*CARRIERS[carrier]("lr: 0.25\n"), "epochs=1", "data=moons")
     assert result.code == 0, result.err
-    found = [json.loads(f.read_text())["config"]["lr"] for f in Path("outputs").rglob("run.json")]
-    assert 0.25 in found or "lr: 0.25" in result.out
+    rates = [json.loads(f.read_text())["config"]["lr"] for f in Path("outputs").rglob("run.json")]
+    assert 0.25 in rates or "lr: 0.25" in result.out
 
 
 FILES = (
@@ -419,11 +419,13 @@ def test_numbers_that_pass_have_one_reading(written: float | str) -> None:
         yaml.load(text, get_yaml_loader()),
         OverridesParser.create().parse_overrides([f"a={text}"])[0].value(),
     ]
-    for found in read:
-        assert isinstance(found, str) or found == value or (math.isnan(found) and math.isnan(value))
+    for reading in read:
+        assert isinstance(reading, str) or reading == value or (math.isnan(reading) and math.isnan(value))
 
 
-def test_what_comes_from_the_environment_is_told(prepared: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_from_the_environment_is_reported(
+    prepared: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RATE", "0.125")
     result = prepared("lr=${oc.env:RATE}", "l2=${oc.env:NOT_THERE,0}", "epochs=1", "data=moons", "name=a")
     assert result.code == 0
@@ -495,14 +497,14 @@ def test_a_byte_order_mark_hides_no_head(prepared: Command) -> None:
         (["+hydra.job.env_set.PYTHONPATH=mine"], "PYTHONPATH"),
         (["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1"], "hydra/launcher"),
         (["-m", "optimizer=torch", "+optimizer.options.a={_target_:x},{b:1}"], "_target_"),
-        (["-m", "hydra.sweeper._target_=os.makedirs", "seed=0,1"], "is no installed sweeper"),
-        (["+hydra.sweeper.sampler._target_=os.mkdir"], "is none of Optuna's"),
+        (["-m", "hydra.sweeper._target_=os.makedirs", "seed=0,1"], "is not an installed sweeper"),
+        (["+hydra.sweeper.sampler._target_=os.mkdir"], "is not one of Optuna's"),
         (["--cfg", "hydra", "++hydra.help.app_name=${evil:}"], "evil"),
         (["--info", "config", "lr=${evil:}"], "evil"),
     ],
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
 )  # fmt: skip
-def test_places_and_choices(prepared: Command, arguments: list[str], word: str) -> None:
+def test_paths_and_choices(prepared: Command, arguments: list[str], word: str) -> None:
     Path("pkg:/antigravity").mkdir(parents=True)  # which looks like a folder, and would be imported
     before = contents(Path())
     assert_refused(prepared(*arguments), before, word)
@@ -643,4 +645,4 @@ def test_what_a_file_may_not_say(prepared: Command, text: str) -> None:
 def test_a_head_that_cannot_be_read(prepared: Command, head: str) -> None:
     write("experiment/x.yaml", f"{head}\nlr: 0.5\n")
     before = contents(Path())
-    assert_refused(prepared("--config-dir=mine", "+experiment=x"), before, "its head cannot be read")
+    assert_refused(prepared("--config-dir=mine", "+experiment=x"), before, "its header cannot be read")

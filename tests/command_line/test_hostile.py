@@ -42,8 +42,8 @@ from hostile import (
     STATES,
     SWEEP_FILES,
     Case,
+    add_unrelated_files,
     bytes_below,
-    junk_beside,
     make_outside,
     of_the_sweep,
     rewrite_checkpoints,
@@ -130,8 +130,8 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run("train", here)
             run("sweep", here)
         make_outside(here / OUTSIDE)
-    found = [read_summary(Folder(victim(folder / state))) for state in RUN_STATES]
-    assert [one and one["status"] for one in found] == ["finished", None, "interrupted"]
+    summaries = [read_summary(Folder(victim(folder / state))) for state in RUN_STATES]
+    assert [one and one["status"] for one in summaries] == ["finished", None, "interrupted"]
     assert all(len(list(f.glob("checkpoint/step-*"))) == 2 for f in folder.glob("killed/outputs/x"))
     return folder
 
@@ -176,8 +176,8 @@ def check(
             changed = {p for p in kept.keys() | after.keys() if kept.get(p, ()) != after.get(p, ())}
             assert all(p.endswith((".lock", ".ffn-bench.jsonl")) or ".hydra" in p for p in changed), changed
         if command == "sweep" and result.code in (0, 1):  # 4: the sweep itself is refused
-            for mine, whole in zip(neighbours(here), neighbours(stock / "finished"), strict=True):
-                assert outcome(mine) == outcome(whole)
+            for neighbour, reference in zip(neighbours(here), neighbours(stock / "finished"), strict=True):
+                assert outcome(neighbour) == outcome(reference)
         elif command == "train" and result.code == 0:
             assert (read_summary(Folder(folder)) or {})["status"] == "finished"
         return result
@@ -209,7 +209,7 @@ def test_what_must_come_of_no_damage(stock: Path) -> None:
     """The commands themselves work in every state."""
     for state in RUN_STATES:
         for command in WORDS:
-            result = check(stock, state, command, lambda folder, outside: junk_beside(folder), {0})
+            result = check(stock, state, command, lambda folder, outside: add_unrelated_files(folder), {0})
             assert "damaged" not in result.out + result.err
 
 
@@ -221,7 +221,7 @@ def check_case(stock: Path, case: Case) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_damage_to_a_file_of_a_run_that_goes_on(stock: Path, file: str) -> None:
+def test_every_damage_to_a_file_of_an_unfinished_run(stock: Path, file: str) -> None:
     for k, damage in enumerate(DAMAGES):
         case = Case("train", RUN_STATES[1 + k % 2], file, damage)
         if case.possible:
@@ -244,12 +244,12 @@ def test_many_damaged_files_get_one_line(stock: Path, seed: int) -> None:
     @hypothesis.seed(seed)
     @given(
         case=cases(),
-        more=st.lists(st.tuples(st.sampled_from(FILES), st.sampled_from([*DAMAGES])), max_size=2),
+        further=st.lists(st.tuples(st.sampled_from(FILES), st.sampled_from([*DAMAGES])), max_size=2),
     )
     @settings(GENERATED, derandomize=False, max_examples=500)
-    def one(case: Case, more: list[tuple[str, str]]) -> None:
+    def one(case: Case, further: list[tuple[str, str]]) -> None:
         """A damaged file, or several: then at least no traceback, and nothing outside is touched."""
-        others = [replace(case, file=file, damage=damage) for file, damage in more]
+        others = [replace(case, file=file, damage=damage) for file, damage in further]
         if not others or not all(other.possible for other in others):
             check_case(stock, case)
             return
@@ -303,11 +303,11 @@ def test_a_report_into_a_persons_folder(stock: Path, tmp_path: Path, command: st
         assert bytes_below(tmp_path / OUTSIDE) == outside
         after = bytes_below(save)
         assert {name: after[name] for name in before} == before
-        beside = {name.with_name(f"{name.stem}-2{name.suffix}") for name in names}
+        renamed = {name.with_name(f"{name.stem}-2{name.suffix}") for name in names}
         written = {
             Path(name) for name, content in after.items() if name not in before and content is not None
         }
-        assert {p for p in written if p.name != MANIFEST} == beside
+        assert {p for p in written if p.name != MANIFEST} == renamed
 
 
 @pytest.mark.parametrize("change", STATES)
@@ -331,7 +331,7 @@ def test_no_landscape_of_another_state(stock: Path, change: str) -> None:
 
 @pytest.mark.parametrize("kind", ["a file", "a link", "a link to nothing", "a pipe"])
 @pytest.mark.parametrize("command", ["sweep", "sweep status", "compare"])
-def test_something_else_in_the_place_of_a_runs_folder(stock: Path, command: str, kind: str) -> None:
+def test_something_else_instead_of_a_runs_folder(stock: Path, command: str, kind: str) -> None:
     def harm(folder: Path, outside: Path) -> None:
         shutil.rmtree(folder)
         if kind == "a file":
@@ -344,13 +344,14 @@ def test_something_else_in_the_place_of_a_runs_folder(stock: Path, command: str,
     check(stock, "killed", command, harm, {1 if command == "sweep" else 0})
 
 
-def test_an_event_file_that_is_gone_is_told(stock: Path) -> None:
+def test_a_missing_event_file_is_reported(stock: Path) -> None:
     def harm(folder: Path, outside: Path) -> None:
         next(folder.glob("events.*")).unlink()
 
     for command in ("train", "sweep"):
         assert (
-            "is gone: TensorBoard shows the run from step" in check(stock, "killed", command, harm, {0}).out
+            "is missing: TensorBoard shows the run from step"
+            in check(stock, "killed", command, harm, {0}).out
         )
 
 
@@ -364,7 +365,7 @@ def as_before_manifests(folder: Path) -> None:
     (folder / ".ffn-bench.jsonl").unlink()
 
 
-def test_a_run_of_an_earlier_release_goes_on(stock: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_release_is_resumed(stock: Path, tmp_path: Path) -> None:
     """What it wrote is left alone where it cannot be proved ours; and once it went on, it is as any other."""
     here = tmp_path / "here"
     shutil.copytree(stock / "interrupted", here)
@@ -379,7 +380,7 @@ def test_a_run_of_an_earlier_release_goes_on(stock: Path, tmp_path: Path) -> Non
     assert result.code == 0, result.err
     assert outcome(folder) == outcome(stock / "finished" / "outputs" / "x")
     notes = (folder / "train.log").read_text()
-    assert "summary.json was not what ffn-bench wrote; it is now summary-2.json" in notes
+    assert "summary.json was not written by ffn-bench; it was renamed to summary-2.json" in notes
 
 
 VALUES = {

@@ -55,17 +55,17 @@ COMMANDS = {
 SURFACE = ["surface=rosenbrock", "optimizers=[sgd]", "steps=3", "budget=1", "animation=false"]
 
 
-def start(name: str, *arguments: str, shell: str = "", **more: Any) -> subprocess.Popen[str]:
+def start(name: str, *arguments: str, shell: str = "", **options: Any) -> subprocess.Popen[str]:
     """A command as a process; `shell` is what is done before, or behind it after `{}`."""
     words = [sys.executable, *COMMANDS[name], *arguments]
     kinds: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     if shell:
         words = ["bash", "-c", shell.format('exec "$0" "$@"'), *words]
-    return subprocess.Popen(words, text=True, errors="replace", **{**kinds, **more})
+    return subprocess.Popen(words, text=True, errors="replace", **{**kinds, **options})
 
 
-def done(name: str, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    process = start(name, *arguments, **more)
+def done(name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    process = start(name, *arguments, **options)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
@@ -77,8 +77,8 @@ def is_one_line(result: subprocess.CompletedProcess[str], status: int, *words: s
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return content
 
 
 # --- output that cannot be written ----------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_an_address_space_that_is_too_small(tmp_path: Path, name: str, limit: in
     arguments = {"train": ["epochs=1", "name=x"], "compare": ["runs=nothing"]}[name]
     result = done(name, *arguments, shell=f"ulimit -v {limit * 1024}; {{}}", cwd=tmp_path)
     if name == "compare" and limit >= 600:
-        is_one_line(result, 4, "nothing: there is no such folder")
+        is_one_line(result, 4, "nothing: does not exist")
     else:
         is_one_line(result, 5, f"memory: its limit of {limit:,} MiB is too low")
     assert not list(tmp_path.iterdir())
@@ -192,7 +192,7 @@ def test_every_address_space(tmp_path: Path, kind: str) -> None:
 # --- signals --------------------------------------------------------------------------------------------
 
 
-def has_begun(process: subprocess.Popen[str]) -> bool:
+def has_started(process: subprocess.Popen[str]) -> bool:
     """Whether the command listens to signals: before, it is the interpreter that starts."""
     mask = Path(f"/proc/{process.pid}/status").read_text().partition("SigCgt:")[2].split()[0]
     return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
@@ -203,20 +203,20 @@ def signalled(
 ) -> tuple[float, subprocess.CompletedProcess[str]]:
     """What becomes of a command that gets a signal so long after it has begun; and how long it took."""
     process = start(name, *arguments, cwd=cwd)
-    while not has_begun(process):
+    while not has_started(process):
         time.sleep(0.002)
     time.sleep(delay)
     process.send_signal(number)
-    begun = time.monotonic()
+    started = time.monotonic()
     out, err = process.communicate(timeout=60)
-    taken = time.monotonic() - begun
+    taken = time.monotonic() - started
     return taken, subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
-def check_signal(number: signal.Signals, found: subprocess.CompletedProcess[str], folder: Path) -> None:
-    assert found.returncode == 128 + number, found.stderr
+def check_signal(number: signal.Signals, process: subprocess.CompletedProcess[str], folder: Path) -> None:
+    assert process.returncode == 128 + number, process.stderr
     lines = ["interrupted"] if number == signal.SIGINT else []
-    assert [line.partition(": ")[2] for line in found.stderr.splitlines()] == lines
+    assert [line.partition(": ")[2] for line in process.stderr.splitlines()] == lines
     assert not [f for f in folder.rglob("*") if f.name.endswith(".tmp")]
 
 
@@ -245,8 +245,8 @@ SIGNALLED = {
     ],
 )
 def test_a_signal_while_it_starts(tmp_path: Path, what: str, number: signal.Signals, delay: float) -> None:
-    taken, found = signalled(number, delay, what.partition(" ")[0], *SIGNALLED[what], cwd=tmp_path)
-    check_signal(number, found, tmp_path)
+    taken, process = signalled(number, delay, what.partition(" ")[0], *SIGNALLED[what], cwd=tmp_path)
+    check_signal(number, process, tmp_path)
     assert taken < 2 or os.getloadavg()[0] > 4
 
 
@@ -256,8 +256,8 @@ def test_a_signal_while_a_library_is_imported(tmp_path: Path, number: signal.Sig
     (tmp_path / "hydra").mkdir()
     swallowing = "import time\ntry:\n    time.sleep(30)\nexcept BaseException:\n    pass\n"
     (tmp_path / "hydra" / "__init__.py").write_text(swallowing)
-    places = os.pathsep.join([str(tmp_path), str(Path(ffn_bench.__file__).parents[1])])
-    process = start("train", "epochs=1", cwd=tmp_path, env={**os.environ, "PYTHONPATH": places})
+    folders = os.pathsep.join([str(tmp_path), str(Path(ffn_bench.__file__).parents[1])])
+    process = start("train", "epochs=1", cwd=tmp_path, env={**os.environ, "PYTHONPATH": folders})
     time.sleep(1)
     process.send_signal(number)
     _, err = process.communicate(timeout=10)
@@ -273,10 +273,10 @@ def test_a_signal_at_any_time(tmp_path: Path, what: str, record_property: Callab
         number = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[k % 3]
         folder = tmp_path / str(k)
         folder.mkdir()
-        taken, found = signalled(number, delay, what.partition(" ")[0], *SIGNALLED[what], cwd=folder)
-        if found.returncode == 0 and what != "train":
+        taken, process = signalled(number, delay, what.partition(" ")[0], *SIGNALLED[what], cwd=folder)
+        if process.returncode == 0 and what != "train":
             break
-        check_signal(number, found, folder)
+        check_signal(number, process, folder)
         took.append(taken)
         shutil.rmtree(folder)
     record_property("seconds", f"median {statistics.median(took):.2f}, most {max(took):.2f}")
@@ -311,12 +311,12 @@ finally:
 
 def test_what_tidies_up_is_let_do_so_and_nothing_else() -> None:
     """Quietly, and whatever hangs after that does not keep the process."""
-    begun = time.monotonic()
+    started = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", TIDYING], check=False, capture_output=True, text=True, timeout=60
     )
     assert (result.returncode, result.stdout, result.stderr) == (143, "tidied\n", "")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
 
 
 def test_many_runs_are_put_away_in_time(tmp_path: Path) -> None:
@@ -325,15 +325,15 @@ def test_many_runs_are_put_away_in_time(tmp_path: Path) -> None:
     while len(list(tmp_path.glob("outputs/sweeps/x/*/metrics.jsonl"))) < 200:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    begun = time.monotonic()
+    started = time.monotonic()
     _, err = process.communicate(timeout=60)
     check_signal(signal.SIGTERM, subprocess.CompletedProcess([], process.returncode, "", err), tmp_path)
-    assert time.monotonic() - begun < 2.2
+    assert time.monotonic() - started < 2.2
 
 
 def test_below_nohup_a_hangup_is_not_heard(tmp_path: Path) -> None:
     process = start("train", "epochs=60", "name=x", shell="trap '' HUP; {}", cwd=tmp_path)
-    while not has_begun(process):
+    while not has_started(process):
         time.sleep(0.002)
     for _ in range(20):
         process.send_signal(signal.SIGHUP)
@@ -397,10 +397,10 @@ def is_plain(text: str) -> bool:
 @generated
 @given(anything)
 def test_what_is_printable_is_one_line(text: str) -> None:
-    found = printable(text)
-    assert found.isprintable()
-    assert found.encode().decode() == found
-    assert text != found or text.isprintable()
+    line = printable(text)
+    assert line.isprintable()
+    assert line.encode().decode() == line
+    assert text != line or text.isprintable()
     assert str(UserError(text, text, text)).isprintable()
 
 
@@ -436,8 +436,8 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
 @given(anything, st.booleans())
 def test_nothing_reaches_a_terminal_but_text(name: str, terminal: bool) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        found = shown(name, monkeypatch, terminal)
-    assert is_plain(re.sub(r"\x1b\[[0-9;]*m", "", found) if terminal else found)
+        output = shown(name, monkeypatch, terminal)
+    assert is_plain(re.sub(r"\x1b\[[0-9;]*m", "", output) if terminal else output)
 
 
 def table_of(text: str) -> tables.Table:
@@ -489,14 +489,14 @@ class Elements(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: set[tuple[str, str | None]] = set()
+        self.names: set[tuple[str, str | None]] = set()
         self.code: list[str] = []
         self._inside = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._inside = tag
-        self.found |= {(tag, None), *((tag, key) for key, _ in attrs)}
+        self.names |= {(tag, None), *((tag, key) for key, _ in attrs)}
 
     def handle_data(self, data: str) -> None:
         if self._inside in ("script", "style"):
@@ -506,7 +506,7 @@ class Elements(HTMLParser):
 _reports: dict[tuple[str, ...], Elements] = {}
 
 
-def report_of(place: Path, names: tuple[str, ...]) -> Elements:
+def report_of(root: Path, names: tuple[str, ...]) -> Elements:
     """The report of competitors of these names, on two workloads; figures and tables are looked at, too."""
     if names in _reports:
         return _reports[names]
@@ -514,30 +514,30 @@ def report_of(place: Path, names: tuple[str, ...]) -> Elements:
         for data in ("digits", names[0]):
             for seed in range(2):
                 keys: dict[str, Any] = {"optimizer__name": name, "data__name": data}
-                folder = place / "runs" / f"{k}{data == 'digits'}{seed}"
+                folder = root / "runs" / f"{k}{data == 'digits'}{seed}"
                 write_run(folder, val=(0.1, 0.8, 0.7 + k / 100), seed=seed, **keys)
-    found, _ = read.read_all(finding.find([str(place / "runs")]))
-    result = study.analyse(found, axes.find(found, workloads=["data"]))
+    runs, _ = read.read_all(finding.find([str(root / "runs")]))
+    result = study.analyse(runs, axes.find(runs, workloads=["data"]))
     result.notes.extend(names)
-    command.write(result, Folder(place / "report"), console.make_console(), f"ffn-compare {names[0]}", False)
-    page = (place / "report" / "report.html").read_text()
+    command.write(result, Folder(root / "report"), console.make_console(), f"ffn-compare {names[0]}", False)
+    page = (root / "report" / "report.html").read_text()
     assert is_plain(re.sub(r"<svg.*?</svg>", "", page, flags=re.S))
     assert not any(
-        "\x1b" in f.read_text() or "\u202e" in f.read_text() for f in (place / "report" / "tables").iterdir()
+        "\x1b" in f.read_text() or "\u202e" in f.read_text() for f in (root / "report" / "tables").iterdir()
     )
-    for svg in (place / "report" / "figures").glob("*.svg"):
+    for svg in (root / "report" / "figures").glob("*.svg"):
         ElementTree.fromstring(svg.read_bytes())
     _reports[names] = Elements(page)
     return _reports[names]
 
 
-@pytest.mark.parametrize("part", range(3))
-def test_a_report_is_of_the_same_elements_whatever_is_compared(tmp_path: Path, part: int) -> None:
-    names = tuple(name for name in NASTY if name.strip())[part::3]
+@pytest.mark.parametrize("first", range(3))
+def test_a_report_is_of_the_same_elements_whatever_is_compared(tmp_path: Path, first: int) -> None:
+    names = tuple(name for name in NASTY if name.strip())[first::3]
     harmless = report_of(tmp_path / "harmless", tuple(f"name {k}" for k in range(len(names))))
-    found = report_of(tmp_path / "nasty", names)
-    assert found.found == harmless.found
-    assert found.code == harmless.code
+    nasty = report_of(tmp_path / "nasty", names)
+    assert nasty.names == harmless.names
+    assert nasty.code == harmless.code
 
 
 @settings(generated, max_examples=30)
@@ -564,21 +564,21 @@ def test_a_figure_takes_any_name(text: str) -> None:
 @given(st.lists(anything, min_size=2, max_size=6, unique=True))
 @example(["a/b", "a b", "a_b", "A_B", "a_b-2"])
 def test_every_name_has_a_file_of_its_own(names: list[str]) -> None:
-    found = plot_style.slugs(names)
-    assert len({slug.lower() for slug in found.values()}) == len(names)
-    assert all(re.fullmatch(r"[\w.=-]*", s) and len(s.encode()) <= 130 for s in found.values())
+    slugs = plot_style.slugs(names)
+    assert len({slug.lower() for slug in slugs.values()}) == len(names)
+    assert all(re.fullmatch(r"[\w.=-]*", s) and len(s.encode()) <= 130 for s in slugs.values())
 
 
 def pictures(labels: list[str]) -> Data:
     """Four-pixel pictures of as many classes."""
     y = torch.arange(len(labels))
-    part = Split(torch.rand(len(labels), 4), y)
+    split = Split(torch.rand(len(labels), 4), y)
     one, zero = torch.ones(1), torch.zeros(1)
     return Data(
         name="x",
-        train=part,
-        val=part,
-        test=part,
+        train=split,
+        val=split,
+        test=split,
         classes=tuple(labels),
         image_shape=(2, 2),
         mean=zero,
@@ -610,18 +610,18 @@ def test_an_interactive_page_is_of_the_same_elements(text: str) -> None:
         assert rendered.encode()
         return Elements(re.sub(r"<script>/\*\*.*?</script>", "", rendered, count=1, flags=re.S))
 
-    assert elements(text).found == elements("harmless").found
+    assert elements(text).names == elements("harmless").names
 
 
 @generated
 @given(anything)
 def test_a_log_takes_any_message(text: str) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        folder = Folder(Path(place))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Folder(Path(temporary))
         log = writers.TextLog(folder)
         log.note("INFO", text)
         log.file.flush()
-        assert is_plain((Path(place) / "train.log").read_text())
+        assert is_plain((Path(temporary) / "train.log").read_text())
         folder.put("x.json", to_json({"text": text}))
         assert folder.read_json("x.json") == {"text": text}
 

@@ -375,7 +375,7 @@ def measured(**values: Any) -> str:
 
 
 BAD_RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (newer, "has format 99, known is 1"),
+    "newer": (newer, "has format 99, expected 1"),
     "damaged": (damaged, "run.json: is damaged"),
     "damaged metrics": (damaged_metrics, "metrics.jsonl: line 1 is damaged"),
     "link": (linked, "metrics.jsonl: is a link"),
@@ -419,7 +419,7 @@ def test_a_bad_run_is_one_line_alone_and_a_note_beside_others(
 @pytest.mark.parametrize(
     ("argument", "message", "code"),
     [
-        ("runs=nowhere", "nowhere: there is no such folder", 4),
+        ("runs=nowhere", "nowhere: does not exist", 4),
         ("runs=empty", "empty: holds no run", 4),
         ("runs=file", "file: is a file", 4),
         ("runs=", "runs: is empty", 2),

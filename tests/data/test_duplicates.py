@@ -301,7 +301,7 @@ def test_a_sweep_of_before_is_extended_as_the_default(ffn: Command, tmp_path: Pa
     assert "data.duplicates" in result.err
     result = ffn(*sweep)
     assert result.code == 0, result.err
-    assert "2 runs had ended before" in result.out
+    assert "2 runs have already ended" in result.out
 
 
 def test_a_run_of_before_is_compared_as_the_default(tmp_path: Path) -> None:

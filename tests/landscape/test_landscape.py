@@ -416,7 +416,7 @@ def test_the_page_turns_in_a_browser_without_a_network(
 
 
 ERRORS = [
-    (("run=nowhere",), "nowhere: there is no such folder", 4),
+    (("run=nowhere",), "nowhere: does not exist", 4),
     (("run=empty",), "empty: holds no run", 4),
     ((), "run: has no value", 2),
     (("run=a", "runs=a"), "runs: no such key (did you mean 'run'?)", 2),

@@ -395,7 +395,7 @@ MISTAKES = [
     (["-m", "surface=saddle,beale"], 2, "nothing to sweep"),
     (["surface=network"], 2, "run: has no value"),
     (["run=x"], 2, "does not go with surface=saddle"),
-    (["surface=network", "run=nowhere"], 4, "there is no such folder"),
+    (["surface=network", "run=nowhere"], 4, "does not exist"),
     (["surface=network", "run=."], 4, "holds no run"),
 ]
 
@@ -496,7 +496,7 @@ def test_a_damaged_run_is_one_line(race: Callable[..., Result], trained: Path) -
     original = (trained / "run.json").read_text()
     for said, arguments, changes in (
         ("other data", [], {"data_sha256": "0" * 64}),
-        ("has format 99, known is 1", [], {"format": 99}),
+        ("has format 99, expected 1", [], {"format": 99}),
         ("damaged", [], {"config": {}, "format": None}),
         ("damaged", [], {"config": {"seed": "${oc.env:HOME}"}}),
         ("has the wrong type", [], {"config": {"lr": "${oc.env:HOME}"}}),

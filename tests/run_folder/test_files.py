@@ -41,7 +41,7 @@ class Shared(RuleBasedStateMachine):
         make_outside(self.here / "outside")
         self.outside = bytes_below(self.here / "outside")
         self.root = self.here / "report"
-        self.count, self.theirs = 0, set[str]()
+        self.count, self.foreign_texts = 0, set[str]()
 
     def teardown(self) -> None:
         shutil.rmtree(self.here)
@@ -94,7 +94,7 @@ class Shared(RuleBasedStateMachine):
         self._forget(path)
         text = self._text("theirs")
         path.write_text(text)
-        self.theirs.add(text)
+        self.foreign_texts.add(text)
 
     @rule(name=names)
     def edit(self, name: str) -> None:
@@ -103,7 +103,7 @@ class Shared(RuleBasedStateMachine):
             text = self._text("theirs")
             with path.open("a") as file:
                 file.write(text)
-            self.theirs.add(text)
+            self.foreign_texts.add(text)
 
     @rule(name=names, to=st.sampled_from(["thesis.txt", "papers", "nothing"]))
     def link(self, name: str, to: str) -> None:
@@ -133,14 +133,14 @@ class Shared(RuleBasedStateMachine):
             path.mkdir()
             text = self._text("theirs")
             (path / "inside.txt").write_text(text)
-            self.theirs.add(text)
+            self.foreign_texts.add(text)
 
     def _forget(self, path: Path) -> None:
         """The person takes something away."""
         for file in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else [])]:
             if file.is_file() and not file.is_symlink():
                 content = file.read_text()
-                self.theirs = {text for text in self.theirs if text not in content}
+                self.foreign_texts = {text for text in self.foreign_texts if text not in content}
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif os.path.lexists(path):
@@ -149,8 +149,8 @@ class Shared(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost(self) -> None:
         assert bytes_below(self.here / "outside") == self.outside
-        found = "".join(p.read_text() for p in self.root.rglob("*") if p.is_file() and not p.is_symlink())
-        assert {text for text in self.theirs if text not in found} == set()
+        content = "".join(p.read_text() for p in self.root.rglob("*") if p.is_file() and not p.is_symlink())
+        assert {text for text in self.foreign_texts if text not in content} == set()
         assert not list(self.root.rglob(".*.tmp"))
 
 
@@ -164,7 +164,7 @@ TestShared = Shared.TestCase
 def test_a_manifest_that_is_none_owns_nothing(tmp_path: Path, first: str) -> None:
     (tmp_path / MANIFEST).write_text(first + "\n")
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(UserError, match="no manifest of ffn-bench"):
+    with pytest.raises(UserError, match="not a manifest of ffn-bench"):
         Folder(tmp_path).put("report.html", b"ours")
     assert (tmp_path / MANIFEST).read_text() == first + "\n"
 
@@ -196,26 +196,26 @@ def test_a_manifest_cannot_call_a_persons_file_temporary(tmp_path: Path, name: s
     folder = Folder(tmp_path)
     folder.put("report.html", b"x")
     (tmp_path / "sub").mkdir()
-    for mine in ("thesis.txt", "sub/thesis.txt", ".x.tmp"):
-        (tmp_path / mine).write_text("years")
+    for file in ("thesis.txt", "sub/thesis.txt", ".x.tmp"):
+        (tmp_path / file).write_text("years")
     with (tmp_path / MANIFEST).open("a") as manifest:
         manifest.write(f'{{"temporary": "{name}"}}\n{{"file": "{name}", "temporary": "{name}"}}\n')
     folder.remove_temporary_files()
-    for mine in ("thesis.txt", "sub/thesis.txt", ".x.tmp"):
-        assert (tmp_path / mine).read_text() == "years"
+    for file in ("thesis.txt", "sub/thesis.txt", ".x.tmp"):
+        assert (tmp_path / file).read_text() == "years"
 
 
 def test_a_temporary_file_is_beside_the_one_it_becomes(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.put("report.html", b"x")
-    mine = tmp_path / "sub" / f".report.html.{'0' * 16}.tmp"
-    mine.parent.mkdir()
-    mine.write_text("years")
+    foreign_file = tmp_path / "sub" / f".report.html.{'0' * 16}.tmp"
+    foreign_file.parent.mkdir()
+    foreign_file.write_text("years")
     with (tmp_path / MANIFEST).open("a") as manifest:
-        line = {"file": "report.html", "temporary": mine.relative_to(tmp_path).as_posix()}
+        line = {"file": "report.html", "temporary": foreign_file.relative_to(tmp_path).as_posix()}
         manifest.write(json.dumps(line) + "\n")
     folder.remove_temporary_files()
-    assert mine.read_text() == "years"
+    assert foreign_file.read_text() == "years"
 
 
 def test_temporary_files_are_new_and_cannot_be_guessed(
@@ -228,11 +228,11 @@ def test_temporary_files_are_new_and_cannot_be_guessed(
     assert len({line["temporary"] for line in lines}) == len(lines) == 2
 
     monkeypatch.setattr(secrets, "token_hex", lambda n: "0" * 2 * n)  # as if it had been guessed
-    mine = tmp_path / f".report.html.{'0' * 16}.tmp"
-    mine.write_text("years")
+    foreign_file = tmp_path / f".report.html.{'0' * 16}.tmp"
+    foreign_file.write_text("years")
     with pytest.raises(FileExistsError):
         folder.put("report.html", b"y")
-    assert mine.read_text() == "years"
+    assert foreign_file.read_text() == "years"
 
 
 def test_a_file_of_the_same_size_is_not_ours(tmp_path: Path) -> None:
@@ -264,11 +264,11 @@ def test_no_more_of_a_file_is_read_than_it_may_have(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "a person's note\n"])
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_log_that_is_begun_is_not_there_yet(tmp_path: Path, content: str, strict: bool) -> None:
+def test_a_new_log_must_not_exist_yet(tmp_path: Path, content: str, strict: bool) -> None:
     (tmp_path / "train.log").write_text(content)
     log = Appended(Folder(tmp_path), "train.log", strict)
     log.write(b"ours\n")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         log.flush()
     assert (tmp_path / "train.log").read_text() == content
 
@@ -301,12 +301,12 @@ def test_the_text_of_a_persons_lock_stays(tmp_path: Path) -> None:
 
 def test_a_persons_file_that_is_called_as_the_manifest(ffn: Command, tmp_path: Path) -> None:
     for command, folder in ((["name=n"], "n"), (["-m", "seed=0,1", "name=n"], "sweeps/n")):
-        mine = tmp_path / "outputs" / folder / MANIFEST
-        mine.parent.mkdir(parents=True, exist_ok=True)
-        mine.write_text("my notes\n")
+        foreign_file = tmp_path / "outputs" / folder / MANIFEST
+        foreign_file.parent.mkdir(parents=True, exist_ok=True)
+        foreign_file.write_text("my notes\n")
         result = ffn(*command, "data=moons", "epochs=1")
         assert result.code == 4 and result.err.count("\n") == 1, result.err
-        assert mine.read_text() == "my notes\n"
+        assert foreign_file.read_text() == "my notes\n"
 
 
 def test_a_torn_line_of_the_manifest_costs_that_line_only(tmp_path: Path) -> None:
@@ -362,13 +362,15 @@ def test_a_persons_figures_and_tables_stay(compare: Command, tmp_path: Path) -> 
                  "tables/mine.tex", "report.html", "notes.md"):  # fmt: skip
         (paper / name).parent.mkdir(parents=True, exist_ok=True)
         (paper / name).write_text(f"mine: {name}")
-    mine = bytes_below(paper)
+    contents_before = bytes_below(paper)
     result = compare("runs=runs", "save=paper")
     assert result.code == 0, result.err
-    assert "is there and is not ours: it stays, and ours is" in result.out
+    assert "exists and was not written by ffn-bench: it is kept, and the new file is" in result.out
     assert "paper/report-2.html" in result.out
-    assert {path: content for path, content in bytes_below(paper).items() if path in mine} == mine
-    first = {p.relative_to(paper).as_posix() for p in files_below(paper)} - mine.keys()
+    assert {
+        path: content for path, content in bytes_below(paper).items() if path in contents_before
+    } == contents_before
+    first = {p.relative_to(paper).as_posix() for p in files_below(paper)} - contents_before.keys()
     assert {
         "report-2.html",
         "tables/summary-2.csv",
@@ -380,7 +382,7 @@ def test_a_persons_figures_and_tables_stay(compare: Command, tmp_path: Path) -> 
     (paper / "figures" / "finals.png").write_bytes(b"retouched")
     assert compare("runs=runs", "save=paper", "metric=loss/train").code == 0
     after = bytes_below(paper)
-    assert {path: content for path, content in after.items() if path in mine} == mine
+    assert {path: content for path, content in after.items() if path in contents_before} == contents_before
     assert after["figures/finals.png"] == b"retouched9"
     assert "report-3.html" not in after
     assert "loss" in str(after["report-2.html"])
@@ -417,7 +419,7 @@ def test_no_link_in_a_report_is_followed(compare: Command, tmp_path: Path, name:
     before = bytes_below(tmp_path / "outside")
     result = compare("runs=runs", "save=paper", "tensorboard=true")
     assert bytes_below(tmp_path / "outside") == before
-    whole = name in ("report.html", "figures/finals.png")
-    assert result.code == (0 if whole else 4), result.err
-    assert result.err.count("\n") == (0 if whole else 1)
+    followable = name in ("report.html", "figures/finals.png")
+    assert result.code == (0 if followable else 4), result.err
+    assert result.err.count("\n") == (0 if followable else 1)
     reading.read_identity(Folder(tmp_path / "runs" / "adam0"))  # and the runs are as they were

@@ -37,14 +37,14 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 def scalars_of(folder: Path) -> list[tuple[str, int, float]]:
     """Every scalar in the run's event files, by a raw scan."""
-    found = []
+    scalars = []
     for file in sorted(folder.glob("events.out.tfevents.*")):
         for record in RawEventFileLoader(str(file)).Load():
             event = Event.FromString(record)
-            found += [
+            scalars += [
                 (v.tag, event.step, v.simple_value) for v in event.summary.value if v.HasField("simple_value")
             ]
-    return found
+    return scalars
 
 
 def latest(folder: Path) -> dict[str, Any]:
@@ -209,13 +209,13 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
     files = sorted((tmp_path / "checkpoint").iterdir())
     names = [f"checkpoint/{file.name}" for file in files]
     assert [checkpoints.step_of(name) for name in names] == [20, 30]
-    whole = files[1].read_bytes()
-    for position in range(0, len(whole), len(whole) // 40):
-        files[1].write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+    intact = files[1].read_bytes()
+    for position in range(0, len(intact), len(intact) // 40):
+        files[1].write_bytes(intact[:position] + bytes([intact[position] ^ 1]) + intact[position + 1 :])
         with pytest.raises(UserError, match="damaged"):
             checkpoints.load(Folder(tmp_path), names[1])
         assert checkpoints.find(Folder(tmp_path)) == (names[0], ["step-0000000030….safetensors"])
-    files[1].write_bytes(whole[:-1])
+    files[1].write_bytes(intact[:-1])
     assert checkpoints.find(Folder(tmp_path))[0] == names[0]
     files[0].write_bytes(b"")
     with pytest.raises(UserError, match="every checkpoint is damaged"):
@@ -224,7 +224,7 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
     assert checkpoints.find(Folder(tmp_path)) == (None, [])
 
 
-def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_complete_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(tmp_path)
     folder.replace("x.json", to_json({"a": [math.nan, 1.5, math.inf]}))
     assert folder.read_json("x.json") == {"a": [None, 1.5, None]}
@@ -358,7 +358,7 @@ def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
     checkpoints.save(Folder(tmp_path), {"step": 4})
     (file,) = (tmp_path / "checkpoint").iterdir()
     renamed = file.rename(file.with_name(file.name.replace("4", "5", 1)))
-    with pytest.raises(UserError, match="no checkpoint of ours"):
+    with pytest.raises(UserError, match="not a checkpoint of ffn-bench"):
         checkpoints.load(Folder(tmp_path), f"checkpoint/{renamed.name}")
 
 

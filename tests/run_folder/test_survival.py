@@ -93,8 +93,8 @@ def one_run_killed(tmp_path: Path, seed: int, kills: int) -> None:
 
 def one_sweep_killed(tmp_path: Path, seed: int, kills: int) -> None:
     finish(*SWEEP, "name=whole", cwd=tmp_path)
-    whole = tmp_path / "outputs" / "sweeps" / "whole"
-    names = sorted(f.name for f in whole.glob("*/"))
+    reference = tmp_path / "outputs" / "sweeps" / "whole"
+    names = sorted(f.name for f in reference.glob("*/"))
     hit, number = 0, 0
     while hit < kills:
         sweep = tmp_path / "outputs" / "sweeps" / f"s{number}"
@@ -109,13 +109,13 @@ def one_sweep_killed(tmp_path: Path, seed: int, kills: int) -> None:
                 hit += 1
             process.communicate(timeout=30)
             # What had ended stays as it was, to the byte.
-            now = {f.parent.name: f.read_bytes() for f in sweep.glob("*/summary.json")}
-            assert ended <= now.keys()
-            ended = set(now)
+            summaries = {f.parent.name: f.read_bytes() for f in sweep.glob("*/summary.json")}
+            assert ended <= summaries.keys()
+            ended = set(summaries)
         finish(*SWEEP, f"name=s{number}", cwd=tmp_path)
         assert sorted(f.name for f in sweep.glob("*/")) == names
         for name in names:
-            assert outcome(sweep / name) == outcome(whole / name), name
+            assert outcome(sweep / name) == outcome(reference / name), name
             assert (sweep / name / "train.log").read_text().count(" INFO finished") == 1
         assert not list(tmp_path.rglob("*.tmp"))
         number += 1
@@ -167,23 +167,23 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 7, 40, 53, 80])
 @pytest.mark.parametrize("optimizer", options("optimizer"))
-def test_an_eager_run_goes_on_exactly(tmp_path: Path, optimizer: str, at: int) -> None:
+def test_an_eager_run_resumes_exactly(tmp_path: Path, optimizer: str, at: int) -> None:
     """From a checkpoint at any step: mid-epoch, mid-window, at the end of an epoch, at the start."""
     full = ["batch_size=full", "epochs=100"] if parsed_needs_full(optimizer) else ["epochs=3"]
     small = ["data=moons", "data.n_samples=200", "model.hidden=[5]"] if optimizer == "newton" else []
     overrides = (f"optimizer={optimizer}", *OPTIMIZER_NEEDS.get(optimizer, []), *full, *small, "log_every=9")
-    whole = bits(list(build_eager(parsed(*overrides))[0].measurements()))
+    expected = bits(list(build_eager(parsed(*overrides))[0].measurements()))
     engine, _ = build_eager(parsed(*overrides))
-    found: list[Measurement] = []
+    measurements: list[Measurement] = []
     for measurement in engine.measurements():
-        found.append(measurement)
+        measurements.append(measurement)
         stop_at(engine, at)
         if engine.stop.requested and (measurement.ends_epoch or engine.step % engine.steps_per_epoch):
             break
     checkpoints.save(Folder(tmp_path), engine.state())
     resumed, _ = build_eager(parsed(*overrides))
     resumed.resume(latest(tmp_path))
-    assert bits([*found, *resumed.measurements()]) == whole
+    assert bits([*measurements, *resumed.measurements()]) == expected
     assert resumed.status == "finished"
 
 
@@ -197,17 +197,17 @@ def stop_at(engine: Any, step: int) -> None:
 
 @pytest.mark.parametrize("at", [3, 40, 53, 97])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_batched_run_goes_on_exactly_in_other_company(tmp_path: Path, dtype: str, at: int) -> None:
+def test_a_batched_run_resumes_exactly_among_other_runs(tmp_path: Path, dtype: str, at: int) -> None:
     optimizers = ("adam", "sgd", "nadam", "radam", "momentum", "lecture/rmsprop")
     specs = [
         [f"optimizer={o}", f"seed={k}", "lr=0.003", f"epochs={3 + k % 2}"] for k, o in enumerate(optimizers)
     ]
     common = [f"dtype={dtype}", "log_every=9"]
-    whole = tile(*specs, common=common)
-    expected = collect(whole.measurements(), whole.rows)
+    unbroken = tile(*specs, common=common)
+    expected = collect(unbroken.measurements(), unbroken.rows)
     broken = tile(*specs, common=common)
-    found: list[list[Measurement]] = [[] for _ in specs]
-    place = {id(row): k for k, row in enumerate(broken.rows)}
+    before: list[list[Measurement]] = [[] for _ in specs]
+    index = {id(row): k for k, row in enumerate(broken.rows)}
     backward, update = broken._step_functions
 
     def stop_after() -> None:
@@ -217,7 +217,7 @@ def test_a_batched_run_goes_on_exactly_in_other_company(tmp_path: Path, dtype: s
     broken._step_functions = [backward, stop_after]
     for measured in broken.measurements():
         for row, measurement in measured:
-            found[place[id(row)]].append(measurement)
+            before[index[id(row)]].append(measurement)
     assert broken.step == at
     for k, row in enumerate(broken.rows):
         (tmp_path / str(k)).mkdir()
@@ -227,16 +227,16 @@ def test_a_batched_run_goes_on_exactly_in_other_company(tmp_path: Path, dtype: s
         resumed.resume([latest(tmp_path / str(k)) for k in company])
         rest = collect(resumed.measurements(), resumed.rows)
         for k, measurements in zip(company, rest, strict=True):
-            assert bits([*found[k], *measurements]) == bits(expected[k])
+            assert bits([*before[k], *measurements]) == bits(expected[k])
 
 
 def collect(stream: Iterator[Any], rows: Any) -> list[list[Measurement]]:
-    place = {id(row): k for k, row in enumerate(rows)}
-    found: list[list[Measurement]] = [[] for _ in rows]
+    index = {id(row): k for k, row in enumerate(rows)}
+    by_row: list[list[Measurement]] = [[] for _ in rows]
     for measured in stream:
         for row, measurement in measured:
-            found[place[id(row)]].append(measurement)
-    return found
+            by_row[index[id(row)]].append(measurement)
+    return by_row
 
 
 # --- who may write, and what is another run --------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_a_finished_run_is_shown_and_not_touched(ffn: Command, tmp_path: Path) -
     assert {f: f.stat().st_mtime_ns for f in files_below(tmp_path)} == before
 
 
-def test_force_trains_anew_beside(ffn: Command, tmp_path: Path) -> None:
+def test_force_trains_in_another_folder(ffn: Command, tmp_path: Path) -> None:
     for _ in range(3):
         assert ffn("epochs=1", "name=x", "force=true").code == 0
     assert ffn("-m", "seed=0,1", "epochs=1", "name=s", "optimizer=sgd,lbfgs", "batch_size=full").code == 0
@@ -337,7 +337,7 @@ def test_a_sweep_is_extended_and_its_status_shown(ffn: Command, tmp_path: Path) 
     assert all(words in status.out for words in ("5 finished", "1 begun", "3 missing"))
     result = ffn(*wider)
     assert result.code == 0, result.err
-    assert "5 runs had ended before" in result.out and "1 runs had begun" in result.out
+    assert "5 runs have already ended" in result.out and "1 runs have started" in result.out
     assert len(list(sweep.glob("*/summary.json"))) == 9
     unchanged = [f for f, at in before.items() if f.exists() and f.stat().st_mtime_ns == at]
     assert len(unchanged) >= 5 * 3
@@ -441,9 +441,9 @@ def test_a_clock_that_is_set_back_harms_nothing(
     ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ffn("epochs=3", "name=x").code == 0
-    now = time.time()
+    start = time.time()
     ticks = iter(range(10**9))
-    monkeypatch.setattr(time, "time", lambda: now - next(ticks) * 3600)
+    monkeypatch.setattr(time, "time", lambda: start - next(ticks) * 3600)
     assert ffn("epochs=3", "name=y").code == 0
     assert outcome(tmp_path / "outputs" / "x") == outcome(tmp_path / "outputs" / "y")
 
@@ -618,7 +618,7 @@ def test_nothing_in_the_package_could_execute_what_it_reads() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names: list[str] = []
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = [part for a in node.names for part in a.name.split(".")]
+                names = [name for a in node.names for name in a.name.split(".")]
                 names += (getattr(node, "module", None) or "").split(".")
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 names = [node.func.id]
@@ -629,8 +629,8 @@ def test_nothing_in_the_package_could_execute_what_it_reads() -> None:
             elif isinstance(node, ast.keyword):
                 assert node.arg != "weights_only", file
             # `compile`d regular expressions and `module.eval()` of networks are attributes of other things.
-            found = FORBIDDEN & set(names)
-            assert not found, f"{file}, line {getattr(node, 'lineno', '?')}: {found}"
+            forbidden = FORBIDDEN & set(names)
+            assert not forbidden, f"{file}, line {getattr(node, 'lineno', '?')}: {forbidden}"
 
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:

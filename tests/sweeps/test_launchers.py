@@ -69,7 +69,7 @@ Begin = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def begin() -> Iterator[Begin]:
     """Begins a sweep in a folder, on a launcher or (None) without; what still runs at the end is ended."""
-    begun: list[subprocess.Popen[str]] = []
+    processes: list[subprocess.Popen[str]] = []
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -82,25 +82,25 @@ def begin() -> Iterator[Begin]:
         command = [str(FFN_TRAIN), "-m", *own, *arguments]
         both = subprocess.PIPE
         process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=both, stderr=both, text=True)
-        begun.append(process)
+        processes.append(process)
         return process
 
     yield begin
-    for process in begun:
+    for process in processes:
         process.kill()
         process.communicate()
 
 
 def metrics_of(sweep: Path) -> dict[str, list[dict[str, Any]]]:
     """What the runs of a sweep measured, by their folders' names, without times."""
-    found = {}
+    metrics = {}
     for path in sorted(sweep.glob("*/metrics.jsonl")):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        found[path.parent.name] = [
+        metrics[path.parent.name] = [
             {key: value for key, value in line.items() if key not in ("time", "train_seconds")}
             for line in lines
         ]
-    return found
+    return metrics
 
 
 def ended(sweep: Path) -> int:
@@ -124,7 +124,7 @@ def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path, begin: Be
     again = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled")
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
-    assert "10 runs had ended before" in out
+    assert "10 runs have already ended" in out
     assert metrics_of(tmp_path / "outputs/sweeps/scaled") == plain
 
 
@@ -149,7 +149,7 @@ def test_a_killed_worker_costs_its_unfinished_steps_only(
     assert process.returncode == 0, err
     assert ended(sweep) == 6
     assert metrics_of(sweep) == metrics_of(tmp_path / "outputs/sweeps/plain")
-    resumed = [log for log in sweep.glob("*/train.log") if "goes on at step" in log.read_text()]
+    resumed = [log for log in sweep.glob("*/train.log") if "resuming from step" in log.read_text()]
     assert resumed
     assert all(len(list(folder.glob("events.*"))) == 1 for folder in sweep.glob("*seed*"))
 
@@ -177,7 +177,7 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
     """What the launcher's handler raises comes out, and the next job goes on: in batches and alone."""
     settings = [f"optimizer={optimizer}", "data=moons", "batch_size=full", "checkpoint_seconds=0.1"]
     keys = [*settings, "epochs=200" if optimizer == "lbfgs" else "epochs=4000", "log_every=1000"]
-    found = [parsed(*keys, f"seed={seed}") for seed in range(4)]
+    configs = [parsed(*keys, f"seed={seed}") for seed in range(4)]
     described = [
         {
             "overrides": [],
@@ -185,11 +185,11 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
             "config": schema.flatten(run),
             "folder": str(tmp_path / str(run.seed)),
         }
-        for run in found
+        for run in configs
     ]
     chunk = tmp_path / "chunk.json"
-    place = {"folder": str(tmp_path), "cwd": str(tmp_path)}
-    chunk.write_text(json.dumps({"format": 1, **place, "runs": described}))
+    location = {"folder": str(tmp_path), "cwd": str(tmp_path)}
+    chunk.write_text(json.dumps({"format": 1, **location, "runs": described}))
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", CHUNK, str(chunk)]
     with subprocess.Popen([*command, "warned"], env=environment, stderr=subprocess.PIPE, text=True) as job:
@@ -200,11 +200,11 @@ def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) 
         _, err = job.communicate(timeout=60)
     assert job.returncode == 1
     assert "OutOfTime: no more time" in err
-    standings = {reading.status_and_summary(Folder(tmp_path / str(run.seed)), run)[0] for run in found}
-    assert standings & {"begun", "interrupted"}
-    assert "failed" not in standings
+    statuses = {reading.status_and_summary(Folder(tmp_path / str(run.seed)), run)[0] for run in configs}
+    assert statuses & {"begun", "interrupted"}
+    assert "failed" not in statuses
     subprocess.run(command, env=environment, check=True, timeout=120)
-    assert {reading.status_and_summary(Folder(tmp_path / str(run.seed)), run)[0] for run in found} == {
+    assert {reading.status_and_summary(Folder(tmp_path / str(run.seed)), run)[0] for run in configs} == {
         "finished"
     }
 
@@ -222,8 +222,8 @@ def test_two_launchers_share_a_sweep(tmp_path: Path, begin: Begin) -> None:
     cwd = tmp_path / "it's here"
     cwd.mkdir()
     both = [begin(cwd, "joblib", *keys) for _ in range(2)]
-    told = [process.communicate(timeout=200) for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    outputs = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
     sweep = cwd / "outputs/sweeps/shared"
     assert ended(sweep) == 12
     for lines in metrics_of(sweep).values():
@@ -257,8 +257,8 @@ def test_failures_and_divergence_are_those_of_a_sweep(tmp_path: Path, begin: Beg
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "diverged" in out
-    found = [json.loads(p.read_text())["status"] for p in tmp_path.glob("outputs/sweeps/s/*/summary.json")]
-    assert sorted(found) == ["diverged", "finished"]
+    statuses = [json.loads(p.read_text())["status"] for p in tmp_path.glob("outputs/sweeps/s/*/summary.json")]
+    assert sorted(statuses) == ["diverged", "finished"]
     folder = next(tmp_path.glob("outputs/sweeps/s/*lr=0.1*"))
     (folder / "summary.json").unlink()
     for name in ("checkpoint", "events*", "metrics.jsonl"):
@@ -298,7 +298,7 @@ def test_what_is_wrong_with_a_lock_is_that_runs_failure(ffn: Command, tmp_path: 
     assert len(list(sweep.glob("*seed=0*/summary.json"))) == 1
 
 
-def test_a_retry_that_was_lost_goes_on(ffn: Command, tmp_path: Path) -> None:
+def test_a_retry_that_was_lost_is_resumed(ffn: Command, tmp_path: Path) -> None:
     """The job that retried a failed run was killed: its summary is gone, and it is another job's turn."""
     keys = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "data=moons", "epochs=1", "seed=0,1")
     assert ffn(*keys, "name=s").code == 0
@@ -323,8 +323,8 @@ def test_a_job_may_run_anywhere(ffn: Command, tmp_path: Path) -> None:
         "config": schema.flatten(run),
         "folder": str(tmp_path / "run"),
     }
-    place = {"folder": str(tmp_path), "cwd": str(tmp_path)}
-    (tmp_path / "chunk.json").write_text(json.dumps({"format": 1, **place, "runs": [described]}))
+    location = {"folder": str(tmp_path), "cwd": str(tmp_path)}
+    (tmp_path / "chunk.json").write_text(json.dumps({"format": 1, **location, "runs": [described]}))
     elsewhere = tmp_path / "it's elsewhere"
     elsewhere.mkdir()
     chunk = str(tmp_path / "chunk.json").replace("'", "\\'")
@@ -424,4 +424,4 @@ def test_a_file_that_is_no_chunk(tmp_path: Path, content: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
     )
-    assert "is no chunk of a sweep" in result.stderr
+    assert "is not a chunk of a sweep" in result.stderr

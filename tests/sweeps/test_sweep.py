@@ -54,9 +54,9 @@ def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, lau
     swept = ("optimizer=sgd,rmsprop,lbfgs", "seed=0,1", "epochs=2", "dtype=float64", "batch_size=full")
     result = ffn("-m", f"hydra/launcher={launcher}", "name=s", *swept)
     assert result.code == 0, result.err
-    found = folders(tmp_path, "s")
-    assert len(found) == 6
-    for number, folder in enumerate(found):
+    run_folders = folders(tmp_path, "s")
+    assert len(run_folders) == 6
+    for number, folder in enumerate(run_folders):
         overrides = [o for o in _overrides(folder) if not o.startswith("name")]
         assert ffn(*overrides, f"name=single{number}").code == 0
         single = tmp_path / "outputs" / f"single{number}"
@@ -65,16 +65,16 @@ def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, lau
             for f in (single, folder)
         ]
         assert names[0] == names[1]
-        for mine, other in zip(lines_of(folder), lines_of(single), strict=True):
-            assert mine.keys() == other.keys()
+        for line, other in zip(lines_of(folder), lines_of(single), strict=True):
+            assert line.keys() == other.keys()
             assert {
-                k: v for k, v in mine.items() if "/" in k or k in ("step", "epoch", "lr")
+                k: v for k, v in line.items() if "/" in k or k in ("step", "epoch", "lr")
             } == pytest.approx(
                 {k: v for k, v in other.items() if "/" in k or k in ("step", "epoch", "lr")}, rel=1e-9
             )
         assert [s[:2] for s in scalars_of(folder)] == [s[:2] for s in scalars_of(single)]
-        own, alone = ((f / ".hydra" / "config.yaml").read_text() for f in (folder, single))
-        assert own == alone.replace(f"name: single{number}", "name: s")
+        own, single_config = ((f / ".hydra" / "config.yaml").read_text() for f in (folder, single))
+        assert own == single_config.replace(f"name: single{number}", "name: s")
     assert "6 runs" in result.out
     assert ("2 runs: lbfgs looks at the loss several times a step" in result.out) == (launcher == "batched")
     assert "leaderboard" in result.out
@@ -94,10 +94,10 @@ def test_both_launchers_leave_the_same_hydra_files(ffn: Command, tmp_path: Path)
     for a, b in pairs:
         assert a.name == b.name
         for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
-            mine, other = ((f / ".hydra" / name).read_text() for f in (a, b))
+            own, other = ((f / ".hydra" / name).read_text() for f in (a, b))
             other = other.replace("SequentialLauncher", "BatchedLauncher").replace("sequential", "batched")
             # Long texts are wrapped at other places.
-            assert mine == other or OmegaConf.create(mine) == OmegaConf.create(other), name
+            assert own == other or OmegaConf.create(own) == OmegaConf.create(other), name
 
 
 def _overrides(folder: Path) -> list[str]:
@@ -288,7 +288,7 @@ def test_a_diverged_run_ranks_last_and_harms_nobody(ffn: Command, tmp_path: Path
     assert board.index("0.1") < board.index("1e+30") < board.index("1 diverged")
 
 
-def test_a_failed_run_is_told_at_once_and_again_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_at_once_and_again_and_the_others_continue(tmp_path: Path) -> None:
     """No file may grow past 60 kB, which only the long run's does."""
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000)); "
     code += (
@@ -322,8 +322,8 @@ def test_ctrl_c_ends_every_run_in_good_order(tmp_path: Path, threads: int, runs:
     sweep = tmp_path / "outputs" / "sweeps" / "s"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = list(sweep.glob("*/metrics.jsonl"))
-        if len(found) == runs and all(f.read_text().count("\n") > 20 for f in found):
+        files = list(sweep.glob("*/metrics.jsonl"))
+        if len(files) == runs and all(f.read_text().count("\n") > 20 for f in files):
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
@@ -396,9 +396,9 @@ def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pyte
         for job in [*jobs, *TANGLED]:
             expected = loader.load_sweep_config(master, job)
             expected.hydra.job.num = expected.hydra.job.id = 3
-            found = planner.find(job)
-            assert found.run == parsing.parse(expected), job
-            assert found.folder.path == Path(expected.hydra.sweep.dir) / expected.hydra.sweep.subdir
+            planned = planner.find(job)
+            assert planned.run == parsing.parse(expected), job
+            assert planned.folder.path == Path(expected.hydra.sweep.dir) / expected.hydra.sweep.subdir
             assert OmegaConf.to_yaml(planner.compose(job, 3)) == OmegaConf.to_yaml(expected), job
 
 
@@ -499,10 +499,10 @@ class Faulty(Record):
     """A record that raises in one of its methods where the seed is 1."""
 
     fails_in = ""
-    made: ClassVar[list[str]] = []
+    created: ClassVar[list[str]] = []
 
     def __init__(self, folder: Folder, run: TrainConfig, *rest: Any) -> None:
-        self.made.append(folder.name)
+        self.created.append(folder.name)
         self.bad = run.seed == 1
         super().__init__(folder, run, *rest)
         self._raise("__init__")
@@ -525,11 +525,11 @@ class Faulty(Record):
 
 def statuses(tmp_path: Path) -> dict[int, str | None]:
     """How the runs of the sweep `s` ended, by their seeds; None where nothing was written of it."""
-    found = {}
+    by_seed = {}
     for folder in of_seeds(tmp_path):
         seed = json.loads((folder / "run.json").read_text())["config"]["seed"]
-        found[seed] = (read_summary(Folder(folder)) or {}).get("status")
-    return found
+        by_seed[seed] = (read_summary(Folder(folder)) or {}).get("status")
+    return by_seed
 
 
 @pytest.mark.parametrize("where", ["__init__", "write", "interrupt"])
@@ -543,7 +543,7 @@ def test_what_one_record_raises_costs_no_neighbour_a_restart(
     others = "interrupted" if where == "interrupt" else "finished"
     assert statuses(tmp_path) == {0: others, 1: None if where == "__init__" else "failed", 2: others}
     assert result.code == (1 if others == "finished" else 143), result.err
-    assert len(Faulty.made) == len({*Faulty.made}) == 3
+    assert len(Faulty.created) == len({*Faulty.created}) == 3
 
 
 @pytest.mark.parametrize("when", [1, 2])

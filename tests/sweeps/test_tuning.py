@@ -53,8 +53,8 @@ def space_of(option: str) -> list[Axis]:
 
 def configs(tmp_path: Path, name: str) -> dict[str, dict[str, Any]]:
     """By folder, what run.json says of the configuration."""
-    found = (tmp_path / "outputs" / "sweeps" / name).glob("*/run.json")
-    return {f.parent.name: json.loads(f.read_text())["config"] for f in found}
+    files = (tmp_path / "outputs" / "sweeps" / name).glob("*/run.json")
+    return {f.parent.name: json.loads(f.read_text())["config"] for f in files}
 
 
 def tally(tmp_path: Path, name: str) -> Counter[tuple[str, str | None]]:
@@ -72,10 +72,10 @@ def sweep_folder(tmp_path: Path, name: str) -> Path:
 def test_every_space_draws_valid_settings_within_its_bounds(option: str) -> None:
     space = space_of(option)
     assert space[0].key == "lr"
-    found = list(itertools.islice(draws(space, option, 0), 40))
-    assert len(set(found)) == 40
+    settings = list(itertools.islice(draws(space, option, 0), 40))
+    assert len(set(settings)) == 40
     parser = OverridesParser.create()
-    for setting in found:
+    for setting in settings:
         for axis, override in zip(space, parser.parse_overrides(list(setting)), strict=True):
             if axis.choices:
                 assert override.get_value_element_as_str() in axis.choices
@@ -83,7 +83,7 @@ def test_every_space_draws_valid_settings_within_its_bounds(option: str) -> None
                 value = override.value()
                 assert isinstance(value, (int, float))
                 assert axis.low <= value <= axis.high
-    for setting in found[:2]:  # composed with the optimizer as it is shipped
+    for setting in settings[:2]:  # composed with the optimizer's defaults
         run = parsed(f"optimizer={option}", *OPTIMIZER_NEEDS.get(option, []), *setting)
         assert f"lr={run.lr:.10g}" == setting[0]
 
@@ -128,7 +128,7 @@ def test_axes() -> None:
 
 def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, float]]]) -> Combination:
     """A search of adam's rates whose runs ended so: (status, best validation accuracy, loss), a seed each."""
-    shipped = parsed("stage=default", "seed=9")
+    default_run = parsed("stage=default", "seed=9")
     trials = []
     for rate, of_seeds in outcomes.items():
         plans = []
@@ -136,18 +136,18 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
             folder = Folder(tmp_path / f"{rate:g}-{seed}")
             best = {"epoch": 1, "accuracy/val": accuracy, "loss/val": loss}
             counts = {
-                "epochs": shipped.epochs,
-                "steps": shipped.epochs,
+                "epochs": default_run.epochs,
+                "steps": default_run.epochs,
                 "final": {"accuracy/train": accuracy},
             }
             summary = {"status": status, **counts, "best": None if status == "failed" else best}
-            run = replace(shipped, lr=rate, seed=seed, stage="tune")
+            run = replace(default_run, lr=rate, seed=seed, stage="tune")
             identity = {"format": 1, "config": schema.flatten(run), "data_sha256": ""}
             folder.replace("run.json", files.to_json(identity))
             folder.replace("summary.json", files.to_json(summary))
             plans.append(Planned((f"lr={rate:g}",), run, folder, None))
         trials.append(Trial((f"lr={rate:g}",), plans))
-    default = [Planned((), shipped, Folder(tmp_path / "default"), None)]
+    default = [Planned((), default_run, Folder(tmp_path / "default"), None)]
     return Combination(
         base=(),
         optimizer="adam",
@@ -165,9 +165,9 @@ def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path: Path) -> None:
         0.3: [("finished", 0.99, 0.1), ("diverged", 0.99, 0.1)],
         0.4: [("finished", 0.99, 0.1), ("failed", 0.99, 0.1)],
     }
-    found = combination(tmp_path, outcomes)
-    assert [t.score() for t in found.trials[1:]] == [(0.8, 0.1), (0.495, math.inf), None]
-    choice = found.choose()
+    tuned = combination(tmp_path, outcomes)
+    assert [t.score() for t in tuned.trials[1:]] == [(0.8, 0.1), (0.495, math.inf), None]
+    choice = tuned.choose()
     assert (choice.setting, choice.score, choice.edge) == (("lr=0.2",), 0.8, None)
     assert choice.tally == {"finished": 6, "diverged": 1, "failed": 1}
 
@@ -179,7 +179,7 @@ def test_ties_go_to_the_lower_loss_then_to_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("best", "edge"), [(0.01, True), (0.1, False), (1.0, True)])
-def test_the_edge_of_what_was_tried_is_told(tmp_path: Path, best: float, edge: bool) -> None:
+def test_the_edge_of_the_search_is_reported(tmp_path: Path, best: float, edge: bool) -> None:
     outcomes = {r: [("finished", 0.9 if r == best else 0.5, 0.1)] for r in (0.01, 0.1, 1.0)}
     choice = combination(tmp_path, outcomes).choose()
     assert choice.edge == ((f"{best:g}", "0.01", "1") if edge else None)
@@ -235,29 +235,29 @@ def test_a_tuning_from_the_command_line(ffn: Command, tmp_path: Path) -> None:
             assert sorted({c["seed"] for c in own.values() if c["stage"] == stage}) == seeds
         assert re.search(rf"{name} +data={data} +lr={best:g}|{name} data={data} +lr={best:g}", result.out)
     assert "stage 1 of 2" in result.out
-    board = result.out[result.out.index("leaderboard") : result.out.index("tuned against shipped")]
+    board = result.out[result.out.index("leaderboard") : result.out.index("tuned against default settings")]
     rows = [line.split()[1:4] for line in board.splitlines() if re.match(r" *\d", line)]
     assert sorted(map(tuple, rows)) == sorted(
-        itertools.product(("adam", "momentum"), ("moons", "digits"), ("tuned", "shipped"))
+        itertools.product(("adam", "momentum"), ("moons", "digits"), ("tuned", "default"))
     )
     # The same command again trains nothing, and says the same.
     again = ffn(*(argument for argument in command if argument != "data=moons"))
     assert again.out[again.out.index("leaderboard") :] == result.out[result.out.index("leaderboard") :]
-    assert "20 runs had ended before" in again.out and "16 runs had ended before" in again.out
+    assert "20 runs have already ended" in again.out and "16 runs have already ended" in again.out
 
 
-def test_the_shipped_setting_where_it_is_best_is_trained_once(ffn: Command, tmp_path: Path) -> None:
-    """A space whose only choice is what is shipped; then, in the same folder, one with a better choice."""
+def test_the_default_setting_where_it_is_best_is_trained_once(ffn: Command, tmp_path: Path) -> None:
+    """A space whose only choice is the default; then, in the same folder, one with a better choice."""
     choices = "+hydra.sweeper.space={lr: 'choice(0.005)'}"
     command = ("+tune=random_25", "hydra.sweeper.final_seeds=[5,6]", "optimizer=sgd", *SMALL, "name=t")
     result = ffn(*command, choices.removeprefix("+"))
     assert result.code == 0, result.err
-    assert "sgd: the shipped setting was best" in result.out
+    assert "sgd: the default setting was best" in result.out
     assert "sgd: the space has 1 settings, all of which were tried" in result.out
     assert tally(tmp_path, "t") == {("sgd", "tune"): 1, ("sgd", "final"): 2}
     result = ffn(*command, choices.removeprefix("+").replace("0.005", "0.005,0.3"))
     assert result.code == 0, result.err
-    assert "sgd: the best rate 0.3 lies on the edge of what was tried (0.005 to 0.3)" in result.out
+    assert "sgd: the best learning rate 0.3 is at the edge of the searched range (0.005 to 0.3)" in result.out
     stages = Counter((c["lr"], c["stage"]) for c in configs(tmp_path, "t").values())
     assert stages == {(0.005, "tune"): 1, (0.3, "tune"): 1, (0.005, "default"): 2, (0.3, "final"): 2}
 
@@ -288,12 +288,12 @@ def test_a_longer_search_uses_a_shorter_one(ffn: Command, tmp_path: Path) -> Non
     assert tally(tmp_path, "t") == {("adam", "tune"): 3, ("adam", "final"): 1, ("adam", "default"): 1}
     chosen_of_3 = {c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final"}
     result = ffn(*command, "hydra.sweeper.trials=12")
-    assert "3 runs had ended before" in result.out
-    found = tally(tmp_path, "t")
-    no_longer = found.pop(("adam", None), 0)  # the run of the setting that was chosen of three
+    assert "3 runs have already ended" in result.out
+    counts = tally(tmp_path, "t")
+    no_longer = counts.pop(("adam", None), 0)  # the run of the setting that was chosen of three
     chosen_of_12 = {c["lr"] for c in configs(tmp_path, "t").values() if c["stage"] == "final"}
     assert no_longer == (chosen_of_12 != chosen_of_3)
-    assert found == {("adam", "tune"): 12, ("adam", "final"): 1, ("adam", "default"): 1}
+    assert counts == {("adam", "tune"): 12, ("adam", "final"): 1, ("adam", "default"): 1}
 
 
 def test_a_status_trains_nothing(ffn: Command, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_status_trains_nothing(ffn: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "optimizers"), [((), 12), (("-m", "optimizer=adam,sgd"), 2)])
 def test_the_lectures_optimizers(ffn: Command, arguments: tuple[str, ...], optimizers: int) -> None:
-    """The experiment's list, and the command line's in its place; ten seeds for chosen and shipped each."""
+    """The experiment's list, and the command line's in its place; ten seeds each for chosen and default."""
     result = ffn("+experiment=lecture_optimizers", "hydra.sweeper.trials=3", "status=true", *arguments)
     assert result.code == 0, result.err
     assert f"{optimizers * (3 + 10)} missing" in result.out
@@ -349,31 +349,31 @@ def test_runs_of_a_search_that_fail(ffn: Command, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["seed=1"], "seed: is what +tune itself gives every run; set hydra.sweeper.tuning_seeds and"),
-        (["stage=final"], "stage: is what +tune itself gives every run"),
-        (["lr=0.1"], "lr: is what +tune tries values for; leave it out, or give a range"),
-        (["lr=0.1,0.2"], "lr: is what +tune tries values for"),
+        (["seed=1"], "seed: is set by +tune for every run; set hydra.sweeper.tuning_seeds and"),
+        (["stage=final"], "stage: is set by +tune for every run"),
+        (["lr=0.1"], "lr: is searched by +tune; leave it out, or give a range"),
+        (["lr=0.1,0.2"], "lr: is searched by +tune"),
         (["hydra.sweeper.tuning_seeds=[5]"], "hydra.sweeper.final_seeds: seed 5 is also one of"),
         (["hydra.sweeper.search=gird"], "hydra.sweeper.search: 'gird' is not known (did you mean 'grid'?)"),
         (["hydra.sweeper.trials=0"], "hydra.sweeper.trials: 0 is too small"),
-        (["hydra.sweeper.trials=x"], "hydra.sweeper.trials: 'x' is no whole number"),
+        (["hydra.sweeper.trials=x"], "hydra.sweeper.trials: must be an integer, not 'x'"),
         (["data.val_fraction=0"], "data.val_fraction: leaves no validation part"),
         (["optimizer=gd,lbfgs", "batch_size=32"], "batch_size: 32 cannot be combined with optimizer=gd"),
         (["max_runs=8"], "max_runs: the tuning has 9 runs, the limit is 8"),
-        (["optimizer.weight_decay=interval(0,1)"], "optimizer.weight_decay: a grid is of lr only"),
-        (["lr=interval(1,0.1)"], "lr: lr: interval(1,0.1) is no interval"),
+        (["optimizer.weight_decay=interval(0,1)"], "optimizer.weight_decay: a grid searches lr only"),
+        (["lr=interval(1,0.1)"], "lr: lr: interval(1,0.1) is not an interval"),
         (["optimizer=adam,adma"], "optimizer: 'adma' is not known"),
         (["optimizer=adam,sgd", "epchs=3"], "epchs: no such key (did you mean 'epochs'?)"),
     ],
 )
 def test_mistakes_are_one_line_and_create_nothing(
-    ffn: Command, tmp_path: Path, arguments: list[str], told: str
+    ffn: Command, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     result = ffn(*TUNE, *arguments)
     assert result.code == 2
-    assert result.err.startswith(f"ffn-train: error: {told}")
+    assert result.err.startswith(f"ffn-train: error: {message}")
     assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -408,17 +408,17 @@ def test_a_killed_tuning_ends_as_one_that_was_not(tmp_path: Path) -> None:
     process = start(*KILLED, "name=whole", cwd=tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    whole = sweep_folder(tmp_path, "whole")
+    reference = sweep_folder(tmp_path, "whole")
     sweep = sweep_folder(tmp_path, "t")
     rng, hit, ended = random.Random(1), 0, dict[str, bytes]()
-    begun = {"tune": False, "final": False}
+    started = {"tune": False, "final": False}
     for stage in ("tune", "tune", "final", "final"):
         process = start(*KILLED, "name=t", cwd=tmp_path)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            there = [json.loads(f.read_text())["config"]["stage"] for f in sweep.glob("*/run.json")]
-            if stage in there:
-                begun[stage] = True
+            stages = [json.loads(f.read_text())["config"]["stage"] for f in sweep.glob("*/run.json")]
+            if stage in stages:
+                started[stage] = True
                 break
             time.sleep(0.02)
         try:
@@ -427,20 +427,20 @@ def test_a_killed_tuning_ends_as_one_that_was_not(tmp_path: Path) -> None:
             process.kill()
             hit += 1
         process.communicate(timeout=30)
-        now = {f.parent.name: f.read_bytes() for f in sweep.glob("*/summary.json")}
-        assert ended.items() <= now.items()
-        ended = now
-    assert hit >= 2 and all(begun.values())
+        summaries = {f.parent.name: f.read_bytes() for f in sweep.glob("*/summary.json")}
+        assert ended.items() <= summaries.items()
+        ended = summaries
+    assert hit >= 2 and all(started.values())
     process = start(*KILLED, "name=t", cwd=tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    folders = sorted(f.parent.name for f in whole.glob("*/summary.json"))
+    folders = sorted(f.parent.name for f in reference.glob("*/summary.json"))
     assert sorted(f.parent.name for f in sweep.glob("*/summary.json")) == folders
     assert len(folders) == 12 + 8
     stages = [{f: c["stage"] for f, c in configs(tmp_path, name).items()} for name in ("whole", "t")]
     assert stages[0] == stages[1]
     for folder in folders:
-        assert outcome(sweep / folder) == outcome(whole / folder), folder
+        assert outcome(sweep / folder) == outcome(reference / folder), folder
 
 
 def test_ctrl_c_in_the_search_ends_it_all(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_ctrl_c_in_the_search_ends_it_all(tmp_path: Path) -> None:
 
 @needs_optuna
 @pytest.mark.filterwarnings("ignore")  # of Optuna 2 and SQLAlchemy 1
-def test_optuna_goes_on_from_what_the_folders_say(ffn: Command, tmp_path: Path) -> None:
+def test_optuna_resumes_from_what_the_folders_say(ffn: Command, tmp_path: Path) -> None:
     """Cut off after its first round and gone on with: the same settings as in one go, none trained twice."""
     rules = ("hydra.sweeper.trials=12", "hydra.sweeper.parallel_trials=4", "hydra.sweeper.final_seeds=[5]")
     command = ("+tune=optuna", *rules, "optimizer=adam,sgd", *SMALL)
@@ -495,17 +495,17 @@ def test_hydras_own_optuna_sweeper(ffn: Command, tmp_path: Path) -> None:
 
     def optuna(*arguments: str) -> Result:
         keys = {"n_trials": 6, "n_jobs": 3, "direction": "maximize", "sampler.seed": 1}
-        mine = [f"hydra.sweeper.{key}={value}" for key, value in keys.items()]
-        return ffn("-m", "hydra/sweeper=optuna", *mine, *SMALL, "lr=tag(log,interval(1e-4,1))", *arguments)
+        own = [f"hydra.sweeper.{key}={value}" for key, value in keys.items()]
+        return ffn("-m", "hydra/sweeper=optuna", *own, *SMALL, "lr=tag(log,interval(1e-4,1))", *arguments)
 
     assert optuna("name=t").code == 0
     folder = sweep_folder(tmp_path, "t")
     assert len(configs(tmp_path, "t")) == 6
     ended = {f: f.read_bytes() for f in folder.glob("*/summary.json")}
     again = optuna("name=t")
-    assert again.out.count("3 runs had ended before") == 2
+    assert again.out.count("3 runs have already ended") == 2
     assert {f: f.read_bytes() for f in folder.glob("*/summary.json")} == ended
     lock = Lock(Folder(folder))
     assert "outputs/sweeps/t: is in use by" in optuna("name=t").err
     lock.release()
-    assert "status: does not go with this sweeper" in optuna("name=t", "status=true").err
+    assert "status: cannot be used with this sweeper" in optuna("name=t", "status=true").err

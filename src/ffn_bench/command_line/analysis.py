@@ -73,9 +73,9 @@ def quote(argument: str) -> str:
     if not match or match[2] == "null":
         return argument
     key, text = match[1], match[2]
-    parts = text.split(",")
-    several = key != "save" and len(parts) > 1 and not finding.matching(text)
-    quoted = ["'" + part.replace("'", "\\'") + "'" for part in (parts if several else [text])]
+    paths = text.split(",")
+    several = key != "save" and len(paths) > 1 and not finding.matching(text)
+    quoted = ["'" + path.replace("'", "\\'") + "'" for path in (paths if several else [text])]
     return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
 
 
@@ -111,13 +111,15 @@ def writing(folder: Folder) -> Iterator[None]:
 
 
 def say_renamed(console: Console, written: Mapping[str, str]) -> None:
-    """Say which files of a report went to another name, theirs being taken by files that are not ours."""
+    """Say which files of a report were renamed because a file that is not ours had their name."""
     from rich.text import Text
 
     if moved := {name: other for name, other in written.items() if name != other}:
-        (name, other), *more = moved.items()
-        and_more = f"; {len(more)} more likewise" if more else ""
-        line = f"{name} is there and is not ours: it stays, and ours is {other}{and_more}"
+        (name, other), *others = moved.items()
+        suffix = f"; {len(others)} more in the same way" if others else ""
+        line = (
+            f"{name} exists and was not written by ffn-bench: it is kept, and the new file is {other}{suffix}"
+        )
         console.print(Text(f"  note         {line}", style="yellow"), soft_wrap=True)
 
 

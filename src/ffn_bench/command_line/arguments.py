@@ -22,15 +22,17 @@ def prepare(argv: Sequence[str]) -> list[str]:
     argv = sorted(argv, key=lambda a: a not in ("-m", "--multirun"))
     known = _parse_flags(argv)
     if known.experimental_rerun:
-        raise UserError("--experimental-rerun", "reads a pickle, which can run anything", "give the settings")
+        raise UserError(
+            "--experimental-rerun", "loads a pickle, which can execute any code", "give the settings"
+        )
     if known.config_path is not None and not Path(known.config_path).is_absolute():
         what = f"{known.config_path!r} is not an absolute path, and Hydra would look for a Python package"
         raise UserError("--config-path", what, f"write {Path(known.config_path).absolute()}")
     if known.resolve and not (known.cfg or known.help):
-        raise UserError("--resolve", "is of --cfg and --help", "add one of them")
+        raise UserError("--resolve", "needs --cfg or --help", "add one of them")
     if known.multirun and (known.cfg or known.info):
         flag = "--cfg" if known.cfg else "--info"
-        raise UserError(flag, "shows one run, and -m is many", f"leave out -m, or {flag}")
+        raise UserError(flag, "shows one run, but -m starts several", f"leave out -m, or {flag}")
     for argument in argv:
         null = re.fullmatch(r"[+]*([\w/]+)=null", argument)
         if null and null[1].partition("/")[0] in (*GROUPS, "experiment", "tune", "hydra"):
@@ -42,10 +44,10 @@ def prepare(argv: Sequence[str]) -> list[str]:
             raise UserError(override or "''", "has no key", "write key=value")
         group = key.removesuffix(".name")
         if group != key and group in GROUPS and not (group == "optimizer" and torch_by_name):
-            raise UserError(key, "comes with the choice of the group", f"write {group}=…")
+            raise UserError(key, "is set by the choice of the group", f"write {group}=…")
     keys = [re.sub(r"^[+~]*", "", o).partition("=")[0] for o in known.overrides]
     if "lr" in keys and "optimizer.lr" in keys:
-        raise UserError("optimizer.lr", "is given beside lr, and they are one setting", "give one of them")
+        raise UserError("optimizer.lr", "is the same setting as lr, which is also given", "give one of them")
     other = known.cfg or known.info or known.shell_completion or known.help or known.hydra_help or known.run
     if not (known.multirun or other) and any(o.startswith("+tune=") for o in known.overrides):
         argv = ["-m", *argv]  # conf/tune says so too, which Hydra does not hear where another key is wrong

@@ -2,10 +2,10 @@
 
 Hydra calls what a configuration names: `_target_` in callbacks, launchers and sweepers, `()` in logging,
 resolvers in `${name:…}`. Text gets into a configuration in many ways (defaults lists, packages, search
-paths, quotes, interpolations), so the check is not of what was typed but of what came out, at the one place
-that all of Hydra's commands and launchers compose with: `Loader.load_configuration`. Files are read in one
-place, too: `Repository` finds them and `FolderSource` reads them. `guarded` puts all of this in Hydra's
-place; nothing else in this package reaches into Hydra for it.
+paths, quotes, interpolations), so the check is not of what was typed but of what was composed, in the one
+method that all of Hydra's commands and launchers compose with: `Loader.load_configuration`. Files are read by
+one path, too: `Repository` finds them and `FolderSource` reads them. `guarded` substitutes all of this for
+Hydra's classes; nothing else in this package reaches into Hydra for it.
 """
 
 from __future__ import annotations
@@ -98,20 +98,20 @@ HELP = ("FLAGS_HELP", "HYDRA_CONFIG_GROUPS", "APP_CONFIG_GROUPS", "CONFIG")
 @contextmanager
 def guarded(node: type) -> Iterator[None]:
     """Let Hydra compose for a command whose configuration `node` types, with all checks in place."""
-    ours: list[tuple[Any, str, Any]] = [
+    replacements: list[tuple[Any, str, Any]] = [
         (hydra_module, "ConfigLoaderImpl", partial(Loader, command=node)),
         (BaseContainer, "_resolvers", resolvers()),
         (HydraOverrideVisitor, "_createPrimitive", _primitive),
         (overrides_parser, "create_functions", _functions),
     ]
-    theirs = [(place, name, getattr(place, name)) for place, name, _ in ours]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     try:
-        for place in ours:
-            setattr(*place)
+        for replacement in replacements:
+            setattr(*replacement)
         yield
     finally:
-        for place in theirs:
-            setattr(*place)
+        for original in originals:
+            setattr(*original)
 
 
 # --- files ----------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class FolderSource(FileConfigSource):
         try:
             header = self._get_header_dict(text)
         except ValueError as e:
-            raise UserError(str(file), f"its head cannot be read ({e})", "write # @package _global_") from e
+            raise UserError(str(file), f"its header cannot be read ({e})", "write # @package _global_") from e
         return ConfigResult(
             provider=self.provider,
             path=f"file://{self.path}",
@@ -167,7 +167,7 @@ class Repository(ConfigRepository):
     """Where configurations are found: Hydra's package, folders, and what installed packages register."""
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        """Called by Hydra. Raises `UserError` where a person's place is no folder: the others import it."""
+        """Called by Hydra. Raises `UserError` where a person names no folder: other schemes import it."""
         self.sources = []
         for entry in config_search_path.get_path():
             path, provider = str(entry.path), str(entry.provider)
@@ -175,7 +175,7 @@ class Repository(ConfigRepository):
             is_folder = scheme == "file" and Path(path.removeprefix("file://")).is_dir()
             if not is_folder and (provider in ("main", "command-line") or "hydra.searchpath" in provider):
                 where = "hydra.searchpath" if "hydra.searchpath" in provider else "--config-path"
-                raise UserError(where, f"{path} is not a folder", "name one that is there")
+                raise UserError(where, f"{path} is not a folder", "name an existing folder")
             kind: type[ConfigSource] = (
                 FolderSource if scheme == "file" else SourcesRegistry.instance().resolve(scheme)
             )
@@ -197,7 +197,7 @@ def _check_below(config_path: str) -> None:
     """Raise `UserError` for an option that is not below the folders of the configuration."""
     path = PurePosixPath(config_path)
     if path.is_absolute() or ".." in path.parts:
-        raise UserError(config_path, "leaves the folder of the configuration", "name an option in it")
+        raise UserError(config_path, "is outside the configuration folder", "name an option in it")
 
 
 # --- composing ------------------------------------------------------------------------------------------
@@ -243,25 +243,27 @@ class Loader(ConfigLoaderImpl):
         if config_name is None:  # Hydra's own help
             kind = None
         elif kind is None or expected not in (None, kind):
-            what = "is not a configuration of this command: no /_schema/… of it is in its defaults list"
+            what = "is not a configuration of this command: its defaults list has no /_schema/… of it"
             raise UserError(f"--config-name {config_name}", what, "leave it out, and --config-path")
         _check(OmegaConf.to_container(cfg, resolve=False), kind, run_mode)
         given = cfg.hydra.overrides
         if len(given.hydra) + len(given.task) != len(overrides):
-            raise UserError("hydra.overrides", "is what was typed", "leave it as it is")
+            raise UserError(
+                "hydra.overrides", "cannot be changed: it records the command line", "leave it out"
+            )
         return cfg
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
-        found = repo.load_config(str(default.config_path))
-        scheme, _, folder = found.path.partition("://") if found else ("", "", "")
-        if found and scheme == "file" and not _is_ours(folder):
-            placed = self._embed_result_config(found, default.package)
+        result = repo.load_config(str(default.config_path))
+        scheme, _, folder = result.path.partition("://") if result else ("", "", "")
+        if result and scheme == "file" and not _is_ours(folder):
+            placed = self._embed_result_config(result, default.package)
             content = OmegaConf.to_container(placed.config, resolve=False)
             assert isinstance(content, dict)
             file = Path(folder) / f"{default.config_path}.yaml"
             _check_file(content.get("hydra", {}), file)
             if content.get("chunk_file") is not None:
-                raise UserError(str(file), "chunk_file is what a sweep gives its jobs", "leave it out")
+                raise UserError(str(file), "chunk_file is set by a sweep for its jobs", "leave it out")
         return super()._load_single_config(default, repo)
 
 
@@ -275,12 +277,12 @@ def _check_file(node: Any, file: Path) -> None:
         if path.startswith("sweeper.params."):
             typed_only = path.removeprefix("sweeper.params.").lstrip("+~").startswith("hydra")
         if typed_only and value is not None:
-            what = f"hydra.{path} is not taken from a file"
+            what = f"hydra.{path} cannot be set in a file"
             raise UserError(str(file), what, "write it on the command line")
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths of what is no mapping, or an empty one."""
+    """Paths of what is not a mapping, or of an empty one."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
@@ -288,7 +290,7 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-# --- what came out --------------------------------------------------------------------------------------
+# --- what was composed ----------------------------------------------------------------------------------
 
 
 def _check(raw: Any, kind: type | None, run_mode: RunMode) -> None:
@@ -302,25 +304,25 @@ def _check(raw: Any, kind: type | None, run_mode: RunMode) -> None:
                 "overrides", "runtime", "help", "hydra_help"):  # fmt: skip
         value = node[key] if key else node
         if not isinstance(value, dict):
-            raise UserError(f"hydra.{key}".strip("."), f"{value!r} are not keys and values", "write them out")
+            raise UserError(f"hydra.{key}".strip("."), f"{value!r} is not a mapping", "write keys and values")
     for key, plugin, known in (("launcher", Launcher, LAUNCHERS), ("sweeper", Sweeper, SWEEPERS)):
         target = _target(node[key])
         if target not in known and target not in _installed(plugin):
-            what = f"{target!r} is no installed {key}"
+            what = f"{target!r} is not an installed {key}"
             raise UserError(f"hydra.{key}._target_", what, f"choose by name: hydra/{key}=…")
     sampler = node["sweeper"].get("sampler")
     if sampler is not None and not SAMPLER.fullmatch(str(_target(sampler))):
-        raise UserError("hydra.sweeper.sampler", "is none of Optuna's", "choose by name: random, tpe, …")
+        raise UserError("hydra.sweeper.sampler", "is not one of Optuna's", "choose by name: random, tpe, …")
     if node["sweeper"].get("custom_search_space") is not None:
         raise UserError("hydra.sweeper.custom_search_space", "names a function to call", "leave it out")
     if node["callbacks"] != (CALLBACKS if kind is schema.TrainConfig else {}):
-        raise UserError("hydra.callbacks", "are the command's own", "leave them as they are")
-    places = ("callbacks.check_first", "launcher", "sweeper", "sweeper.sampler")
-    _check_nodes(raw, "", {f"hydra.{place}._target_" for place in places})
+        raise UserError("hydra.callbacks", "cannot be changed: the command sets them", "leave them out")
+    calling = ("callbacks.check_first", "launcher", "sweeper", "sweeper.sampler")
+    _check_nodes(raw, "", {f"hydra.{node_name}._target_" for node_name in calling})
     _check_printable(node["launcher"], "hydra.launcher")
     for key, options in (("hydra_logging", ("default", "disabled")), ("job_logging", ("disabled", "stdout"))):
         quiet = "root" in node[key] and node[key]["root"] is None  # Hydra then leaves logging alone
-        if not quiet and (kind or key == "hydra_logging") and node[key] not in _shipped(key, options):
+        if not quiet and (kind or key == "hydra_logging") and node[key] not in _hydra_options(key, options):
             todo = f"use one of: none, {', '.join(options)}"
             raise UserError(f"hydra/{key}", "opens files or calls what it names", todo)
     if node["output_subdir"] not in (".hydra", None):
@@ -349,11 +351,11 @@ def _target(node: Any) -> Any:
 
 def _installed(kind: type) -> set[str]:
     """The names of the launchers or sweepers of installed packages."""
-    return {f"{found.__module__}.{found.__name__}" for found in Plugins.instance().discover(kind)}
+    return {f"{plugin.__module__}.{plugin.__name__}" for plugin in Plugins.instance().discover(kind)}
 
 
-def _shipped(group: str, options: Sequence[str]) -> list[Any]:
-    """What some of Hydra's own options of a group say."""
+def _hydra_options(group: str, options: Sequence[str]) -> list[Any]:
+    """The content of some of Hydra's own options of a group."""
     folder = importlib.resources.files("hydra.conf") / "hydra" / group
     return [yaml.safe_load((folder / f"{option}.yaml").read_text("utf-8")) for option in options]
 
@@ -365,7 +367,7 @@ def _check_nodes(node: Any, path: str, allowed: set[str]) -> None:
         for key, value in node.items():
             here = f"{path}.{key}" if path else str(key)
             if CALLS.fullmatch(str(key)) and here not in allowed:
-                raise UserError(here, f"{str(key)!r} is not taken from a configuration", "choose by name")
+                raise UserError(here, f"{str(key)!r} cannot be set in a configuration", "choose by name")
             _check_nodes(value, here, allowed)
     elif isinstance(node, list):
         for k, value in enumerate(node):
@@ -393,7 +395,7 @@ def _check_printable(node: Any, path: str) -> None:
 
 
 Announced = set[tuple[str, str]]
-"""Keys whose values come from the environment, and the variables, as far as a person has been informed."""
+"""Keys whose values come from the environment, and the variables, as far as they have been reported."""
 
 
 def _keep_resolvers(announced: Announced) -> None:
@@ -427,11 +429,11 @@ CASTS = ("int", "float", "bool", "str", "json_str")
 
 def _functions() -> Any:
     """The functions of Hydra's overrides, without casts: `int(010)` is 10, `int(3.7)` is 3."""
-    found = _hydras_functions()
+    functions = _hydras_functions()
     for name in CASTS:
-        found.functions.pop(name, None)
-        found.definitions.pop(name, None)
-    return found
+        functions.functions.pop(name, None)
+        functions.definitions.pop(name, None)
+    return functions
 
 
 _hydras_primitive = HydraOverrideVisitor._createPrimitive

@@ -83,7 +83,7 @@ def quoted(text: str) -> str:
 
 
 def count(n: float) -> str:
-    """A whole number with separators."""
+    """An integer with separators."""
     return f"{round(n):,}"
 
 

@@ -11,7 +11,7 @@ from ffn_bench.errors import UserError, first_line, nearest, of_system
 
 
 def explain(error: BaseException) -> UserError | None:
-    """What a person did wrong, told from an exception of Hydra, OmegaConf or YAML; None for a bug."""
+    """The mistake behind an exception of Hydra, OmegaConf or YAML; None for a bug."""
     import yaml
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +23,7 @@ def explain(error: BaseException) -> UserError | None:
     if isinstance(error, OmegaConfBaseException):
         return _bad_value(error)
     if isinstance(error, RecursionError):
-        return UserError("configuration", "something in it refers to itself", "look at the defaults lists")
+        return UserError("configuration", "contains a circular reference", "check the defaults lists")
     if isinstance(error, yaml.MarkedYAMLError):
         return yaml_error(error)
     if isinstance(error, HydraException):
@@ -37,7 +37,7 @@ def explain(error: BaseException) -> UserError | None:
 def _missing_option(path: str, options: Iterable[str], message: str) -> UserError:
     group, _, option = path.rpartition("/")
     if not group:
-        return UserError(path or "--config-name", first_line(message), "name a file that is there")
+        return UserError(path or "--config-name", first_line(message), "name an existing file")
     if not option:
         return UserError(group, "is empty", f"use one of: {', '.join(options)}")
     choices = sorted(options)
@@ -65,9 +65,7 @@ def _bad_value(error: BaseException) -> UserError:
     if isinstance(error, UnsupportedInterpolationType):
         return unlisted(what.rpartition(" ")[2], key)
     if isinstance(error, InterpolationResolutionError):
-        return UserError(
-            key or "configuration", f"an interpolation fails: {what}", "name a key that is there"
-        )
+        return UserError(key or "configuration", f"an interpolation fails: {what}", "name an existing key")
     if isinstance(error, (ConfigAttributeError, ConfigKeyError)):
         parent = getattr(error, "parent_node", None)
         known = [str(k) for k in parent] if parent is not None and hasattr(parent, "keys") else []
@@ -75,7 +73,7 @@ def _bad_value(error: BaseException) -> UserError:
         leaf = str(getattr(error, "key", "") or key)
         prefix = key[: -len(leaf)] if key.endswith(leaf) else ""
         if key.startswith("optimizer.options"):
-            return UserError(key, "is not there yet", f"write +{key}=…")
+            return UserError(key, "does not exist yet", f"write +{key}=…")
         return UserError(
             key or leaf,
             f"no such key{nearest(leaf, known)}",
@@ -89,7 +87,7 @@ def _composition(message: str) -> UserError:
     if match := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", line):
         key, value = match.groups()
         return UserError(
-            key, f"{value!r} are several values", f"add -m to sweep over them, or write {key}=[…]"
+            key, f"{value!r} lists several values", f"add -m to sweep over them, or write {key}=[…]"
         )
     if match := re.match(r"Could not override '(.+)'\.", line):
         return UserError(match[1], "no such key or group", "see --help")

@@ -69,14 +69,14 @@ def slug(text: str) -> str:
 
 def slugs(names: Sequence[str]) -> dict[str, str]:
     """A slug of its own for every name: two that look alike get a number behind them."""
-    found: dict[str, str] = {}
+    slug_of: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
         first = slug(name)
         tries = itertools.chain([first], (f"{first}-{k}" for k in itertools.count(2)))
-        found[name] = next(one for one in tries if one.lower() not in taken)
-        taken.add(found[name].lower())
-    return found
+        slug_of[name] = next(one for one in tries if one.lower() not in taken)
+        taken.add(slug_of[name].lower())
+    return slug_of
 
 
 def literal(text: str, longest: int = 60) -> str:

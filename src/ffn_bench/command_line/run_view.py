@@ -44,7 +44,7 @@ class RunView:
         for warning in training.data.warnings:
             self.console.print(line(f"  warning    {warning}", "yellow"), soft_wrap=True)
         if training.step:
-            self.console.print(f"  goes on at step {count(training.step)} of {count(steps)}")
+            self.console.print(f"  resuming from step {count(training.step)} of {count(steps)}")
         self.console.print()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._progress = training_bar(self.console)
@@ -55,10 +55,10 @@ class RunView:
         """Bring the bar up to date, or print a line at every tenth of the epochs."""
         self._shown |= measurement.values
         loss = tags.LOSS.tag("train")
-        parts = {tags.LOSS.name: tags.LOSS.text(self._shown[loss])} if loss in self._shown else {}
+        fields = {tags.LOSS.name: tags.LOSS.text(self._shown[loss])} if loss in self._shown else {}
         held_out = "val" if tags.SCORE.tag("val") in self._shown else "test"
-        parts[held_out] = tags.SCORE.text(self._shown.get(tags.SCORE.tag(held_out)))
-        numbers = "  ".join(f"{key} {value}" for key, value in parts.items())
+        fields[held_out] = tags.SCORE.text(self._shown.get(tags.SCORE.tag(held_out)))
+        numbers = "  ".join(f"{key} {value}" for key, value in fields.items())
         if self._progress:
             seconds = measurement.train_seconds
             self._progress.update(
@@ -121,7 +121,7 @@ class RunView:
 def facts_of(run: TrainConfig, data: Data, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
-    rows = [f"{part} {count(len(getattr(data, part).y))}" for part in ("train", "val", "test")]
+    rows = [f"{split} {count(len(getattr(data, split).y))}" for split in ("train", "val", "test")]
     settings = run.optimizer.hyperparameters()
     own = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "lr" and v not in (0.0, False, None))
     schedule = "" if run.schedule.name == "constant" else f", {run.schedule.name} schedule"

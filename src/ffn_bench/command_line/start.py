@@ -1,4 +1,4 @@
-"""What every command shares: where the YAML files are, how Hydra is started, how mistakes are told."""
+"""What every command shares: where the YAML files are, how Hydra is started, how mistakes are reported."""
 
 from __future__ import annotations
 

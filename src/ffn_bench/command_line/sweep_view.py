@@ -65,26 +65,26 @@ class SweepView:
         self._noted = ("failed",) if search else ("failed", "diverged")
         self._tenths = self._bad = 0
 
-    def start(self, groups: Sequence[int], alone: Sequence[str | None]) -> None:
+    def start(self, groups: Sequence[int], sequential_reasons: Sequence[str | None]) -> None:
         """Print how many runs are trained in which way, and begin the bar.
 
-        `groups` are sizes of groups that are trained side by side; `alone` has, for every run that is trained
+        `groups` are sizes of groups that are batched; `sequential_reasons` has, for every run that is trained
         by itself, the reason.
         """
         self.console.print(Text(self.heading, style="bold"))
         together = sum(groups)
-        ways = [f"{count(together)} side by side" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
+        ways = [f"{count(together)} batched" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
         self._fact("sweep", f"{count(len(self.runs))} runs" + (f", {ways[0]}" if together else ""))
         words = {
-            "done": "had ended before, and are not trained again",
-            "left": "are left as they are",
-            "resumed": "had begun, and go on",
+            "done": "have already ended and are not trained again",
+            "left": "are left unchanged",
+            "resumed": "have started and are resumed",
         }
         for what, number in self._before.items():
             self._fact(what, f"{count(number)} runs {words[what]}")
-        for reason, number in Counter(alone).items():
+        for reason, number in Counter(sequential_reasons).items():
             self._fact(
-                "alone", f"{count(number)} runs" + (f": {reason}" if reason else ", one after the other")
+                "unbatched", f"{count(number)} runs" + (f": {reason}" if reason else ", one after the other")
             )
         self._fact("folder", str(self.folder))
         self._fact("curves", tensorboard(self.folder))
@@ -101,7 +101,7 @@ class SweepView:
             self._live.start()
 
     def before(self, counts: dict[str, int]) -> None:
-        """Take how many runs were done, left alone or resumed, to be printed by `start`."""
+        """Take how many runs were done, left unchanged or resumed, to be printed by `start`."""
         self._before = counts
 
     def warn(self, text: str) -> None:
@@ -187,16 +187,16 @@ class SweepView:
             self._live.stop()
             self._live = None
 
-    def closing(self, begun: int, failures: Sequence[str]) -> None:
-        """Say again which runs failed or never began, and where everything is."""
+    def closing(self, started: int, failures: Sequence[str]) -> None:
+        """Say again which runs failed or never started, and where everything is."""
         self.console.print()
         for name in failures[:20]:
             self.console.print(line(f"  failed       {name}", "bold red"), soft_wrap=True)
         if len(failures) > 20:
             self.console.print(Text(f"  failed       and {len(failures) - 20} more", style="bold red"))
         total = len(self.runs)
-        if begun < total:
-            self.console.print(Text(f"  not trained  {total - begun} of {total} runs", style="bold red"))
+        if started < total:
+            self.console.print(Text(f"  not trained  {total - started} of {total} runs", style="bold red"))
         self.console.print(Text.assemble("  ", ("sweep folder ", "dim"), line(self.folder)), soft_wrap=True)
         self.console.print(
             Text.assemble("  ", ("curves       ", "dim"), tensorboard(self.folder)), soft_wrap=True
@@ -213,7 +213,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 class RunOfSweep(RunView):
-    """A run of a sweep that is trained by itself: shown as a part of the sweep."""
+    """A run of a sweep that is trained by itself, shown as one of the sweep."""
 
     def __init__(self, sweep: SweepView, run: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The tables of `ffn-train`: how runs stand, the leaderboard of a sweep, and what a search chose."""
+"""The tables of `ffn-train`: the status of runs, the leaderboard of a sweep, and what a search chose."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ STATUS_ROWS = 200
 def show_status(
     rows: Iterable[tuple[str, str, dict[str, Any] | None]], folder: Path, holder: str | None, listed: bool
 ) -> None:
-    """How a run, or every run of a sweep, stands: (name, status, summary) each, where they are `listed`, and
-    how many stand how. `holder` writes there now."""
+    """The status of a run, or of every run of a sweep: (name, status, summary) each, where they are `listed`,
+    and how many have which status. `holder` is the process that writes there."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for column in ("run", "status", "steps", "validation", ""):
         table.add_column(column, justify="right" if column in ("steps", "validation") else "left")
@@ -110,9 +110,9 @@ def show_choices(console: Console, rows: Sequence[tuple[str, str, float, str]], 
 
 
 def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]]]], seeds: int) -> None:
-    """Tuned less shipped: by name, the differences of the score on `val` and `test`, a number a seed."""
+    """Tuned minus default settings: by name, differences of the score on `val` and `test`, one a seed."""
     table = Table(
-        title="tuned against shipped",
+        title="tuned against default settings",
         title_justify="left",
         box=None,
         header_style="dim",
@@ -122,8 +122,8 @@ def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]
         table.add_column(column, justify="right" if column else "left")
     for name, differences in rows:
         cells = []
-        for part in ("val", "test"):
-            values = differences[part]
+        for split in ("val", "test"):
+            values = differences[split]
             if len(values) < seeds:
                 cells.append(tags.NOT_MEASURED)
                 continue

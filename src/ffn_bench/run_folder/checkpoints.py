@@ -1,7 +1,7 @@
 """Checkpoints of a run: complete states, of which the last two are kept.
 
-A checkpoint is one file, `checkpoint/step-<step>-<SHA-256 of the file>.safetensors`: tensors, and what is no
-tensor as JSON in its header. It is written whole, and its name tells whether any byte of it has changed.
+A checkpoint is one file, `checkpoint/step-<step>-<SHA-256 of the file>.safetensors`: tensors, and the
+rest as JSON in its header. It is written atomically, and its name shows whether any byte of it has changed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def save(folder: Folder, state: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     packed = pack(state, tensors, "")
     header = {"format": "1", "state": json.dumps(packed, allow_nan=True)}
-    whole = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in tensors.items()}
-    content = to_bytes(whole, metadata=header)
+    arrays = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in tensors.items()}
+    content = to_bytes(arrays, metadata=header)
     name = f"step-{state['step']:010d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     folder.replace(f"checkpoint/{name}", content)
     if len(names := _names(folder)) > KEPT:
@@ -41,13 +41,13 @@ def save(folder: Folder, state: dict[str, Any]) -> None:
 
 
 def _names(folder: Folder) -> list[str]:
-    """Names of checkpoints, `checkpoint/…`, the earliest step first. Whatever else is there is not ours."""
+    """Names of checkpoints, `checkpoint/…`, the earliest step first. Other files are ignored."""
     names = [name for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
     return [f"checkpoint/{name}" for name in sorted(names, key=lambda name: name.split("-")[1])]
 
 
 def find(folder: Folder) -> tuple[str | None, list[str]]:
-    """The name of the latest checkpoint that is whole, and the names of later ones that are not.
+    """The name of the latest intact checkpoint, and the names of later ones that are damaged.
 
     None where there is no checkpoint at all. Raises `UserError` (status 4) where all are damaged.
     """
@@ -60,7 +60,7 @@ def find(folder: Folder) -> tuple[str | None, list[str]]:
         raise UserError(
             f"{folder}/checkpoint",
             f"every checkpoint is damaged: its checksum differs ({', '.join(damaged)})",
-            "force=true trains anew in another folder",
+            "force=true trains again in a new folder",
             errors.RUN_FOLDER,
         )
     return None, []
@@ -72,8 +72,8 @@ def _read(folder: Folder, name: str) -> bytes | None:
         content = folder.read(name, psutil.virtual_memory().available)
     except UserError:  # a link, a folder, unreadable
         return None
-    whole = content is not None and hashlib.sha256(content).hexdigest() == name.rpartition("-")[2][:64]
-    return content if whole else None
+    intact = content is not None and hashlib.sha256(content).hexdigest() == name.rpartition("-")[2][:64]
+    return content if intact else None
 
 
 def step_of(name: str) -> int:
@@ -107,7 +107,7 @@ def load(folder: Folder, name: str) -> dict[str, Any]:
         *(struct.error, ValueError, TypeError, KeyError, AttributeError, IndexError),
         *(RecursionError, OverflowError, SafetensorError),
     ) as e:
-        raise UserError(where, "is no checkpoint of ours", "remove it", errors.RUN_FOLDER) from e
+        raise UserError(where, "is not a checkpoint of ffn-bench", "remove it", errors.RUN_FOLDER) from e
     return dict(state)
 
 

@@ -2,7 +2,7 @@
 
 A `Folder` is opened by its descriptor and everything in it relative to that, never through a link: a folder
 may come from anywhere. What we write enters the folder's manifest (see `manifest`) before it is put there,
-so that a kill in between leaves it ours.
+so that a kill in between leaves it known as ours.
 
 Only what the manifest names, with the content that it names, is ever replaced or deleted. Anything else is
 left alone, and ours goes to the next free name; where a name is fixed, as those of a run folder are, what
@@ -34,7 +34,7 @@ from ffn_bench.run_folder import manifest
 MANIFEST = ".ffn-bench.jsonl"
 
 LARGE = 2**26
-"""Bytes of a JSON file at most; none of ours comes near."""
+"""Bytes of a JSON file at most; ours are far smaller."""
 
 _INSIDE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Never through a link, and never waiting for the other end of a pipe."""
@@ -57,7 +57,7 @@ class Folder:
         """A folder below a root. Raises `UserError` for a path that leaves it."""
         parts = PurePosixPath(relative).parts
         if ".." in parts or relative.startswith("/"):
-            raise UserError(relative, f"leaves {root}", "name a folder below it", errors.RUN_FOLDER)
+            raise UserError(relative, f"is outside {root}", "name a folder below it", errors.RUN_FOLDER)
         return Folder(root, parts)
 
     @property
@@ -86,7 +86,7 @@ class Folder:
         return kinds.get(stat.S_IFMT(mode), "other")
 
     def names(self, below: str = ".") -> list[str]:
-        """What a folder below holds, sorted; nothing where it is not there."""
+        """What a folder below contains, sorted; nothing where it does not exist."""
         try:
             with self._opened(PurePosixPath(below).parts) as descriptor:
                 return sorted(os.listdir(descriptor))  # noqa: PTH208  # of a descriptor
@@ -94,7 +94,7 @@ class Folder:
             return []
 
     def read(self, name: str, limit: int = LARGE) -> bytes | None:
-        """A file's content, or None where it is not there. Raises `UserError` for more than `limit` bytes."""
+        """A file's content; None where it does not exist. Raises `UserError` above `limit` bytes."""
         try:
             with self.open_file(name, os.O_RDONLY) as file:
                 size = os.fstat(file).st_size
@@ -110,20 +110,20 @@ class Folder:
             raise UserError(f"{self}/{name}", what, "make it readable", errors.RUN_FOLDER) from e
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """The object that a JSON file holds, or None where it is not there.
+        """The object that a JSON file contains, or None where it does not exist.
 
-        Raises `UserError` for a file that holds no object.
+        Raises `UserError` for a file that contains no object.
         """
         content = self.read(name)
         if content is None:
             return None
         try:
-            found = json.loads(content)
+            parsed = json.loads(content)
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+            parsed = None
+        if not isinstance(parsed, dict):
             raise UserError(f"{self}/{name}", "is damaged", "restore or remove it", errors.RUN_FOLDER)
-        return found
+        return parsed
 
     # --- whose it is ------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class Folder:
         return name in self._manifest()["log"]
 
     def note_logs(self, *names: str) -> None:
-        """Let the manifest name files that grow, before they are begun."""
+        """Let the manifest name files that grow, before they are created."""
         known = self._manifest()["log"]
         if missing := [name for name in names if name not in known]:
             self._note(*({"log": name} for name in missing))
@@ -180,14 +180,14 @@ class Folder:
 
     def _check_header(self, content: bytes) -> None:
         if content and not manifest.has_header(content):
-            what = "is no manifest of ffn-bench"
+            what = "is not a manifest of ffn-bench"
             raise UserError(f"{self}/{MANIFEST}", what, "move it away", errors.RUN_FOLDER)
 
-    # --- whole files ------------------------------------------------------------------------------------
+    # --- atomic files -----------------------------------------------------------------------------------
 
     def put(self, name: str, content: bytes) -> str:
-        """Write a whole file in the place of ours; where something that is not ours has its name, under the
-        next one. Returns the name."""
+        """Write a file, replacing ours of that name; where a file that is not ours has it, use the next free
+        name. Returns the name."""
         return self.put_all({name: content})[name]
 
     def put_all(self, contents: Mapping[str, bytes]) -> dict[str, str]:
@@ -203,8 +203,8 @@ class Folder:
     def put_before(self, name: str) -> Iterator[str]:
         """The names under which `put` may have written a file: its own, `…-2` and so on, as far as they are
         taken; regular files only."""
-        there = itertools.takewhile(lambda other: self.kind(other) is not None, _names(name))
-        return (other for other in there if self.kind(other) == "file")
+        taken = itertools.takewhile(lambda other: self.kind(other) is not None, _names(name))
+        return (other for other in taken if self.kind(other) == "file")
 
     def publish(self, contents: Mapping[str, bytes], ours: re.Pattern[str]) -> dict[str, str]:
         """`put` the files of a report, and delete those of an earlier one that it does not have, of the names
@@ -220,7 +220,7 @@ class Folder:
         return written
 
     def replace(self, name: str, content: bytes) -> str | None:
-        """Write a whole file under exactly this name. What is not ours is moved to the next free name first,
+        """Write a file under exactly this name. What is not ours is moved to the next free name first,
         which is returned."""
         moved = None
         if self.kind(name) is not None and not self.owns(name):
@@ -238,7 +238,7 @@ class Folder:
         return None
 
     def remove_temporary_files(self) -> None:
-        """Delete what a killed process of ours left half written."""
+        """Delete what a killed process of ours left unfinished."""
         for name in self._manifest()["temporary"]:
             if self.kind(name) == "file":
                 self._unlink(name)
@@ -259,7 +259,7 @@ class Folder:
 
     @process.tidies
     def _write(self, contents: Mapping[str, bytes]) -> None:
-        """Write to temporary names, flush, rename, so that every file is there whole or not at all."""
+        """Write to temporary names, flush, rename, so that every file exists completely or not at all."""
         temporary = {name: manifest.temporary_name(name) for name in contents}
         entries = []
         for name, content in contents.items():
@@ -304,14 +304,14 @@ class Folder:
     # --- descriptors ------------------------------------------------------------------------------------
 
     def open_lock(self, create: bool = True) -> int:
-        """A descriptor of the file `.lock`, which is made where it is not there, for the caller to close."""
+        """A descriptor of the file `.lock`, which is created where it is missing, for the caller to close."""
         with self.open_file(".lock", os.O_RDWR | os.O_CREAT if create else os.O_RDONLY) as file:
             return os.dup(file)
 
     @contextmanager
     def open_file(self, name: str, flags: int) -> Iterator[int]:
         """A descriptor of a regular file. One that is written in place must have no other name, which may lie
-        anywhere. Raises `FileNotFoundError` where it is not there."""
+        anywhere. Raises `FileNotFoundError` where it does not exist."""
         writing = flags & (os.O_WRONLY | os.O_RDWR)
         with self._parent(name, create=bool(flags & os.O_CREAT)) as (parent, leaf):
             try:
@@ -319,11 +319,11 @@ class Folder:
             except OSError as e:
                 raise self._explained(e, name) from e
         try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
+            info = os.fstat(file)
+            if not stat.S_ISREG(info.st_mode):
                 raise UserError(f"{self}/{name}", "is not a file", "move it away", errors.RUN_FOLDER)
-            if writing and found.st_nlink > 1:
-                what = "has another name (a hard link), whose content would change too"
+            if writing and info.st_nlink > 1:
+                what = "has another name (a hard link), whose content would also change"
                 raise UserError(f"{self}/{name}", what, "make a copy of it", errors.RUN_FOLDER)
             yield file
         finally:
@@ -348,20 +348,22 @@ class Folder:
             self.root.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.root, flags)
         try:
-            for k, part in enumerate(parts := (*self.parts, *below)):
-                if part in ("", ".", "..") or "/" in part:
-                    raise UserError(f"{self}/{part}", "leaves the folder", "", errors.RUN_FOLDER)
+            for k, component in enumerate(components := (*self.parts, *below)):
+                if component in ("", ".", "..") or "/" in component:
+                    raise UserError(f"{self}/{component}", "is outside the folder", "", errors.RUN_FOLDER)
                 try:
                     try:
-                        inner = os.open(part, flags | _INSIDE, dir_fd=descriptor)
+                        inner = os.open(component, flags | _INSIDE, dir_fd=descriptor)
                     except FileNotFoundError:
                         if not create:
                             raise
                         with contextlib.suppress(FileExistsError):
-                            os.mkdir(part, dir_fd=descriptor)
-                        inner = os.open(part, flags | _INSIDE, dir_fd=descriptor)
+                            os.mkdir(component, dir_fd=descriptor)
+                        inner = os.open(component, flags | _INSIDE, dir_fd=descriptor)
                 except OSError as e:
-                    raise self._explained(e, "/".join(parts[len(self.parts) : k + 1]), parts[: k + 1]) from e
+                    raise self._explained(
+                        e, "/".join(components[len(self.parts) : k + 1]), components[: k + 1]
+                    ) from e
                 os.close(descriptor)
                 descriptor = inner
             yield descriptor
@@ -374,7 +376,7 @@ class Folder:
         known = {
             errno.ELOOP: "is a link, which is not followed",
             errno.EISDIR: "is not a file",
-            errno.EEXIST: "is there already",
+            errno.EEXIST: "already exists",
             errno.ENXIO: "is not a file",
         }
         what = known.get(e.errno or 0)
@@ -411,14 +413,14 @@ def append(file: int, content: bytes, size: int) -> None:
 
 def sha256_of(file: int, size: int) -> Any:
     """The SHA-256 of the first bytes of a file."""
-    found, at = hashlib.sha256(), 0
-    while at < size:
-        part = os.pread(file, min(2**20, size - at), at)
-        if not part:
+    digest, offset = hashlib.sha256(), 0
+    while offset < size:
+        block = os.pread(file, min(2**20, size - offset), offset)
+        if not block:
             break
-        found.update(part)
-        at += len(part)
-    return found
+        digest.update(block)
+        offset += len(block)
+    return digest
 
 
 def _digest(file: int) -> str:

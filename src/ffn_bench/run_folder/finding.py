@@ -15,24 +15,24 @@ def find(patterns: Sequence[str]) -> list[Path]:
 
     Raises `UserError` (status 4) where a pattern matches nothing, or no run is below.
     """
-    found: dict[Path, None] = {}
+    runs: dict[Path, None] = {}
     for pattern in patterns:
         if not pattern.strip():
             raise UserError("runs", "is empty", "name folders of runs or sweeps")
         paths = matching(pattern)
         if not paths:
-            raise UserError(pattern, "there is no such folder", "name folders of runs or sweeps", RUN_FOLDER)
+            raise UserError(pattern, "does not exist", "name folders of runs or sweeps", RUN_FOLDER)
         folders = [p for path in paths if path.is_dir() for p in _below(path)]
         if not folders:
             what = (
                 "is a file"
                 if all(p.is_file() for p in paths)
-                else "holds no run (no run.json in it or below)"
+                else "contains no run (no run.json in it or below)"
             )
             raise UserError(pattern, what, "name folders of runs or sweeps", RUN_FOLDER)
         for folder in folders:
-            found.setdefault(folder.resolve(), None)
-    return sorted(found)
+            runs.setdefault(folder.resolve(), None)
+    return sorted(runs)
 
 
 def from_here(folder: Path) -> Path:
@@ -52,13 +52,13 @@ def _below(folder: Path) -> Iterator[Path]:
     """The folder if it is a run, else the runs in its folders; links to folders are not followed."""
     waiting = [folder]
     while waiting:
-        place = waiting.pop()
+        current = waiting.pop()
         try:
-            if (place / "run.json").exists():
-                yield place
+            if (current / "run.json").exists():
+                yield current
                 continue
-            inner = [p for p in place.iterdir() if p.is_dir() and not p.is_symlink()]
+            inner = [p for p in current.iterdir() if p.is_dir() and not p.is_symlink()]
         except OSError as e:
             why = (e.strerror or str(e)).lower()
-            raise UserError(str(place), why, "check permissions", RUN_FOLDER) from e
+            raise UserError(str(current), why, "check permissions", RUN_FOLDER) from e
         waiting += sorted(inner, reverse=True)

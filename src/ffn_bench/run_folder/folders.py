@@ -22,7 +22,7 @@ from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.identity import unowned
-from ffn_bench.run_folder.reading import begun_and_summary
+from ffn_bench.run_folder.reading import started_and_summary
 
 LOGS = ("metrics.jsonl", "train.log", "trajectory.bin")
 """Files of a run that only grow, beside its event file."""
@@ -44,7 +44,7 @@ def run_name(overrides: str, run: schema.TrainConfig) -> str:
     return f"{readable}-{tail}" if readable else tail
 
 
-def check_place(folder: Path) -> None:
+def check_location(folder: Path) -> None:
     """Raise `UserError` (status 4) where no run or sweep can be written, or would be inside another run."""
     if ".." in folder.parts:
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
@@ -55,27 +55,30 @@ def check_place(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `UserError` (status 4) unless files can be written to a folder, which need not be there yet."""
+    """Raise `UserError` (status 4) unless files can be written to a folder, which need not exist yet."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as e:
         raise UserError(str(folder.absolute()), "is not UTF-8", "use another name", errors.RUN_FOLDER) from e
-    if any(len(part.encode()) > 255 for part in folder.parts) or len(str(folder.absolute()).encode()) > 4000:
-        raise UserError(str(folder)[:80] + "…", "is too long a path", "use a shorter name", errors.RUN_FOLDER)
+    if (
+        any(len(component.encode()) > 255 for component in folder.parts)
+        or len(str(folder.absolute()).encode()) > 4000
+    ):
+        raise UserError(str(folder)[:80] + "…", "is too long", "use a shorter name", errors.RUN_FOLDER)
     existing = folder
     while True:
         try:
             if existing.exists():
                 break
             if existing.is_symlink():
-                what = "is a link that leads nowhere"
+                what = "is a broken link"
                 raise UserError(str(existing), what, "use another name", errors.RUN_FOLDER)
         except OSError as e:
             raise UserError(
                 str(folder), (e.strerror or str(e)).lower(), "use another", errors.RUN_FOLDER
             ) from e
         existing = existing.parent
-    if ".." in folder.relative_to(existing).parts:  # of what is not there yet, and would be created by it
+    if ".." in folder.relative_to(existing).parts:  # in the part that does not exist yet and would be created
         raise UserError(str(folder), "contains '..'", "name the folder itself", errors.RUN_FOLDER)
     if not existing.is_dir():
         raise UserError(str(existing), "is a file, not a folder", "use another name", errors.RUN_FOLDER)
@@ -89,21 +92,21 @@ def check_writable(folder: Path) -> None:
 
 
 def check_run(folder: Folder, run: schema.TrainConfig) -> None:
-    """Raise `UserError` (status 4) unless a run may begin, or go on, in its folder.
+    """Raise `UserError` (status 4) unless a run may start, or be resumed, in its folder.
 
-    Nothing there is guessed: a folder that holds files under our names and no run.json is somebody else's.
+    Nothing is guessed: a folder that contains files under our names and no run.json is somebody else's.
     """
-    if begun_and_summary(folder, run)[0]:
+    if started_and_summary(folder, run)[0]:
         return
-    found = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
-    if found == ["summary.json"] and folder.owns("summary.json"):
-        return  # of a run that failed before it had begun
-    found += [f"checkpoint/{name}" for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
-    if found:
-        raise unowned(folder, found[0])
+    existing = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
+    if existing == ["summary.json"] and folder.owns("summary.json"):
+        return  # of a run that failed before it started
+    existing += [f"checkpoint/{name}" for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]
+    if existing:
+        raise unowned(folder, existing[0])
 
 
 def next_free_folder(folder: Path) -> Path:
-    """The first of `<folder>-2`, `<folder>-3`, … that is not there."""
+    """The first of `<folder>-2`, `<folder>-3`, … that does not exist."""
     names = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
     return next(path for path in names if not os.path.lexists(path))

@@ -1,6 +1,6 @@
 """`.hydra/` in a run's folder, as Hydra users expect it: config.yaml, hydra.yaml, overrides.yaml.
 
-Hydra writes these files by itself, through whatever link lies there; so its own writing is switched off.
+Hydra itself would write these files, following any link; so its own writing is switched off.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 def write(
     folder: Folder, config: Mapping[Any, Any], hydra: Mapping[Any, Any], overrides: Sequence[str]
 ) -> None:
-    """Write how a run was begun, once: what is there already stays.
+    """Write how a run was started, once: existing files stay.
 
     `config` and `hydra` are the composed configuration and its node `hydra`, as plain values.
     """
-    parts = {"config": config, "hydra": {"hydra": {**hydra, "output_subdir": SUBDIR}}, "overrides": overrides}
-    missing = {f"{SUBDIR}/{name}.yaml": part for name, part in parts.items()}
-    missing = {file: part for file, part in missing.items() if folder.kind(file) is None}
+    contents = {
+        "config": config,
+        "hydra": {"hydra": {**hydra, "output_subdir": SUBDIR}},
+        "overrides": overrides,
+    }
+    missing = {f"{SUBDIR}/{name}.yaml": content for name, content in contents.items()}
+    missing = {file: content for file, content in missing.items() if folder.kind(file) is None}
 
-    def text(part: Any) -> str:
+    def text(content: Any) -> str:
         options: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
-        return str(yaml.dump(part, Dumper=_Dumper, **options))
+        return str(yaml.dump(content, Dumper=_Dumper, **options))
 
-    folder.put_all({file: text(part).encode() for file, part in missing.items()})
+    folder.put_all({file: text(content).encode() for file, content in missing.items()})

@@ -16,15 +16,15 @@ FORMAT = 1
 """Of the run folder."""
 
 PROTOCOL = 2
-"""Of how runs are measured and compared; results of different versions are never put side by side."""
+"""Of how runs are measured and compared; results of different versions are never compared."""
 
-REPAIR = "restore it, or train anew in another folder with force=true"
+REPAIR = "restore it, or train again in a new folder with force=true"
 
 
 def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
     """Raise `UserError` (status 4) unless what run.json says is this run."""
-    then = {key: value for key, value in identity["config"].items() if key not in fingerprint.NOT_RESULTS}
-    check_same(folder, fingerprint.result_keys(run), then)
+    recorded = {key: value for key, value in identity["config"].items() if key not in fingerprint.NOT_RESULTS}
+    check_same(folder, fingerprint.result_keys(run), recorded)
 
 
 def identity(
@@ -60,21 +60,21 @@ def identity(
     }
 
 
-def check_same(folder: Folder, now: dict[str, Any], then: dict[str, Any]) -> None:
-    """Raise `UserError` (status 4), naming what differs, unless a run may go on in `folder`.
+def check_same(folder: Folder, current: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """Raise `UserError` (status 4), naming what differs, unless a run may be resumed in `folder`.
 
-    `now` is compared with what was noted `then`; keys that only one of them has count, too.
+    `current` is compared with what was `recorded`; keys that only one of them has count, too.
     """
-    now = json.loads(json.dumps(now))  # tuples are lists in a file
-    if different := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
+    current = json.loads(json.dumps(current))  # tuples are lists in a file
+    if different := [key for key in {**recorded, **current} if recorded.get(key) != current.get(key)]:
         key = different[0]
-        more = f" (and {', '.join(different[1:4])})" if different[1:] else ""
-        what = f"holds another run: {key} was {then.get(key)}, now {now.get(key)}{more}"
-        todo = "it is never overwritten: use another name, or force=true, which trains anew beside it"
+        others = f" (and {', '.join(different[1:4])})" if different[1:] else ""
+        what = f"holds another run: {key} was {recorded.get(key)}, now {current.get(key)}{others}"
+        todo = "it is never overwritten: use another name, or force=true, which trains again in a new folder"
         raise UserError(str(folder), what, todo, errors.RUN_FOLDER)
 
 
 def unowned(folder: Folder, name: str) -> UserError:
-    """The mistake of a file under one of our names where no run has begun."""
-    what = "is there, and no run.json that says whose it is"
+    """The mistake of a file under one of our names where no run has started."""
+    what = "exists without a run.json that says which run wrote it"
     return UserError(f"{folder}/{name}", what, "use another name", errors.RUN_FOLDER)

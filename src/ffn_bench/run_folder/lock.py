@@ -12,7 +12,7 @@ from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 
 HOLDER = re.compile(rb"(process \d+ on [^\n]{0,300})?")
-"""What a lock's file of ours says."""
+"""The content of a lock file of ours."""
 
 
 # --- who may write --------------------------------------------------------------------------------------
@@ -45,14 +45,14 @@ class Lock:
                 raise InUse(folder, holder(folder) or "another process") from e
             what, todo = f"cannot be locked ({e.strerror})", "use a folder on another file system"
             raise UserError(str(folder), what, todo, errors.RUN_FOLDER) from e
-        self._told = not shared and HOLDER.fullmatch(os.pread(self._file, 400, 0)) is not None
-        if self._told:
+        self._names_holder = not shared and HOLDER.fullmatch(os.pread(self._file, 400, 0)) is not None
+        if self._names_holder:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
     def release(self) -> None:
         """Let others write."""
-        if self._told:
+        if self._names_holder:
             os.ftruncate(self._file, 0)
         os.close(self._file)
 

@@ -22,7 +22,7 @@ Entries = dict[str, dict[str, set[tuple[int, str]]]]
 
 
 def has_header(content: bytes) -> bool:
-    """Whether it begins as a manifest does."""
+    """Whether it starts as a manifest does."""
     return _object(content.partition(b"\n")[0]) == HEADER
 
 
@@ -52,7 +52,7 @@ def _is_below(name: Any) -> bool:
         return False
     path = PurePosixPath(name)
     try:
-        fits = all(len(part.encode()) <= 255 for part in path.parts) and len(name.encode()) < 2000
+        fits = all(len(component.encode()) <= 255 for component in path.parts) and len(name.encode()) < 2000
     except UnicodeEncodeError:
         return False
     return fits and bool(path.parts) and ".." not in path.parts and not path.is_absolute()

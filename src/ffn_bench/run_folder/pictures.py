@@ -48,20 +48,20 @@ def _width(text: str, size: int) -> int:
 
 
 def _write_upwards(
-    image: Image.Image, at: tuple[int, int], text: str, size: int, ends_there: bool = False
+    image: Image.Image, at: tuple[int, int], text: str, size: int, ends_at_point: bool = False
 ) -> None:
     """Text turned by 90°, its middle (or its end) at the point, reading upwards."""
     label = Image.new("RGB", (_width(text, size) + 2, size + 6), PALE)
     ImageDraw.Draw(label).text((1, 1), text, fill=INK, font=_font(size))
     label = label.rotate(90, expand=True)
-    y = at[1] if ends_there else at[1] - label.height // 2
+    y = at[1] if ends_at_point else at[1] - label.height // 2
     image.paste(label, (at[0] - label.width // 2, y))
 
 
-def confusion_matrix(counts: Tensor, classes: Sequence[str], part: str) -> bytes:
-    """Counts `[true, predicted]`, shaded by the share of the true class."""
+def confusion_matrix(counts: Tensor, classes: Sequence[str], split: str) -> bytes:
+    """Counts `[true, predicted]`, shaded by the proportion of the true class."""
     table = counts.numpy()
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    proportion = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     names = [short(name, 12) for name in classes]
     few = len(classes) <= 30
     longest = max(_width(name, 13) for name in names) if few else 0
@@ -69,14 +69,16 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], part: str) -> bytes
     cell = max(3, min(40, 900 // len(classes)))
     side = cell * len(classes)
     accuracy = np.trace(table) / max(1, table.sum())
-    title = f"{part} part: {accuracy:.1%} right"
+    title = f"{split} part: {accuracy:.1%} correct"
     left, top = 44 + longest, 40
     width = max(left + side, left + _width(title, 15)) + 20
     image = Image.new("RGB", (width, top + side + 44 + (longest if turned else 14 * few)), PALE)
     draw = ImageDraw.Draw(image)
 
     anchors = np.linspace(0, 1, len(BLUES))
-    colours = np.stack([np.interp(share, anchors, BLUES[:, k]) for k in range(3)], 2).round().astype(np.uint8)
+    colours = (
+        np.stack([np.interp(proportion, anchors, BLUES[:, k]) for k in range(3)], 2).round().astype(np.uint8)
+    )
     shades = Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
     image.paste(shades, (left, top))
     draw.rectangle((left - 1, top - 1, left + side, top + side), outline=(120, 120, 120))
@@ -87,14 +89,14 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], part: str) -> bytes
             at = k * cell + cell // 2
             draw.text((left - 8, top + at), name, fill=INK, font=_font(13), anchor="rm")
             if turned:
-                _write_upwards(image, (left + at, top + side + 8), name, 13, ends_there=True)
+                _write_upwards(image, (left + at, top + side + 8), name, 13, ends_at_point=True)
             else:
                 draw.text((left + at, top + side + 8), name, fill=INK, font=_font(13), anchor="mt")
         for row, column in np.argwhere(table > 0):
-            ink = PALE if share[row, column] > 0.5 else INK
+            ink = PALE if proportion[row, column] > 0.5 else INK
             text, size = str(table[row, column]), 12 if table[row, column] < 10_000 else 10
-            place = (left + column * cell + cell // 2, top + row * cell + cell // 2)
-            draw.text(place, text, fill=ink, font=_font(size), anchor="mm")
+            centre = (left + column * cell + cell // 2, top + row * cell + cell // 2)
+            draw.text(centre, text, fill=ink, font=_font(size), anchor="mm")
     draw.text((middle, image.height - 18), "predicted class", fill=INK, font=_font(14), anchor="mm")
     _write_upwards(image, (18, top + side // 2), "true class", 14)
     return _png(image)

@@ -15,29 +15,29 @@ from ffn_bench.run_folder.identity import FORMAT, REPAIR, check_identity, check_
 
 
 def read_identity(folder: Folder) -> dict[str, Any] | None:
-    """What run.json says of the run, or None where none has begun.
+    """What run.json says of the run, or None where none has started.
 
     Its configuration has the keys that are `config.LATER` than the run, too.
 
     Raises `UserError` (status 4) for one that is damaged or of another format.
     """
-    found = folder.read_json("run.json")
-    if found is None:
+    identity = folder.read_json("run.json")
+    if identity is None:
         return None
     where = f"{folder}/run.json"
-    if type(found.get("format")) is int and found["format"] != FORMAT:
-        what = f"has format {found['format']}, known is {FORMAT}"
+    if type(identity.get("format")) is int and identity["format"] != FORMAT:
+        what = f"has format {identity['format']}, expected {FORMAT}"
         raise UserError(where, what, "use the version that wrote it", errors.RUN_FOLDER)
     kinds = {"config": dict, "data_sha256": str, "format": int}
     optional = {"versions": dict, "trained_beside": int, "fingerprint": str, "chance": dict}
-    sound = all(type(found.get(key)) is kind for key, kind in kinds.items())
-    sound = sound and all(type(found.get(key, kind())) is kind for key, kind in optional.items())
+    sound = all(type(identity.get(key)) is kind for key, kind in kinds.items())
+    sound = sound and all(type(identity.get(key, kind())) is kind for key, kind in optional.items())
     numbers = sound and all(
-        type(value) in (int, float) and 0 <= value < 1e30 for value in found.get("chance", {}).values()
+        type(value) in (int, float) and 0 <= value < 1e30 for value in identity.get("chance", {}).values()
     )
-    if not (numbers and _is_plain(found["config"])):
+    if not (numbers and _is_plain(identity["config"])):
         raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
-    return {**found, "config": fingerprint.LATER | found["config"]}
+    return {**identity, "config": fingerprint.LATER | identity["config"]}
 
 
 def _is_plain(config: dict[str, Any]) -> bool:
@@ -66,11 +66,11 @@ def value_of(tag: str, value: Any) -> float:
         return math.nan
     if type(value) not in (int, float):
         raise TypeError
-    found = float(value)
+    number = float(value)
     quantity = tags.quantity(tag)
-    if found < quantity.lowest or found > quantity.highest:
+    if number < quantity.lowest or number > quantity.highest:
         raise ValueError
-    return found
+    return number
 
 
 DAMAGED = "damaged"
@@ -84,13 +84,13 @@ def read_summary(folder: Folder) -> dict[str, Any] | None:
     One that is damaged has the status `damaged`, with the reason. Raises `OSError` for a disk that fails.
     """
     try:
-        found = folder.read_json("summary.json")
-        if found is None:
+        summary = folder.read_json("summary.json")
+        if summary is None:
             return None
         empty = {"reason": "", "epochs": 0, "steps": 0, "train_seconds": 0.0, "final": {}, "best": None}
-        found = {**empty, **found}
-        if _is_sound_summary(found):
-            return found
+        summary = {**empty, **summary}
+        if _is_sound_summary(summary):
+            return summary
         reason = f"{folder}/summary.json is damaged"
     except UserError as e:
         reason = str(e)
@@ -98,9 +98,9 @@ def read_summary(folder: Folder) -> dict[str, Any] | None:
 
 
 def score_of(summary: Mapping[str, Any], tag: str = tags.SCORE.tag("val")) -> float | None:
-    """What a run counts as in a search or a choice of settings: its value of `tag` at the best epoch, without
-    one at the end. Where the run diverged that is the worst value, whatever it had reached before; it is None
-    where the tag was not measured."""
+    """What a run counts as in a search or a choice of settings: its value of `tag` at the best epoch, or at
+    the end where there is none. Where the run diverged that is the worst value, whatever it had reached
+    before; it is None where the tag was not measured."""
     if summary.get("status") == "diverged":
         return tags.quantity(tag).worst
     value = (summary.get("best") or summary.get("final") or {}).get(tag)
@@ -117,10 +117,10 @@ def _is_sound_summary(summary: dict[str, Any]) -> bool:
     def number(value: Any) -> bool:
         return type(value) in (int, float) and abs(value) < sys.float_info.max
 
-    def values(found: Any) -> bool:
+    def values(content: Any) -> bool:
         try:
-            return isinstance(found, dict) and all(
-                v is None or (number(v) and value_of(tag, v) >= -math.inf) for tag, v in found.items()
+            return isinstance(content, dict) and all(
+                v is None or (number(v) and value_of(tag, v) >= -math.inf) for tag, v in content.items()
             )
         except ValueError:
             return False
@@ -163,22 +163,22 @@ ENDED = ("finished", "diverged")
 
 
 def status_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[str, dict[str, Any] | None]:
-    """How a run stands, and its summary if it has ended.
+    """The status of a run, and its summary if it has ended.
 
     It is `missing`, `begun`, or as it ended: `finished`, `diverged`, `interrupted` or `failed`; or `damaged`,
     where files are not what we write, or are those of another run.
     """
     try:
-        begun, summary = begun_and_summary(folder, run)
+        started, summary = started_and_summary(folder, run)
     except UserError as e:
         return DAMAGED, {**failure(str(e)), "status": DAMAGED}
     if summary is not None:
         return str(summary["status"]), summary
-    return "begun" if begun else "missing", None
+    return "begun" if started else "missing", None
 
 
-def begun_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, dict[str, Any] | None]:
-    """Whether a run has begun, and its summary if it has ended. Raises `UserError` (status 4) where one of
+def started_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, dict[str, Any] | None]:
+    """Whether a run has started, and its summary if it has ended. Raises `UserError` (status 4) where one of
     the two is damaged, or another run's."""
     identity, summary = read_identity(folder), read_summary(folder)
     if identity is None:
@@ -194,10 +194,10 @@ def begun_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, di
 def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
     """Raise `UserError` (status 4) where data, versions or the device are not those a run began with."""
 
-    def essence(found: dict[str, Any]) -> dict[str, Any]:
-        versions = found.get("versions", {})
-        device = str(found.get("device")).partition(" ")[0]  # what follows are words about it
-        same = {"data": found.get("data_sha256"), "device": device}
+    def essence(content: dict[str, Any]) -> dict[str, Any]:
+        versions = content.get("versions", {})
+        device = str(content.get("device")).partition(" ")[0]  # what follows are words about it
+        same = {"data": content.get("data_sha256"), "device": device}
         return {**same, **{key: versions.get(key) for key in ("ffn_bench", "torch")}}
 
     check_same(folder, essence(identity), essence(read_identity(folder) or {}))

@@ -113,7 +113,7 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
 
 
 def prepare_again(run: RecordedRun) -> tuple[TrainConfig, Prepared]:
-    """The configuration of a run and what it trained with, on the CPU, to be looked at.
+    """The configuration of a run and what it trained with, on the CPU, for analysis.
 
     Raises `UserError`: status 4 for a configuration that is no run's, and where its data are no longer those
     that it was trained on.
@@ -122,7 +122,7 @@ def prepare_again(run: RecordedRun) -> tuple[TrainConfig, Prepared]:
 
     config, prepared = build.prepare_again(run.folder, run.config)
     if prepared.data.sha256 != run.data:
-        what = f"was trained on other data than {config.data.name} is now"
+        what = f"was trained on other data than the current {config.data.name}"
         raise UserError(str(run.folder), what, "restore the data", RUN_FOLDER)
     return config, prepared
 
@@ -134,10 +134,10 @@ def _readable() -> int:
 
 
 def _read_curves(folder: Folder) -> dict[str, Curve]:
-    """metrics.jsonl by tag. A torn last line is not there yet; a faulty line before it is damage."""
+    """metrics.jsonl by tag. A torn last line is ignored; a faulty line before it is damage."""
     path, name = folder.path / "metrics.jsonl", "metrics.jsonl"
     lines = (folder.read(name, _readable()) or b"").split(b"\n")
-    found: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
+    columns_of: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
     for number, text in enumerate(lines, 1):
         if not text:
             continue
@@ -151,15 +151,15 @@ def _read_curves(folder: Folder) -> dict[str, Curve]:
             for tag, value in line.items():
                 if not tag.startswith(COMPARED):
                     continue
-                columns = found.get(tag)
+                columns = columns_of.get(tag)
                 if columns is None:
-                    columns = found[tag] = ([], [], [], [])
+                    columns = columns_of[tag] = ([], [], [], [])
                 if columns[0] and step <= columns[0][-1]:
                     raise ValueError  # time goes forward
-                found_value = reading.value_of(tag, value)
-                if found_value > 1e30:
+                measured = reading.value_of(tag, value)
+                if measured > 1e30:
                     raise ValueError
-                for column, entry in zip(columns, (step, epoch, seconds, found_value), strict=True):
+                for column, entry in zip(columns, (step, epoch, seconds, measured), strict=True):
                     column.append(entry)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
             if number == len(lines):
@@ -170,4 +170,4 @@ def _read_curves(folder: Folder) -> dict[str, Curve]:
     def once(column: list[float]) -> NDArray[np.float64]:
         return kept.setdefault(tuple(column), np.asarray(column))
 
-    return {tag: Curve(*map(once, columns)) for tag, columns in found.items()}
+    return {tag: Curve(*map(once, columns)) for tag, columns in columns_of.items()}

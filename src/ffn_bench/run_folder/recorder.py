@@ -27,7 +27,7 @@ from ffn_bench.run_folder.identity import REPAIR, identity
 FLUSH_SECONDS = 1.0
 """Time after which what has been measured is on the disk."""
 
-CHECKPOINT_SHARE = 0.01
+CHECKPOINT_TIME_FRACTION = 0.01
 """Share of the time that may go into checkpoints, the last one apart."""
 
 
@@ -60,7 +60,7 @@ class Training(Protocol):
 
 
 class CheckpointSchedule:
-    """When checkpoints are due: one clock for runs that advance together, so that they can go on together."""
+    """When checkpoints are due: one clock for runs that advance together, so that they resume together."""
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
@@ -76,7 +76,7 @@ class CheckpointSchedule:
     def record_cost(self, seconds: float) -> None:
         """Note what a checkpoint cost, which decides when the next is due."""
         self._cost += seconds
-        wait = self._cost / CHECKPOINT_SHARE if self._pause else 0.0
+        wait = self._cost / CHECKPOINT_TIME_FRACTION if self._pause else 0.0
         self._due = time.monotonic() + max(self._pause, wait)
 
 
@@ -91,31 +91,31 @@ def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict
     """
 
     def bad(what: str) -> UserError:
-        todo = "force=true trains anew in another folder"
+        todo = "force=true trains again in a new folder"
         return UserError(f"{folder}/checkpoint", what, todo, errors.RUN_FOLDER)
 
-    noted, found = state.get("files"), {}
+    noted, sizes = state.get("files"), {}
     for name, value in (noted if isinstance(noted, dict) else {}).items():
         if name not in folders.LOGS and not (isinstance(name, str) and writers.EVENTS.fullmatch(name)):
-            raise bad(f"names {str(name)[:80]!r}, which is no file of a run")
+            raise bad(f"names {str(name)[:80]!r}, which is not a file of a run")
         try:
-            found[name] = checkpoints.noted_size(value)
+            sizes[name] = checkpoints.noted_size(value)
         except ValueError:
-            raise bad(f"says no size of {name}") from None
+            raise bad(f"gives no size for {name}") from None
         if folder.kind(name) is not None and folder.has_manifest() and not folder.owns_log(name):
             raise bad(f"names {name}, which ffn-bench did not write here")
-    if missing := [name for name in needed if name not in found]:
-        raise bad(f"says no size of {missing[0]}")
-    return found
+    if missing := [name for name in needed if name not in sizes]:
+        raise bad(f"gives no size for {missing[0]}")
+    return sizes
 
 
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
     `device` says in words what it trains on; `co_trained_runs` is how many runs share that device's time.
-    Where the folder holds a run that has begun, that run goes on: from `state`, its checkpoint, or without
-    one from the start. What was written after the checkpoint is taken back then; `notes` says what of the
-    folder's files was not as it should be. The caller holds the folder's lock. Raises `UserError` (status 4)
+    A run that has started in the folder is resumed: from `state`, its checkpoint, or without one from the
+    start. What was written after the checkpoint is discarded then; `notes` says which of the folder's files
+    were not as expected. The caller holds the folder's lock. Raises `UserError` (status 4)
     where data, versions or device are no longer those it began with, and for files that are not what was
     written.
     """
@@ -128,23 +128,23 @@ class Record:
         device: str,
         co_trained_runs: int = 1,
         state: dict[str, Any] | None = None,
-        pace: CheckpointSchedule | None = None,
+        schedule: CheckpointSchedule | None = None,
     ) -> None:
         self.folder, self.training, self._run = folder, training, run
         self.notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
-        self._schedule = pace or CheckpointSchedule(run.checkpoint_seconds)
+        self._schedule = schedule or CheckpointSchedule(run.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
         self._trajectory = writers.Trajectory(folder) if run.trajectory else None
         kept = [lines.file, *([self._trajectory.file] if self._trajectory else [])]
 
-        # First everything is looked at, then something is done.
+        # First everything is checked, then something is changed.
         folder.check_manifest()
         described = identity(run, device, training.data.sha256, training.data.chance)
-        begun = reading.read_identity(folder) is not None
-        if begun:
+        started = reading.read_identity(folder) is not None
+        if started:
             reading.check_surroundings(folder, described)
         event_file, resumed = Appended(folder, writers.event_name()), False
         if state is not None:
@@ -154,20 +154,20 @@ class Record:
             self._read_back(sizes["metrics.jsonl"][0], training.step)
             for name in filter(writers.EVENTS.fullmatch, sizes):
                 if folder.kind(name) is None:
-                    note = f"{name} is gone: TensorBoard shows the run from step {training.step} on"
+                    note = f"{name} is missing: TensorBoard shows the run from step {training.step} on"
                     self.notes.append(note)
                 else:
                     event_file, resumed = Appended(folder, name), True
                     event_file.resume(*sizes[name])
-        ours = folder.owns_log("train.log") or (begun and not folder.has_manifest())
+        ours = folder.owns_log("train.log") or (started and not folder.has_manifest())
         if ours and folder.kind("train.log") is not None:
             self._log.file.resume()
 
         folder.remove_temporary_files()
-        if begun:
+        if started:
             self._retire("summary.json")
             if state is None:
-                self._take_back()
+                self._remove_outputs()
         else:
             folder.replace("run.json", to_json({**described, "trained_beside": co_trained_runs - 1}))
         if not ours:
@@ -185,11 +185,11 @@ class Record:
         for warning in (*self.notes, *(training.data.warnings if state is None else ())):
             self._log.note("WARNING", warning)
         if state is not None:
-            self._log.note("INFO", f"goes on at step {training.step}")
+            self._log.note("INFO", f"resuming from step {training.step}")
         self._flush()
 
-    def _take_back(self) -> None:
-        """Remove what a run wrote that begins anew, having no checkpoint."""
+    def _remove_outputs(self) -> None:
+        """Remove what a run wrote that has no checkpoint and starts again."""
         for name in self.folder.names():
             events = writers.EVENTS.fullmatch(name) and self.folder.owns_log(name)
             if events or name in ("metrics.jsonl", writers.Trajectory.NAME):
@@ -200,7 +200,7 @@ class Record:
         grows = name in folders.LOGS or writers.EVENTS.fullmatch(name)
         moved = self.folder.retire_log(name) if grows else self.folder.retire(name)
         if moved is not None:
-            self.notes.append(f"{name} was not what ffn-bench wrote; it is now {moved}")
+            self.notes.append(f"{name} was not written by ffn-bench; it was renamed to {moved}")
 
     def _read_back(self, size: int, until: int) -> None:
         """Take what has been measured so far from the first bytes of metrics.jsonl.
@@ -233,7 +233,7 @@ class Record:
     def write(self, measurement: Measurement) -> None:
         """Give a measurement to every writer; keep a checkpoint now and then."""
         if measurement.ends_epoch and self.training.status != "diverged":
-            measurement = self._looked_at(measurement)
+            measurement = self._measure_at_epoch_end(measurement)
         for writer in self._writers:
             writer.write(measurement)
         # What a run measured before it diverged is not how it ended.
@@ -243,20 +243,20 @@ class Record:
             self._epochs.append(measurement)
         if time.monotonic() >= self._flush_due:
             self._flush()
-        # Between an epoch's last step and its evaluation there is no place to go on from.
+        # Between an epoch's last step and its evaluation there is no state to resume from.
         settled = measurement.ends_epoch or self.training.step % self.training.steps_per_epoch
         if settled and self.training.status == "running" and self._schedule.is_due(measurement.step):
             self._save_checkpoint()
 
-    def _looked_at(self, measurement: Measurement) -> Measurement:
+    def _measure_at_epoch_end(self, measurement: Measurement) -> Measurement:
         """Keep the weights at an epoch's end and measure the curvature there, where that is asked for."""
         if self._trajectory:
             self._trajectory.keep(measurement.step, self.training.layers())
         every = self._run.log_curvature
         if not every or measurement.epoch % every:
             return measurement
-        found = hessian.extremes(self.training.layers(), self.training.data.train, self._run)
-        return replace(measurement, values={**measurement.values, **found})
+        curvature = hessian.extremes(self.training.layers(), self.training.data.train, self._run)
+        return replace(measurement, values={**measurement.values, **curvature})
 
     def interrupt(self) -> dict[str, Any]:
         """Save a checkpoint at this step and close as interrupted."""
@@ -269,8 +269,8 @@ class Record:
     def close(self, status: str, reason: str) -> dict[str, Any]:
         """Write what ends a run, summary.json last, and return the summary.
 
-        A disk that fails now is told, unless the run ended badly already: then the first fault is the one
-        to tell, and what can still be written is.
+        A disk that fails now is reported, unless the run had already failed: then the first fault is
+        reported, and what can still be written is.
         """
         summary = {
             "status": status,
@@ -319,14 +319,14 @@ class Record:
     def _write_pictures(self) -> None:
         """The confusion matrix, on the test part where there is one; of pictures also the worst mistakes."""
         training, data = self.training, self.training.data
-        part = next(part for part in ("test", "val", "train") if len(getattr(data, part).y))
-        counts = metrics.confusion_matrix(training.network, getattr(data, part), len(data.classes))
+        split = next(split for split in ("test", "val", "train") if len(getattr(data, split).y))
+        counts = metrics.confusion_matrix(training.network, getattr(data, split), len(data.classes))
         with pictures.DRAWING:
-            picture = pictures.confusion_matrix(counts, data.classes, part)
-        self._tensorboard.write_image(f"confusion matrix/{part}", picture, training.step)
+            picture = pictures.confusion_matrix(counts, data.classes, split)
+        self._tensorboard.write_image(f"confusion matrix/{split}", picture, training.step)
         if data.image_shape and len(data.test.y):
-            found = metrics.worst_mistakes(training.network, data.test, 18)
-            if len(found[0]):
+            worst = metrics.worst_mistakes(training.network, data.test, 18)
+            if len(worst[0]):
                 with pictures.DRAWING:
-                    picture = pictures.mistakes(data, *found)
+                    picture = pictures.mistakes(data, *worst)
                 self._tensorboard.write_image("worst mistakes/test", picture, training.step)

@@ -1,7 +1,7 @@
 """Where measurements go in a run folder: metrics.jsonl, which is the truth, TensorBoard's event file,
 train.log.
 
-Writers gather what they are given and append it to their file when told to. No file stays open, so a sweep
+Writers gather what they are given and append it to their file on `flush`. No file stays open, so a sweep
 may have any number of runs in training.
 """
 
@@ -39,7 +39,7 @@ FIRST_COLUMNS = ("optimizer.name", "lr", "seed", "batch_size", "l2")
 
 
 class Writer(Protocol):
-    """Takes measurements as they are made."""
+    """Takes measurements during training."""
 
     def write(self, measurement: Measurement) -> None:
         """Record one measurement."""
@@ -60,8 +60,10 @@ class TextLog:
     def note(self, level: str, message: str) -> None:
         """A line of its own, or several."""
         message = "\n".join(map(printable, message.split("\n")))
-        now = time.time()
-        stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
+        timestamp = time.time()
+        stamp = (
+            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(timestamp))},{int(timestamp % 1 * 1000):03d}"
+        )
         self.file.write(f"{stamp} {level} {message}\n".encode())
 
 
@@ -97,8 +99,8 @@ class Trajectory:
 
     def keep(self, step: int, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Append one record."""
-        flat = [t.detach().reshape(-1).cpu().numpy() for layer in layers for t in layer]
-        content = b"".join(part.astype(part.dtype.newbyteorder("<")).tobytes() for part in flat)
+        arrays = [t.detach().reshape(-1).cpu().numpy() for layer in layers for t in layer]
+        content = b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in arrays)
         self.file.write(struct.pack("<q", step) + content)
 
 
@@ -112,7 +114,7 @@ def event_name() -> str:
 
 
 class Sink(Protocol):
-    """Takes bytes: a file of a run, or of a report, which is put down whole."""
+    """Takes bytes: a file of a run, or of a report, which is written at once."""
 
     def write(self, content: bytes, /) -> object:
         """Take some bytes."""
@@ -207,8 +209,8 @@ def of_pictures(pictures: Mapping[str, bytes], step: int) -> bytes:
 
 
 def _framed(data: bytes) -> bytes:
-    """A record of TensorFlow's format: length, its masked CRC-32C, data, theirs. TensorBoard's own writer
-    computes the sums in Python, which takes longer than all else about an event."""
+    """A record of TensorFlow's format: length, its masked CRC-32C, data, the data's. TensorBoard's own writer
+    computes the checksums in Python, which takes longer than all else about an event."""
 
     def masked(content: bytes) -> int:
         checksum: int = crc32c(content)

@@ -41,7 +41,7 @@ from ffn_bench.sweeps.sweep import LaunchDisplay, Sweep, SweepRun
 FOLDER = ".chunks"
 """Below the sweep's: a file and a folder for each job of the launcher."""
 TRIES = 3
-"""Launches, one after the other, that lose jobs and bring no run any further, until the sweep gives up."""
+"""Consecutive launches that lose jobs and advance no run, until the sweep gives up."""
 SEVERAL_MACHINES = ("RayLauncher", "SlurmLauncher")
 """Launchers whose jobs may run on other machines."""
 LOCAL_LOCKS = {"nolock", "local_lock=flock", "local_lock=all", "localflock", "nobrl", "fuse.sshfs"}
@@ -59,14 +59,16 @@ def check_locks(folder: Path, mounts: Sequence[Any]) -> None:
 
     `mounts` are what `psutil.disk_partitions(all=True)` finds: mountpoint, fstype and opts each.
     """
-    there = [m for m in mounts if folder.resolve().is_relative_to(m.mountpoint)]
-    if not there:
+    containing = [m for m in mounts if folder.resolve().is_relative_to(m.mountpoint)]
+    if not containing:
         return
-    mount = max(reversed(there), key=lambda m: len(m.mountpoint))  # of several at one place the last
-    told = LOCAL_LOCKS & {mount.fstype, *mount.opts.split(",")}
-    if told:
-        what = f"is on {mount.fstype} with {min(told)}: no other machine would see its locks"
-        raise UserError(str(folder), what, "use another file system, or mount it otherwise", RUN_FOLDER)
+    mount = max(
+        reversed(containing), key=lambda m: len(m.mountpoint)
+    )  # of several at one mount point the last
+    local_only = LOCAL_LOCKS & {mount.fstype, *mount.opts.split(",")}
+    if local_only:
+        what = f"is on {mount.fstype} with {min(local_only)}: no other machine would see its locks"
+        raise UserError(str(folder), what, "use another file system, or mount it differently", RUN_FOLDER)
 
 
 def launch(
@@ -76,60 +78,60 @@ def launch(
     first: int,
     shown: LaunchDisplay,
 ) -> list[JobReturn]:
-    """Train runs in chunks by a launcher's jobs; again, where jobs were lost, as long as runs get further."""
+    """Train runs in chunks by a launcher's jobs; again, where jobs were lost, as long as runs advance."""
     setup_globals()
     if type(launcher).__name__ in SEVERAL_MACHINES:
         check_locks(planner.folder, psutil.disk_partitions(all=True))
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
-    whole = Sweep(planner, plans, first, shown)
-    waiting, unsound = whole.sound(whole.waiting())
-    if done := len(whole.jobs) - len(waiting) - len(unsound):
-        whole.view.before({"done": done})
+    sweep = Sweep(planner, plans, first, shown)
+    waiting, unsound = sweep.sound(sweep.waiting())
+    if done := len(sweep.jobs) - len(waiting) - len(unsound):
+        sweep.view.before({"done": done})
     size = int(planner.master.chunk)
-    whole.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
-    whole.view.expect(len(waiting))
+    sweep.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
+    sweep.view.expect(len(waiting))
     before = {job.number: _stamp(job) for job in waiting}
-    lost, idle, pause, told = "", 0, LOOK_SECONDS, False
+    lost, idle, pause, announced = "", 0, LOOK_SECONDS, False
     try:
-        whole.fail_all(unsound)
+        sweep.fail_all(unsound)
         for job in list(waiting):
             try:
                 lock = Lock(job.plan.folder)
                 try:
-                    whole.write_hydra_files(job)
+                    sweep.write_hydra_files(job)
                 finally:
                     lock.release()
             except InUse:
                 continue  # it is waited for
             except (OSError, UserError) as e:
-                whole.fail_all({job.number: e})
+                sweep.fail_all({job.number: e})
                 waiting.remove(job)
         while waiting:
             free = [job for job in waiting if not holder(job.plan.folder)]
             if not free:  # jobs of another launcher, or of ours that still run beside the one that was lost
-                if not told:
-                    whole.view.warn(f"{len(waiting)} runs are being trained by other processes: waiting")
-                told = True
-                with _watched(whole, waiting, before):
+                if not announced:
+                    sweep.view.warn(f"{len(waiting)} runs are being trained by other processes: waiting")
+                announced = True
+                with _watched(sweep, waiting, before):
                     time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 waiting = [job for job in waiting if job.summary is None]
                 continue
             if lost:
-                whole.view.warn(f"jobs were lost ({lost}); {len(free)} runs go on")
+                sweep.view.warn(f"jobs were lost ({lost}); {len(free)} runs are resumed")
             left, reached = len(waiting), sum(_reached(job) for job in free)
             files = [_write(chunk, planner.folder) for chunk in chunks(free, size)]
             # A worker may run anywhere: its paths are absolute.
             at = f"hydra.sweep.dir={_quoted(planner.folder.absolute())}"
             jobs = [[f"chunk_file={_quoted(f)}", at, f"hydra.sweep.subdir={FOLDER}/{f.stem}"] for f in files]
-            with _watched(whole, waiting, before):
+            with _watched(sweep, waiting, before):
                 lost = _run(launcher, jobs, first)
             waiting = [job for job in waiting if job.summary is None]
             further = len(waiting) < left or sum(_reached(job) for job in free) > reached
             idle = 0 if further else idle + 1
             if idle == TRIES or not (lost or further):
-                break  # nobody gets any further: it would go on so for ever
+                break  # no run advances: this would never end
         held = [job for job in waiting if holder(job.plan.folder)]
         for job in waiting:  # others may have trained them meanwhile
             status, summary = job.plan.status_and_summary()
@@ -137,15 +139,15 @@ def launch(
                 job.summary = summary
         waiting = [job for job in waiting if job.summary is None and job not in held]
         if held:
-            whole.view.warn(f"{len(held)} runs are being trained by another process")
+            sweep.view.warn(f"{len(held)} runs are being trained by another process")
         if waiting and lost:
             raise UserError("hydra/launcher", f"its jobs fail: {lost}", "see its own logs", status=1)
         for job in waiting:
             what, todo = "was not trained by its job", "see the logs of hydra/launcher"
-            whole.fail_all({job.number: UserError(str(job.plan.folder), what, todo)})
+            sweep.fail_all({job.number: UserError(str(job.plan.folder), what, todo)})
     finally:
-        whole.close()
-    return whole.returns()
+        sweep.close()
+    return sweep.returns()
 
 
 def _quoted(path: Path) -> str:
@@ -168,16 +170,16 @@ def _run(launcher: Launcher, jobs: list[list[str]], first: int) -> str:
 
 
 def chunks(jobs: Sequence[SweepRun], size: int) -> list[list[SweepRun]]:
-    """Runs cut into chunks of at most `size`, those together that can be trained side by side."""
+    """Runs cut into chunks of at most `size`, those together that can share a batch."""
 
     def key(job: SweepRun) -> str:
-        return repr((job.plan.alone or "", group_key(job.plan.run)))
+        return repr((job.plan.sequential_reason or "", group_key(job.plan.run)))
 
-    found = []
+    pieces = []
     for _, members in itertools.groupby(sorted(jobs, key=key), key=key):
         group = list(members)
-        found += [group[at : at + size] for at in range(0, len(group), size)]
-    return found
+        pieces += [group[start : start + size] for start in range(0, len(group), size)]
+    return pieces
 
 
 def _write(chunk: Sequence[SweepRun], folder: Path) -> Path:
@@ -191,8 +193,8 @@ def _write(chunk: Sequence[SweepRun], folder: Path) -> Path:
         }
         for job in chunk
     ]
-    place = {"folder": str(folder.absolute()), "cwd": str(Path.cwd())}
-    content = json.dumps({"format": 1, **place, "runs": described}).encode()
+    location = {"folder": str(folder.absolute()), "cwd": str(Path.cwd())}
+    content = json.dumps({"format": 1, **location, "runs": described}).encode()
     name = f"{FOLDER}/{secrets.token_hex(8)}.json"  # two launchers may write the same chunk at once
     return folder.absolute() / Folder(folder).put(name, content)
 
@@ -200,10 +202,10 @@ def _write(chunk: Sequence[SweepRun], folder: Path) -> Path:
 def _stamp(job: SweepRun) -> tuple[int, int] | None:
     """What tells one summary of a run from the next, though they may say the same."""
     try:
-        found = (job.plan.folder.path / "summary.json").lstat()
+        info = (job.plan.folder.path / "summary.json").lstat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino
+    return info.st_mtime_ns, info.st_ino
 
 
 def _reached(job: SweepRun) -> int:
@@ -216,8 +218,8 @@ def _reached(job: SweepRun) -> int:
 
 
 @contextmanager
-def _watched(whole: Sweep, waiting: Sequence[SweepRun], before: Mapping[int, Any]) -> Iterator[None]:
-    """Tell of runs that end while the launcher works, and take the summaries of all that have in the end.
+def _watched(sweep: Sweep, waiting: Sequence[SweepRun], before: Mapping[int, Any]) -> Iterator[None]:
+    """Report runs that end while the launcher works, and take the summaries of all that have in the end.
 
     `before` are the stamps of their summaries when it all began: of those that failed then.
     """
@@ -229,7 +231,7 @@ def _watched(whole: Sweep, waiting: Sequence[SweepRun], before: Mapping[int, Any
             if summary and summary["status"] != "interrupted":
                 left.remove(job)
                 job.summary = summary
-                whole.view.ended(job.number - whole.jobs[0].number, summary)
+                sweep.view.ended(job.number - sweep.jobs[0].number, summary)
 
     def watch() -> None:
         while not over.wait(max(LOOK_SECONDS, len(left) / 1000)):
@@ -283,7 +285,7 @@ def _warned() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: found for number in signals if callable(found := signal.getsignal(number))}
+    before = {number: handler for number in signals if callable(handler := signal.getsignal(number))}
 
     def relay(number: int, frame: FrameType | None) -> None:
         try:
@@ -310,14 +312,14 @@ def train_job(cfg: DictConfig) -> None:
 def train_chunk(file: Path) -> None:
     """Train the runs that a chunk's file names, but for those that have ended or that others train now.
 
-    Paths of a run's data are relative to where the sweep was begun. Raises `UserError` (status 4) for a file
-    that is none.
+    Paths of a run's data are relative to where the sweep was started. Raises `UserError` (status 4) for a
+    file that is not a chunk.
     """
     try:
         content = Folder(file.parent).read_json(file.name) or {}
     except UserError:
         content = {}
-    bad = UserError(str(file), "is no chunk of a sweep", "begin the sweep again", RUN_FOLDER)
+    bad = UserError(str(file), "is not a chunk of a sweep", "start the sweep again", RUN_FOLDER)
     if content.get("format") != 1:
         raise bad
     try:
@@ -344,7 +346,7 @@ def train_chunk(file: Path) -> None:
             plans.append(Planned(overrides, run, folder, reason_not_batchable(run)))
             settings.append(own)
         if plans:
-            with suppress(OSError):  # where it is not there, absolute paths still are
+            with suppress(OSError):  # where it does not exist, absolute paths still do
                 os.chdir(cwd)
             with _warned(), loaded_once():
                 Chunk(plans, root, settings).run(batched=True)

@@ -19,7 +19,7 @@ def varied_keys(settings: Sequence[dict[str, str]]) -> list[str]:
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:
-    """What a run of a sweep was told, but for Hydra's own keys."""
+    """The overrides of a run of a sweep, but for Hydra's own keys."""
     return dict(o.split("=", 1) for o in filter_overrides(overrides) if "=" in o)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep is going to train: every run composed and checked before the first one begins.
+"""What a sweep is going to train: every run composed and checked before the first one starts.
 
 Hydra composes a configuration from files for every run, which takes it 60 ms. Runs of a sweep mostly differ
 in plain values (a seed, a learning rate), so it is asked once for each choice of files; values are then set
@@ -57,14 +57,14 @@ class Planned:
     overrides: tuple[str, ...]
     run: TrainConfig
     folder: Folder
-    alone: str | None
+    sequential_reason: str | None
 
     def status_and_summary(self) -> tuple[str, dict[str, Any] | None]:
-        """How it stands, and its summary if it has ended: see `runs.status_and_summary`."""
+        """Its status, and its summary if it has ended: see `reading.status_and_summary`."""
         return reading.status_and_summary(self.folder, self.run)
 
     def summary(self) -> dict[str, Any] | None:
-        """The second of `standing`: never another run's, whatever has been moved into its folder."""
+        """The second of `status_and_summary`: never another run's, even if one was moved into its folder."""
         return self.status_and_summary()[1]
 
 
@@ -77,7 +77,7 @@ class ConfigTemplate:
     def __init__(self, cfg: DictConfig, keys: Sequence[str]) -> None:
         self.cfg = cfg
         self.run: TrainConfig | None = None
-        self._now: dict[str, str] = {}
+        self._current: dict[str, str] = {}
         raw = OmegaConf.to_container(cfg, resolve=False)
         assert isinstance(raw, dict)
         self.subdir = raw.pop("hydra")["sweep"]["subdir"]
@@ -92,17 +92,17 @@ class ConfigTemplate:
 
     def set(self, key: str, value: Any) -> None:
         """Set a value. Raises OmegaConf's errors."""
-        if repr(value) != self._now.get(key):
+        if repr(value) != self._current.get(key):
             OmegaConf.update(self.cfg, key, value, merge=True)
-            self._now[key] = repr(value)
+            self._current[key] = repr(value)
 
     def values(self) -> dict[tuple[str, ...], Any]:
         """What may differ from run to run, by path: (key,) or (group, key)."""
-        found = {}
+        values = {}
         for path in self._paths:
             node = functools.reduce(operator.getitem, path, self.cfg)
-            found[path] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
-        return found
+            values[path] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        return values
 
 
 def _leaves(raw: dict[Any, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -115,7 +115,7 @@ def _leaves(raw: dict[Any, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 class Planner:
-    """Composes and checks the runs of one sweep. `warnings` are of its data, and not told yet."""
+    """Composes and checks the runs of one sweep. `warnings` are of its data, and not reported yet."""
 
     def __init__(self, master: DictConfig, context: HydraContext) -> None:
         self.master, self.loader = master, context.config_loader
@@ -163,7 +163,7 @@ class Planner:
 
     def _subdir_of(self, run: TrainConfig, subdir: str) -> str:
         """A run's folder below the sweep's: the one it has already, if it was written in another way then."""
-        if subdir in self._there:
+        if subdir in self._existing:
             return subdir
         digest = fingerprint(run)
         if not subdir.endswith(digest[: folders.HASH_DIGITS[0]]):  # a name of the person's own
@@ -188,39 +188,39 @@ class Planner:
         size, …), or any other value where all the rest is the same, makes two sweeps, whose runs would be
         compared as if they were one.
         """
-        ours = [result_keys(planned.run) for planned in self._planned.values()]
-        names = self._there - {planned.folder.name for planned in self._planned.values()}
-        theirs = [
-            found["config"]
-            for name, found in ((name, self._identity(name)) for name in sorted(names))
-            if any(name.endswith(str(found.get("fingerprint"))[:digits]) for digits in folders.HASH_DIGITS)
+        planned_configs = [result_keys(planned.run) for planned in self._planned.values()]
+        names = self._existing - {planned.folder.name for planned in self._planned.values()}
+        recorded_configs = [
+            identity["config"]
+            for name, identity in ((name, self._identity(name)) for name in sorted(names))
+            if any(name.endswith(str(identity.get("fingerprint"))[:digits]) for digits in folders.HASH_DIGITS)
         ]  # others were put there by a person
-        if not ours or not theirs:
+        if not planned_configs or not recorded_configs:
             return
 
         def values(of: Sequence[dict[str, Any]], key: str) -> set[str]:
             return {json.dumps(one.get(key)) for one in of}
 
         chosen = [f"{group}.name" for group in GROUPS]
-        same = all(values(ours, key) == values(theirs, key) for key in chosen)
-        for key in ours[0]:
-            if key in (*SEEDS, *chosen, *NOT_RESULTS) or not all(key in one for one in theirs):
+        same = all(values(planned_configs, key) == values(recorded_configs, key) for key in chosen)
+        for key in planned_configs[0]:
+            if key in (*SEEDS, *chosen, *NOT_RESULTS) or not all(key in one for one in recorded_configs):
                 continue
-            now, then = values(ours, key), values(theirs, key)
-            if len(now) == len(then) == 1 and now != then and (same or key in BUDGET or "data." in key):
-                what = f"holds runs with {key} {then.pop()}, and now it is {now.pop()}"
+            new, old = values(planned_configs, key), values(recorded_configs, key)
+            if len(new) == len(old) == 1 and new != old and (same or key in BUDGET or "data." in key):
+                what = f"holds runs with {key} {old.pop()}, and now it is {new.pop()}"
                 todo = f"sweep over {key}, or use another name"
                 raise UserError(str(self.folder), what, todo, RUN_FOLDER)
 
     @functools.cached_property
-    def _there(self) -> set[str]:
-        """The folders of the sweep's runs that have begun."""
+    def _existing(self) -> set[str]:
+        """The folders of the sweep's runs that have started."""
         return {file.parent.name for file in self.folder.glob("*/run.json")}
 
     @functools.cached_property
     def _tails(self) -> dict[str, str]:
-        """They, by the hashes their names end with."""
-        return {name.rpartition("-")[2]: name for name in self._there}
+        """The same, by the hashes their names end with."""
+        return {name.rpartition("-")[2]: name for name in self._existing}
 
     def _check(self, planned: Planned) -> None:
         """Data, network and device once for all runs that share them, the optimizer's settings likewise."""
@@ -231,12 +231,12 @@ class Planner:
             self._checked.add(shared)
         # Our own rules were checked with the configuration; others are tried out.
         optimizer = repr(run.optimizer)
-        if (planned.alone or run.optimizer.name not in RULES) and optimizer not in self._checked:
+        if (planned.sequential_reason or run.optimizer.name not in RULES) and optimizer not in self._checked:
             check_optimizer(run.optimizer)
             self._checked.add(optimizer)
 
     def _warn(self, run: TrainConfig, warnings: Sequence[str]) -> None:
-        """Keep what is to be told of the data, once for a data set, however often it is split anew."""
+        """Keep the warnings about the data, once for a data set, however often it is split."""
         key = repr(replace(run.data, split_seed=0))
         if key not in self._checked:
             self.warnings += [f"{run.data.name}: {warning}" for warning in warnings]
@@ -299,7 +299,7 @@ class Planner:
         return template
 
     def _sets_a_value(self, override: Override) -> bool:
-        """Whether an override sets one value that is there already, and chooses no file."""
+        """Whether an override sets one value that already exists, and chooses no file."""
         return (
             override.type in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
             and override.package is None
@@ -311,9 +311,9 @@ class Planner:
 
 
 def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Planned]) -> None:
-    """Print how every run of a sweep stands, one by one where they are few. Trains and creates nothing.
+    """Print the status of every run of a sweep, one by one where they are few. Trains and creates nothing.
 
-    `jobs` are the overrides of `plans`, which are looked at one after the other, and not kept.
+    `jobs` are the overrides of `plans`, which are read one after the other, and not kept.
     """
     listed = len(jobs) <= tables.STATUS_ROWS
     names = names_of([settings_of(job) for job in jobs]) if listed else itertools.repeat("")
@@ -342,9 +342,9 @@ def jobs_of(overrides: Sequence[Override], limit: int) -> list[list[str]]:
             key = override.get_key_element()
             if len(set(values)) < len(values):
                 repeated = next(v for v in values if values.count(v) > 1)
-                raise UserError(key, f"{repeated} is there twice", "give each value once")
+                raise UserError(key, f"{repeated} is duplicated", "give each value once")
             if not values or "" in values:
-                raise UserError(key, "an empty value is to be swept", "give values between the commas")
+                raise UserError(key, "contains an empty value", "give values between the commas")
             total *= len(values)
     if total > limit:
         raise UserError("max_runs", f"the sweep has {total:,} runs, the limit is {limit:,}", "raise max_runs")

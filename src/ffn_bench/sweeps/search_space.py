@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from ffn_bench.errors import UserError
 
 REPEATS = 1000
-"""Draws in a row that may bring nothing new before a space is taken as used up."""
+"""Consecutive draws without a new setting after which a space is taken as exhausted."""
 
 
 def parse(key: str, text: object, where: str) -> Override:
-    """A key and its values in Hydra's sweep syntax. `where` is told in the `UserError`."""
+    """A key and its values in Hydra's sweep syntax. `where` is that of the `UserError`."""
     try:
         return OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException as e:
@@ -38,11 +38,11 @@ class Axis:
     low: float = 0.0
     high: float = 0.0
     log: bool = False
-    whole: bool = False
+    is_integer: bool = False
 
     @staticmethod
     def read(key: str, text: object, where: str) -> Axis:
-        """An axis from Hydra's sweep syntax, or from one fixed value. `where` is told in the `UserError`."""
+        """An axis from Hydra's sweep syntax, or from one fixed value. `where` is that of the `UserError`."""
         override = parse(key, text, where)
         value = override.value()
         if isinstance(value, (ChoiceSweep, RangeSweep)):
@@ -51,21 +51,21 @@ class Axis:
             return Axis(key, (override.get_value_element_as_str(),))
         low, high, log = value.start, value.end, "log" in value.tags
         if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)) or low >= high:
-            raise UserError(where, f"{key}: {text} is no interval", "its first number is the lower one")
+            raise UserError(where, f"{key}: {text} is not an interval", "write the lower number first")
         if log and low <= 0:
-            raise UserError(where, f"{key}: {text} has no logarithm", "begin above 0, or leave out tag(log)")
+            raise UserError(where, f"{key}: {text} has no logarithm", "start above 0, or leave out tag(log)")
         return Axis(key, (), low, high, log, isinstance(low, int) and isinstance(high, int) and not log)
 
-    def at(self, share: float) -> str:
-        """The value `share` (0 to 1) of the way through, as text for an override."""
+    def at(self, fraction: float) -> str:
+        """The value at a `fraction` (0 to 1) of the range, as text for an override."""
         if self.choices:
-            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
-        if self.whole:
-            return str(min(int(self.low + share * (self.high - self.low + 1)), int(self.high)))
+            return self.choices[min(int(fraction * len(self.choices)), len(self.choices) - 1)]
+        if self.is_integer:
+            return str(min(int(self.low + fraction * (self.high - self.low + 1)), int(self.high)))
         if self.log:
-            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+            value = math.exp(math.log(self.low) + fraction * (math.log(self.high) - math.log(self.low)))
         else:
-            value = self.low + share * (self.high - self.low)
+            value = self.low + fraction * (self.high - self.low)
         return self._text(value)
 
     def _text(self, value: float) -> str:
@@ -75,7 +75,7 @@ class Axis:
         """What an Optuna trial suggests."""
         if self.choices:
             return str(trial.suggest_categorical(self.key, list(self.choices)))
-        if self.whole:
+        if self.is_integer:
             return str(trial.suggest_int(self.key, int(self.low), int(self.high)))
         return self._text(trial.suggest_float(self.key, self.low, self.high, log=self.log))
 
@@ -91,7 +91,8 @@ Setting = tuple[str, ...]
 
 
 def draws(space: Sequence[Axis], name: str, search_seed: int) -> Iterator[Setting]:
-    """Settings at random, each new; they depend on the name and the seed only, so a budget begins another."""
+    """Random settings, all different. They depend on the name and the seed only, so those of a smaller budget
+    are the first of a larger one."""
     rng = random.Random(f"{search_seed} {name}")
     seen: set[Setting] = set()
     repeats = 0
@@ -111,11 +112,13 @@ def read_space(loader: ConfigLoader, option: str) -> dict[str, Any]:
     """
     repository = loader.repository  # type: ignore[attr-defined]  # of Hydra's one implementation
     for name in (option, "default"):
-        found = repository.load_config(f"search_space/{name}")
-        if found is None:
+        result = repository.load_config(f"search_space/{name}")
+        if result is None:
             continue
-        content = OmegaConf.to_container(found.config)
+        content = OmegaConf.to_container(result.config)
         if not isinstance(content, dict) or not content:
-            raise UserError(f"search_space/{name}", "holds no key: values lines", "write lr: interval(…)")
+            raise UserError(
+                f"search_space/{name}", "contains no lines of the form key: values", "write lr: interval(…)"
+            )
         return {str(key): value for key, value in content.items()}
-    raise UserError("search_space/default", "is not there", "install ffn-bench again")
+    raise UserError("search_space/default", "is missing", "reinstall ffn-bench")

@@ -1,4 +1,4 @@
-"""A sweep: its runs in batches, or one by one where they cannot be; a folder each; a leaderboard."""
+"""A sweep: its runs batched, or one after the other where they cannot be; a folder each; a leaderboard."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LaunchDisplay:
 
 @dataclass(kw_only=True)
 class SweepRun:
-    """A run of the sweep and what has become of it."""
+    """A run of the sweep and its outcome."""
 
     number: int
     name: str
@@ -64,7 +64,7 @@ class SweepRun:
     before: dict[str, Any] | None = None
     """Its summary then."""
     checkpoint: str | None = None
-    """What it goes on from."""
+    """What it is resumed from."""
     summary: dict[str, Any] | None = None
 
     @property
@@ -102,10 +102,10 @@ class Sweep:
         self.stop = Stop()
 
     def run(self, batched: bool) -> None:
-        """Train every run, going on past those that fail; then show the leaderboard.
+        """Train every run, continuing past those that fail; then show the leaderboard.
 
         Batches come first, each group of runs that can share tiles after the other; then the runs that must
-        be alone. Without `batched` all are alone.
+        be trained by themselves. Without `batched` all are.
         """
         waiting, unsound = self.sound(self.waiting())
         steps_per_epoch: dict[Any, int] = {}
@@ -117,15 +117,16 @@ class Sweep:
             except Exception as e:
                 unsound[job.number] = e
         waiting = [job for job in waiting if job.number not in unsound]
-        alone = [job for job in waiting if not batched or job.plan.alone]
-        groups = self._groups([job for job in waiting if batched and not job.plan.alone])
+        sequential = [job for job in waiting if not batched or job.plan.sequential_reason]
+        groups = self._groups([job for job in waiting if batched and not job.plan.sequential_reason])
         before = Counter(
             "done" if job.status in reading.ENDED else "left" for job in self.jobs if job.summary
         )
         before["resumed"] = sum(job.status != "missing" for job in waiting)
         self.view.before({name: n for name, n in before.items() if n})
         self.view.start(
-            [len(group) for group in groups], [job.plan.alone if batched else None for job in alone]
+            [len(group) for group in groups],
+            [job.plan.sequential_reason if batched else None for job in sequential],
         )
         self.view.expect(
             sum(job.plan.run.epochs * steps_per_epoch[group_key(job.plan.run)] for job in waiting)
@@ -135,9 +136,9 @@ class Sweep:
             with self.stop:
                 for group in groups:
                     self._train_group(group)
-                for job in alone:
+                for job in sequential:
                     if not self.stop.requested:
-                        self._train_alone(job)
+                        self._train_sequentially(job)
         finally:
             self.close()
         self.stop.raise_if_requested()
@@ -148,13 +149,13 @@ class Sweep:
         for job in waiting:
             try:
                 folders.check_run(job.plan.folder, job.plan.run)
-                found, damaged = checkpoints.find(job.plan.folder)
+                checkpoint, damaged = checkpoints.find(job.plan.folder)
             except (UserError, OSError) as e:
                 unsound[job.number] = e
                 continue
-            for name in damaged if found != job.checkpoint else ():  # each is told once
+            for name in damaged if checkpoint != job.checkpoint else ():  # each is reported once
                 self.view.warn(f"{job.name}: checkpoint {name} is damaged; an earlier one is used")
-            job.checkpoint = found
+            job.checkpoint = checkpoint
         return [job for job in waiting if job.number not in unsound], unsound
 
     @contextmanager
@@ -199,33 +200,33 @@ class Sweep:
 
     def waiting(self) -> list[SweepRun]:
         """The runs to be trained; the others get what their summaries say."""
-        found = []
+        waiting = []
         for job in self.jobs:
             left = job.plan.run.retry is not None and job.status != job.plan.run.retry
             if job.status in reading.ENDED or (left and job.status not in ("missing", reading.DAMAGED)):
                 job.summary = job.before
             elif not left or job.status == reading.DAMAGED:  # `sound` says what is wrong
-                found.append(job)
-        return found
+                waiting.append(job)
+        return waiting
 
     def close(self) -> None:
         """Show the leaderboard, failures, and where everything is."""
         self.view.finish()
-        begun = [job for job in self.jobs if job.summary]
-        if begun and not self.search:
-            found = leaderboard([job.settings for job in begun], [job.summary for job in begun])
-            tables.show_leaderboard(self.view.console, *found)
-            self.view.closing(len(begun), [job.name for job in self.jobs if job.failed])
+        started = [job for job in self.jobs if job.summary]
+        if started and not self.search:
+            ranking = leaderboard([job.settings for job in started], [job.summary for job in started])
+            tables.show_leaderboard(self.view.console, *ranking)
+            self.view.closing(len(started), [job.name for job in self.jobs if job.failed])
 
     def returns(self) -> list[JobReturn]:
-        """What Hydra is told of every run."""
-        found = []
+        """The result of every run, for Hydra."""
+        results = []
         for job in self.jobs:
             result = JobReturn(overrides=job.plan.overrides, task_name="train")
             result.return_value = RunFailed(job.name) if job.failed else reading.score_of(job.summary or {})
             result.status = JobStatus.FAILED if job.failed else JobStatus.COMPLETED
-            found.append(result)
-        return found
+            results.append(result)
+        return results
 
     # --- in batches -------------------------------------------------------------------------------------
 
@@ -237,20 +238,22 @@ class Sweep:
         """
         keep_memory()
         try:
-            made = build.prepare(group[0].plan.run)
+            prepared = build.prepare(group[0].plan.run)
         except Exception as e:
             self.fail_all({job.number: e for job in group})
             return
         compiled = group[0].plan.run.compile
-        sizes = tile_sizes(len(group), made.widths, made.batch_size, made.dtype, made.device, compiled)
+        sizes = tile_sizes(
+            len(group), prepared.widths, prepared.batch_size, prepared.dtype, prepared.device, compiled
+        )
         members = iter(group)
         most = max(1, process.descriptors(2 * len(group)) // (2 * THREADS))  # a lock each
         tiles = [list(itertools.islice(members, size)) for size in sizes]
         tiles = [tile[at : at + most] for tile in tiles for at in range(0, len(tile), most)]
-        in_parallel = len(tiles) > 1 and made.device.type == "cpu" and not compiled
-        work = partial(self._train_tile, made=made)
+        in_parallel = len(tiles) > 1 and prepared.device.type == "cpu" and not compiled
+        work = partial(self._train_tile, prepared=prepared)
         if not in_parallel:
-            with threads(THREADS if compiled else made.threads):
+            with threads(THREADS if compiled else prepared.threads):
                 for tile in tiles:
                     work(tile)
             return
@@ -268,44 +271,44 @@ class Sweep:
         if broken:
             broken.result()
 
-    def _train_tile(self, jobs: Sequence[SweepRun], made: build.Prepared) -> None:
+    def _train_tile(self, jobs: Sequence[SweepRun], prepared: build.Prepared) -> None:
         """Train the runs of one tile and write their folders.
 
         What goes wrong with one run ends that run. What goes wrong with the tile, such as a rule that raises
-        or too little memory, is one run's fault or comes of too many: each half goes on from its checkpoints
-        by itself, and so on, until the run is found.
+        or too little memory, is one run's fault or comes of too many: each half is resumed from its
+        checkpoints by itself, and so on, until the run is found.
         """
         if self.stop.requested:
             return
-        with self.locked(jobs) as there:
-            for group in self._groups(there):
-                self._train_rows(group, made)
+        with self.locked(jobs) as held:
+            for group in self._groups(held):
+                self._train_rows(group, prepared)
 
-    def _train_rows(self, jobs: list[SweepRun], made: build.Prepared) -> None:
-        """`_train_tile`, for runs whose folders are ours and that begin at the same step."""
+    def _train_rows(self, jobs: list[SweepRun], prepared: build.Prepared) -> None:
+        """`_train_tile`, for runs whose folders are locked and that start at the same step."""
         if self.stop.requested or not jobs:
             return
         records: dict[int, Record] = {}
         rows: list[BatchRow] = []
         tile: Tile | None = None
         try:
-            tile = Tile([job.plan.run for job in jobs], made.data)
+            tile = Tile([job.plan.run for job in jobs], prepared.data)
             tile.stop, rows = self.stop, [*tile.rows]
             states = [self._state(job, row) for job, row in zip(jobs, rows, strict=True)]
             if any(row.status == "failed" for row in rows):
                 left = [job for job, row in zip(jobs, rows, strict=True) if row.status != "failed"]
                 tile.close()
-                self._train_rows(left, made)
+                self._train_rows(left, prepared)
                 return
             if states[0]:
                 tile.resume([state for state in states if state])
             of_row = {id(row): job for row, job in zip(rows, jobs, strict=True)}
-            pace = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
+            schedule = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
             for row, job, state in zip(rows, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
-                    device = describe(made.device)
-                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, pace)
+                    device = describe(prepared.device)
+                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, schedule)
                     records[id(row)] = record
                     for note in record.notes:
                         self.view.warn(f"{job.name}: {note}")
@@ -341,17 +344,17 @@ class Sweep:
             if tile is not None:
                 tile.close()
             half = len(left) // 2
-            for part in (left[:half], left[half:]):
-                part, unsound = self.sound(part)
+            for half_of_jobs in (left[:half], left[half:]):
+                half_of_jobs, unsound = self.sound(half_of_jobs)
                 self.fail_all(unsound)
-                for group in self._groups(part):
-                    self._train_rows(group, made)
+                for group in self._groups(half_of_jobs):
+                    self._train_rows(group, prepared)
         finally:
             if tile is not None:
                 tile.close()
 
     def _state(self, job: SweepRun, row: BatchRow) -> dict[str, Any] | None:
-        """The state that a run goes on from; the run fails where that is none of its own."""
+        """The state that a run is resumed from; the run fails where that is not one of its own."""
         if job.checkpoint is None:
             return None
         try:
@@ -374,7 +377,7 @@ class Sweep:
         hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
 
     def _fail(self, job: SweepRun, row: BatchRow | None, record: Record | None, error: Exception) -> None:
-        """End one run for an error; its neighbours go on. A bug's traceback is shown, too."""
+        """End one run for an error; its neighbours continue. A bug's traceback is shown, too."""
         mistake = explain(error)
         reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
         summary = reading.failure(reason)
@@ -393,12 +396,12 @@ class Sweep:
         job.summary = summary
         self.view.ended(job.number - self.jobs[0].number, summary)
 
-    # --- one by one -------------------------------------------------------------------------------------
+    # --- sequentially -----------------------------------------------------------------------------------
 
-    def _train_alone(self, job: SweepRun) -> None:
+    def _train_sequentially(self, job: SweepRun) -> None:
         """Train a run as `ffn-train` would by itself."""
-        with self.locked([job]) as there:
-            for each in there:
+        with self.locked([job]) as held:
+            for each in held:
                 self._train_eagerly(each)
 
     def _train_eagerly(self, job: SweepRun) -> None:
@@ -423,7 +426,7 @@ def launch(
     batched: bool,
     shown: LaunchDisplay,
 ) -> list[JobReturn]:
-    """Check all runs, train them, and tell Hydra how each one went."""
+    """Check all runs, train them, and return how each one ended, for Hydra."""
     setup_globals()
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)

@@ -1,4 +1,4 @@
-"""What a tuning tries for one combination, what came of it, and which setting that chooses."""
+"""What a tuning tries for one combination, with which results, and which setting that chooses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Choice:
 
 @dataclass(kw_only=True)
 class Combination:
-    """What is tuned by itself: an optimizer, on one data set and whatever else was swept beside it."""
+    """What is tuned by itself: an optimizer, on one data set and whatever else was swept."""
 
     base: tuple[str, ...]
     optimizer: str
@@ -93,8 +93,8 @@ class Combination:
             skipped = {*fingerprint.NOT_RESULTS, *self.tuned, "seed"}
             return {key: value for key, value in flat.items() if key not in skipped}
 
-        mine = json.loads(json.dumps(schema.flatten(self.default[0].run)))
-        return rest(mine) == rest(noted)
+        own = json.loads(json.dumps(schema.flatten(self.default[0].run)))
+        return rest(own) == rest(noted)
 
 
 def value_of(summary: Mapping[str, Any], tag: str) -> float | None:

@@ -1,8 +1,8 @@
 """Tuning: each optimizer's setting is searched on the validation part, then measured with other seeds.
 
 Stage one trains the settings of a search with the tuning seeds; stage two the setting that was chosen, and
-the optimizer as shipped, with the final seeds. What was chosen follows from the summaries in the run folders
-and from nothing else, so that the same command goes on after a kill and chooses the same.
+the optimizer's default one, with the final seeds. What was chosen follows from the summaries in the run
+folders and from nothing else, so that the same command resumes after a kill and chooses the same.
 """
 
 from __future__ import annotations
@@ -56,12 +56,11 @@ class Rules:
         checks.one_of(str(self.search), SEARCHES, "hydra.sweeper.search")
         for key in ("trials", "search_seed", "parallel_trials"):
             if type(getattr(self, key)) is not int:
-                raise UserError(
-                    f"hydra.sweeper.{key}", f"{getattr(self, key)!r} is no whole number", "give one"
-                )
+                what = f"must be an integer, not {getattr(self, key)!r}"
+                raise UserError(f"hydra.sweeper.{key}", what, "write a number such as 10")
         if not isinstance(self.space, (Mapping, NoneType)):
             todo = "write keys and their ranges, or leave it out"
-            raise UserError("hydra.sweeper.space", f"{self.space!r} is no table of keys", todo)
+            raise UserError("hydra.sweeper.space", f"{self.space!r} is not a mapping", todo)
         checks.check_seed(self.search_seed, "hydra.sweeper.search_seed")
         for key in ("trials", "parallel_trials"):
             checks.at_least(getattr(self, key), 1, f"hydra.sweeper.{key}")
@@ -69,23 +68,23 @@ class Rules:
             object.__setattr__(self, key, _seeds(key, getattr(self, key)))
         if self.search != "none" and (both := set(self.tuning_seeds) & set(self.final_seeds)):
             what = f"seed {min(both)} is also one of hydra.sweeper.tuning_seeds"
-            todo = "a setting must be measured with seeds that did not choose it: give others"
+            todo = "a setting must be measured with seeds that were not used to choose it: give others"
             raise UserError("hydra.sweeper.final_seeds", what, todo)
 
 
 def _seeds(name: str, given: Any) -> tuple[int, ...]:
     key = f"hydra.sweeper.{name}"
-    found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    seeds = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if isinstance(given, str):
         value = parse("seed", given, key).value()
-        found = list(value.range()) if isinstance(value, RangeSweep) else getattr(value, "list", [value])
-    if not found or any(type(seed) is not int for seed in found):
-        raise UserError(key, f"{given!r} are not whole numbers", f"write {key}=[1,2,3]")
-    for seed in found:
+        seeds = list(value.range()) if isinstance(value, RangeSweep) else getattr(value, "list", [value])
+    if not seeds or any(type(seed) is not int for seed in seeds):
+        raise UserError(key, f"must be integers, not {given!r}", f"write {key}=[1,2,3]")
+    for seed in seeds:
         checks.check_seed(seed, key)
-    if len(set(found)) < len(found):
-        raise UserError(key, "a seed is there twice", "give each once")
-    return tuple(found)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(key, "a seed is duplicated", "give each once")
+    return tuple(seeds)
 
 
 def _study(name: str, search_seed: int) -> Any:
@@ -101,7 +100,7 @@ def _study(name: str, search_seed: int) -> Any:
     return optuna.create_study(direction=direction, sampler=sampler)
 
 
-# --- the whole ------------------------------------------------------------------------------------------
+# --- the search -----------------------------------------------------------------------------------------
 
 
 class Tuning:
@@ -135,7 +134,7 @@ class Tuning:
                 todo = "leave it out"
                 if clash[0] == "lr":
                     todo += ", or give a range: 'lr=tag(log,interval(1e-4,1e-1))'"
-                raise UserError(clash[0], "is what +tune tries values for", todo)
+                raise UserError(clash[0], "is searched by +tune", todo)
             values = dict(override.split("=", 1) for override in base if "=" in override)
             shown = {key: values[key] for key in swept if key in values and key != "optimizer"}
             self.combinations.append(
@@ -165,7 +164,7 @@ class Tuning:
             ("stage", "leave it out"),
         ):
             if any(o.key_or_group == key for o in overrides):
-                raise UserError(key, "is what +tune itself gives every run", todo)
+                raise UserError(key, "is set by +tune for every run", todo)
         ranges = {
             o.key_or_group: (o.input_line or "").partition("=")[2] for o in overrides if o.is_interval_sweep()
         }
@@ -173,7 +172,7 @@ class Tuning:
 
     def _option_of(self, base: Sequence[str]) -> str:
         """The option of the group `optimizer` that a combination uses."""
-        # With the keys of the runs as shipped, for which Hydra need not be asked again then.
+        # With the keys of the runs with default settings, for which Hydra need not be asked again then.
         job = [*base, f"seed={self.rules.final_seeds[0]}", "stage=default"]
         return str(self.planner.compose(job).hydra.runtime.choices.optimizer)
 
@@ -193,7 +192,7 @@ class Tuning:
                 raise UserError(where, f"{key} cannot be searched", "leave it out")
         if self.rules.search == "grid" and len(space) > 1:
             other = next(key for key in space if key != "lr")
-            raise UserError(other, "a grid is of lr only", "search at random: +tune=random_25")
+            raise UserError(other, "a grid searches lr only", "search at random: +tune=random_25")
         return list(space.values())
 
     def _settings(self, option: str, space: Sequence[Axis]) -> list[Setting]:
@@ -202,8 +201,8 @@ class Tuning:
             return []
         if self.rules.search == "grid":
             return [(f"{space[0].key}={value}",) for value in space[0].grid(self.rules.trials)]
-        found = draws(space, option, self.rules.search_seed)
-        return [setting for setting, _ in zip(found, range(self.rules.trials), strict=False)]
+        candidates = draws(space, option, self.rules.search_seed)
+        return [setting for setting, _ in zip(candidates, range(self.rules.trials), strict=False)]
 
     def _plans(
         self, base: Sequence[str], setting: Setting, seeds: Sequence[int], stage: str
@@ -217,7 +216,7 @@ class Tuning:
             for one in self.combinations:
                 if not len(build.prepare(one.default[0].run).data.val.y):
                     what = "leaves no validation part, and settings are chosen on it"
-                    raise UserError("data.val_fraction", what, "use a larger share, such as 0.15")
+                    raise UserError("data.val_fraction", what, "use a larger fraction, such as 0.15")
 
     @property
     def search(self) -> list[Planned]:
@@ -230,27 +229,27 @@ class Tuning:
         Optuna is told the scores of earlier rounds as the summaries say them, also where they were trained by
         an earlier command: its next trials are the same then, and no database is needed.
         """
-        asked = 0
-        while asked < self.rules.trials:
-            told: list[tuple[Combination, Any, Trial]] = []
+        n_trials = 0
+        while n_trials < self.rules.trials:
+            pending: list[tuple[Combination, Any, Trial]] = []
             plans = []
-            size = min(self.rules.parallel_trials, self.rules.trials - asked)
+            size = min(self.rules.parallel_trials, self.rules.trials - n_trials)
             for one in self.combinations:
-                there = {t.setting: t for t in one.trials}
+                known = {t.setting: t for t in one.trials}
                 for _ in range(size):
                     trial = one.study.ask()
                     setting = tuple(f"{a.key}={a.suggested(trial)}" for a in self._spaces[one.optimizer])
-                    if setting not in there:
+                    if setting not in known:
                         planned = self._plans(one.base, setting, self.rules.tuning_seeds, "tune")
-                        there[setting] = Trial(setting, planned)
-                        one.trials.append(there[setting])
+                        known[setting] = Trial(setting, planned)
+                        one.trials.append(known[setting])
                         plans += planned
-                    told.append((one, trial, there[setting]))
-            asked += size
+                    pending.append((one, trial, known[setting]))
+            n_trials += size
             if plans:
                 yield plans
             state = importlib.import_module("optuna").trial.TrialState
-            for one, trial, planned_trial in told:
+            for one, trial, planned_trial in pending:
                 if (score := planned_trial.score()) is None:
                     one.study.tell(trial, state=state.FAIL)
                 else:
@@ -274,8 +273,8 @@ class Tuning:
             if choice.setting is None:
                 continue
             chosen = next(t for t in one.trials if t.setting == choice.setting).plans[0].run
-            shipped = dataclasses.replace(one.default[0].run, seed=chosen.seed)
-            if fingerprint.fingerprint(chosen) == fingerprint.fingerprint(shipped):
+            default_run = dataclasses.replace(one.default[0].run, seed=chosen.seed)
+            if fingerprint.fingerprint(chosen) == fingerprint.fingerprint(default_run):
                 one.final, one.default = [self.planner.restage(p, "final") for p in one.default], []
             else:
                 one.final = self._plans(one.base, choice.setting, self.rules.final_seeds, "final")
@@ -283,16 +282,16 @@ class Tuning:
 
     @property
     def finals(self) -> list[tuple[Planned, dict[str, str]]]:
-        """The runs of stage two, with what is shown of each: the chosen setting's and the shipped one's."""
-        found = []
+        """The runs of stage two, with what is shown of each: the chosen setting's and the default one's."""
+        runs = []
         for one in self.combinations:
-            for word, plans in (("tuned" if one.trials else "shipped", one.final), ("shipped", one.default)):
+            for word, plans in (("tuned" if one.trials else "default", one.final), ("default", one.default)):
                 shown = {**one.shown, "setting": word}
-                found += [(planned, {**shown, "seed": str(planned.run.seed)}) for planned in plans]
-        return found
+                runs += [(planned, {**shown, "seed": str(planned.run.seed)}) for planned in plans]
+        return runs
 
     def relabel(self) -> None:
-        """Give the runs that are there the stage this tuning gives them.
+        """Give the existing runs the stage this tuning gives them.
 
         A run keeps its folder when a search is made longer or a stage is no longer its own: run.json says
         what it is for now, and null for a run of these combinations that no longer is for anything.
@@ -301,19 +300,19 @@ class Tuning:
         for file in sorted(self.folder.glob("*/run.json")):
             folder = Folder(self.folder, (file.parent.name,))
             try:
-                found = reading.read_identity(folder)
+                identity = reading.read_identity(folder)
             except UserError:
-                continue  # it is told as that run's failure
-            if found is None:
+                continue  # it is reported as that run's failure
+            if identity is None:
                 continue
-            noted, stage = found["config"], stages.get(folder.name)
+            noted, stage = identity["config"], stages.get(folder.name)
             ours = folder.name in stages or any(one.is_same(noted) for one in self.combinations)
             if ours and noted.get("stage") != stage:
                 try:
                     lock = Lock(folder)
                 except UserError:
-                    continue  # another process trains there; what else it can be, `sweep` tells
-                folder.replace("run.json", files.to_json({**found, "config": {**noted, "stage": stage}}))
+                    continue  # another process trains there; any other cause is reported by `sweep`
+                folder.replace("run.json", files.to_json({**identity, "config": {**noted, "stage": stage}}))
                 lock.release()
 
     # --- training ---------------------------------------------------------------------------------------
@@ -333,7 +332,9 @@ class Tuning:
                 shown = sweep.LaunchDisplay(heading, self._shown(self._next), search=True)
                 returns.append(launch(self._next, number, shown))
             if left := self.unfinished():
-                view.print(f"\n  {left:,} runs of the search have not ended, and nothing is chosen before")
+                view.print(
+                    f"\n  {left:,} runs of the search have not ended; nothing is chosen until they have"
+                )
                 return returns
             number += len(self._next)
             self._next = next(self._rounds, [])
@@ -341,9 +342,9 @@ class Tuning:
         self.relabel()
         if self.search:
             tables.show_choices(view, self._rows(choices), self._notes(choices))
-        heading = "ffn-train: stage 2 of 2, chosen and shipped settings with the final seeds"
+        heading = "ffn-train: stage 2 of 2, chosen and default settings with the final seeds"
         if not self.search:
-            heading = "ffn-train: the shipped settings with the final seeds"
+            heading = "ffn-train: the default settings with the final seeds"
         finals = self.finals
         if finals:
             shown = sweep.LaunchDisplay(heading, [settings for _, settings in finals])
@@ -355,7 +356,7 @@ class Tuning:
         return returns
 
     def show_status(self) -> None:
-        """Print how every run stands, those of stage two as far as they are known. Trains nothing."""
+        """Print the status of every run, those of stage two as far as they are known. Trains nothing."""
         while self._next and not self.unfinished():
             self._next = next(self._rounds, [])
         known = not self.unfinished()
@@ -373,7 +374,7 @@ class Tuning:
         names = {}
         for one in self.combinations:
             for t in one.trials:
-                setting = dict(part.removeprefix("optimizer.").split("=", 1) for part in t.setting)
+                setting = dict(override.removeprefix("optimizer.").split("=", 1) for override in t.setting)
                 for p in t.plans:
                     names[p.folder] = {**one.shown, **setting, "seed": str(p.run.seed)}
         return [names[p.folder] for p in plans]
@@ -383,7 +384,9 @@ class Tuning:
         trials = " or ".join(f"{n:,}" for n in counts)
         if self.rules.search == "optuna":
             trials = f"{trials} of {self.rules.trials}"
-        kinds = {"grid": "rates", "random": "random settings"}.get(self.rules.search, "settings of Optuna's")
+        kinds = {"grid": "learning rates", "random": "random settings"}.get(
+            self.rules.search, "settings of Optuna"
+        )
         seeds = len(self.rules.tuning_seeds)
         each = f" for each of {len(self.combinations):,}" if len(self.combinations) > 1 else ""
         return f"{trials} {kinds}{each}" + (f", {seeds} seeds" if seeds > 1 else "")
@@ -395,7 +398,9 @@ class Tuning:
             bad = [
                 f"{choice.tally[s]:,} {s}" for s in ("diverged", "failed", reading.DAMAGED) if choice.tally[s]
             ]
-            setting = " ".join(part.removeprefix("optimizer.") for part in choice.setting or ("nothing",))
+            setting = " ".join(
+                override.removeprefix("optimizer.") for override in choice.setting or ("nothing",)
+            )
             rows.append((one.name, setting, choice.score, ", ".join(bad)))
         return rows
 
@@ -405,26 +410,28 @@ class Tuning:
             if choice.edge:
                 rate, low, high = choice.edge
                 tried = f"({low} to {high})"
-                notes.append(f"{one.name}: the best rate {rate} lies on the edge of what was tried {tried}")
+                notes.append(
+                    f"{one.name}: the best learning rate {rate} is at the edge of the searched range {tried}"
+                )
             if failed := choice.tally["failed"] + choice.tally[reading.DAMAGED]:
                 what = f"{failed:,} runs of the search failed and count as not measured"
                 notes.append(f"{one.name}: {what}" + ("; nothing was chosen" * (choice.setting is None)))
             if choice.setting is not None and not one.default:
-                notes.append(f"{one.name}: the shipped setting was best, and its runs stand for both")
+                notes.append(f"{one.name}: the default setting was best, and its runs count for both")
             if one.trials and len(one.trials) < self.rules.trials and self.rules.search != "optuna":
                 notes.append(f"{one.name}: the space has {len(one.trials)} settings, all of which were tried")
         return notes
 
     def _gains(self) -> list[tuple[str, dict[str, list[float]]]]:
-        """By combination, tuned less shipped, seed by seed: scores at the best validation epoch."""
+        """By combination, tuned minus default settings, seed by seed: scores at the best validation epoch."""
         rows = []
         for one in self.combinations:
             differences: dict[str, list[float]] = {"val": [], "test": []}
-            for tuned, shipped in zip(one.final, one.default, strict=False):
-                for split, found in differences.items():
-                    pair = [value_of(p.summary() or {}, tags.SCORE.tag(split)) for p in (tuned, shipped)]
+            for tuned, default in zip(one.final, one.default, strict=False):
+                for split, values in differences.items():
+                    pair = [value_of(p.summary() or {}, tags.SCORE.tag(split)) for p in (tuned, default)]
                     if None not in pair:
-                        found.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
+                        values.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
             if one.default and one.final:
                 rows.append((one.name, differences))
         return rows

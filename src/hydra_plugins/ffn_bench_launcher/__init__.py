@@ -28,7 +28,7 @@ TUNING = {
     "tuning_seeds": [0],
     "final_seeds": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
 }
-"""What the sweeper can be told of a tuning, see `ffn_bench.sweeps.tuning.Rules`."""
+"""The keys of a tuning, see `ffn_bench.sweeps.tuning.Rules`."""
 for group, name, node in (
     (
         "sweeper",
@@ -55,7 +55,7 @@ class CheckedSweeper(BasicSweeper):
         self._given: list[str] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before the sweep. Raises `UserError` where the launcher's package is not there."""
+        """Called by Hydra before the sweep. Raises `UserError` where the launcher's package is missing."""
         package, _, rest = str(config.hydra.launcher.get("_target_")).partition(".")
         plugin = f"{package}.{rest.partition('.')[0]}"
         if package == "hydra_plugins" and importlib.util.find_spec(plugin) is None:
@@ -102,7 +102,7 @@ class CheckedSweeper(BasicSweeper):
         if self.config.force and not self.config.status and any(folder.glob("*/run.json")):
             folder = folders.next_free_folder(folder)
             self.config.hydra.sweep.dir = str(folder)
-        folders.check_place(folder)
+        folders.check_location(folder)
         if not self.config.status:
             check_free(Folder(folder))
         from ffn_bench.sweeps import planning  # which needs PyTorch
@@ -128,7 +128,8 @@ class CheckedSweeper(BasicSweeper):
         try:
             name = folder.put("multirun.yaml", OmegaConf.to_yaml(self.config).encode())
             if name != "multirun.yaml":
-                print(f"  note      multirun.yaml is there and is not ours: it stays, and ours is {name}")
+                note = "multirun.yaml exists and was not written by ffn-bench: it is kept"
+                print(f"  note      {note}, and the new file is {name}")
             returns = work()
             for result in (result for some in returns for result in some):
                 if result.status == JobStatus.FAILED:
@@ -155,19 +156,19 @@ class CheckedSweeper(BasicSweeper):
         return self.launcher.launch(overrides, first)
 
     def _tune(self, planner: Any, overrides: list[Override]) -> Any:
-        """Search, choose, and train what was chosen and what is shipped."""
+        """Search, choose, and train the chosen and the default settings."""
         from ffn_bench.sweeps import tuning
 
         assert self.config is not None
-        found = tuning.Tuning(planner, overrides, tuning.Rules(**self.tuning), int(self.config.max_runs))
+        search = tuning.Tuning(planner, overrides, tuning.Rules(**self.tuning), int(self.config.max_runs))
         if self.config.status:
-            found.show_status()
+            search.show_status()
             return []
-        return self._locked(planner, lambda: found.run(partial(self._launch, planner)))
+        return self._locked(planner, lambda: search.run(partial(self._launch, planner)))
 
 
 class BatchedLauncher(Launcher):
-    """Trains the runs of a sweep side by side in the batched engine; those it cannot take, one by one."""
+    """Trains the runs of a sweep together in the batched engine; those it cannot take, one by one."""
 
     batched = True
     planner: Any = None
@@ -178,7 +179,7 @@ class BatchedLauncher(Launcher):
         self.config, self.context = config, hydra_context
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train the runs; one `JobReturn` each. Other sweepers than ours choose their runs as they go."""
+        """Train the runs; one `JobReturn` each. Other sweepers choose their runs one after another."""
         from ffn_bench.command_line import start
         from ffn_bench.run_folder import folders
         from ffn_bench.run_folder.lock import Lock
@@ -189,11 +190,11 @@ class BatchedLauncher(Launcher):
             return sweep.launch(self.planner, job_overrides, initial_job_idx, self.batched, shown)
         for key in ("status", "force"):
             if self.config[key]:
-                what = "does not go with this sweeper, which chooses its runs as it goes"
+                what = "cannot be used with this sweeper, which chooses its runs one after another"
                 raise UserError(key, what, "leave it out, or use +tune=optuna")
         start.resume_collector()
         planner = planning.Planner(self.config, self.context)
-        folders.check_place(planner.folder)
+        folders.check_location(planner.folder)
         lock = Lock(Folder(planner.folder))
         try:
             return sweep.launch(planner, job_overrides, initial_job_idx, self.batched, shown)
