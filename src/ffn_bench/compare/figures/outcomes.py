@@ -77,7 +77,7 @@ def seeds_won(study: Study) -> Figure | None:
         return None
     figure, (left, right) = new_figure(0.95 + 0.32 * len(decided), 2, sharey=True)
     for row, (series, pair) in enumerate(decided):
-        series.interval(left, row, pair.share)
+        series.interval(left, row, pair.proportion)
         series.interval(right, row, pair.difference)
     label_rows(left, [series for series, _ in decided])
     hide_row_lines(right)
