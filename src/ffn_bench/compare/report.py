@@ -135,8 +135,8 @@ def method(study: Study) -> list[str]:
         lines.append(
             "“Ahead” means: more likely than the other to win a seed that decides. The test is the exact "
             f"sign test; {tested} are corrected together (Holm, 1979), so that at most one in twenty "
-            "reports on equal competitors claims anything. It says nothing about the mean or the size of a difference: "
-            "look at the points and the failures, too."
+            "reports on equal competitors claims anything. It says nothing about the mean or the size of a "
+            "difference: look at the points and the failures, too."
         )
         if study.candidate:
             lines.append(

@@ -99,7 +99,7 @@ def sign_test(won: int, lost: int) -> float:
 
 
 @functools.lru_cache(maxsize=4096)
-def share(count: int, total: int, choices: float = 1.0) -> Interval:
+def proportion(count: int, total: int, choices: float = 1.0) -> Interval:
     """A proportion and its exact 95 % interval (Clopper and Pearson), widened for the one chosen among
     `choices` (Bonferroni)."""
     if total == 0:

@@ -191,9 +191,9 @@ def analyse(
         for name in cells
     ]
     competitors.sort(key=rank)
-    places = {c.name: k for k, c in enumerate(competitors)}
-    pairs = [p if places[p.first] < places[p.second] else p.seen_from(p.second) for p in pairs]
-    pairs.sort(key=lambda p: (places[p.first], places[p.second]))
+    position = {c.name: k for k, c in enumerate(competitors)}
+    pairs = [p if position[p.first] < position[p.second] else p.seen_from(p.second) for p in pairs]
+    pairs.sort(key=lambda p: (position[p.first], position[p.second]))
     leading = candidate or competitors[0].name
     against_defaults = _against_defaults(leading, competitors[: len(entrants)], entrants, workloads, metric)
     if running := sum(run.status == "running" for run in runs):  # a choice among settings may still change

@@ -36,8 +36,8 @@ def finals(study: Study) -> Figure | None:
         values, median = _best_values(series), series.competitor.test
         everything += [*values, median.low, median.high]
         spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-        look: dict[str, Any] = {"color": series.colour, "alpha": 0.55, "lw": 0, "zorder": 2}
-        series.mark(plot.scatter(values, row + spread, s=11, **look))
+        style: dict[str, Any] = {"color": series.colour, "alpha": 0.55, "lw": 0, "zorder": 2}
+        series.mark(plot.scatter(values, row + spread, s=11, **style))
         series.interval(plot, row, median)
     if limits := zoom(everything):
         plot.set_xlim(*limits)

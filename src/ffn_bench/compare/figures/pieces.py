@@ -57,22 +57,22 @@ class Series:
         for artist in artists:
             artist.set_gid(f"series-{self.number}")
 
-    def line(self, plot: Plot, x: Any, y: Any, **look: Any) -> None:
+    def line(self, plot: Plot, x: Any, y: Any, **style: Any) -> None:
         """A line in its colour and dashes."""
-        self.mark(*plot.plot(x, y, **self.stroke, **{"zorder": 3, **look}))
+        self.mark(*plot.plot(x, y, **self.stroke, **{"zorder": 3, **style}))
 
     def steps(self, plot: Plot, x: Any, y: Any) -> None:
         """The same as a staircase."""
         self.mark(*plot.step(x, y, where="post", **self.stroke, zorder=3))
 
-    def band(self, plot: Plot, x: Any, low: Any, high: Any, **look: Any) -> None:
+    def band(self, plot: Plot, x: Any, low: Any, high: Any, **style: Any) -> None:
         """The area between two curves, shaded."""
-        self.mark(plot.fill_between(x, low, high, color=self.colour, lw=0, zorder=2, **look))
+        self.mark(plot.fill_between(x, low, high, color=self.colour, lw=0, zorder=2, **style))
 
     def interval(self, plot: Plot, y: float, interval: statistics.Interval) -> None:
         """A point with its interval, horizontally."""
-        look: dict[str, Any] = {"color": self.colour, "ms": 7, "mec": PAPER, "mew": 0.8, "zorder": 4}
-        self.mark(*plot.plot([interval.estimate], [y], "o", **look))
+        style: dict[str, Any] = {"color": self.colour, "ms": 7, "mec": PAPER, "mew": 0.8, "zorder": 4}
+        self.mark(*plot.plot([interval.estimate], [y], "o", **style))
         low, high = interval.low, interval.high
         if interval.known and math.isfinite(low) and math.isfinite(high):
             self.mark(*plot.plot([low, high], [y, y], "-", color=self.colour, lw=2.4, zorder=3))
