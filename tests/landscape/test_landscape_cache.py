@@ -41,9 +41,9 @@ def look(
     for name in ("lines", "surface", "plane"):
         monkeypatch.setattr(figures, name, lambda *_: None)
     landscape = partial(call, command.main, "ffn-landscape", monkeypatch, capsys)
-    for name, more in (("a", []), ("b", ["seed=1"]), ("c", ["epochs=4"])):
+    for name, options in (("a", []), ("b", ["seed=1"]), ("c", ["epochs=4"])):
         common = ["data=moons", "data.n_samples=120", "model.hidden=[3]", "epochs=3", "trajectory=true"]
-        assert ffn(*common, *more, f"name={name}").code == 0
+        assert ffn(*common, *options, f"name={name}").code == 0
 
     def looked(*arguments: str) -> list[tuple[dict[str, Any], bool]]:
         seen.clear()

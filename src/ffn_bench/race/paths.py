@@ -37,7 +37,7 @@ def advance(
     on_step: OnStep,
     shapes: Shapes | None = None,
 ) -> None:
-    """Let an optimizer take `steps` steps from `start [P]` with each of k `rates`, and call `on_step` after each.
+    """Run `steps` steps of an optimizer from `start [P]` with each of k `rates`; `on_step` gets each step.
 
     Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's) run one by one, on
     tensors of `shapes` (by default one, of all P numbers), and `on_step` is then called when all are done.
