@@ -234,7 +234,7 @@ def test_several_workloads_have_profiles_and_ranks(tmp_path: Path) -> None:
                     data__name=name,
                     changes={"data_sha256": name},
                 )
-    with pytest.raises(UserError, match=r"of different data \(data.name: digits, digits2, moons"):
+    with pytest.raises(UserError, match=r"use different data \(data.name: digits, digits2, moons"):
         analysed(tmp_path)
     comparison = analysed(tmp_path, workloads=["data"], target=0.9)
     assert comparison.workloads == sorted(names)

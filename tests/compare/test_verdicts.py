@@ -174,7 +174,7 @@ def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "said"),
+    ("scores", "expected"),
     [
         (
             {"adam": [0.95] * 9 + [None], "sgd": [0.8] * 10},
@@ -216,7 +216,7 @@ def test_the_note_on_the_leaderboard_is_the_leaderboard(
         assert note.startswith(f"A leaderboard shows {first} first") or "with the same mean" in note
 
 
-@pytest.mark.parametrize(("without", "part"), [("accuracy/test", "validation"), ("accuracy/val", "test")])
+@pytest.mark.parametrize(("without", "split"), [("accuracy/test", "validation"), ("accuracy/val", "test")])
 def test_a_leaderboard_that_differs_is_told_without_a_part(tmp_path: Path, without: str, split: str) -> None:
     raced(tmp_path, {"adam": [0.92] * 9 + [0.3], "sgd": [0.9 + k / 10_000 for k in range(10)]})
     for path in tmp_path.glob("*/metrics.jsonl"):
@@ -381,7 +381,7 @@ def test_two_runs_of_one_seed_are_told_and_the_worse_counts(tmp_path: Path) -> N
         write_run(tmp_path / f"k{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed, status="failed")
     comparison = checked(tmp_path)
     assert claims(comparison) == {("sgd", "adam")}
-    assert any("adam: 8 runs have the seed of another one" in note for note in comparison.notes)
+    assert any("adam: 8 runs have the seed of another run" in note for note in comparison.notes)
 
 
 def test_nothing_is_claimed_while_a_choice_may_change(
