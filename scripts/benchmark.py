@@ -256,9 +256,7 @@ def jax_scan(widths: list[int], x: Tensor, y: Tensor, batch_size: int, runs: int
 
     As in the batched engine every run has its data order, learning rate and betas, and losses are kept.
     """
-    os.environ.setdefault(
-        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
-    )  # else it takes most of the GPU
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else it takes most of the GPU
     import jax
     import jax.numpy as jnp
     import numpy as np

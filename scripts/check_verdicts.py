@@ -9,7 +9,7 @@ hang together, how many workloads, settings and failures. Scores are drawn, writ
 compared and worded by the code that ships. Claims come from the sentences and from comparison.json, which
 must agree.
 
-Where settings as shipped were run, anything said of them counts as a claim unless it says that it is none.
+Where default settings were run, anything said about them counts as a claim unless it says that it is none.
 
 A cell fails where claims among equals are shown to be more than 5 % of reports (the lower end of the exact
 95 % interval), claims against the truth more than 2.5 %, where an interval called 95 % covers less than 93
@@ -79,8 +79,8 @@ class Cell:
     """Whether the workloads are splits of one: runs of a competitor at a seed share half their noise."""
     candidate: bool = False
     """Whether the first competitor was named beforehand."""
-    shipped: bool = False
-    """Whether each was run as shipped, too, which is as good as tuned."""
+    with_defaults: bool = False
+    """Whether each was also run with default settings, which are as good as the tuned ones."""
     shift: tuple[float, ...] = ()
     """By how many standard deviations the first competitors are better than the rest."""
 
@@ -112,8 +112,8 @@ def cells() -> Iterator[Cell]:
     yield Cell("unequal seeds", unequal=True)
     yield Cell("10 seeds on 3 splits", workloads=3, splits=True)
     yield Cell("a candidate", candidate=True)
-    for k, n in ((12, 6), (12, 7), (5, 6), (2, 6)):
-        yield Cell(f"k={k}, n={n}, tuned and as shipped", k=k, n=n, new_seeds=True, shipped=True)
+    for k, n in ((12, 6), (12, 7), (5, 6), (2, 6)):  # a cell's name seeds its draws, so it stays
+        yield Cell(f"k={k}, n={n}, tuned and as shipped", k=k, n=n, new_seeds=True, with_defaults=True)
 
     for k, n in ((2, 6), (2, 30), (12, 12), (12, 20), (5, 9)):
         yield Cell(f"k={k}, n={n}", k=k, n=n)
@@ -187,7 +187,7 @@ class Truth:
     """What is so, from many seeds: π of every pair `[k, k]`, the median difference of the first two, and the
     median score of the first."""
 
-    share: Array
+    proportion: Array
     difference: float
     median: float
 
@@ -196,16 +196,16 @@ def truth(cell: Cell) -> Truth:
     """Where all are equal π and differences are known."""
     scores = draw(cell, np.random.default_rng(99), 100_000 // cell.workloads)[:, 0]
     middle = float(np.median(scores[0, 0]))
-    share = np.full((cell.k, cell.k), 0.5)
+    proportion = np.full((cell.k, cell.k), 0.5)
     if cell.equal:
-        return Truth(share, 0.0, middle)
+        return Truth(proportion, 0.0, middle)
     printed = np.round(scores, 4)
     votes = {(i, j): np.sign(np.sign(_minus(printed[i], printed[j])).sum(0))
              for i in range(cell.k) for j in range(cell.k) if i != j}  # fmt: skip
     for (i, j), vote in votes.items():
-        share[i, j] = (vote > 0).sum() / (vote != 0).sum()
+        proportion[i, j] = (vote > 0).sum() / (vote != 0).sum()
     apart = _minus(scores[0], scores[1]).mean(0)[votes[0, 1] != 0]
-    return Truth(share, float(np.median(apart)), middle)
+    return Truth(proportion, float(np.median(apart)), middle)
 
 
 def _minus(a: Array, b: Array) -> Array:
@@ -217,7 +217,7 @@ def _minus(a: Array, b: Array) -> Array:
 
 
 def template() -> dict[str, Any]:
-    """The flat configuration of a run as shipped."""
+    """The flat configuration of a run with default settings."""
     parsing.register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return schema.flatten(parsing.typed(compose("config"), schema.TrainConfig))
@@ -227,20 +227,20 @@ class Folders:
     """The run folders of a study; run.json is written once, results anew for each report."""
 
     def __init__(self, root: Path, flat: dict[str, Any]) -> None:
-        self.root, self.flat, self._made = root, flat, set[Path]()
+        self.root, self.flat, self._created = root, flat, set[Path]()
 
     def clear(self) -> None:
         """Delete them."""
         shutil.rmtree(self.root)
         self.root.mkdir()
-        self._made.clear()
+        self._created.clear()
 
     def write(self, name: str, keys: dict[str, Any], score: float, loss: float) -> None:
         """A run that ends with this accuracy on validation and test, or diverges."""
         folder = self.root / name
-        if folder not in self._made:
+        if folder not in self._created:
             folder.mkdir()
-            self._made.add(folder)
+            self._created.add(folder)
             identity = {
                 "format": FORMAT,
                 "protocol": PROTOCOL,
@@ -265,13 +265,13 @@ def report(cell: Cell, folders: Folders, rng: np.random.Generator) -> tuple[Arra
     competitor lacks the seed, and what comparison.json says."""
     scores = draw(cell, rng, cell.n, cell.settings)
     searching = draw(cell, rng, 1, cell.settings) if cell.new_seeds else scores
-    kept = np.full((cell.k, cell.workloads, cell.n), math.nan)
+    reported = np.full((cell.k, cell.workloads, cell.n), math.nan)
     for i in range(cell.k):
         tried = cell.settings if i == 0 else 1
         seeds = rng.integers(6, cell.n + 1) if cell.unequal else cell.n
         score = np.where(np.isinf(searching[i]), 0.0, searching[i]).mean((1, 2))
         chosen = int(np.argmax(score[:tried]))
-        kept[i, :, :seeds] = scores[i, chosen, :, :seeds]
+        reported[i, :, :seeds] = scores[i, chosen, :, :seeds]
         for w in range(cell.workloads):
             of = {"data.split_seed": w} if cell.splits else {"data.name": f"data{w}"}
             keys: dict[str, Any] = {"optimizer.name": NAMES[i], **of}
@@ -289,22 +289,22 @@ def report(cell: Cell, folders: Folders, rng: np.random.Generator) -> tuple[Arra
                 folders.write(
                     f"{NAMES[i]}-{w}-{t}-tune", {**keys, **search}, searching[i, t, w, 0], rng.random()
                 )
-    if cell.shipped:
+    if cell.with_defaults:
         for i, row in enumerate(draw(cell, rng, cell.n)[:, 0, 0]):
             for s, score in enumerate(row):
                 default = {"data.name": "data0", "lr": 0.01, "seed": s, "stage": "default"}
                 keys = {"optimizer.name": NAMES[i], **default}
                 folders.write(f"{NAMES[i]}-{s}-default", keys, score, rng.random())
-    found, problems = read.read_all(finding.find([str(folders.root)]))
+    runs, problems = read.read_all(finding.find([str(folders.root)]))
     assert not problems, problems
     roles = axes.find(
-        found, by=["optimizer"], workloads=["data"] if cell.workloads > 1 and not cell.splits else []
+        runs, by=["optimizer"], workloads=["data"] if cell.workloads > 1 and not cell.splits else []
     )
-    result = study.analyse(found, roles, METRIC, candidate="A" if cell.candidate else None)
+    result = study.analyse(runs, roles, METRIC, candidate="A" if cell.candidate else None)
     result.notes.extend(notes.notes(result))
     if cell.new_seeds or cell.unequal:  # other folders next time
         folders.clear()
-    return kept, json.loads(files.to_json(numbers.as_dict(result)))
+    return reported, json.loads(files.to_json(numbers.as_dict(result)))
 
 
 CLAIM = re.compile(
@@ -312,23 +312,25 @@ CLAIM = re.compile(
 )
 
 
-def of_shipped(found: dict[str, Any]) -> bool:
-    """Whether anything is said of tuned against shipped settings without saying that it is no claim."""
-    told = [*found["verdict"]["sentences"], *found["notes"]]
-    about = [text for text in told if "as shipped" in text and not text.startswith("A leaderboard shows")]
-    ahead = [p["ahead"] for p in found["first_against_shipped"]]
-    ahead += [c["against_shipped"]["ahead"] for c in found["competitors"] if "against_shipped" in c]
+def speaks_of_defaults(content: dict[str, Any]) -> bool:
+    """Whether anything is said of tuned against default settings without saying that it is no claim."""
+    texts = [*content["verdict"]["sentences"], *content["notes"]]
+    about = [
+        text for text in texts if "default settings" in text and not text.startswith("A leaderboard shows")
+    ]
+    ahead = [p["ahead"] for p in content["first_against_shipped"]]
+    ahead += [c["against_shipped"]["ahead"] for c in content["competitors"] if "against_shipped" in c]
     return any(ahead) or not all("no claim is made" in text.lower() for text in about)
 
 
 def printed_claims(sentences: list[str]) -> set[tuple[str, str, bool]]:
     """Claims as a reader finds them: who, of whom, and whether with a reservation."""
-    found = set()
+    claims = set()
     for sentence in sentences:
         for match in CLAIM.finditer(sentence):
             for other in re.findall(r"[A-L](?= |,|:|$)", re.sub(r"\([^)]*\)", "", match[2])):
-                found.add((match[1], other, bool(match[3])))
-    return found
+                claims.add((match[1], other, bool(match[3])))
+    return claims
 
 
 # --- one cell -------------------------------------------------------------------------------------------
@@ -339,51 +341,52 @@ def simulate(cell: Cell, count: int, seed: int = 0) -> dict[str, Any]:
     rng, started = np.random.default_rng((seed, *cell.name.encode())), time.perf_counter()
     so, tally = truth(cell), Counter[str]()
     covered: dict[str, list[bool]] = {"share": [], "difference": [], "median": []}
-    wrong = {(NAMES[i], NAMES[j]) for i in range(cell.k) for j in range(cell.k) if so.share[i, j] < 0.495}
+    wrong = {
+        (NAMES[i], NAMES[j]) for i in range(cell.k) for j in range(cell.k) if so.proportion[i, j] < 0.495
+    }
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         root = Path(folder) / "sweep"
         root.mkdir()
         folders = Folders(root, template())
         for _ in range(count):
-            kept, found = report(cell, folders, rng)
-            claims = {(c["ahead"], c["of"]): c["reservation"] for c in found["verdict"]["claims"]}
-            printed = printed_claims(found["verdict"]["sentences"])
-            tally["any"] += bool(claims) or of_shipped(found)
-            told = {(a, b) for a, b, _ in printed}
-            whole = not any("more such pair" in s for s in found["verdict"]["sentences"])
-            agree = told == set(claims) if whole else told <= set(claims)
+            reported, content = report(cell, folders, rng)
+            claims = {(c["ahead"], c["of"]): c["reservation"] for c in content["verdict"]["claims"]}
+            printed = printed_claims(content["verdict"]["sentences"])
+            tally["any"] += bool(claims) or speaks_of_defaults(content)
+            names = {(a, b) for a, b, _ in printed}
+            complete = not any("more such pair" in s for s in content["verdict"]["sentences"])
+            agree = names == set(claims) if complete else names <= set(claims)
             tally["disagree"] += not agree or any(bool(claims[a, b]) != but for a, b, but in printed)
             tally["against"] += bool(wrong & set(claims))
             tally["found"] += ("A", "B") in claims
-            hidden = [pair for pair, but in claims.items() if not but and _mean(kept, *pair) < 0]
+            hidden = [pair for pair, but in claims.items() if not but and _mean(reported, *pair) < 0]
             tally["hidden"] += bool(hidden)
-            tally["opposite"] += any(_mean(kept, *pair) < 0 for pair in claims)
-            for pair in found["pairs"]:
+            tally["opposite"] += any(_mean(reported, *pair) < 0 for pair in claims)
+            for pair in content["pairs"]:
                 if {pair["first"], pair["second"]} == {"A", "B"}:
                     sign = 1 if pair["first"] == "A" else -1
-                    _cover(
-                        covered["share"], pair["share_won"], so.share[0, 1] if sign > 0 else so.share[1, 0]
-                    )
+                    i, j = (0, 1) if sign > 0 else (1, 0)
+                    _cover(covered["share"], pair["share_won"], so.proportion[i, j])
                     if cell.workloads == 1:
                         _cover(covered["difference"], pair["median_difference"], sign * so.difference)
             if cell.workloads == 1 and cell.settings == 1:
-                first = next(c for c in found["competitors"] if c["name"] == "A")
+                first = next(c for c in content["competitors"] if c["name"] == "A")
                 _cover(covered["median"], first["median"], so.median)
     minutes = (time.perf_counter() - started) / 60
     return {"cell": cell, "reports": count, **tally, "covered": covered, "minutes": minutes}
 
 
-def _mean(kept: Array, a: str, b: str) -> float:
+def _mean(scores: Array, a: str, b: str) -> float:
     """Mean of a less that of b over the seeds that both have, failed runs at chance, by workload, then over
     them."""
-    x, y = kept[NAMES.index(a)], kept[NAMES.index(b)]
+    x, y = scores[NAMES.index(a)], scores[NAMES.index(b)]
     both = ~np.isnan(x[0]) & ~np.isnan(y[0])
     apart = np.maximum(x[:, both], CHANCE) - np.maximum(y[:, both], CHANCE)
     return float(np.round(apart.mean(), 12))
 
 
-def _cover(found: list[bool], interval: dict[str, Any], so: float) -> None:
+def _cover(covered: list[bool], interval: dict[str, Any], so: float) -> None:
     """Note whether an interval holds the truth; where there is none, nothing."""
     if interval["low"] is None:
         return
@@ -391,7 +394,7 @@ def _cover(found: list[bool], interval: dict[str, Any], so: float) -> None:
         -math.inf if end in ("failed", "-inf") else math.inf if end == "inf" else end
         for end in (interval["low"], interval["high"])
     )
-    found.append(low - 1e-9 <= so <= high + 1e-9)
+    covered.append(low - 1e-9 <= so <= high + 1e-9)
 
 
 def exact(count: int, total: int) -> tuple[float, float]:
@@ -402,18 +405,18 @@ def exact(count: int, total: int) -> tuple[float, float]:
 
 def faults(row: dict[str, Any]) -> list[str]:
     """What a cell fails in."""
-    found, n = [], row["reports"]
+    problems, n = [], row["reports"]
     if row["cell"].equal and exact(row.get("any", 0), n)[0] > 0.05:
-        found.append("claims among equals")
+        problems.append("claims among equals")
     if exact(row.get("against", 0), n)[0] > 0.025:
-        found.append("claims against the truth")
+        problems.append("claims against the truth")
     for key, what in (("disagree", "sentences and numbers disagree"), ("hidden", "means are hidden")):
         if row.get(key):
-            found.append(f"{what} in {row[key]} reports")
+            problems.append(f"{what} in {row[key]} reports")
     for what, held in row["covered"].items():
         if held and exact(sum(held), len(held))[1] < 0.93:
-            found.append(f"coverage of the {what}")
-    return found
+            problems.append(f"coverage of the {what}")
+    return problems
 
 
 HEADER = (
@@ -430,10 +433,10 @@ def line(row: dict[str, Any]) -> str:
         return f"{100 * row.get(key, 0) / n:.1f}"
 
     cover = [f"{100 * np.mean(held):.1f}" if held else "" for held in row["covered"].values()]
-    told = row.get("opposite", 0) - row.get("hidden", 0)
+    with_reservation = row.get("opposite", 0) - row.get("hidden", 0)
     bad = " **fails**" if faults(row) else ""
     cells_ = [row["cell"].name + bad, per_cent("any"), per_cent("against"), per_cent("found")]
-    every = [*cells_, f"{row.get('opposite', 0)} ({told})", *cover, f"{row['minutes']:.1f}"]
+    every = [*cells_, f"{row.get('opposite', 0)} ({with_reservation})", *cover, f"{row['minutes']:.1f}"]
     return f"| {' | '.join(every)} |"
 
 

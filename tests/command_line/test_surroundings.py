@@ -37,7 +37,7 @@ from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.data.splitting import Data, Split
 from ffn_bench.errors import UserError, printable
-from ffn_bench.landscape.figures import Path as Way
+from ffn_bench.landscape.figures import Trajectory
 from ffn_bench.landscape.page import Page
 from ffn_bench.run_folder import finding, writers
 from ffn_bench.run_folder.files import Folder, to_json
@@ -604,8 +604,8 @@ def test_an_interactive_page_is_of_the_same_elements(text: str) -> None:
         page = Page(text)
         line = torch.linspace(1, 2, 3)
         page.surface(text, (line, line), torch.ones(3, 3), text)
-        way = Way(text, line, torch.ones(3, 2), line, line)
-        page.plane(text, (line, line), torch.ones(3, 3), [way], text)
+        trajectory = Trajectory(text, line, torch.ones(3, 2), line, line)
+        page.plane(text, (line, line), torch.ones(3, 3), [trajectory], text)
         rendered = page.render(text)
         assert rendered.encode()
         return Elements(re.sub(r"<script>/\*\*.*?</script>", "", rendered, count=1, flags=re.S))

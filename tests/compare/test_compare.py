@@ -27,9 +27,9 @@ from run_folders import write_run
 
 def analysed(folder: Path, **keys: Any) -> Study:
     """The comparison of all runs below a folder."""
-    found, _ = read.read_all(finding.find([str(folder)]))
-    roles = axes.find(found, *(keys.pop(name, ()) for name in ("by", "tune", "workloads")))
-    result = study.analyse(found, roles, **keys)
+    runs, _ = read.read_all(finding.find([str(folder)]))
+    roles = axes.find(runs, *(keys.pop(name, ()) for name in ("by", "tune", "workloads")))
+    result = study.analyse(runs, roles, **keys)
     result.notes.extend(notes.notes(result))
     return result
 
@@ -48,27 +48,27 @@ SGD = [0.80, 0.91, 0.85, 0.93, 0.84, 0.85, 0.86, 0.87]
 
 
 def test_every_number_of_a_synthetic_sweep(tmp_path: Path) -> None:
-    found = analysed(sweep(tmp_path, {"adam": ADAM, "sgd": SGD}))
-    adam, sgd = found.competitors
+    comparison = analysed(sweep(tmp_path, {"adam": ADAM, "sgd": SGD}))
+    adam, sgd = comparison.competitors
     assert (adam.name, sgd.name, adam.n, sgd.n) == ("adam", "sgd", 8, 8)
     assert adam.described["mean"] == pytest.approx(np.mean(ADAM))
     assert adam.described["median"] == pytest.approx(0.935)
     assert adam.described["iqm"] == pytest.approx((0.92 + 0.93 + 0.94 + 0.95) / 4)
     assert (adam.test.estimate, adam.test.low, adam.test.high) == pytest.approx((0.935, 0.90, 0.97))
-    (pair,) = found.pairs
+    (pair,) = comparison.pairs
     assert (pair.seeds, pair.won, pair.lost, pair.tied) == (8, 6, 0, 2)
     apart = np.asarray([0.10, 0.07, 0.10, 0.10, 0.10, 0.10])
     assert pair.difference.estimate == pytest.approx(np.median(apart))
     assert pair.span == pytest.approx((0.07, 0.1))
     assert pair.p_values[0] == pytest.approx(scipy.stats.binomtest(6, 6, alternative="greater").pvalue)
     assert pair.adjusted == pytest.approx((2 / 64, 1.0))
-    assert adam.share == pytest.approx((6 + 2 / 2) / 8)
+    assert adam.proportion == pytest.approx((6 + 2 / 2) / 8)
     # The target is adam's lower median, 0.93; it is met in epoch 1 (step 10, second 1) or never.
-    assert found.targets == {"digits": 0.93}
+    assert comparison.targets == {"digits": 0.93}
     assert {axis: t.estimate for axis, t in adam.times.items()} == {"epochs": 1, "steps": 10, "seconds": 1}
     assert sgd.times["steps"].estimate == math.inf
     assert adam.gap == pytest.approx((0.03 + 0.02 + 0.01) / 8)
-    assert verdict.sentences(found)[0] == (
+    assert verdict.sentences(comparison)[0] == (
         "adam is ahead of sgd: better on all 6 seeds that decide (share 54–100 %; 2 tied), typically by "
         "+10.00 points [+7.00, +10.00]; p = 0.031 over both statements."
     )
@@ -92,8 +92,8 @@ def test_settings_are_chosen_on_validation_and_diverged_runs_count(tmp_path: Pat
         status = "diverged" if seed == 0 else "finished"
         val = (0.1, None) if seed == 0 else (0.1, 0.99)
         write_run(tmp_path / f"high-{seed}", val=val, seed=seed, lr=0.1, status=status)
-    found = analysed(tmp_path, by=["optimizer"])
-    (only,) = found.competitors
+    comparison = analysed(tmp_path, by=["optimizer"])
+    (only,) = comparison.competitors
     cell = only.cells["digits"]
     assert dict(cell.setting) == {"lr": 0.01}
     assert {dict(t.setting)["lr"]: t.score for t in cell.trials} == pytest.approx(
@@ -110,12 +110,12 @@ def test_a_run_that_diverged_is_the_worst_even_after_a_good_epoch(tmp_path: Path
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.2, 0.2), seed=seed)
     first, last = analysed(tmp_path).competitors
     assert (first.name, last.name, last.test.estimate) == ("sgd", "adam", -math.inf)
-    assert found_row(analysed(tmp_path, metric="accuracy/val"), "adam")[3] == "failed"
+    assert summary_row(analysed(tmp_path, metric="accuracy/val"), "adam")[3] == "failed"
 
 
-def found_row(found: Study, name: str) -> list[str]:
+def summary_row(comparison: Study, name: str) -> list[str]:
     """A row of the ranking as people read it."""
-    return next(row for row in tables.summary(found).cells() if row[1] == name)
+    return next(row for row in tables.summary(comparison).cells() if row[1] == name)
 
 
 def test_losses_are_better_when_lower_and_infinite_when_diverged(tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ def test_losses_are_better_when_lower_and_infinite_when_diverged(tmp_path: Path)
         write_run(tmp_path / f"a{seed}", loss=(1.0, 0.5), seed=seed)
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", loss=(1.0, 0.2), seed=seed)
         write_run(tmp_path / f"m{seed}", "optimizer=momentum", loss=(1.0, None), seed=seed, status="diverged")
-    found = analysed(tmp_path, metric="loss/train")
-    assert [c.name for c in found.competitors] == ["sgd", "adam", "momentum"]
-    assert [c.test.estimate for c in found.competitors] == pytest.approx([0.2, 0.5, math.inf])
-    assert found.pairs[0].difference.estimate == pytest.approx(0.3)
-    assert found.competitors[-1].described["mean"] == math.inf  # what chance gives is not told by these runs
-    assert found.pairs[1].difference.estimate == math.inf
+    comparison = analysed(tmp_path, metric="loss/train")
+    assert [c.name for c in comparison.competitors] == ["sgd", "adam", "momentum"]
+    assert [c.test.estimate for c in comparison.competitors] == pytest.approx([0.2, 0.5, math.inf])
+    assert comparison.pairs[0].difference.estimate == pytest.approx(0.3)
+    assert comparison.competitors[-1].described["mean"] == math.inf  # these runs do not record chance
+    assert comparison.pairs[1].difference.estimate == math.inf
 
 
 def test_curves_of_unequal_length(tmp_path: Path) -> None:
@@ -136,14 +136,14 @@ def test_curves_of_unequal_length(tmp_path: Path) -> None:
     write_run(tmp_path / "full", val=(0.1, 0.5, 0.7), seed=0)
     write_run(tmp_path / "live", val=(0.2, 0.6), seed=1, status=None)
     write_run(tmp_path / "dead", val=(0.3, None), seed=2, status="diverged")
-    found = analysed(tmp_path, aggregate="mean")
-    band = found.bands["digits"]["accuracy/val"]["all runs"]
+    comparison = analysed(tmp_path, aggregate="mean")
+    band = comparison.bands["digits"]["accuracy/val"]["all runs"]
     assert band.x["steps"].tolist() == [0, 10, 20]
     assert band.x["epochs"].tolist() == [0, 1, 2]
     assert band.center == pytest.approx([0.2, (0.5 + 0.6 + 0) / 3, 0.7 / 2])
     assert np.isfinite(band.low).tolist() == [True, True, False]  # two runs have no interval
-    assert found.competitors[0].n == 3
-    assert any("1 run did not come to an end (1 killed): it counts as failed" in note for note in found.notes)
+    assert comparison.competitors[0].n == 3
+    assert any("1 run did not finish (1 killed): it counts as failed" in note for note in comparison.notes)
 
 
 def test_long_curves_are_means_of_neighbours(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_long_curves_are_means_of_neighbours(tmp_path: Path) -> None:
     assert band.x["steps"][-1] == 3990
 
 
-def test_tuned_against_shipped_with_seeds_of_their_own(tmp_path: Path) -> None:
+def test_tuned_against_default_settings_with_seeds_of_their_own(tmp_path: Path) -> None:
     for lr, score in ((0.001, 0.5), (0.01, 0.9), (0.1, 0.7)):
         write_run(tmp_path / f"tune-{lr}", val=(0.1, score), seed=1000, lr=lr, stage="tune")
     for seed in range(5):
@@ -174,7 +174,7 @@ def test_tuned_against_shipped_with_seeds_of_their_own(tmp_path: Path) -> None:
 
 
 def test_tuning_that_spoilt_a_rival_is_told(tmp_path: Path) -> None:
-    """adam, tuned, is beaten; as shipped it is not."""
+    """adam, tuned, is beaten; with default settings it is not."""
     for optimizer, tuned, default in (("adam", 0.80, 0.90), ("sgd", 0.90, 0.70)):
         keys = (f"optimizer={optimizer}",)
         for lr in (0.01, 0.1):
@@ -185,16 +185,17 @@ def test_tuning_that_spoilt_a_rival_is_told(tmp_path: Path) -> None:
             write_run(tmp_path / name, *keys, val=(0.1, tuned + off), seed=seed, lr=0.1, stage="final")
             val = (0.1, default + 0.01 * (seed % 2))
             write_run(tmp_path / f"{name}-d", *keys, val=val, seed=seed, stage="default")
-    found = analysed(tmp_path)
-    assert found.shipped["adam"].difference.estimate == pytest.approx(0.91 - 0.905, abs=0.006)
-    said = verdict.sentences(found)
-    assert said[0].startswith("sgd is ahead of adam: better on 6 of 6 seeds")
-    assert said[1] == (
-        "No claim is made against others as shipped, without tuning: sgd has 3 won, 1 lost, 2 tied against "
-        "adam."
+    comparison = analysed(tmp_path)
+    assert comparison.against_defaults["adam"].difference.estimate == pytest.approx(0.91 - 0.905, abs=0.006)
+    sentences = verdict.sentences(comparison)
+    assert sentences[0].startswith("sgd is ahead of adam: better on 6 of 6 seeds")
+    assert sentences[1] == (
+        "No claim is made against others with default settings, without tuning: sgd has 3 won, 1 lost, 2 "
+        "tied against adam."
     )
-    assert found.shipped["adam"].ahead is None
-    (note,) = [note for note in found.notes if note.startswith("Tuned worse than as shipped: adam on all 6")]
+    assert comparison.against_defaults["adam"].ahead is None
+    about = "Tuned worse than default settings: adam on all 6"
+    (note,) = [note for note in comparison.notes if note.startswith(about)]
     assert "No claim is made of it" in note
 
 
@@ -212,9 +213,9 @@ def test_workloads_weigh_the_same(tmp_path: Path) -> None:
 def test_a_rate_on_the_edge_is_told(tmp_path: Path) -> None:
     for lr, score in ((0.001, 0.9), (0.01, 0.8), (0.1, 0.7)):
         write_run(tmp_path / f"{lr}", val=(0.1, score), lr=lr)
-    found = analysed(tmp_path, by=["optimizer"])
-    assert found.competitors[0].cells["digits"].edges == ["lr 0.001 is the smallest of 3 tried"]
-    assert "The setting of adam lies at the edge of what was tried." in verdict.sentences(found)
+    comparison = analysed(tmp_path, by=["optimizer"])
+    assert comparison.competitors[0].cells["digits"].edges == ["lr 0.001 is the smallest of 3 tried"]
+    assert "The setting of adam lies at the edge of what was tried." in verdict.sentences(comparison)
 
 
 def test_several_workloads_have_profiles_and_ranks(tmp_path: Path) -> None:
@@ -233,18 +234,18 @@ def test_several_workloads_have_profiles_and_ranks(tmp_path: Path) -> None:
                     data__name=name,
                     changes={"data_sha256": name},
                 )
-    with pytest.raises(UserError, match=r"of different data \(data.name: digits, digits2, moons"):
+    with pytest.raises(UserError, match=r"use different data \(data.name: digits, digits2, moons"):
         analysed(tmp_path)
-    found = analysed(tmp_path, workloads=["data"], target=0.9)
-    assert found.workloads == sorted(names)
-    assert found.scores is not None
-    assert [c.name for c in found.competitors] == ["adam", "sgd", "momentum"]
-    assert found.scores.tolist() == [[1, 2, 3]] + [[1, 2, 4]] * 4
-    assert found.ranks is not None
-    assert found.ranks.mean == [1.0, 2.0, 3.0]
-    drawn = figures.draw_all(found)
+    comparison = analysed(tmp_path, workloads=["data"], target=0.9)
+    assert comparison.workloads == sorted(names)
+    assert comparison.scores is not None
+    assert [c.name for c in comparison.competitors] == ["adam", "sgd", "momentum"]
+    assert comparison.scores.tolist() == [[1, 2, 3]] + [[1, 2, 4]] * 4
+    assert comparison.ranks is not None
+    assert comparison.ranks.mean == [1.0, 2.0, 3.0]
+    drawn = figures.draw_all(comparison)
     assert {"profile", "critical-difference", "curves-epochs-moons"} <= set(drawn)
-    scores = [row[-1] for row in tables.aggregates(found).rows]
+    scores = [row[-1] for row in tables.aggregates(comparison).rows]
     assert scores == pytest.approx([1.0, 2 / 3, (1 / 3) / 5])
 
 
@@ -254,8 +255,8 @@ def test_several_workloads_have_profiles_and_ranks(tmp_path: Path) -> None:
 def roles_of(tmp_path: Path, runs: list[tuple[str, dict[str, Any]]], **keys: Any) -> tuple[Any, Any]:
     for k, (optimizer, settings) in enumerate(runs):
         write_run(tmp_path / str(k), f"optimizer={optimizer}", seed=k, **settings)
-    found, _ = read.read_all(finding.find([str(tmp_path)]))
-    roles = axes.find(found, **keys)
+    recorded, _ = read.read_all(finding.find([str(tmp_path)]))
+    roles = axes.find(recorded, **keys)
     return roles.compared, roles.tuned
 
 
@@ -296,7 +297,7 @@ def test_axes_are_found_from_the_configurations(
     [
         ({"by": ["optimiser"]}, r"by: the runs have no key 'optimiser' \(did you mean 'optimizer'\?\)"),
         ({"by": ["lr"], "tune": ["lr"]}, "by: lr cannot be compared and tuned too"),
-        ({"tune": ["seed"]}, "tune: seed is what repeats a run"),
+        ({"tune": ["seed"]}, "tune: seed only repeats a run and has no other role"),
     ],
 )
 def test_wrong_axes_are_one_line(tmp_path: Path, keys: Any, message: str) -> None:
@@ -469,7 +470,7 @@ def test_mixed_runs_are_refused(compare: Callable[..., Result], tmp_path: Path) 
     assert "were trained on different data under the same name (digits)" in result.err
     write_run(tmp_path / "c" / "old", seed=9, changes={"protocol": 0})
     result = compare("runs=a,c")
-    assert "are of different protocol versions (0, 2)" in result.err
+    assert "have different protocol versions (0, 2)" in result.err
 
 
 def test_names_are_no_markup_and_no_controls(compare: Callable[..., Result], tmp_path: Path) -> None:
@@ -489,8 +490,8 @@ def test_names_are_no_markup_and_no_controls(compare: Callable[..., Result], tmp
 
 
 def test_a_run_without_measurements_and_a_torn_line(tmp_path: Path) -> None:
-    begun = write_run(tmp_path / "begun", val=(), status=None, seed=1)
-    (begun / "metrics.jsonl").unlink()
+    started = write_run(tmp_path / "begun", val=(), status=None, seed=1)
+    (started / "metrics.jsonl").unlink()
     torn = write_run(tmp_path / "torn", val=(0.1, 0.2), status=None, seed=2)
     with (torn / "metrics.jsonl").open("a") as file:
         file.write('{"step": 20, "epo')
@@ -513,7 +514,7 @@ def test_nothing_has_been_measured_yet(
     with monkeypatch.context() as patched:
         patched.setattr("ffn_bench.run_folder.lock.holder", lambda folder: 1)
         assert "runs: have measured nothing yet; wait for them" in compare("runs=sweep").err
-    assert "runs: failed, all of them (1 killed), before anything was measured" in compare("runs=sweep").err
+    assert "runs: all failed (1 killed) before anything comparable was measured" in compare("runs=sweep").err
 
 
 # --- what is written ------------------------------------------------------------------------------------
@@ -530,10 +531,10 @@ def test_a_real_sweep_from_training_to_the_report(
     assert result.code == 0, result.err
     assert "Which optimizer, on moons?" in result.out
     folder = tmp_path / "outputs/sweeps/s/compare"
-    found = json.loads((folder / "comparison.json").read_text())
-    assert found["axes"] == {"by": ["optimizer.name"], "tune": ["lr"], "workloads": []}
-    assert {c["name"]: c["failed"]["runs"] for c in found["competitors"]}["sgd"] == 3
-    board = {c["name"]: c for c in found["competitors"]}
+    content = json.loads((folder / "comparison.json").read_text())
+    assert content["axes"] == {"by": ["optimizer.name"], "tune": ["lr"], "workloads": []}
+    assert {c["name"]: c["failed"]["runs"] for c in content["competitors"]}["sgd"] == 3
+    board = {c["name"]: c for c in content["competitors"]}
     for name, entry in board.items():
         lr = entry["settings"]["moons"]["lr"]
         bests = []
@@ -568,19 +569,19 @@ def test_a_real_sweep_from_training_to_the_report(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     read_back = {}
-    for part in ("mean", "lower", "upper"):
-        events = EventAccumulator(str(folder / "tensorboard" / "adam" / part))
+    for curve in ("mean", "lower", "upper"):
+        events = EventAccumulator(str(folder / "tensorboard" / "adam" / curve))
         events.Reload()
-        read_back[part] = {e.step: e.value for e in events.Scalars("accuracy/val")}
+        read_back[curve] = {e.step: e.value for e in events.Scalars("accuracy/val")}
     assert read_back["lower"].keys() == read_back["mean"].keys() == read_back["upper"].keys()
     assert all(read_back["lower"][s] <= m <= read_back["upper"][s] for s, m in read_back["mean"].items())
 
     again = compare("runs=outputs/sweeps/s")  # its own folder is no run
     assert "18 runs in" in again.out
     for keys in (("by=optimizer", "tune=lr"), ("by=[optimizer]", "tune=[lr]"), ("tune=lr",)):
-        said = compare("runs=outputs/sweeps/s", *keys)
-        assert "tuned lr: 3 trials" in " ".join(said.out.split()), said.err
-    assert json.loads((folder / "comparison.json").read_text()) == found
+        repeated = compare("runs=outputs/sweeps/s", *keys)
+        assert "tuned lr: 3 trials" in " ".join(repeated.out.split()), repeated.err
+    assert json.loads((folder / "comparison.json").read_text()) == content
 
 
 def test_paths_with_signs_of_hydras_grammar(compare: Callable[..., Result], tmp_path: Path) -> None:
@@ -609,8 +610,8 @@ def test_figures_of_few_and_many_competitors(tmp_path: Path, count: int) -> None
                     val=val,
                     status=status,
                 )
-    found = analysed(tmp_path, by=["optimizer"])
-    drawn = figures.draw_all(found)
+    comparison = analysed(tmp_path, by=["optimizer"])
+    drawn = figures.draw_all(comparison)
     assert {"curves-epochs", "finals", "sensitivity", "failures", "time-to-target"} <= set(drawn)
     assert ("seeds-won" in drawn) == (count > 1)
     png, svg = plot_style.save(drawn["finals"], "ffn-compare runs=x")
@@ -630,17 +631,18 @@ def test_the_page_in_a_browser(compare: Callable[..., Result], tmp_path: Path) -
         sweep(tmp_path / "sweep", {"adam": [a * (1 - lr / 9) for a in ADAM], "sgd": SGD}, lr=lr)
     assert compare("runs=sweep").code == 0
     page_file = tmp_path / "sweep/compare/report.html"
-    told: list[str] = []
+    events: list[str] = []
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         backgrounds = set()
         for scheme, width in (("light", 1200), ("dark", 390)):
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
             page = context.new_page()
-            page.on("console", lambda message: told.append(message.text))
-            page.on("pageerror", lambda error: told.append(str(error)))
+            page.on("console", lambda message: events.append(message.text))
+            page.on("pageerror", lambda error: events.append(str(error)))
             page.on(
-                "request", lambda r: told.append(r.url) if not r.url.startswith(("file:", "data:")) else None
+                "request",
+                lambda r: events.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
             )
             page.goto(page_file.as_uri())
             assert "Which optimizer, on digits?" in page.inner_text("h1")
@@ -660,7 +662,7 @@ def test_the_page_in_a_browser(compare: Callable[..., Result], tmp_path: Path) -
             backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
             context.close()
         browser.close()
-    assert told == []
+    assert events == []
     assert len(backgrounds) == 2
 
 
@@ -668,10 +670,10 @@ def test_runs_below_many_folders_are_found(tmp_path: Path) -> None:
     from ffn_bench.run_folder.finding import find
 
     deep = tmp_path.joinpath(*["d"] * 1200)
-    place = tmp_path
-    for part in deep.relative_to(tmp_path).parts:
-        place /= part
-        place.mkdir()
+    folder = tmp_path
+    for name in deep.relative_to(tmp_path).parts:
+        folder /= name
+        folder.mkdir()
     (deep / "run.json").write_text("{}")
     (tmp_path / "other").touch()
     try:

@@ -54,21 +54,21 @@ def test_the_sign_test_is_scipys(won: int, lost: int) -> None:
 @given(total=st.integers(1, 80), data=st.data())
 def test_shares_have_clopper_and_pearsons_interval(total: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, total))
-    found, expected = (
-        statistics.share(count, total),
+    interval, expected = (
+        statistics.proportion(count, total),
         stats.binomtest(count, total).proportion_ci(0.95, "exact"),
     )
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
     # It leaves out one half exactly where the sign test, two-sided, rejects it.
     both = 2 * min(statistics.sign_test(count, total - count), statistics.sign_test(total - count, count))
-    assert (found.low > 0.5 or found.high < 0.5) == (both <= 0.05)
-    wider = statistics.share(count, total, 36.0)
-    assert wider.low <= found.low
-    assert wider.high >= found.high
+    assert (interval.low > 0.5 or interval.high < 0.5) == (both <= 0.05)
+    wider = statistics.proportion(count, total, 36.0)
+    assert wider.low <= interval.low
+    assert wider.high >= interval.high
 
 
 def test_nothing_to_share() -> None:
-    assert math.isnan(statistics.share(0, 0).estimate)
+    assert math.isnan(statistics.proportion(0, 0).estimate)
 
 
 @pytest.mark.parametrize(("n", "rank"), [(5, 0), (6, 1), (8, 1), (9, 2), (10, 2), (20, 6), (30, 10)])
@@ -76,12 +76,12 @@ def test_the_interval_of_a_median_is_of_order_statistics(n: int, rank: int) -> N
     """The ranks are those of tables of the sign test (Conover, Practical Nonparametric Statistics, table
     A3)."""
     values = np.random.default_rng(n).normal(size=n)
-    found, ordered = statistics.median(values), np.sort(values)
-    assert found.estimate == pytest.approx(np.median(values))
+    interval, ordered = statistics.median(values), np.sort(values)
+    assert interval.estimate == pytest.approx(np.median(values))
     assert statistics.rank_of_end(n) == rank
     if rank:
-        assert (found.low, found.high) == (ordered[rank - 1], ordered[n - rank])
-    assert found.known == bool(rank)
+        assert (interval.low, interval.high) == (ordered[rank - 1], ordered[n - rank])
+    assert interval.known == bool(rank)
 
 
 @pytest.mark.parametrize("n", [6, 10, 20, 30])
@@ -94,8 +94,8 @@ def test_the_interval_of_a_median_covers_it(n: int, kind: str) -> None:
             x = np.exp(x) - 1
         if kind == "failing":  # one in five fails on either side of 0
             x = np.where(rng.random(n) < 0.2, np.copysign(INF, x), x)
-        found = statistics.median(x)
-        covered += found.low <= 0 <= found.high
+        interval = statistics.median(x)
+        covered += interval.low <= 0 <= interval.high
     assert stats.binomtest(covered, draws, 0.95, alternative="less").pvalue > 1e-4
 
 
@@ -119,9 +119,10 @@ def test_what_is_printed_alike_ties() -> None:
 )
 def test_the_fewest_seeds(k: int, least: int) -> None:
     """With one seed less not even a clean sweep passes Holm's first step."""
-    many = k * (k - 1)
-    assert statistics.fewest(many) == least
-    assert many * statistics.sign_test(least, 0) <= 0.05 < many * statistics.sign_test(least - 1, 0)
+    statements = k * (k - 1)
+    assert statistics.fewest(statements) == least
+    p, p_of_fewer = statistics.sign_test(least, 0), statistics.sign_test(least - 1, 0)
+    assert statements * p <= 0.05 < statements * p_of_fewer
 
 
 def test_two_failures_differ_by_nothing() -> None:
@@ -140,16 +141,16 @@ def test_holm_by_hand() -> None:
 def test_bands_are_percentiles_of_the_bootstrap() -> None:
     x = np.random.default_rng(0).normal(size=(1, 12))
     center, low, high = statistics.band(x, "mean", 20_000)
-    found = stats.bootstrap((x[0],), np.mean, method="percentile", n_resamples=20_000, rng=1)
+    reference = stats.bootstrap((x[0],), np.mean, method="percentile", n_resamples=20_000, rng=1)
     assert center == pytest.approx(x.mean())
-    assert (low[0], high[0]) == pytest.approx(tuple(found.confidence_interval), abs=0.02)
+    assert (low[0], high[0]) == pytest.approx(tuple(reference.confidence_interval), abs=0.02)
 
 
 def test_bands_of_many_points_and_of_few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(7, 5))
-    whole = statistics.band(x, "median")
+    at_once = statistics.band(x, "median")
     monkeypatch.setattr(statistics, "AT_ONCE", 3 * 5 * statistics.CURVE_RESAMPLES)
-    assert all(np.array_equal(a, b) for a, b in zip(statistics.band(x, "median"), whole, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(statistics.band(x, "median"), at_once, strict=True))
     center, low, _ = statistics.band(x[:, :2], "mean")
     assert np.isfinite(center).all()
     assert np.isnan(low).all()
@@ -162,10 +163,10 @@ def test_bands_of_many_points_and_of_few_seeds(monkeypatch: pytest.MonkeyPatch) 
 
 def test_friedman_and_critical_difference() -> None:
     scores = np.asarray([[3, 2, 1]] * 5, dtype=float)
-    found = statistics.friedman(scores)
-    assert found.mean == [1.0, 2.0, 3.0]
-    assert found.p_value == pytest.approx(stats.chi2.sf(10.0, 2))
-    assert found.critical_difference == pytest.approx(
+    ranks = statistics.friedman(scores)
+    assert ranks.mean == [1.0, 2.0, 3.0]
+    assert ranks.p_value == pytest.approx(stats.chi2.sf(10.0, 2))
+    assert ranks.critical_difference == pytest.approx(
         2.343 * math.sqrt(3 * 4 / 30), abs=1e-3
     )  # Demšar, table 5
     assert statistics.friedman(np.ones((5, 3))).p_value == 1.0
@@ -214,15 +215,15 @@ def test_optimality_gap() -> None:
 @pytest.mark.parametrize("higher", [True, False])
 def test_the_best_of_a_budget_over_every_order(higher: bool) -> None:
     scores = array(0.3, 0.9, 0.5, 0.7, 0.1, 0.5)
-    found = statistics.best_of_budget(scores, higher)
+    quantiles = statistics.best_of_budget(scores, higher)
     best = np.maximum.accumulate if higher else np.minimum.accumulate
     orders = np.asarray([best(order) for order in itertools.permutations(scores)])
     signed = orders if higher else -orders
     by_hand = np.quantile(signed, (0.25, 0.5, 0.75), axis=0, method="inverted_cdf").T
-    assert found.tolist() == (by_hand if higher else -by_hand).tolist()
+    assert quantiles.tolist() == (by_hand if higher else -by_hand).tolist()
 
 
 def test_the_best_of_a_large_budget_is_finite() -> None:
-    found = statistics.best_of_budget(np.arange(3000.0), True)
-    assert found[-1].tolist() == [2999.0] * 3
-    assert np.isfinite(found).all()
+    best = statistics.best_of_budget(np.arange(3000.0), True)
+    assert best[-1].tolist() == [2999.0] * 3
+    assert np.isfinite(best).all()

@@ -32,20 +32,20 @@ CHANCE = {"chance": {"accuracy": 0.1, "loss": 2.3}}
 
 def checked(folder: Path, **keys: Any) -> Study:
     """The comparison; its JSON obeys the schema, and says what the sentences say."""
-    found = analysed(folder, **keys)
-    content = json.loads(json.dumps(numbers.as_dict(found), allow_nan=False))
+    comparison = analysed(folder, **keys)
+    content = json.loads(json.dumps(numbers.as_dict(comparison), allow_nan=False))
     jsonschema.validate(content, SCHEMA)
-    said = " ".join(content["verdict"]["sentences"])
+    text = " ".join(content["verdict"]["sentences"])
     for claim in content["verdict"]["claims"]:
-        assert claim["ahead"] in said
-        assert claim["of"] in said
-    assert bool(content["verdict"]["claims"]) == (" is ahead of " in said)
-    return found
+        assert claim["ahead"] in text
+        assert claim["of"] in text
+    assert bool(content["verdict"]["claims"]) == (" is ahead of " in text)
+    return comparison
 
 
-def claims(found: Study) -> set[tuple[str, str]]:
+def claims(comparison: Study) -> set[tuple[str, str]]:
     """Who is ahead of whom."""
-    return {(p.ahead, p.second if p.ahead == p.first else p.first) for p in found.pairs if p.ahead}
+    return {(p.ahead, p.second if p.ahead == p.first else p.first) for p in comparison.pairs if p.ahead}
 
 
 Scores = Mapping[str, Sequence[float | None]]
@@ -68,9 +68,9 @@ def raced(folder: Path, scores: Scores, split: int | None = None, **settings: An
 
 def test_equal_differences_make_no_winner(tmp_path: Path) -> None:
     """Three differences without spread had p = 0."""
-    found = checked(sweep(tmp_path, {"adam": [0.9, 0.91, 0.92], "sgd": [0.89, 0.90, 0.91]}))
-    assert claims(found) == set()
-    assert verdict.sentences(found) == [
+    comparison = checked(sweep(tmp_path, {"adam": [0.9, 0.91, 0.92], "sgd": [0.89, 0.90, 0.91]}))
+    assert claims(comparison) == set()
+    assert verdict.sentences(comparison) == [
         "adam won the larger share of seeds: against sgd, the next, 3 of 3 seeds (share 29–100 %), each by "
         "+1.00 points.",
         "No order is claimed: 3 seeds cannot order two competitors; at least 6 are needed.",
@@ -86,9 +86,9 @@ def test_a_mean_that_says_the_opposite_is_told(tmp_path: Path) -> None:
                   status="diverged" if lost else "finished")  # fmt: skip
         val = (0.1, 0.92 + seed / 1000)
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=val, seed=seed, changes=CHANCE)
-    found = checked(tmp_path)
-    assert claims(found) == {("adam", "sgd")}
-    first = verdict.sentences(found)[0]
+    comparison = checked(tmp_path)
+    assert claims(comparison) == {("adam", "sgd")}
+    first = verdict.sentences(comparison)[0]
     assert first.startswith("adam is ahead of sgd on most seeds: better on 18 of 20 seeds")
     assert "but 2 of its 20 runs failed (sgd: none), and its mean is the worse one" in first
 
@@ -101,9 +101,11 @@ def test_an_incomplete_setting_is_not_chosen(tmp_path: Path) -> None:
             write_run(tmp_path / f"high-{seed}", val=(0.1, 0.9), seed=seed, lr=0.1, status="failed")
     write_run(tmp_path / "high-0", val=(0.1, 0.99), seed=0, lr=0.1)
     write_run(tmp_path / "one", val=(0.1, 0.995), seed=0, lr=1.0)
-    found = checked(tmp_path, by=["optimizer"])
-    assert dict(found.competitors[0].cells["digits"].setting) == {"lr": 0.01}
-    assert any("1 setting has fewer seeds than others, and could not be chosen" in n for n in found.notes)
+    comparison = checked(tmp_path, by=["optimizer"])
+    assert dict(comparison.competitors[0].cells["digits"].setting) == {"lr": 0.01}
+    assert any(
+        "1 setting has fewer seeds than others, and could not be chosen" in note for note in comparison.notes
+    )
 
 
 def test_more_settings_on_the_same_seeds_pay_for_it(tmp_path: Path) -> None:
@@ -111,16 +113,16 @@ def test_more_settings_on_the_same_seeds_pay_for_it(tmp_path: Path) -> None:
         for k in range(36):
             write_run(tmp_path / f"a{k}-{seed}", val=(0.1, 0.9 + k / 1000), seed=seed, lr=0.001 * (k + 1))
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.9), seed=seed, lr=0.1)
-    found = checked(tmp_path)
-    (pair,) = found.pairs
+    comparison = checked(tmp_path)
+    (pair,) = comparison.pairs
     assert (pair.won, pair.choices) == (8, 36.0)
     assert pair.adjusted[0] == pytest.approx(2 * 36 / 2**8)
-    assert claims(found) == set()
-    assert verdict.sentences(found)[1] == (
+    assert claims(comparison) == set()
+    assert verdict.sentences(comparison)[1] == (
         "No order is claimed: 8 seeds cannot order two competitors; at least 11 are needed, since these "
         "seeds chose the settings (36 ways)."
     )
-    assert any("p-values are multiplied" in note for note in found.notes)
+    assert any("p-values are multiplied" in note for note in comparison.notes)
     assert not pair.difference.known  # eight seeds are too few for an interval of the best of 36
 
 
@@ -131,8 +133,8 @@ def test_the_seeds_that_are_asked_for_are_enough(tmp_path: Path) -> None:
             for lr in (0.1, 0.01):
                 folder = tmp_path / f"{optimizer}-{lr}-{seed}"
                 write_run(folder, f"optimizer={optimizer}", val=(0.1, 0.8 + off + lr), seed=seed, lr=lr)
-    said = verdict.sentences(checked(tmp_path))
-    assert "5 seeds cannot order 3 competitors; at least 9 are needed" in said[1]  # 2·2·6 / 2⁹ ≤ 0.05
+    sentences = verdict.sentences(checked(tmp_path))
+    assert "5 seeds cannot order 3 competitors; at least 9 are needed" in sentences[1]  # 2·2·6 / 2⁹ ≤ 0.05
 
 
 def test_seeds_of_the_search_that_are_reported_pay_too(tmp_path: Path) -> None:
@@ -143,18 +145,18 @@ def test_seeds_of_the_search_that_are_reported_pay_too(tmp_path: Path) -> None:
         write_run(tmp_path / f"f{seed}", val=(0.1, 0.95), seed=seed, lr=0.01, stage="final")
         write_run(tmp_path / f"n{seed}", "optimizer=sgd", val=(0.1, 0.9), seed=seed + 2, stage="final")
     write_run(tmp_path / "s", "optimizer=sgd", val=(0.1, 0.9), seed=100, stage="tune")
-    found = checked(tmp_path)
-    assert {c.name: c.cells["digits"].choices for c in found.competitors} == {"adam": 3, "sgd": 1}
+    comparison = checked(tmp_path)
+    assert {c.name: c.cells["digits"].choices for c in comparison.competitors} == {"adam": 3, "sgd": 1}
 
 
 def test_every_number_of_a_sentence_is_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     """adam has two bad seeds that sgd was never run on: they rank nothing."""
     sweep(tmp_path, {"adam": [*ADAM, 0.1, 0.1], "sgd": SGD})
-    found = checked(tmp_path)
-    (pair,) = found.pairs
+    comparison = checked(tmp_path)
+    (pair,) = comparison.pairs
     assert (pair.seeds, pair.won, pair.lost) == (8, 6, 0)
-    assert found.competitors[0].name == "adam"
-    assert any("Seeds are not the same everywhere" in note for note in found.notes)
+    assert comparison.competitors[0].name == "adam"
+    assert any("Seeds are not the same everywhere" in note for note in comparison.notes)
 
 
 def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
@@ -162,9 +164,9 @@ def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
         write_run(tmp_path / f"a{seed}", val=(0.1, 0.9), test=(0.1, 0.8 + seed / 100), seed=seed)
         test = (0.1, 0.85 + seed / 100)
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.8), test=test, seed=seed)
-    found = checked(tmp_path)
-    assert claims(found) == {("sgd", "adam")}
-    (note,) = [n for n in found.notes if "leaderboard" in n]
+    comparison = checked(tmp_path)
+    assert claims(comparison) == {("sgd", "adam")}
+    (note,) = [n for n in comparison.notes if "leaderboard" in n]
     assert note == (
         "A leaderboard shows adam first: it ranks by mean validation accuracy of the runs that finished "
         "(adam 90.00 %; sgd 80.00 %). This report ranks by seeds won on test accuracy."
@@ -172,7 +174,7 @@ def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "said"),
+    ("scores", "expected"),
     [
         (
             {"adam": [0.95] * 9 + [None], "sgd": [0.8] * 10},
@@ -193,11 +195,11 @@ def test_leaderboard_and_report_that_differ_say_why(tmp_path: Path) -> None:
     ],
 )
 def test_the_note_on_the_leaderboard_is_the_leaderboard(
-    tmp_path: Path, scores: Scores, said: str | None
+    tmp_path: Path, scores: Scores, expected: str | None
 ) -> None:
     """Whom the note names stands first in the leaderboard that these runs' summaries give."""
-    found = checked(raced(tmp_path, scores))
-    note = next((n for n in found.notes if "leaderboard" in n), None)
+    comparison = checked(raced(tmp_path, scores))
+    note = next((n for n in comparison.notes if "leaderboard" in n), None)
     settings = [{"optimizer": name, "seed": str(k)} for name in scores for k in range(len(scores[name]))]
     summaries = [
         {"status": "finished" if x else "diverged", "best": {"accuracy/val": x, "epoch": 1}, "final": {},
@@ -205,42 +207,42 @@ def test_the_note_on_the_leaderboard_is_the_leaderboard(
     ]  # fmt: skip
     rows, _, _ = leaderboard(settings, summaries)
     first = rows[0]["settings"]["optimizer"]
-    if said is None:
+    if expected is None:
         assert note is None
-        assert first == found.competitors[0].name
+        assert first == comparison.competitors[0].name
     else:
         assert note is not None
-        assert note.startswith(f"A leaderboard shows {said}")
+        assert note.startswith(f"A leaderboard shows {expected}")
         assert note.startswith(f"A leaderboard shows {first} first") or "with the same mean" in note
 
 
-@pytest.mark.parametrize(("without", "part"), [("accuracy/test", "validation"), ("accuracy/val", "test")])
-def test_a_leaderboard_that_differs_is_told_without_a_part(tmp_path: Path, without: str, part: str) -> None:
+@pytest.mark.parametrize(("without", "split"), [("accuracy/test", "validation"), ("accuracy/val", "test")])
+def test_a_leaderboard_that_differs_is_told_without_a_part(tmp_path: Path, without: str, split: str) -> None:
     raced(tmp_path, {"adam": [0.92] * 9 + [0.3], "sgd": [0.9 + k / 10_000 for k in range(10)]})
     for path in tmp_path.glob("*/metrics.jsonl"):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         path.write_text(
             "".join(json.dumps({k: v for k, v in x.items() if k != without}) + "\n" for x in lines)
         )
-    found = checked(tmp_path)
-    assert found.competitors[0].name == "adam"
-    (note,) = [n for n in found.notes if "leaderboard" in n]
-    mean = f"by mean {part} accuracy of the runs that finished (sgd 90.05 %; adam 85.80 %)"
+    comparison = checked(tmp_path)
+    assert comparison.competitors[0].name == "adam"
+    (note,) = [n for n in comparison.notes if "leaderboard" in n]
+    mean = f"by mean {split} accuracy of the runs that finished (sgd 90.05 %; adam 85.80 %)"
     assert note.startswith(f"A leaderboard shows sgd first: it ranks {mean}")
-    if part == "validation":
-        told = "No test part: validation accuracy is reported, on which each run's epoch was chosen"
-        assert found.notes[0].startswith(told)
+    if split == "validation":
+        expected = "No test set: validation accuracy is reported, on which each run's epoch was chosen"
+        assert comparison.notes[0].startswith(expected)
     else:
-        assert found.notes[0].startswith("No validation part")
+        assert comparison.notes[0].startswith("No validation set")
 
 
 def test_a_leaderboard_ranks_by_accuracy_whatever_is_compared(tmp_path: Path) -> None:
     for seed in range(6):
         write_run(tmp_path / f"a{seed}", val=(0.1, 0.8), loss=(1.0, 0.2), seed=seed)
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.9), loss=(1.0, 0.5), seed=seed)
-    found = checked(tmp_path, metric="loss/train")
-    assert claims(found) == {("adam", "sgd")}
-    (note,) = [n for n in found.notes if "leaderboard" in n]
+    comparison = checked(tmp_path, metric="loss/train")
+    assert claims(comparison) == {("adam", "sgd")}
+    (note,) = [n for n in comparison.notes if "leaderboard" in n]
     assert "sgd first: it ranks by mean validation accuracy of the runs that finished (sgd 90.00 %" in note
     assert note.endswith("seeds won on training loss.")
 
@@ -253,8 +255,8 @@ def test_a_run_that_began_and_did_not_end_loses(tmp_path: Path, status: str | No
     for seed in range(8):
         write_run(tmp_path / f"a{seed}", val=(0.1, 0.9), seed=seed, status=status if seed < 7 else "finished")
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.0001), seed=seed)
-    found = checked(tmp_path)
-    pair = found.pair("sgd", "adam")
+    comparison = checked(tmp_path)
+    pair = comparison.pair("sgd", "adam")
     assert pair is not None
     assert (pair.won, pair.lost, pair.failed) == (7, 1, (0, 7))
     assert pair.difference.estimate == np.inf
@@ -276,26 +278,26 @@ def test_nothing_is_claimed_while_runs_train(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(
         "ffn_bench.run_folder.lock.holder", lambda folder: 1 if folder.path.name == "live" else None
     )
-    found = checked(tmp_path)
-    assert claims(found) == set()
-    assert verdict.sentences(found)[0] == "No order is claimed: 1 run still training."
+    comparison = checked(tmp_path)
+    assert claims(comparison) == set()
+    assert verdict.sentences(comparison)[0] == "No order is claimed: 1 run still training."
 
 
 def test_a_copied_run_is_one_seed(tmp_path: Path) -> None:
-    """Ten folders of one and the same run, bit by bit, have one vote."""
+    """Ten folders of one and the same run, bit for bit, have one vote."""
     rng = np.random.default_rng(0)
     for optimizer, level in (("adam", 0.9), ("sgd", 0.8)):
         curve = [level + float(x) / 100 for x in rng.random(12)]
         for seed in range(10):
             write_run(tmp_path / f"{optimizer}{seed}", f"optimizer={optimizer}", val=curve, seed=seed)
-    found = checked(tmp_path)
-    assert found.pairs[0].seeds == 1
-    assert any("9 seeds repeat the run of another one bit by bit" in note for note in found.notes)
+    comparison = checked(tmp_path)
+    assert comparison.pairs[0].seeds == 1
+    assert any("9 seeds repeat the run of another seed bit for bit" in note for note in comparison.notes)
 
 
 def test_ties_leave_nothing_to_decide(tmp_path: Path) -> None:
-    found = checked(sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.9] * 9}))
-    assert verdict.sentences(found) == [
+    comparison = checked(sweep(tmp_path, {"adam": [0.9] * 9, "sgd": [0.9] * 9}))
+    assert verdict.sentences(comparison) == [
         "adam and sgd tie on all 9 seeds.",
         "No order is claimed: none of 9 seeds tells adam and sgd apart; at least 6 must.",
     ]
@@ -304,18 +306,18 @@ def test_ties_leave_nothing_to_decide(tmp_path: Path) -> None:
 def test_a_candidate_named_beforehand_needs_fewer_seeds(tmp_path: Path) -> None:
     names = ("adam", "sgd", "momentum", "nesterov", "rmsprop")
     scores = {name: [0.9 - k / 100] * 7 for k, name in enumerate(names)}
-    found = checked(sweep(tmp_path, scores))
-    assert claims(found) == set()
-    found = checked(tmp_path, candidate="adam")
-    assert claims(found) == {("adam", other) for other in names[1:]}
-    assert "over 4 statements (adam named beforehand)" in wording.facts(found)["verdict"]
+    comparison = checked(sweep(tmp_path, scores))
+    assert claims(comparison) == set()
+    comparison = checked(tmp_path, candidate="adam")
+    assert claims(comparison) == {("adam", other) for other in names[1:]}
+    assert "over 4 statements (adam named beforehand)" in wording.facts(comparison)["verdict"]
     assert claims(checked(tmp_path, candidate="sgd")) == {("sgd", other) for other in names[2:]}
-    said = " ".join(verdict.sentences(checked(tmp_path, candidate="rmsprop")))
-    assert "rmsprop is not shown to be ahead of" in said or "rmsprop was named beforehand" in said
-    assert "differ" not in said
+    text = " ".join(verdict.sentences(checked(tmp_path, candidate="rmsprop")))
+    assert "rmsprop is not shown to be ahead of" in text or "rmsprop was named beforehand" in text
+    assert "differ" not in text
     with pytest.raises(UserError, match="candidate: 'adm' is not compared"):
         analysed(tmp_path, candidate="adm")
-    with pytest.raises(UserError, match="candidate: the seeds that are reported did the search"):
+    with pytest.raises(UserError, match="candidate: the reported seeds were used in the search"):
         analysed(tmp_path, candidate="tuned")
 
 
@@ -329,9 +331,9 @@ def test_workloads_vote_and_none_dominates(tmp_path: Path) -> None:
                 val = (0.1, 0.6 + plus + seed / 100)
                 write_run(folder, f"optimizer={optimizer}", val=val, seed=seed, data__name=name,
                           changes={"data_sha256": name})  # fmt: skip
-    found = checked(tmp_path, workloads=["data"])
-    assert claims(found) == {("adam", "sgd")}
-    first = verdict.sentences(found)[0]
+    comparison = checked(tmp_path, workloads=["data"])
+    assert claims(comparison) == {("adam", "sgd")}
+    first = verdict.sentences(comparison)[0]
     assert "on most seeds" in first
     assert "its mean is the worse one" in first
     assert "points the other way" in first
@@ -359,10 +361,10 @@ def test_a_seed_on_several_splits_has_one_vote(tmp_path: Path) -> None:
                 write_run(
                     folder, f"optimizer={optimizer}", val=(0.1, level), seed=seed, data__split_seed=split
                 )
-    found = checked(tmp_path)
-    assert (found.pairs[0].seeds, found.pairs[0].runs) == (3, 12)
-    assert claims(found) == set()
-    assert not found.competitors[0].test.known
+    comparison = checked(tmp_path)
+    assert (comparison.pairs[0].seeds, comparison.pairs[0].runs) == (3, 12)
+    assert claims(comparison) == set()
+    assert not comparison.competitors[0].test.known
 
 
 def test_values_that_print_alike_are_two_competitors(tmp_path: Path) -> None:
@@ -377,9 +379,9 @@ def test_two_runs_of_one_seed_are_told_and_the_worse_counts(tmp_path: Path) -> N
             write_run(tmp_path / f"{name}{seed}", val=(0.1, 0.9), seed=seed, status=status)
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed)
         write_run(tmp_path / f"k{seed}", "optimizer=sgd", val=(0.1, 0.8), seed=seed, status="failed")
-    found = checked(tmp_path)
-    assert claims(found) == {("sgd", "adam")}
-    assert any("adam: 8 runs have the seed of another one" in note for note in found.notes)
+    comparison = checked(tmp_path)
+    assert claims(comparison) == {("sgd", "adam")}
+    assert any("adam: 8 runs have the seed of another run" in note for note in comparison.notes)
 
 
 def test_nothing_is_claimed_while_a_choice_may_change(
@@ -405,19 +407,20 @@ def test_failures_on_seeds_that_the_other_lacks_are_told(tmp_path: Path) -> None
 
 
 def test_equal_shares_are_no_larger_share(tmp_path: Path) -> None:
-    said = verdict.sentences(checked(sweep(tmp_path, {"adam": [0.9, 0.8] * 4, "sgd": [0.8, 0.9] * 4})))
-    assert said[0].startswith("adam and sgd won the same share of seeds: against sgd, the next, 4 of 8 seeds")
+    sentences = verdict.sentences(checked(sweep(tmp_path, {"adam": [0.9, 0.8] * 4, "sgd": [0.8, 0.9] * 4})))
+    first = "adam and sgd won the same share of seeds: against sgd, the next, 4 of 8 seeds"
+    assert sentences[0].startswith(first)
 
 
 def test_nobody_with_results_on_all_workloads(tmp_path: Path) -> None:
     for k, (optimizer, name) in enumerate((("adam", "digits"), ("sgd", "moons"))):
         write_run(tmp_path / str(k), f"optimizer={optimizer}", data__name=name, changes={"data_sha256": name})
-    said = verdict.sentences(checked(tmp_path, workloads=["data"]))
-    assert said == ["Nobody has results on both workloads, so that nobody can be compared over them."]
+    sentences = verdict.sentences(checked(tmp_path, workloads=["data"]))
+    assert sentences == ["No competitor has results on both workloads, so none can be compared over them."]
 
 
-def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
-    for optimizer, tuned, shipped in (("adam", 0.9, 0.7), ("sgd", 0.8, 0.95)):
+def test_a_rival_that_is_better_with_default_settings_is_a_but(tmp_path: Path) -> None:
+    for optimizer, tuned, default in (("adam", 0.9, 0.7), ("sgd", 0.8, 0.95)):
         write_run(tmp_path / f"{optimizer}-t", f"optimizer={optimizer}", seed=100, lr=0.1, stage="tune")
         for seed in range(8):
             keys: dict[str, Any] = {"seed": seed}
@@ -425,23 +428,24 @@ def test_a_rival_that_is_better_as_shipped_is_a_but(tmp_path: Path) -> None:
             write_run(
                 tmp_path / name, f"optimizer={optimizer}", val=(0.1, tuned), lr=0.1, stage="final", **keys
             )
-            val = (0.1, shipped)
+            val = (0.1, default)
             write_run(tmp_path / f"{name}-d", f"optimizer={optimizer}", val=val, stage="default", **keys)
-    said = verdict.sentences(checked(tmp_path))
-    assert said[0].startswith("adam is ahead of sgd: better on 8 of 8 seeds")
-    assert said[1].startswith("No claim is made against others as shipped")
-    assert said[1].endswith("adam has 0 won, 8 lost against sgd.")
+    sentences = verdict.sentences(checked(tmp_path))
+    assert sentences[0].startswith("adam is ahead of sgd: better on 8 of 8 seeds")
+    assert sentences[1].startswith("No claim is made against others with default settings")
+    assert sentences[1].endswith("adam has 0 won, 8 lost against sgd.")
 
 
-def test_the_leaderboard_of_stage_two_may_show_a_shipped_setting_first(tmp_path: Path) -> None:
-    for optimizer, tuned, shipped in (("sgd", 0.9, 0.5), ("adam", 0.85, 0.95)):
+def test_the_leaderboard_of_stage_two_may_show_a_default_setting_first(tmp_path: Path) -> None:
+    for optimizer, tuned, default in (("sgd", 0.9, 0.5), ("adam", 0.85, 0.95)):
         write_run(tmp_path / f"{optimizer}-t", f"optimizer={optimizer}", seed=100, lr=0.1, stage="tune")
         raced(tmp_path, {optimizer: [tuned] * 3}, lr=0.1, stage="final")
-        raced(tmp_path, {optimizer: [shipped] * 3}, lr=0.01, stage="default")
-    found = checked(tmp_path)
-    assert any(n.startswith("A leaderboard shows adam as shipped first") for n in found.notes)
-    assert verdict.sentences(found)[-1] == (
-        "sgd, tuned against as shipped: 3 won, 0 lost, typically by +40.00 points; no claim is made of it."
+        raced(tmp_path, {optimizer: [default] * 3}, lr=0.01, stage="default")
+    comparison = checked(tmp_path)
+    assert any(n.startswith("A leaderboard shows adam with default settings first") for n in comparison.notes)
+    assert verdict.sentences(comparison)[-1] == (
+        "sgd, tuned against default settings: 3 won, 0 lost, typically by +40.00 points; no claim is made "
+        "of it."
     )
 
 
@@ -452,12 +456,12 @@ def test_one_seed_on_several_splits_counts_them(tmp_path: Path) -> None:
     """adam is better on three of five splits, and has the lower mean."""
     for split, score in enumerate((0.91, 0.91, 0.91, 0.5, None)):
         raced(tmp_path, {"adam": [score], "sgd": [0.9]}, split)
-    said = verdict.sentences(checked(tmp_path))
-    assert said[0] == (
+    sentences = verdict.sentences(checked(tmp_path))
+    assert sentences[0] == (
         "On the one seed that both have, adam won 3 of 5 splits and lost 2 against sgd, the next (means "
         "66.60 % against 90.00 %, failed runs at chance)."
     )
-    assert said[2] == "Runs that failed: adam 1 of 5."
+    assert sentences[2] == "Runs that failed: adam 1 of 5."
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.9, 0.5), (0.5, 0.9)])
@@ -473,22 +477,22 @@ def test_of_two_runs_of_a_seed_the_worse_counts(tmp_path: Path, first: float, se
 
 def test_a_candidate_is_called_what_it_is(tmp_path: Path) -> None:
     raced(tmp_path, {"adam": [0.9] * 5, "sgd": [0.8] * 5, "rmsprop": [0.7] * 5})
-    said = verdict.sentences(checked(tmp_path, candidate="sgd"))
-    assert said[0].startswith("sgd was named beforehand: against adam, which stands first, 0 of 5 seeds")
-    told = "5 seeds cannot show sgd ahead of any of the others; at least 6 are needed."
-    assert said[1] == f"No order is claimed: {told}"
+    sentences = verdict.sentences(checked(tmp_path, candidate="sgd"))
+    assert sentences[0].startswith("sgd was named beforehand: against adam, which stands first, 0 of 5 seeds")
+    expected = "5 seeds cannot show sgd ahead of any of the others; at least 6 are needed."
+    assert sentences[1] == f"No order is claimed: {expected}"
     shutil.rmtree(tmp_path / "rmsprop-0")
     for path in tmp_path.glob("rmsprop*"):
         shutil.rmtree(path)
-    said = verdict.sentences(checked(tmp_path, candidate="adam"))
-    assert said[0] == (
+    sentences = verdict.sentences(checked(tmp_path, candidate="adam"))
+    assert sentences[0] == (
         "adam is ahead of sgd: better on 5 of 5 seeds (share at least 54 %), typically by +10.00 points; "
         "p = 0.031 over the one statement."
     )
-    assert "adam was named beforehand: no statement is made on who is ahead of it." in said
-    told = " ".join(report.method(checked(tmp_path, candidate="adam")))
-    assert "“adam is ahead” of each of the others" in told
-    assert "both directions" not in told
+    assert "adam was named beforehand: no statement is made on who is ahead of it." in sentences
+    expected = " ".join(report.method(checked(tmp_path, candidate="adam")))
+    assert "“adam is ahead” of each of the others" in expected
+    assert "both directions" not in expected
 
 
 def test_a_candidate_of_the_search_was_not_named(tmp_path: Path) -> None:
@@ -497,16 +501,16 @@ def test_a_candidate_of_the_search_was_not_named(tmp_path: Path) -> None:
             write_run(tmp_path / f"{optimizer}-{lr}", f"optimizer={optimizer}", val=(0.1, score - lr), lr=lr,
                       seed=100, stage="tune")  # fmt: skip
         raced(tmp_path, {optimizer: [score] * 6}, lr=0.01, stage="final")
-    found = checked(tmp_path, candidate="tuned")
-    assert any(line.startswith("adam was chosen by the search") for line in verdict.sentences(found))
-    assert wording.facts(found)["verdict"].endswith("over 1 statement (adam chosen by the search)")
+    comparison = checked(tmp_path, candidate="tuned")
+    assert any(line.startswith("adam was chosen by the search") for line in verdict.sentences(comparison))
+    assert wording.facts(comparison)["verdict"].endswith("over 1 statement (adam chosen by the search)")
 
 
 def test_shares_are_equal_where_they_are(tmp_path: Path) -> None:
     """adam and sgd each won two thirds; as floating-point sums these differed, and sgd stood first."""
     scores: Scores = {"adam": [0.9, 0.85, 0.2], "sgd": [0.8, 0.86, 0.81], "rmsprop": [0.83, 0.84, 0.1]}
     first, second, _ = checked(raced(tmp_path, scores)).competitors
-    assert (first.name, first.share) == ("adam", second.share)
+    assert (first.name, first.proportion) == ("adam", second.proportion)
 
 
 def test_means_that_print_alike_are_told_apart(tmp_path: Path) -> None:
@@ -516,19 +520,19 @@ def test_means_that_print_alike_are_told_apart(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path)
     values = [*(0.91 + k / 100 for k in range(9)), 0.85]
     raced(tmp_path, {"adam": [*values], "sgd": [*(x - 0.01 for x in values[:9]), 0.94]})
-    found = checked(tmp_path)  # the means are equal but for rounding
-    assert "worse" not in verdict.sentences(found)[0]
+    comparison = checked(tmp_path)  # the means are equal but for rounding
+    assert "worse" not in verdict.sentences(comparison)[0]
 
 
 def test_splits_that_only_one_of_two_has_are_not_counted(tmp_path: Path) -> None:
     for split in range(3):
         raced(tmp_path, {"adam": [0.92] * 6, **({"sgd": [0.9] * 6} if split < 2 else {})}, split)
-    found = checked(tmp_path)
-    said = verdict.sentences(found)
-    assert "typically by +2.00 points [+2.00, +2.00], means over the splits" in said[0]
-    assert said[1].startswith("All this is of these 2 splits")
-    told = "Splits are not the same everywhere: a pair is compared on the splits that both have."
-    assert told in found.notes
+    comparison = checked(tmp_path)
+    sentences = verdict.sentences(comparison)
+    assert "typically by +2.00 points [+2.00, +2.00], means over the splits" in sentences[0]
+    assert sentences[1].startswith("All this is of these 2 splits")
+    note = "Splits are not the same everywhere: a pair is compared on the splits that both have."
+    assert note in comparison.notes
 
 
 def test_a_target_is_of_one_that_was_run_on_every_workload(tmp_path: Path) -> None:
@@ -539,13 +543,13 @@ def test_a_target_is_of_one_that_was_run_on_every_workload(tmp_path: Path) -> No
                 raced(tmp_path / name, {optimizer: [score - off] * 6}, data__name=name)
         for path in (tmp_path / name).glob("*/run.json"):
             path.write_text(json.dumps({**json.loads(path.read_text()), "data_sha256": name}))
-    found = checked(tmp_path, workloads=["data"])
-    assert found.targets == pytest.approx({"digits": 0.95, "moons": 0.55})
-    assert found.target_of == "the best value that more than half of the runs of rmsprop reach"
-    assert found.competitors[-1].times["epochs"].estimate == 1
-    found = checked(tmp_path, workloads=["data"], reference="sgd")
-    assert found.targets == {"digits": 0.99}
-    assert found.competitors[0].times["epochs"].estimate == np.inf
+    comparison = checked(tmp_path, workloads=["data"])
+    assert comparison.targets == pytest.approx({"digits": 0.95, "moons": 0.55})
+    assert comparison.target_of == "the best value that more than half of the runs of rmsprop reach"
+    assert comparison.competitors[-1].times["epochs"].estimate == 1
+    comparison = checked(tmp_path, workloads=["data"], reference="sgd")
+    assert comparison.targets == {"digits": 0.99}
+    assert comparison.competitors[0].times["epochs"].estimate == np.inf
 
 
 # --- numbers in words -----------------------------------------------------------------------------------
@@ -554,12 +558,12 @@ def test_a_target_is_of_one_that_was_run_on_every_workload(tmp_path: Path) -> No
 @pytest.mark.filterwarnings("error")
 def test_failures_have_no_size(tmp_path: Path) -> None:
     scores: Scores = {"adam": [0.9, 0.9, None, None], "sgd": [None, None, 0.8, 0.8]}
-    found = checked(raced(tmp_path, scores))
-    assert np.isnan(found.pairs[0].difference.estimate)
-    said = verdict.sentences(found)
-    assert said[0].endswith("2 of 4 seeds (share 6–94 %).")
-    assert said[2] == "Runs that failed: adam 2 of 4 and sgd 2 of 4."
-    assert not any("∞" in line for line in said)
+    comparison = checked(raced(tmp_path, scores))
+    assert np.isnan(comparison.pairs[0].difference.estimate)
+    sentences = verdict.sentences(comparison)
+    assert sentences[0].endswith("2 of 4 seeds (share 6–94 %).")
+    assert sentences[2] == "Runs that failed: adam 2 of 4 and sgd 2 of 4."
+    assert not any("∞" in line for line in sentences)
 
 
 def test_all_runs_failed(tmp_path: Path) -> None:
@@ -573,7 +577,7 @@ def test_all_runs_failed(tmp_path: Path) -> None:
         (folder / "metrics.jsonl").write_text(
             '{"step": 0, "epoch": 0, "train_seconds": 0, "loss/train": 1}\n'
         )
-    with pytest.raises(UserError, match=r"runs: failed, all of them \(2 diverged\), before anything was"):
+    with pytest.raises(UserError, match=r"runs: all failed \(2 diverged\) before anything comparable was"):
         analysed(tmp_path / "none")
 
 
@@ -590,16 +594,16 @@ def test_failures_of_other_settings_stand_in_a_column_of_their_own(tmp_path: Pat
 def test_what_is_printed_agrees_with_what_is_claimed(tmp_path: Path, won: int, lost: int) -> None:
     """The share's interval leaves out ½, and p is at most 0.05, where and only where there is a claim."""
     raced(tmp_path, {"adam": [0.9] * won + [0.7] * lost, "sgd": [0.8] * (won + lost)})
-    found = checked(tmp_path)
-    said = " ".join(verdict.sentences(found))
-    low, high = re.findall(r"share ([\d.]+)–([\d.]+) %", said)[0]
-    assert (float(low) > 50) == bool(claims(found))
+    comparison = checked(tmp_path)
+    text = " ".join(verdict.sentences(comparison))
+    low, high = re.findall(r"share ([\d.]+)–([\d.]+) %", text)[0]
+    assert (float(low) > 50) == bool(claims(comparison))
     exact = scipy.stats.binomtest(won, won + lost).proportion_ci(0.95, "exact")
     assert float(low) <= 100 * exact.low
     assert float(high) >= 100 * exact.high
     assert (float(high) == 100) == (exact.high == 1)
-    for p in re.findall(r"p = ([\d.]+)", said):
-        assert (float(p) <= 0.05) == bool(claims(found))
+    for p in re.findall(r"p = ([\d.]+)", text):
+        assert (float(p) <= 0.05) == bool(claims(comparison))
 
 
 def test_claims_stand_first_and_ties_beside_them(tmp_path: Path) -> None:
@@ -609,19 +613,19 @@ def test_claims_stand_first_and_ties_beside_them(tmp_path: Path) -> None:
         "sgd": [0.8] * 20,
         "rmsprop": [0.8] * 9 + [0.7] * 11,
     }
-    said = verdict.sentences(checked(raced(tmp_path, scores)))
-    assert said[0] == "sgd is ahead of rmsprop (11 of 11 seeds; 9 tied)."
-    assert " is not shown to differ from " in said[1]
+    sentences = verdict.sentences(checked(raced(tmp_path, scores)))
+    assert sentences[0] == "sgd is ahead of rmsprop (11 of 11 seeds; 9 tied)."
+    assert " is not shown to differ from " in sentences[1]
 
 
 def test_one_competitor_has_no_p_values(tmp_path: Path) -> None:
     for lr, score in ((0.1, 0.9), (0.2, 0.8), (0.3, 0.7)):
         raced(tmp_path, {"adam": [score] * 6}, lr=lr)
-    found = checked(tmp_path, tune=["lr"])
-    assert wording.title(found) == "The best of 3 settings, on digits"
-    told = " ".join([*found.notes, *report.method(found), *verdict.sentences(found)])
-    assert not re.search(r"p-value|sign test|votes", told)
-    assert "all runs's" not in told + wording.facts(found)["target"]
+    comparison = checked(tmp_path, tune=["lr"])
+    assert wording.title(comparison) == "The best of 3 settings, on digits"
+    text = " ".join([*comparison.notes, *report.method(comparison), *verdict.sentences(comparison)])
+    assert not re.search(r"p-value|sign test|votes", text)
+    assert "all runs's" not in text + wording.facts(comparison)["target"]
 
 
 # --- sentences ------------------------------------------------------------------------------------------
@@ -634,24 +638,25 @@ def test_sentences_of_few_and_many_seeds(tmp_path: Path, k: int, n: int) -> None
     rng = np.random.default_rng(n)
     names = ("adam", "sgd", "momentum", "nesterov", "rmsprop")[:k]
     scores = {name: [*map(float, 0.9 - i / 20 + rng.normal(0, 0.001, n))] for i, name in enumerate(names)}
-    found = checked(sweep(tmp_path, scores))
-    said = verdict.sentences(found)
-    assert all(re.fullmatch(r"[A-Za-z].*\.", line) for line in said)
-    assert not any("nan" in line or "  " in line for line in said)
+    comparison = checked(sweep(tmp_path, scores))
+    sentences = verdict.sentences(comparison)
+    assert all(re.fullmatch(r"[A-Za-z].*\.", line) for line in sentences)
+    assert not any("nan" in line or "  " in line for line in sentences)
     if k == 1:
-        assert said[0].startswith("The run reaches " if n == 1 else "The runs reach ")
+        assert sentences[0].startswith("The run reaches " if n == 1 else "The runs reach ")
         return
     enough = n >= {2: 6, 5: 9}[k]
-    assert bool(claims(found)) == enough
-    assert ("is ahead of" in said[0]) == enough
+    assert bool(claims(comparison)) == enough
+    assert ("is ahead of" in sentences[0]) == enough
     if n == 1:
-        assert said[0].startswith("On the one seed that both have, adam scored higher than sgd, the next (")
-        assert said[1].startswith("One seed orders nothing")
+        first = "On the one seed that both have, adam scored higher than sgd, the next ("
+        assert sentences[0].startswith(first)
+        assert sentences[1].startswith("One seed orders nothing")
     elif n == 2:
-        assert "share of seeds: against sgd, the next, both seeds (share 15–100 %)" in said[0]
+        assert "share of seeds: against sgd, the next, both seeds (share 15–100 %)" in sentences[0]
     elif not enough:
-        assert f"No order is claimed: {n} seeds cannot order" in said[1]
-    table = tables.summary(found)
+        assert f"No order is claimed: {n} seeds cannot order" in sentences[1]
+    table = tables.summary(comparison)
     assert [row[1] for row in table.cells()] == list(names)
 
 
@@ -659,8 +664,8 @@ def test_losses_in_sentences(tmp_path: Path) -> None:
     for seed in range(8):
         write_run(tmp_path / f"a{seed}", loss=(1.0, 0.5 + seed / 1000), seed=seed)
         write_run(tmp_path / f"s{seed}", "optimizer=sgd", loss=(1.0, 0.2 + seed / 1000), seed=seed)
-    said = verdict.sentences(checked(tmp_path, metric="loss/train"))
-    assert said[0].startswith(
+    sentences = verdict.sentences(checked(tmp_path, metric="loss/train"))
+    assert sentences[0].startswith(
         "sgd is ahead of adam: better on 8 of 8 seeds (share 63–100 %), typically lower by 0.3 ["
     )
 
@@ -736,9 +741,10 @@ def test_the_simulation_can_fail(simulation: Any, monkeypatch: pytest.MonkeyPatc
     assert "claims among equals" in simulation.faults(row)
 
 
-def test_the_simulation_counts_what_is_said_of_settings_as_shipped(simulation: Any) -> None:
-    found = {"verdict": {"sentences": []}, "notes": [], "first_against_shipped": [], "competitors": []}
-    assert not simulation.of_shipped(found)
-    assert simulation.of_shipped({**found, "notes": ["Tuning made adam worse than as shipped."]})
-    assert not simulation.of_shipped({**found, "notes": ["Worse than as shipped; no claim is made of it."]})
-    assert simulation.of_shipped({**found, "first_against_shipped": [{"ahead": "adam"}]})
+def test_the_simulation_counts_what_is_said_of_default_settings(simulation: Any) -> None:
+    content = {"verdict": {"sentences": []}, "notes": [], "first_against_shipped": [], "competitors": []}
+    assert not simulation.speaks_of_defaults(content)
+    note = "Tuning made adam worse than default settings"
+    assert simulation.speaks_of_defaults({**content, "notes": [f"{note}."]})
+    assert not simulation.speaks_of_defaults({**content, "notes": [f"{note}; no claim is made of it."]})
+    assert simulation.speaks_of_defaults({**content, "first_against_shipped": [{"ahead": "adam"}]})

@@ -313,5 +313,5 @@ def test_a_run_of_before_is_compared_as_the_default(tmp_path: Path) -> None:
     assert axes.find(runs, by=["optimizer"]).compared == ("optimizer.name",)
     write_run(tmp_path / "other", "optimizer=adam", data__duplicates="keep_together")
     runs, _ = read.read_all(finding.find([str(tmp_path)]))
-    with pytest.raises(UserError, match=r"are of different data \(data.duplicates: keep_together, warn\)"):
+    with pytest.raises(UserError, match=r"use different data \(data.duplicates: keep_together, warn\)"):
         axes.find(runs, by=["optimizer"])

@@ -88,11 +88,11 @@ def test_values_on_a_plane_are_those_of_the_networks_there(
     θ = flat(net.layers).detach()
     directions = torch.randn(2, len(θ), generator=generator, dtype=F64)
     steps = torch.randn(11, 2, generator=generator, dtype=F64)
-    told: list[int] = []
+    done: list[int] = []
     losses, accuracies = surface.evaluate(
-        θ, directions, steps, widths, ACTIVATIONS[activation], x, y, told.append
+        θ, directions, steps, widths, ACTIVATIONS[activation], x, y, done.append
     )
-    assert told[-1] == 11
+    assert done[-1] == 11
     for step, loss, accuracy in zip(steps, losses, accuracies, strict=True):
         with torch.no_grad():
             for (W, b), (W2, b2) in zip(net.layers, layered(θ + step @ directions, widths), strict=True):
@@ -155,7 +155,7 @@ def test_exact_and_lanczos_agree() -> None:
     assert torch.allclose((known.lower + known.upper) / 2, up_to, atol=0.03)
     drawn = figures.curvature(lanczos, "a", "note")
     assert drawn.axes[0].get_title("left") == "eigenvalues of the Hessian: bounds"
-    assert json.loads(json.dumps(command._told(known)))["steps"] == known.steps
+    assert json.loads(json.dumps(command._distribution_json(known)))["steps"] == known.steps
     assert any("bounds by" in sentence and "apart" in sentence for sentence in lanczos.evidence())
     assert (lanczos.peak.lower + lanczos.peak.upper) / 2 == pytest.approx(exact.peak.lower, abs=0.03)
 
@@ -187,7 +187,7 @@ def test_lanczos_does_not_smear_the_peak_at_zero(seed: int) -> None:
     up_to = (λ <= known.at[:, None]).double().mean(1)
     assert bool((known.lower - 3 * error <= up_to).all())
     assert bool((up_to <= known.upper + 3 * error).all())
-    for value in known.found:
+    for value in known.converged:
         assert float((λ - value).abs().min()) <= 1e-6 * float(λ.abs().max())
 
 
@@ -221,22 +221,22 @@ def minimised(
 def test_a_symmetric_initialisation_ends_in_a_saddle() -> None:
     """All hidden units alike: gradient descent keeps them so, and ends where others fall further."""
     layers, x, y, run = problem("model.activation=tanh", "l2=0.001")
-    there = minimised(layers, x, y, run, tie=True)
-    found = verdict.at(there, x, y, run, 1.0)
-    assert found.verdict == "saddle"
-    assert found.gradient < 1e-5
-    assert found.negative > 0
-    assert found.falls
-    lowest = min(float(value) for value in found.line["lowest"][1])
-    assert lowest == pytest.approx(found.objective - found.drop)
-    assert any("falls by" in sentence for sentence in found.evidence())
+    minimum = minimised(layers, x, y, run, tie=True)
+    curvature = verdict.at(minimum, x, y, run, 1.0)
+    assert curvature.verdict == "saddle"
+    assert curvature.gradient < 1e-5
+    assert curvature.negative > 0
+    assert curvature.falls
+    lowest = min(float(value) for value in curvature.line["lowest"][1])
+    assert lowest == pytest.approx(curvature.objective - curvature.drop)
+    assert any("falls by" in sentence for sentence in curvature.evidence())
 
 
 def test_a_point_on_a_slope_is_no_critical_point() -> None:
     layers, x, y, run = problem()
-    found = verdict.at(layers, x, y, run, 0.1)
-    assert found.verdict == "not a critical point"
-    assert found.gradient > 1e-3 * 0.1
+    curvature = verdict.at(layers, x, y, run, 0.1)
+    assert curvature.verdict == "not a critical point"
+    assert curvature.gradient > 1e-3 * 0.1
 
 
 def test_a_plain_without_curvature_is_flat() -> None:
@@ -244,9 +244,9 @@ def test_a_plain_without_curvature_is_flat() -> None:
     layers, x, y, run = problem()
     dead = [(W * 0, b * 0 - 1) for W, b in layers]
     y = torch.arange(len(y)) % 2
-    found = verdict.at(dead, x[: len(y) // 2 * 2], y[: len(y) // 2 * 2], replace(run, l2=0.0), 1.0)
-    assert found.verdict in ("minimum", "flat")  # the output biases are at their minimum
-    assert found.near_zero >= found.parameters - 2
+    curvature = verdict.at(dead, x[: len(y) // 2 * 2], y[: len(y) // 2 * 2], replace(run, l2=0.0), 1.0)
+    assert curvature.verdict in ("minimum", "flat")  # the output biases are at their minimum
+    assert curvature.near_zero >= curvature.parameters - 2
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -261,13 +261,13 @@ def test_a_convex_problem_ends_in_a_minimum(
     result = landscape("run=outputs/convex", "curvature=true")
     assert result.code == 0, result.err
     assert "lbfgs, lr 1: minimum" in result.out
-    (found,) = json.loads((tmp_path / "outputs/convex/landscape/curvature.json").read_text()).values()
-    assert found["negative"] == 0
-    assert found["lambda_min"] >= -found["tolerance"]
-    assert found["parameters"] == 650
-    within = np.abs(found["eigenvalues"]) <= found["peak"]["within"]
-    assert found["peak"]["lower"] == found["peak"]["upper"] == pytest.approx(within.mean())
-    assert found["distribution"] is None
+    (content,) = json.loads((tmp_path / "outputs/convex/landscape/curvature.json").read_text()).values()
+    assert content["negative"] == 0
+    assert content["lambda_min"] >= -content["tolerance"]
+    assert content["parameters"] == 650
+    within = np.abs(content["eigenvalues"]) <= content["peak"]["within"]
+    assert content["peak"]["lower"] == content["peak"]["upper"] == pytest.approx(within.mean())
+    assert content["distribution"] is None
     assert (tmp_path / "outputs/convex/landscape/curvature.png").exists()
 
 
@@ -302,17 +302,17 @@ def test_a_trajectory_is_the_same_in_both_engines_and_ends_at_the_checkpoint(
     assert ffn(*keys, "name=a").code == 0
     assert ffn("-m", *keys, "seed=0,1", "name=s").code == 0
     (row,) = (tmp_path / "outputs/sweeps/s").glob("*seed=0*")
-    ways = []
+    trajectories = []
     for folder in (tmp_path / "outputs/a", row):
         run = trained.load(folder)
         way = trained.trajectory(run)
         assert way is not None
         assert torch.equal(way[1][-1], flat(run.layers))
-        ways.append(way)
-    assert ways[0][0].tolist() == ways[1][0].tolist() == [k * 22 for k in range(6)]
-    assert torch.allclose(ways[0][1], ways[1][1], rtol=1e-9, atol=1e-12)
+        trajectories.append(way)
+    assert trajectories[0][0].tolist() == trajectories[1][0].tolist() == [k * 22 for k in range(6)]
+    assert torch.allclose(trajectories[0][1], trajectories[1][1], rtol=1e-9, atol=1e-12)
     start_of = flat(FFN(run.widths, run.run.model, 0, F64).layers).detach()
-    assert torch.equal(ways[0][1][0], start_of)
+    assert torch.equal(trajectories[0][1][0], start_of)
 
 
 def test_a_trajectory_goes_on_exactly_after_a_signal(ffn: Command, tmp_path: Path) -> None:
@@ -346,10 +346,10 @@ def test_the_centre_is_what_the_run_logged(
     assert result.code == 0, result.err
     run = trained.load(tmp_path / "outputs/a")
     (stored,) = (tmp_path / "outputs/a/landscape").glob("surface-*.npz")
-    with np.load(stored) as found:
-        assert found["plane"][3, 3] == pytest.approx(run.logged[f"loss/{part}"], abs=1e-6)
-        assert found["plane_accuracy"][3, 3] == pytest.approx(run.logged[f"accuracy/{part}"], abs=1e-12)
-        assert found["losses"][:, 3] == pytest.approx([found["plane"][3, 3]] * 2, abs=1e-6)
+    with np.load(stored) as arrays:
+        assert arrays["plane"][3, 3] == pytest.approx(run.logged[f"loss/{part}"], abs=1e-6)
+        assert arrays["plane_accuracy"][3, 3] == pytest.approx(run.logged[f"accuracy/{part}"], abs=1e-12)
+        assert arrays["losses"][:, 3] == pytest.approx([arrays["plane"][3, 3]] * 2, abs=1e-6)
 
 
 def test_pictures_of_one_and_of_several_runs(
@@ -394,7 +394,7 @@ def test_the_page_turns_in_a_browser_without_a_network(
         pytest.skip("there is no Chromium here")
     assert ffn("data=moons", "epochs=4", "trajectory=true", "name=a").code == 0
     assert landscape("run=outputs/a", "points=9").code == 0
-    told: list[str] = []
+    events: list[str] = []
     with playwright.sync_playwright() as p:
         arguments = [
             "--no-sandbox",
@@ -404,15 +404,17 @@ def test_the_page_turns_in_a_browser_without_a_network(
         ]
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         page = browser.new_page(viewport={"width": 900, "height": 900})
-        page.on("console", lambda m: told.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("request", lambda r: told.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("console", lambda m: events.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: events.append(str(error)))
+        page.on(
+            "request", lambda r: events.append(r.url) if not r.url.startswith(("file:", "data:")) else None
+        )
         page.goto((tmp_path / "outputs/a/landscape/landscape.html").as_uri())
         page.wait_for_selector(".js-plotly-plot canvas")
         assert page.locator(".js-plotly-plot").count() == 2
         assert "of its variance" in page.inner_text("body")
         browser.close()
-    assert [line for line in told if not line.startswith("blob:")] == []
+    assert [line for line in events if not line.startswith("blob:")] == []
 
 
 ERRORS = [
@@ -426,36 +428,36 @@ ERRORS = [
     (("run=a", "directions=0"), "directions: 0 is too small", 2),
     (("run=a", "save=a/run.json/x"), "is a file, not a folder", 4),
     (("-m", "run=a"), "-m: there is nothing to sweep", 2),
-    (("run=[a,b]",), "b: has another widths than a; draw them apart", 4),
+    (("run=[a,b]",), "b: differs from a in its widths; draw them separately", 4),
     (("run=c",), "c: has no checkpoint", 4),
     (("run=d",), "every checkpoint is damaged", 4),
     (("run=e",), "does not fit the run's configuration", 4),
-    (("run=f",), "trajectory.bin: is not what was written: it was changed", 4),
-    (("run=g",), "trajectory.bin: is not what the checkpoint knows: it was cut", 4),
+    (("run=f",), "trajectory.bin: does not match its checksum: it was modified", 4),
+    (("run=g",), "trajectory.bin: is shorter than the checkpoint records: it was truncated", 4),
 ]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs `a` to `g`, of which all but the first two are broken in some way."""
-    place = tmp_path_factory.mktemp("runs")
+    root = tmp_path_factory.mktemp("runs")
     for name, widths in (("a", "[3]"), ("b", "[4]")):
         keys = ("data=moons", "epochs=1", f"model.hidden={widths}", f"name={name}", "trajectory=true")
-        process = start(*keys, cwd=place)
+        process = start(*keys, cwd=root)
         process.communicate(timeout=60)
-        (place / "outputs" / name).rename(place / name)
+        (root / "outputs" / name).rename(root / name)
     for name in "cdefg":
-        shutil.copytree(place / "a", place / name)
-    (place / "empty").mkdir()
-    shutil.rmtree(place / "c" / "checkpoint")
-    for file in (place / "d" / "checkpoint").iterdir():
+        shutil.copytree(root / "a", root / name)
+    (root / "empty").mkdir()
+    shutil.rmtree(root / "c" / "checkpoint")
+    for file in (root / "d" / "checkpoint").iterdir():
         file.write_bytes(file.read_bytes()[:-1] + b"x")
-    shutil.rmtree(place / "e" / "checkpoint")
-    shutil.copytree(place / "b" / "checkpoint", place / "e" / "checkpoint")
-    whole = (place / "f" / "trajectory.bin").read_bytes()
-    (place / "f" / "trajectory.bin").write_bytes(whole[:8] + b"\xff" * 8 + whole[16:])
-    (place / "g" / "trajectory.bin").write_bytes(whole[:-5])
-    return place
+    shutil.rmtree(root / "e" / "checkpoint")
+    shutil.copytree(root / "b" / "checkpoint", root / "e" / "checkpoint")
+    content = (root / "f" / "trajectory.bin").read_bytes()
+    (root / "f" / "trajectory.bin").write_bytes(content[:8] + b"\xff" * 8 + content[16:])
+    (root / "g" / "trajectory.bin").write_bytes(content[:-5])
+    return root
 
 
 @pytest.mark.parametrize(("arguments", "message", "code"), ERRORS, ids=lambda v: str(v)[:40])
@@ -487,31 +489,31 @@ def test_a_large_network_has_smaller_defaults(
     assert done.code == 0, done.err
     assert landscape("run=outputs/m", "directions=1").code == 0
     (stored,) = (tmp_path / "outputs/m/landscape").glob("surface-*.npz")
-    with np.load(stored) as found:
-        assert found["plane"].shape == (25, 25)
-        assert math.isfinite(found["plane"].max())
+    with np.load(stored) as arrays:
+        assert arrays["plane"].shape == (25, 25)
+        assert math.isfinite(arrays["plane"].max())
     assert "the first 10,000 of" in (stored.parent / "landscape.html").read_text()
 
 
 def test_a_trajectory_is_taken_as_far_as_the_checkpoint_knows_it(folders: Path, tmp_path: Path) -> None:
     """What came after it, of a run that was killed, is not part of it; damage is seen without a hash, too."""
     shutil.copytree(folders / "a", tmp_path / "a")
-    whole = trained.load(tmp_path / "a")
-    found = trained.trajectory(whole)
-    assert found is not None and whole.trajectory is not None
+    complete = trained.load(tmp_path / "a")
+    trajectory = trained.trajectory(complete)
+    assert trajectory is not None and complete.trajectory is not None
     file = tmp_path / "a" / "trajectory.bin"
     content = file.read_bytes()
-    record = len(content) // len(found[0])
+    record = len(content) // len(trajectory[0])
     file.write_bytes(content + content[:record] + b"torn")
-    again = trained.trajectory(whole)
-    assert again is not None and all(map(torch.equal, again, found))
+    again = trained.trajectory(complete)
+    assert again is not None and all(map(torch.equal, again, trajectory))
 
-    old = replace(whole, trajectory=(len(content), None))
+    old = replace(complete, trajectory=(len(content), None))
     for damaged, message in (
         (content[:8] + b"\xff" * 8 + content[16:], "not finite"),
-        (content[record:] + content[:record], "no trajectory"),
-        (content[:record] * (len(content) // record), "no trajectory"),
-        (content[record:] + content[record:], "no trajectory"),
+        (content[record:] + content[:record], "is not a trajectory"),
+        (content[:record] * (len(content) // record), "is not a trajectory"),
+        (content[record:] + content[record:], "is not a trajectory"),
     ):
         file.write_bytes(damaged[: len(content)].ljust(len(content), b"\0"))
         with pytest.raises(UserError, match=message):
@@ -522,9 +524,9 @@ def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
     """Each point forged in turn, with the size and the hash that the checkpoint would note."""
     assert ffn("data=moons", "epochs=2", "model.hidden=[3]", "name=a", "trajectory=true").code == 0
     run = trained.load(tmp_path / "outputs" / "a")
-    kept = trained.trajectory(run)
-    assert kept is not None and len(kept[0]) == 3
-    steps, θ = kept[0].numpy(), kept[1].numpy()
+    trajectory = trained.trajectory(run)
+    assert trajectory is not None and len(trajectory[0]) == 3
+    steps, θ = trajectory[0].numpy(), trajectory[1].numpy()
 
     def forged(steps: Any, θ: Any, tail: bytes = b"") -> None:
         content = b"".join(s.tobytes() + row.tobytes() for s, row in zip(steps, θ, strict=True)) + tail
@@ -534,18 +536,18 @@ def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
 
     forged(steps, θ)
     one = np.eye(3, dtype=θ.dtype)[..., None]  # for each of three points, what moves it alone
-    for said, arguments in (
-        ("no trajectory of this network", (steps, θ, b"xyz")),
+    for message, arguments in (
+        ("is not a trajectory of this network", (steps, θ, b"xyz")),
         ("not the ends of its epochs", (steps[:2], θ[:2])),
         ("not the ends of its epochs", (steps - 5, θ)),
         ("not the ends of its epochs", (steps[:0], θ[:0])),
         ("too large", (steps, θ * 0 + θ.dtype.type(3e38))),
         ("too large", (steps, θ * 1e20)),
         ("not finite", (steps, θ * math.nan)),
-        ("does not move", (steps, θ[[0, 0, 0]])),
+        ("is constant", (steps, θ[[0, 0, 0]])),
         ("does not begin", (steps, θ + one[0])),
         ("does not end", (steps, θ + one[2])),
     ):
-        with pytest.raises(UserError, match=said) as e:
+        with pytest.raises(UserError, match=message) as e:
             forged(*arguments)
         assert e.value.status == 4

@@ -41,9 +41,9 @@ def look(
     for name in ("lines", "surface", "plane"):
         monkeypatch.setattr(figures, name, lambda *_: None)
     landscape = partial(call, command.main, "ffn-landscape", monkeypatch, capsys)
-    for name, more in (("a", []), ("b", ["seed=1"]), ("c", ["epochs=4"])):
+    for name, options in (("a", []), ("b", ["seed=1"]), ("c", ["epochs=4"])):
         common = ["data=moons", "data.n_samples=120", "model.hidden=[3]", "epochs=3", "trajectory=true"]
-        assert ffn(*common, *more, f"name={name}").code == 0
+        assert ffn(*common, *options, f"name={name}").code == 0
 
     def looked(*arguments: str) -> list[tuple[dict[str, Any], bool]]:
         seen.clear()
@@ -83,15 +83,15 @@ def test_every_key_alone_gives_what_it_gives_in_a_fresh_folder(look: Look) -> No
         key = change.partition("=")[0]
         arguments = [a for a in ("run=outputs/a", *BASE) if not a.startswith(f"{key}=")] + [change]
         shutil.copytree("kept", f"kept-{number}")
-        beside = look(*arguments, f"save=kept-{number}")
+        cached = look(*arguments, f"save=kept-{number}")
         fresh = look(*arguments, f"save=fresh-{number}")
-        assert same(beside, fresh), change
+        assert same(cached, fresh), change
     again = look(*BASE, "run=outputs/a", "save=kept")
     assert same(again, base)
     assert all(old for _, old in again)
 
 
-WHOLE = {
+VALID = {
     "grid": torch.arange(6, dtype=torch.float64).reshape(2, 3),
     "true": torch.ones(4, dtype=torch.float64),
 }
@@ -100,7 +100,7 @@ SHAPES: dict[str, tuple[int, ...]] = {"grid": (2, 3), "true": (4,)}
 
 def kept_in(folder: Path) -> tuple[dict[str, Any], bool]:
     def toy(shown: Any, of: int) -> dict[str, Any]:
-        return WHOLE
+        return VALID
 
     return surface.cached(Folder(folder), toy, {"of": 1}, SHAPES, None)  # type: ignore[arg-type]
 
@@ -114,40 +114,40 @@ def archive(**arrays: Any) -> bytes:
 def zipped(content: bytes) -> bytes:
     """An archive whose members are all of one content."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
-        for name in ("key", *WHOLE):
-            made.writestr(f"{name}.npy", content)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zip_file:
+        for name in ("key", *VALID):
+            zip_file.writestr(f"{name}.npy", content)
     return file.getvalue()
 
 
 HEAD = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }"
-G = WHOLE["grid"].numpy()
+G = VALID["grid"].numpy()
 DAMAGED: dict[str, Callable[[bytes, dict[str, Any]], bytes]] = {
-    "empty": lambda kept, a: b"",
-    "text": lambda kept, a: b"not an archive",
-    "cut": lambda kept, a: kept[: len(kept) // 2],
-    "a pickle": lambda kept, a: pickle.dumps({"key": 1}),
-    "bomb": lambda kept, a: zipped(b"\0" * 50_000_000),
-    "claims too much": lambda kept, a: zipped(HEAD.ljust(127) + b"\n"),
-    "lacks an array": lambda kept, a: archive(key=a["key"], true=a["true"]),
-    "no key": lambda kept, a: archive(grid=G, true=a["true"]),
-    "another key": lambda kept, a: archive(**{**a, "key": np.zeros(32, np.uint8)}),
-    "a key of text": lambda kept, a: archive(**{**a, "key": np.array("x")}),
-    "of another shape": lambda kept, a: archive(**{**a, "grid": G.T.copy()}),
-    "too short": lambda kept, a: archive(**{**a, "grid": G[:1]}),
-    "transposed in memory": lambda kept, a: archive(**{**a, "grid": np.asfortranarray(G)}),
-    "of another type": lambda kept, a: archive(**{**a, "grid": G.astype(np.float32)}),
-    "of whole numbers": lambda kept, a: archive(**{**a, "grid": G.astype(np.int64)}),
-    "of the other endian": lambda kept, a: archive(**{**a, "grid": G.astype(">f8")}),
-    "of objects": lambda kept, a: archive(**{**a, "grid": np.array([{}], dtype=object)}),
-    "of text": lambda kept, a: archive(**{**a, "grid": np.full((2, 3), "x")}),
+    "empty": lambda content, a: b"",
+    "text": lambda content, a: b"not an archive",
+    "cut": lambda content, a: content[: len(content) // 2],
+    "a pickle": lambda content, a: pickle.dumps({"key": 1}),
+    "bomb": lambda content, a: zipped(b"\0" * 50_000_000),
+    "claims too much": lambda content, a: zipped(HEAD.ljust(127) + b"\n"),
+    "lacks an array": lambda content, a: archive(key=a["key"], true=a["true"]),
+    "no key": lambda content, a: archive(grid=G, true=a["true"]),
+    "another key": lambda content, a: archive(**{**a, "key": np.zeros(32, np.uint8)}),
+    "a key of text": lambda content, a: archive(**{**a, "key": np.array("x")}),
+    "of another shape": lambda content, a: archive(**{**a, "grid": G.T.copy()}),
+    "too short": lambda content, a: archive(**{**a, "grid": G[:1]}),
+    "transposed in memory": lambda content, a: archive(**{**a, "grid": np.asfortranarray(G)}),
+    "of another type": lambda content, a: archive(**{**a, "grid": G.astype(np.float32)}),
+    "of whole numbers": lambda content, a: archive(**{**a, "grid": G.astype(np.int64)}),
+    "of the other endian": lambda content, a: archive(**{**a, "grid": G.astype(">f8")}),
+    "of objects": lambda content, a: archive(**{**a, "grid": np.array([{}], dtype=object)}),
+    "of text": lambda content, a: archive(**{**a, "grid": np.full((2, 3), "x")}),
 }
 
 
 def assert_computed(folder: Path) -> None:
-    found, old = kept_in(folder)
+    surface, old = kept_in(folder)
     assert not old
-    assert all(torch.equal(found[name], WHOLE[name]) for name in WHOLE)
+    assert all(torch.equal(surface[name], VALID[name]) for name in VALID)
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -156,19 +156,19 @@ def test_what_is_no_kept_surface_is_computed_again(kind: str, tmp_path: Path) ->
     (file,) = tmp_path.glob("surface-*.npz")
     file.write_bytes(DAMAGED[kind](file.read_bytes(), dict(np.load(file))))
     assert_computed(tmp_path)
-    found, old = kept_in(tmp_path)
+    surface, old = kept_in(tmp_path)
     assert old
-    assert all(torch.equal(found[name], WHOLE[name]) for name in WHOLE)
+    assert all(torch.equal(surface[name], VALID[name]) for name in VALID)
 
 
 def test_a_flipped_byte_gives_the_same_surface(tmp_path: Path) -> None:
     assert_computed(tmp_path)
     (file,) = tmp_path.glob("surface-*.npz")
-    kept = file.read_bytes()
-    for place in range(len(kept)):
-        file.write_bytes(kept[:place] + bytes([kept[place] ^ 255]) + kept[place + 1 :])
-        found, _ = kept_in(tmp_path)
-        assert all(torch.equal(found[name], WHOLE[name]) for name in WHOLE), place
+    content = file.read_bytes()
+    for position in range(len(content)):
+        file.write_bytes(content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :])
+        surface, _ = kept_in(tmp_path)
+        assert all(torch.equal(surface[name], VALID[name]) for name in VALID), position
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:

@@ -110,12 +110,12 @@ def test_every_optimizer_runs_on_every_surface(surface: str, name: str) -> None:
 
 
 def test_gradient_descent_on_the_quadratic_is_its_closed_form() -> None:
-    found = path_of(SURFACES["valley"], "sgd", 0.015, 60)
+    path = path_of(SURFACES["valley"], "sgd", 0.015, 60)
     t = torch.arange(61, dtype=F64)
     for axis, curvature in enumerate((1.0, 100.0)):
         expected = SURFACES["valley"].start[axis] * (1 - 0.015 * curvature) ** t
-        torch.testing.assert_close(found[:, axis], expected, rtol=1e-12, atol=1e-14)
-    assert torch.equal(found, path_of(SURFACES["valley"], "gd", 0.015, 60))
+        torch.testing.assert_close(path[:, axis], expected, rtol=1e-12, atol=1e-14)
+    assert torch.equal(path, path_of(SURFACES["valley"], "gd", 0.015, 60))
 
 
 TORCH: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
@@ -163,8 +163,8 @@ def test_rates_side_by_side_are_rates_alone() -> None:
         lambda t, θ: points.append(θ.clone()),
     )  # fmt: skip
     for k, rate in enumerate(rates):
-        alone = path_of(surface, "momentum", rate, 30)
-        torch.testing.assert_close(torch.stack(points)[:, k], alone, equal_nan=True)
+        single = path_of(surface, "momentum", rate, 30)
+        torch.testing.assert_close(torch.stack(points)[:, k], single, equal_nan=True)
 
 
 def test_the_noise_is_the_same_for_all() -> None:
@@ -253,25 +253,25 @@ def test_paths_that_leave_or_diverge_end_there_and_it_is_said() -> None:
 
 
 def test_a_scene_takes_the_minimum_off() -> None:
-    found = scene_on("himmelblau", {"adam": 0.1})
-    assert found.z == "f − min f"
-    assert found.grid.min() >= 0
-    assert found.tracks[0].values[0] == pytest.approx(
+    drawn = scene_on("himmelblau", {"adam": 0.1})
+    assert drawn.z == "f − min f"
+    assert drawn.grid.min() >= 0
+    assert drawn.tracks[0].values[0] == pytest.approx(
         float(SURFACES["himmelblau"].function(torch.tensor([-0.5, -0.5])))
     )
-    assert scene.NOTHING_RANKED in found.remarks
+    assert scene.NOTHING_RANKED in drawn.remarks
 
 
 @pytest.mark.parametrize("count", [1, 24])
 def test_names_stay_in_the_picture(count: int) -> None:
     names = [f"lecture/optimizer-{k}" for k in range(count)]
     one = scene_on("beale", {"adam": 0.1}).tracks[0]
-    many = [
+    tracks = [
         scene.Track(n, 0.000123, True, "outside at step 7, η on the edge", one.xy, one.steps, one.values)
         for n in names
     ]
-    found = scene_on("beale", {"adam": 0.1})
-    drawn = figures.flat(scene.Scene(**{**vars(found), "tracks": many})).figure
+    original = scene_on("beale", {"adam": 0.1})
+    drawn = figures.contour_figure(scene.Scene(**{**vars(original), "tracks": tracks})).figure
     box = drawn.bbox
     renderer = drawn.canvas.get_renderer()  # type: ignore[attr-defined]
     for text in drawn.texts:
@@ -328,20 +328,20 @@ def test_everything_is_written(race: Callable[..., Result], tmp_path: Path) -> N
             "-show_entries",
             "format_tags=comment:stream=codec_name,width,height",
         ]
-        said = subprocess.run(
+        stream = subprocess.run(
             [*probe, str(folder / "race.mp4")], check=True, capture_output=True, text=True
         ).stdout
-        assert typed in said and "h264" in said
+        assert typed in stream and "h264" in stream
     assert not (tmp_path / "outputs").exists()
 
 
 def test_the_palette_holds_every_colour() -> None:
     frames = [Image.new("RGB", (8, 8), c) for c in ("#0072b2", "#d55e00", "#cc6699", "#fefefe")]
-    found = Image.open(io.BytesIO(film.gif(frames, "ffn-race")))
+    image = Image.open(io.BytesIO(film.gif(frames, "ffn-race")))
     for k, frame in enumerate(frames):
-        found.seek(k)
-        ours, theirs = frame.getpixel((0, 0)), found.convert("RGB").getpixel((0, 0))
-        assert np.abs(np.subtract(ours, theirs)).max() <= 2  # type: ignore[arg-type]
+        image.seek(k)
+        drawn, decoded = frame.getpixel((0, 0)), image.convert("RGB").getpixel((0, 0))
+        assert np.abs(np.subtract(drawn, decoded)).max() <= 2  # type: ignore[arg-type]
 
 
 def test_without_ffmpeg_there_is_no_film(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +365,11 @@ def test_a_surface_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[BOWL.function.__module__])
     assert surfaces.find("bowl") is BOWL
-    for name, what in (("three", "is no surface"), ("gone", "cannot be imported"), ("bowls", "mean 'bowl'")):
+    for name, what in (
+        ("three", "is not a Surface"),
+        ("gone", "cannot be imported"),
+        ("bowls", "mean 'bowl'"),
+    ):
         with pytest.raises(UserError, match=what):
             surfaces.find(name)
 
@@ -375,18 +379,18 @@ MISTAKES = [
     (["surface='a**2'"], 2, "is not known"),
     (["optimizers=[adm]"], 2, "did you mean 'adam'"),
     (["optimizers=[]"], 2, "optimizers: is empty"),
-    (["optimizers=[sgd,sgd]"], 2, "is there twice"),
+    (["optimizers=[sgd,sgd]"], 2, "is duplicated"),
     (["optimizers=[sgd,./sgd]"], 2, "write sgd"),
     (["optimizers=[torch]"], 2, "needs the name of a class"),
-    (["optimizers=[adam@x]"], 2, "is no name"),
+    (["optimizers=[adam@x]"], 2, "is not a valid name"),
     (["steps=0"], 2, "steps: 0 is too small"),
     (["budget=0"], 2, "budget: 0 is too small"),
-    (["rates=[1,0.1]"], 2, "is no range"),
-    (["lr=0"], 2, "is no learning rate"),
-    (["lr={adm:1}"], 2, "'adm' does not run"),
+    (["rates=[1,0.1]"], 2, "is not a range"),
+    (["lr=0"], 2, "is not a positive number"),
+    (["lr={adm:1}"], 2, "'adm' is not in the race"),
     (["lr=[1,2]"], 2, "lr: [1, 2] is not a number"),
-    (["start=[1]"], 2, "is no point"),
-    (["start=[9,9]"], 2, "is not in the picture"),
+    (["start=[1]"], 2, "is not a point"),
+    (["start=[9,9]"], 2, "is outside the figure"),
     (["seed=-1"], 2, "seed: -1"),
     (["bogus=1"], 2, "no such key"),
     (["save="], 2, "save: is empty"),
@@ -394,20 +398,20 @@ MISTAKES = [
     (["save=file/below"], 4, "is a file"),
     (["-m", "surface=saddle,beale"], 2, "nothing to sweep"),
     (["surface=network"], 2, "run: has no value"),
-    (["run=x"], 2, "does not go with surface=saddle"),
+    (["run=x"], 2, "cannot be combined with surface=saddle"),
     (["surface=network", "run=nowhere"], 4, "does not exist"),
     (["surface=network", "run=."], 4, "holds no run"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), MISTAKES, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES, ids=lambda v: str(v)[:40])
 def test_mistakes_are_one_line_and_create_nothing(
-    race: Callable[..., Result], tmp_path: Path, arguments: list[str], code: int, said: str
+    race: Callable[..., Result], tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     (tmp_path / "file").write_text("mine")
     result = race(*arguments)
     assert (result.code, result.err.count("\n")) == (code, 1), result.err
-    assert said in result.err
+    assert message in result.err
     assert [p.name for p in files_below(tmp_path)] == ["file"]
 
 
@@ -425,11 +429,11 @@ def test_a_network_starts_and_steps_as_ffn_train_does(trained: Path) -> None:
     from ffn_bench.engine.build import build_eager
 
     problem = network.read(trained)
-    flat = json.loads((trained / "run.json").read_text())["config"]
+    config = json.loads((trained / "run.json").read_text())["config"]
     run = parsed(
         "data=moons", "model.hidden=[6]", "epochs=2", "seed=3", "l2=0.01", "lr=0.1", "optimizer=momentum"
     )
-    assert flat["seed"] == 3
+    assert config["seed"] == 3
     engine, _ = build_eager(run)
     layers = engine.network.layers
     start = torch.cat([p.detach().flatten() for layer in layers for p in layer])
@@ -454,10 +458,10 @@ def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_pat
     assert {p.name for p in folder.iterdir()} == {
         MANIFEST, "race.png", "race.svg", "race-3d.png", "race-3d.svg", "race.json",
     }  # fmt: skip
-    found = json.loads((folder / "race.json").read_text())["optimizers"]
-    firsts = {round(o["training loss (nats)"][0], 6) for o in found}
+    optimizers = json.loads((folder / "race.json").read_text())["optimizers"]
+    firsts = {round(o["training loss (nats)"][0], 6) for o in optimizers}
     assert len(firsts) == 1  # one start
-    for one in found:
+    for one in optimizers:
         best = min(one["tried"], key=lambda t: t["score"] if t["score"] is not None else math.inf)
         assert one["lr"] == best["lr"]
         assert one["training loss (nats)"][-1] == pytest.approx(best["score"], rel=1e-4)
@@ -494,7 +498,7 @@ def change(folder: Path, **changes: Any) -> None:
 
 def test_a_damaged_run_is_one_line(race: Callable[..., Result], trained: Path) -> None:
     original = (trained / "run.json").read_text()
-    for said, arguments, changes in (
+    for message, arguments, changes in (
         ("other data", [], {"data_sha256": "0" * 64}),
         ("has format 99, expected 1", [], {"format": 99}),
         ("damaged", [], {"config": {}, "format": None}),
@@ -507,7 +511,7 @@ def test_a_damaged_run_is_one_line(race: Callable[..., Result], trained: Path) -
         change(trained, **changes)
         result = race("surface=network", f"run={trained}", *arguments)
         assert result.code == (2 if arguments else 4), result.err
-        assert result.err.count("\n") == 1 and said in result.err, result.err
+        assert result.err.count("\n") == 1 and message in result.err, result.err
     (trained / "run.json").write_text("{")
     assert "damaged" in race("surface=network", f"run={trained}").err
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from conftest import Command, call, files_below
-from ffn_bench.compare.command import OURS
+from ffn_bench.compare.command import REPORT_FILES
 from ffn_bench.compare.command import main as compare_main
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import reading
@@ -54,7 +54,9 @@ class Shared(RuleBasedStateMachine):
 
     @rule(chosen=st.sets(names))
     def publish(self, chosen: set[str]) -> None:
-        self._ours(lambda f: f.publish({n: self._text("ours").encode() for n in sorted(chosen)}, OURS))
+        self._ours(
+            lambda f: f.publish({n: self._text("ours").encode() for n in sorted(chosen)}, REPORT_FILES)
+        )
 
     @rule(name=names)
     def replace(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a set of runs varies, and what that is for: to be compared, to be tuned, a workload, or a seed."""
+"""Which keys vary in a set of runs, and the role of each: compared, tuned, workload, or seed."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SEEDS = ("seed", "data.split_seed")
 NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "compile", "gradient", "trajectory", "log_curvature")
 """Keys that no comparison is about: results do not depend on them, or only by rounding."""
 
-MANY = 60
-"""Things to compare at most; more is a sign that most of them should be tuned."""
+MAX_COMPETITORS = 60
+"""Competitors at most; more are a sign that most of the keys should be tuned."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Keys of the runs' configurations, by what they are for."""
+    """Keys of the runs' configurations by their role."""
 
     compared: tuple[str, ...]
     tuned: tuple[str, ...]
     workloads: tuple[str, ...]
 
     def competitor(self, run: RecordedRun) -> str:
-        """What a run is one of: `adam`, `adam · tanh`."""
+        """The competitor that a run belongs to: `adam`, `adam · tanh`."""
         return label(run, self.compared) or "all runs"
 
     def workload(self, run: RecordedRun) -> str:
@@ -43,28 +43,28 @@ class Axes:
 
 
 def find(
-    found: Sequence[RecordedRun],
+    runs: Sequence[RecordedRun],
     by: Sequence[str] = (),
     tune: Sequence[str] = (),
     workloads: Sequence[str] = (),
 ) -> Axes:
-    """Give every key that varies its part.
+    """Give every key that varies its role.
 
-    What a person names in `by`, `tune` and `workloads` is that. Of the rest, numbers of the training (rate,
+    Keys named in `by`, `tune` and `workloads` have that role. Of the rest, numbers of the training (rate,
     hyper-parameters, batch size, λ) are tuned and everything else is compared; where nothing else varies,
-    they are compared, unless runs say that they were for tuning. Keys may be a group (`optimizer` is its
-    name; as a workload all that varies in it). Raises `UserError` for unknown keys, and where data sets or
-    protocols are mixed that are not said to be workloads.
+    they are compared, unless runs were recorded as tuning runs. Keys may be a group (`optimizer` is its
+    name; as a workload all that varies in it). Raises `UserError` for unknown keys, for mixed
+    protocol versions, and for several data sets that are not named as workloads.
     """
-    protocols = sorted({str(run.protocol) for run in found})
+    protocols = sorted({str(run.protocol) for run in runs})
     if len(protocols) > 1:
         raise UserError(
             "runs",
-            f"are of different protocol versions ({printable(', '.join(protocols))})",
-            "compare them apart",
+            f"have different protocol versions ({printable(', '.join(protocols))})",
+            "compare them separately",
         )
-    varied = _varied(found)
-    every = {key for run in found for key in run.config}
+    varied = _varied(runs)
+    every = {key for run in runs for key in run.config}
     lists = {}
     for name, keys in (("by", by), ("tune", tune), ("workloads", workloads)):
         lists[name] = tuple(dict.fromkeys(key for k in keys for key in _expand(name, k, varied, every)))
@@ -72,31 +72,31 @@ def find(
         if key in lists["tune"] or key in lists["workloads"]:
             raise UserError("by", f"{key} cannot be compared and {_other(key, lists)} too", "name it once")
     rest = [k for k in varied if not any(k in named for named in lists.values())]
-    if strays := [k for k in rest if k.startswith("data.")]:
-        values = ", ".join(sorted({str(run.config.get(strays[0])) for run in found}))
+    if data_keys := [k for k in rest if k.startswith("data.")]:
+        values = ", ".join(sorted({str(run.config.get(data_keys[0])) for run in runs}))
         raise UserError(
             "runs",
-            f"are of different data ({strays[0]}: {printable(values)})",
-            "compare them apart, or say workloads=data to sum up over several data sets",
+            f"use different data ({data_keys[0]}: {printable(values)})",
+            "compare them separately, or combine several data sets with workloads=data",
         )
     tunable = [k for k in rest if _is_tunable(k)]
     others = [k for k in rest if k not in tunable]
     if not by:
-        searched = others or any(run.config.get("stage") == "tune" for run in found)
+        searched = others or any(run.config.get("stage") == "tune" for run in runs)
         compared, tuned = (others, [*tunable, *lists["tune"]]) if searched else (tunable, [*lists["tune"]])
     elif not tune:
         compared, tuned = [*lists["by"]], rest
     else:
         compared, tuned = [*lists["by"], *rest], [*lists["tune"]]
     axes = Axes(tuple(compared), tuple(tuned), lists["workloads"])
-    names = {axes.competitor(run) for run in found}
-    if len(names) > MANY:
+    names = {axes.competitor(run) for run in runs}
+    if len(names) > MAX_COMPETITORS:
         raise UserError(
             "by",
-            f"there are {len(names)} things to compare ({', '.join(axes.compared)})",
-            "name what is compared; the rest is tuned: by=optimizer",
+            f"{len(names)} competitors are too many ({', '.join(axes.compared)})",
+            "name the keys to compare, the others are tuned: by=optimizer",
         )
-    _check_data(found, axes)
+    _check_data(runs, axes)
     return axes
 
 
@@ -113,7 +113,7 @@ def _is_tunable(key: str) -> bool:
 
 
 def _expand(name: str, key: str, varied: Sequence[str], every: set[str]) -> list[str]:
-    """The keys that a person means by one word."""
+    """The keys that one word on the command line stands for."""
     if key in GROUPS:
         if name == "workloads":
             return [k for k in varied if k.startswith(f"{key}.")] or [f"{key}.name"]
@@ -121,25 +121,25 @@ def _expand(name: str, key: str, varied: Sequence[str], every: set[str]) -> list
     if key == "optimizer.lr":
         key = "lr"
     if key in SEEDS:
-        raise UserError(name, f"{key} is what repeats a run", "name another key")
+        raise UserError(name, f"{key} only repeats a run and has no other role", "name another key")
     if key not in every:
         known = sorted({*every, *GROUPS})
         raise UserError(name, f"the runs have no key {key!r}{nearest(key, known)}", "name keys of ffn-train")
     return [key]
 
 
-def _varied(found: Sequence[RecordedRun]) -> list[str]:
-    """Keys whose value is not settled by the choice of options: names first, then in the order of the runs.
+def _varied(runs: Sequence[RecordedRun]) -> list[str]:
+    """Keys whose value does not follow from the choice of options: names first, then in the runs' order.
 
     A key inside a group counts where runs of one option differ in it: that adam has `betas` and sgd has none
-    is no axis, and neither is a batch size or a rate that goes with the optimizer.
+    is not an axis, nor is a batch size or a rate that belongs to an optimizer.
     """
     names = [f"{group}.name" for group in ("optimizer", "schedule", "model", "data")]
     first: dict[str, Any] = {}
-    differ = {k for run in found for k, value in run.config.items() if first.setdefault(k, value) != value}
+    differ = {k for run in runs for k, value in run.config.items() if first.setdefault(k, value) != value}
     differ.difference_update(NO_AXES)
     values: dict[str, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for run in found:
+    for run in runs:
         chosen = {key: run.config.get(key) for key in names}
         for key in differ & run.config.keys():
             group = f"{key.partition('.')[0]}.name"
@@ -152,10 +152,10 @@ def _varied(found: Sequence[RecordedRun]) -> list[str]:
     return sorted(varied, key=lambda key: names.index(key) if key in names else len(names))
 
 
-def _check_data(found: Sequence[RecordedRun], axes: Axes) -> None:
+def _check_data(runs: Sequence[RecordedRun], axes: Axes) -> None:
     """One workload with one split must be one data set, whatever its name says."""
     hashes: dict[tuple[str, Any], RecordedRun] = {}
-    for run in found:
+    for run in runs:
         key = (axes.workload(run), run.config.get("data.split_seed"))
         first = hashes.setdefault(key, run)
         if first.data != run.data:
@@ -163,24 +163,24 @@ def _check_data(found: Sequence[RecordedRun], axes: Axes) -> None:
                 "runs",
                 f"{printable(first.folder.name)} and {printable(run.folder.name)} were trained on different "
                 f"data under the same name ({key[0]})",
-                "compare them apart",
+                "compare them separately",
             )
 
 
 def label(run: RecordedRun, keys: Sequence[str]) -> str:
-    """The values of keys in words. A name stands for itself, other values have their key before them."""
-    parts = []
+    """The values of keys as text. A name stands alone, other values follow their key."""
+    words = []
     for key in keys:
         if key not in run.config:
             continue
         value = run.config[key]
         text = shown(value)
         if isinstance(value, float) and float(text) != value:
-            text = repr(value)  # two values are never one name
-        parts.append(
+            text = repr(value)  # different values get different names
+        words.append(
             text if key.endswith(".name") or isinstance(run.config[key], str) else f"{short(key)} {text}"
         )
-    return printable(" · ".join(parts))
+    return printable(" · ".join(words))
 
 
 def short(key: str) -> str:
@@ -189,7 +189,7 @@ def short(key: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of a configuration for people: numbers with four significant digits."""
+    """A configuration value as text: numbers with four significant digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Mean and band over seeds as TensorBoard runs, beside the runs that they sum up."""
+"""Mean and band over seeds as TensorBoard runs, next to the runs that they summarise."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def event_files(study: Study) -> dict[str, bytes]:
     content of an event file each, by its name.
 
     The mean is over the runs of the chosen setting that were measured at a step, the band its bootstrap's;
-    from where a run diverged it counts as the worst value, and a loss has no mean there.
+    after a run has diverged it counts as the worst value, and a loss then has no mean.
     """
-    written: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for competitor in study.competitors:
         for workload, cell in competitor.cells.items():
             runs = [*cell.runs.values(), *cell.running]
             tags = sorted({tag for run in runs for tag in run.curves})
-            found = {tag: band_of(runs, tag, "mean", points=10_000) for tag in tags}
+            bands = {tag: band_of(runs, tag, "mean", points=10_000) for tag in tags}
             name = slug(competitor.name) + (f"/{slug(workload)}" if len(study.workloads) > 1 else "")
-            for part in ("mean", "lower", "upper"):
+            for line in ("mean", "lower", "upper"):
                 points: dict[int, dict[str, float]] = {}
-                for tag, band in found.items():
+                for tag, band in bands.items():
                     if band is None:
                         continue
-                    y = {"mean": band.center, "lower": band.low, "upper": band.high}[part]
+                    y = {"mean": band.center, "lower": band.low, "upper": band.high}[line]
                     for k in np.flatnonzero(np.isfinite(y)):
                         points.setdefault(int(band.x["steps"][k]), {})[tag] = float(y[k])
                 if not points:  # two seeds have no band
@@ -41,5 +41,5 @@ def event_files(study: Study) -> dict[str, bytes]:
                 writer.begin()
                 for step in sorted(points):
                     writer.write(Measurement(step, 0, 0.0, points[step]))
-                written[f"tensorboard/{name}/{part}/{event_name()}"] = content.getvalue()
-    return written
+                files[f"tensorboard/{name}/{line}/{event_name()}"] = content.getvalue()
+    return files

@@ -36,10 +36,11 @@ def report(given: DictConfig, typed: str) -> None:
     if not patterns:
         raise UserError("runs", "has no value", "name folders of runs or sweeps: runs=outputs/sweeps/study")
     if cfg.target is not None and not math.isfinite(cfg.target):
-        raise UserError("target", f"{cfg.target} is not a finite number", "give one such as 0.97")
+        raise UserError("target", f"{cfg.target} is not a finite number", "use one such as 0.97")
     metric = quantity(cfg.metric)
     if cfg.target is not None and metric.is_percent and not metric.lowest <= cfg.target <= metric.highest:
-        raise UserError("target", f"{cfg.target:g} is no {metric.name}", "give a share such as 0.97")
+        what = f"{cfg.target:g} is outside the range of {metric.name}"
+        raise UserError("target", what, "use a number between 0 and 1, such as 0.97")
     folders = finding.find(patterns)
     folder = analysis.report_folder(cfg.save, default_folder(patterns))
 
@@ -54,8 +55,8 @@ def report(given: DictConfig, typed: str) -> None:
     result = study.analyse(runs, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
     result.notes.extend(notes.notes(result))
     if problems:
-        more = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""
-        result.notes.append(f"Left out: {'. '.join(problems[:3])}{more}.")
+        remaining = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""
+        result.notes.append(f"Left out: {'. '.join(problems[:3])}{remaining}.")
     show(console, result)
     with analysis.writing(folder):
         written = write(result, folder, console, typed, cfg.tensorboard)
@@ -70,7 +71,7 @@ def report(given: DictConfig, typed: str) -> None:
 
 
 def default_folder(patterns: Sequence[str]) -> Folder:
-    """Where a report goes that no `save` directs: `compare/` in the sweep's folder, or in outputs/."""
+    """Where a report goes without `save`: `compare/` in the sweep's folder, or in outputs/."""
     if len(patterns) == 1:
         folder = Path(patterns[0])
         if folder.is_dir() and not (folder / "run.json").exists():
@@ -99,7 +100,7 @@ def show(console: Console, study: Study) -> None:
     for name in (
         "runs",
         "at the end",
-        "as shipped",
+        "default settings",
         "epochs to target",
         "mean val.",
         "ahead",
@@ -126,17 +127,17 @@ def show(console: Console, study: Study) -> None:
     console.print(around)
 
 
-OURS = re.compile(
+REPORT_FILES = re.compile(
     r"report(-\d+)?\.html|comparison(-\d+)?\.json|figures/[^/]+\.(png|svg)|tables/[^/]+\.(csv|md|tex)"
     r"|tensorboard/.+/events\.out\.tfevents\.[^/]+"
 )
-"""Names of a report's files."""
+"""Names of a report's files: a later report replaces them."""
 
 
 def write(study: Study, folder: Folder, console: Console, typed: str, tensorboard: bool) -> dict[str, str]:
     """The report, figures, tables, numbers and, if asked for, TensorBoard's bands; the names they went to.
 
-    Raises `OSError`. Nothing is written before all is drawn.
+    Raises `OSError`. Nothing is written before everything is drawn.
     """
     from ffn_bench.compare import figures, numbers, report, tables
 
@@ -151,19 +152,19 @@ def write(study: Study, folder: Folder, console: Console, typed: str, tensorboar
     pictures = analysis.render(console, drawn, typed)
     contents |= {f"figures/{name}": content for name, content in pictures.items()}
     drawings = {name: pictures[f"{name}.svg"] for name in drawn}
-    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    created = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     contents["comparison.json"] = files.to_json(numbers.as_dict(study))
-    contents["report.html"] = report.html(study, drawings, every_table, typed, now).encode()
+    contents["report.html"] = report.html(study, drawings, every_table, typed, created).encode()
     if tensorboard:
         from ffn_bench.compare import bands  # which needs PyTorch
 
         contents |= bands.event_files(study)
-    return folder.publish(contents, OURS)
+    return folder.publish(contents, REPORT_FILES)
 
 
 def rewrite(argument: str) -> str:
-    """An argument as Hydra takes it: `tune` is a group of ffn-train's, of which Hydra would look for an
-    option; `a,b` is a list."""
+    """An argument in Hydra's syntax: `tune` is a group of ffn-train, so that Hydra would look for an option
+    of it; `a,b` is a list."""
     argument = re.sub(r"^tune=", "tuned=", analysis.quote(argument))
     return analysis.comma_list(argument, "by", "tuned", "workloads")
 

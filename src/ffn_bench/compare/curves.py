@@ -33,8 +33,8 @@ class Band:
 def band_of(runs: Sequence[RecordedRun], tag: str, aggregate: str, points: int = CURVE_POINTS) -> Band | None:
     """Aggregate and band over runs along a curve; None where nothing was measured.
 
-    A run that diverged has the worst value from there on. One that is live or was cut short has none past its
-    last measurement, and the rest go on without it.
+    A run that diverged has the worst value from there on. One that is still running or was cut short has none
+    after its last measurement; the aggregate is then over the others.
     """
     with_curve = [(run, run.curves[tag]) for run in runs if tag in run.curves]
     if not with_curve:
@@ -49,8 +49,8 @@ def band_of(runs: Sequence[RecordedRun], tag: str, aggregate: str, points: int =
         shared = np.full((len(with_curve), len(steps)), np.nan)
         for row, (_, curve) in zip(shared, with_curve, strict=True):
             at = np.searchsorted(curve.steps, steps)
-            there = (at < len(curve.steps)) & (curve.steps[np.minimum(at, len(curve.steps) - 1)] == steps)
-            row[there] = getattr(curve, axis)[at[there]]
+            measured = (at < len(curve.steps)) & (curve.steps[np.minimum(at, len(curve.steps) - 1)] == steps)
+            row[measured] = getattr(curve, axis)[at[measured]]
         times[axis] = _nan_median(shared)
     longest = max((curve for _, curve in with_curve), key=lambda curve: len(curve.steps))
     per_epoch = longest.steps[-1] / max(longest.epochs[-1], 1.0)
@@ -68,10 +68,11 @@ def band_of(runs: Sequence[RecordedRun], tag: str, aggregate: str, points: int =
 
 
 def _mean(columns: Array) -> Array:
-    """Mean of `[runs, steps]` over the steps that are there; NaN where none is."""
-    there = ~np.isnan(columns)
+    """Mean of `[runs, steps]` over the steps that were measured; NaN where none was."""
+    measured = ~np.isnan(columns)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(there, columns, 0.0).sum(1) / np.where(there.any(1), there.sum(1), np.nan))
+        n = np.where(measured.any(1), measured.sum(1), np.nan)
+        return np.asarray(np.where(measured, columns, 0.0).sum(1) / n)
 
 
 def aligned(curves: Sequence[tuple[Curve, bool]], tag: str) -> tuple[Array, Array]:
@@ -90,7 +91,7 @@ def aligned(curves: Sequence[tuple[Curve, bool]], tag: str) -> tuple[Array, Arra
 
 
 def _nan_median(columns: Array) -> Array:
-    """Median of each column of `[runs, steps]` over those that are there; every column has one."""
+    """Median of each column of `[runs, steps]` without NaN; every column has a number."""
     ordered = np.sort(columns, axis=0)  # NaN last
     n = (~np.isnan(columns)).sum(0)
     at = np.arange(columns.shape[1])

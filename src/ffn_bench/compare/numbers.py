@@ -16,7 +16,7 @@ FORMAT = 2
 
 
 def number(x: float) -> float | str | None:
-    """A number as JSON has it: "inf" and "-inf" for what has no end, null for what was not computed."""
+    """A number as JSON has it: "inf" and "-inf" for infinities, null for what was not computed."""
     if math.isnan(x):
         return None
     return x if math.isfinite(x) else "inf" if x > 0 else "-inf"
@@ -27,12 +27,12 @@ def metric(x: float) -> float | str | None:
     return "failed" if math.isinf(x) else number(x)
 
 
-def _interval(found: Interval, of: Any = number) -> dict[str, Any]:
-    return {"estimate": of(found.estimate), "low": of(found.low), "high": of(found.high)}
+def _interval(interval: Interval, of: Any = number) -> dict[str, Any]:
+    return {"estimate": of(interval.estimate), "low": of(interval.low), "high": of(interval.high)}
 
 
 def as_dict(study: Study) -> dict[str, Any]:
-    """What `comparison.json` holds. A key that is absent has nothing to say: nothing was run for it."""
+    """What `comparison.json` holds. A key is absent where nothing was run for it."""
     return {
         "format": FORMAT,
         "protocol": identity.PROTOCOL,
@@ -68,7 +68,7 @@ def as_dict(study: Study) -> dict[str, Any]:
                 "edges": {w: cell.edges for w, cell in c.cells.items() if cell.edges},
                 "seeds": {w: [list(seed) for seed in cell.runs] for w, cell in c.cells.items()},
                 "repeated_seeds": c.repeated,
-                "share_of_seeds_won": number(c.share),
+                "share_of_seeds_won": number(c.proportion),
                 "median": _interval(c.test, metric),
                 "at_end": _interval(c.end, metric),
                 "validation_mean": metric(c.validation),
@@ -77,7 +77,7 @@ def as_dict(study: Study) -> dict[str, Any]:
                 **({"against_shipped": _pair(c.against_default)} if c.against_default else {}),
                 **(
                     {
-                        "to_target": {axis: _interval(found) for axis, found in c.times.items()},
+                        "to_target": {axis: _interval(interval) for axis, interval in c.times.items()},
                         "optimality_gap": number(c.gap),
                     }
                     if study.targets and c.n
@@ -88,7 +88,7 @@ def as_dict(study: Study) -> dict[str, Any]:
             for k, c in enumerate(study.competitors)
         ],
         "pairs": [_pair(p) for p in study.pairs],
-        "first_against_shipped": [_pair(p) for p in study.shipped.values()],
+        "first_against_shipped": [_pair(p) for p in study.against_defaults.values()],
         "notes": study.notes,
         "folders": [str(run.folder) for run in study.runs],
     }
@@ -104,7 +104,7 @@ def _pair(p: Pair) -> dict[str, Any]:
         "won": p.won,
         "lost": p.lost,
         "tied": p.tied,
-        "share_won": _interval(p.share),
+        "share_won": _interval(p.proportion),
         "median_difference": _interval(p.difference),
         "smallest_difference": number(p.span[0]),
         "largest_difference": number(p.span[1]),

@@ -3,7 +3,7 @@ interval.
 
 The estimand is π, the probability that one of them is better at a seed that tells them apart. Each seed that
 both have has one vote. A claim is a directed statement, "a is ahead of b", and all of a report's statements
-are tested together (Holm), so that at most one report in twenty claims anything that is not so.
+are tested together (Holm), so that at most one report in twenty makes a false claim.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Block = tuple[str, Any]
 
 @dataclass(frozen=True)
 class Entrant:
-    """What one side of a pair brings: the metric of every seed on every workload, infinitely bad if it
+    """One side of a pair: the metric of every seed on every workload, infinitely bad if it
     failed."""
 
     name: str
@@ -56,7 +56,7 @@ class Pair:
     """Runs of each that beat the other's of the same seed, workload and split."""
     won: int
     lost: int
-    share: Interval
+    proportion: Interval
     """Of the seeds that decide, those that the first won; exact, of this pair alone."""
     difference: Interval
     """Median over the seeds that decide (over several workloads of each seed's mean), and its interval. NaN
@@ -106,8 +106,8 @@ class Pair:
         if name == self.first:
             return self
 
-        def turned(found: Interval, around: float) -> Interval:
-            return Interval(around - found.estimate, around - found.high, around - found.low)
+        def turned(interval: Interval, around: float) -> Interval:
+            return Interval(around - interval.estimate, around - interval.high, around - interval.low)
 
         return dataclasses.replace(
             self,
@@ -116,7 +116,7 @@ class Pair:
             won=self.lost,
             lost=self.won,
             runs_won=self.runs_won[::-1],
-            share=turned(self.share, 1.0),
+            proportion=turned(self.proportion, 1.0),
             difference=turned(self.difference, 0.0),
             span=(-self.span[1], -self.span[0]),
             failed=self.failed[::-1],
@@ -128,7 +128,7 @@ class Pair:
 def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pair:
     """The pair over the seeds that both have on every workload, and on every split that both have seen.
 
-    Where no two of these share a seed it is over all seeds, each of which then votes for its own.
+    Where no two of these have a seed in common it is over all seeds, each of which then votes for its own.
     """
     sign = quantity(metric).sign
     shared = {
@@ -162,7 +162,7 @@ def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pa
         (int((printed[0] > printed[1]).sum()), int((printed[1] > printed[0]).sum())),
         won,
         lost,
-        statistics.share(won, won + lost, choices),
+        statistics.proportion(won, won + lost, choices),
         _middle(apart, choices),
         (float(apart.min()), float(apart.max())) if len(apart) else (math.nan, math.nan),
         (int(np.isinf(scores[0]).sum()), int(np.isinf(scores[1]).sum())),
@@ -173,10 +173,10 @@ def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pa
 
 def _middle(differences: Array, choices: float) -> Interval:
     """Their median. Between a loss and a win one of which is a failure there is no middle."""
-    found = statistics.median(differences, choices)
-    if math.isinf(found.estimate) and (differences > 0).sum() == (differences < 0).sum():
-        return dataclasses.replace(found, estimate=math.nan)
-    return found
+    middle = statistics.median(differences, choices)
+    if math.isinf(middle.estimate) and (differences > 0).sum() == (differences < 0).sum():
+        return dataclasses.replace(middle, estimate=math.nan)
+    return middle
 
 
 def _over_workloads(differences: Array) -> Array:
@@ -213,30 +213,31 @@ def statements(k: int, candidate: str | None) -> int:
     return k - 1 if candidate else k * (k - 1)
 
 
-def shares_won(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, float]:
-    """The mean share of seeds that each wins against each other, a tie being half a win; NaN without any."""
-    found: dict[str, list[Fraction]] = {name: [] for name in names}
+def proportions_won(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, float]:
+    """The mean proportion of seeds that each wins against the others, a tie being half a win; else NaN."""
+    proportions: dict[str, list[Fraction]] = {name: [] for name in names}
     for pair in pairs:
         if pair.seeds:
-            won = Fraction(2 * pair.won + pair.tied, 2 * pair.seeds)  # exact, so that equal shares are equal
-            found[pair.first].append(won)
-            found[pair.second].append(1 - won)
-    return {name: float(sum(of) / len(of)) if of else math.nan for name, of in found.items()}
+            # Exact, so that equal proportions compare as equal.
+            won = Fraction(2 * pair.won + pair.tied, 2 * pair.seeds)
+            proportions[pair.first].append(won)
+            proportions[pair.second].append(1 - won)
+    return {name: float(sum(of) / len(of)) if of else math.nan for name, of in proportions.items()}
 
 
 def all_pairs(
     entrants: Sequence[Entrant], workloads: Sequence[str], metric: str, candidate: str | None
 ) -> list[Pair]:
     """Every two, as yet in the order of the entrants, with corrected p-values."""
-    found = [pair_of(a, b, workloads, metric) for a, b in itertools.combinations(entrants, 2)]
-    return corrected(found, candidate)
+    pairs = [pair_of(a, b, workloads, metric) for a, b in itertools.combinations(entrants, 2)]
+    return corrected(pairs, candidate)
 
 
 def scores_of(results: Mapping[str, Mapping[Seed, Result]]) -> dict[Block, dict[int, float]]:
     """The metric of every seed that measured it, by workload and split."""
-    found: dict[Block, dict[int, float]] = {}
+    scores: dict[Block, dict[int, float]] = {}
     for workload, of_seed in results.items():
         for (seed, split), result in of_seed.items():
             if not math.isnan(result.best):
-                found.setdefault((workload, split), {})[seed] = result.best
-    return found
+                scores.setdefault((workload, split), {})[seed] = result.best
+    return scores

@@ -18,7 +18,7 @@ from ffn_bench.run_folder.recorded_run import RecordedRun
 from ffn_bench.tags import quantity
 
 Seed = tuple[Any, Any]
-"""What two runs must share to be a pair: see `RecordedRun.seed`."""
+"""What two runs must have in common to be a pair: see `RecordedRun.seed`."""
 Setting = tuple[tuple[str, Any], ...]
 
 BY_CHANCE = 20
@@ -30,7 +30,7 @@ class Result:
     """What a run comes to, at the epoch that validation chose and at the end."""
 
     selected: float
-    """The validation metric at the chosen epoch; NaN without a validation part."""
+    """The validation metric at the chosen epoch; NaN without a validation set."""
     best: float
     """The metric at the chosen epoch; infinitely bad if the run failed, NaN if it was not measured."""
     end: float
@@ -77,7 +77,7 @@ class Cell:
     running: list[RecordedRun]
     """Of the chosen setting: still training."""
     default: dict[Seed, RecordedRun]
-    """Of the setting as shipped."""
+    """Of the default setting."""
     choices: int
     """Settings among which the reported seeds themselves have chosen; 1 where other seeds did."""
     incomplete: int
@@ -85,7 +85,7 @@ class Cell:
     twice: int = 0
     """Runs that are left out, as another one has their seed."""
     results: dict[Seed, Result] = field(default_factory=dict)
-    shipped: dict[Seed, Result] = field(default_factory=dict)
+    default_results: dict[Seed, Result] = field(default_factory=dict)
     times: dict[str, Array] = field(default_factory=dict)
     """To the target, in each of `AXES_OF_TIME`; ∞ where it was missed."""
     edges: list[str] = field(default_factory=list)
@@ -130,14 +130,14 @@ def cell_of(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str
     )
     cell.twice = sum(run.status != "running" for run in chosen.runs) - len(cell.runs)
     cell.results = {seed: result_of(run, metric, selecting) for seed, run in cell.runs.items()}
-    cell.shipped = {seed: result_of(run, metric, selecting) for seed, run in cell.default.items()}
+    cell.default_results = {seed: result_of(run, metric, selecting) for seed, run in cell.default.items()}
     cell.edges = _edges(cell, axes)
     return cell
 
 
 def _by_seed(runs: Sequence[RecordedRun], metric: str, selecting: str) -> dict[Seed, RecordedRun]:
     """One run a seed, in the order of seeds: of several one that ended, and of these the worst, so that no
-    copy under another name can better a result."""
+    copy under another name can improve a result."""
     sign = quantity(metric).sign
 
     def preferred(run: RecordedRun) -> tuple[bool, float, Path]:
@@ -145,29 +145,29 @@ def _by_seed(runs: Sequence[RecordedRun], metric: str, selecting: str) -> dict[S
         return not run.ended, math.inf if math.isnan(best) else best, run.folder
 
     over = sorted((run for run in runs if run.status != "running"), key=preferred)
-    found: dict[Seed, RecordedRun] = {}
+    chosen: dict[Seed, RecordedRun] = {}
     for run in over:
-        found.setdefault(run.seed, run)
-    return dict(sorted(found.items(), key=lambda item: tuple(x or 0 for x in item[0])))
+        chosen.setdefault(run.seed, run)
+    return dict(sorted(chosen.items(), key=lambda item: tuple(x or 0 for x in item[0])))
 
 
 def _trials(runs: Sequence[RecordedRun], axes: Axes, metric: str, selecting: str) -> list[Trial]:
     settings: dict[Setting, list[RecordedRun]] = defaultdict(list)
     for run in runs:
         settings[axes.setting(run)].append(run)
-    found = []
+    trials = []
     for setting, members in settings.items():
         scores = [
             result_of(run, metric, selecting).selected
             for run in _by_seed(members, metric, selecting).values()
         ]
-        found.append(Trial(setting, members, float(np.mean(scores)) if scores else math.nan))
-    return found
+        trials.append(Trial(setting, members, float(np.mean(scores)) if scores else math.nan))
+    return trials
 
 
 def _edges(cell: Cell, axes: Axes) -> list[str]:
     """Tuned numbers whose chosen value is the smallest or largest tried."""
-    found = []
+    edges = []
     for key, value in cell.setting:
         tried = sorted(
             {
@@ -179,8 +179,8 @@ def _edges(cell: Cell, axes: Axes) -> list[str]:
         )
         if len(tried) >= 3 and value in (tried[0], tried[-1]):
             which = "smallest" if value == tried[0] else "largest"
-            found.append(f"{short(key)} {shown(value)} is the {which} of {len(tried)} tried")
-    return found
+            edges.append(f"{short(key)} {shown(value)} is the {which} of {len(tried)} tried")
+    return edges
 
 
 def drop(cells: Sequence[Cell], seeds: set[Seed]) -> None:
@@ -191,16 +191,17 @@ def drop(cells: Sequence[Cell], seeds: set[Seed]) -> None:
 
 
 def repeats(cells: Sequence[Cell]) -> set[Seed]:
-    """Seeds at which every run measured what it measured at an earlier seed, bit by bit: one run, told twice.
+    """Seeds at which every run measured what it measured at an earlier seed, bit for bit: a run
+    counted twice.
 
-    Cells are the workloads of one competitor; where they share no seed, each is looked at by itself.
+    Cells are the workloads of one competitor; where they have no seed in common, each is checked by itself.
 
     It happens where the seed decides nothing, or where folders were copied. Short curves on a coarse grid
     agree by chance; fewer than `BY_CHANCE` numbers are no evidence.
     """
     if len(cells) > 1 and not set.intersection(*(set(cell.runs) for cell in cells)):
         return set().union(*(repeats([cell]) for cell in cells))
-    found: set[Seed] = set()
+    repeated: set[Seed] = set()
     seen: set[tuple[Any, ...]] = set()
     for seed in (s for s in cells[0].runs if all(s in cell.runs for cell in cells)):
         curves = [(k, tag, c) for k, cell in enumerate(cells) for tag, c in cell.runs[seed].curves.items()]
@@ -208,6 +209,6 @@ def repeats(cells: Sequence[Cell]) -> set[Seed]:
             continue
         content = tuple((k, tag, curve.values.tobytes()) for k, tag, curve in curves)
         if content in seen:
-            found.add(seed)
+            repeated.add(seed)
         seen.add(content)
-    return found
+    return repeated

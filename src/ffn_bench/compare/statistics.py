@@ -1,13 +1,13 @@
 """The statistics of the protocol: pure functions from arrays to numbers. Nothing here knows runs or files.
 
-Arrays hold one number a seed, in their last axis. Infinite values are meant: a run that failed is infinitely
+Arrays hold one number per seed, in their last axis. Infinite values are intended: a failed run is infinitely
 bad, and a target that was never met is met at ∞.
 
 What is claimed rests on one test, the exact sign test of the votes of seeds, with the intervals that invert
 it. Everything else describes. Sources: Bahadur and Savage, The Nonexistence of Certain Statistical
 Procedures in Nonparametric Problems (1956): no test of a mean is valid where a rare loss may be large;
-Clopper and Pearson (Biometrika, 1934) for shares; Holm (Scandinavian Journal of Statistics, 1979) for many
-statements; David and Nagaraja, Order Statistics (2003), section 7.1, for medians; Dolan and Moré
+Clopper and Pearson (Biometrika, 1934) for proportions; Holm (Scandinavian Journal of Statistics, 1979) for
+many statements; David and Nagaraja, Order Statistics (2003), section 7.1, for medians; Dolan and Moré
 (Mathematical Programming, 2002) for performance profiles; Demšar (JMLR, 2006) for ranks over data sets;
 Dodge et al., Show Your Work (EMNLP 2019), for results against the budget of tuning.
 """
@@ -32,7 +32,7 @@ Aggregate = Callable[[Array], Array]
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05
-"""The chance at most that a report claims anything that is not so."""
+"""The largest probability that a report makes a false claim."""
 CURVE_RESAMPLES = 2_000
 """Of the bootstrap that draws bands."""
 AT_ONCE = 4_000_000
@@ -64,8 +64,8 @@ class Interval:
 
 
 def rounded(values: Array, metric: str) -> Array:
-    """Numbers as a report prints them: proportions to 0.01 %, others to four digits. What is equal then,
-    ties."""
+    """Numbers as a report prints them: proportions to 0.01 %, others to four digits. Numbers that are then
+    equal tie."""
     if quantity(metric).is_percent:
         return np.round(values, 4)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -78,7 +78,7 @@ def votes(a: Array, b: Array) -> Array:
     """The vote of each seed, `[n]`: 1 for a, −1 for b, 0 for neither, of scores `[workloads, n]`.
 
     Larger scores are better; −∞ is a run that failed, NaN a workload that the seed was not run on. A seed's
-    vote over several workloads is that of the most of them, so that none of them decides alone.
+    vote over several workloads is that of the majority of them, so that none of them decides alone.
     """
     each = np.where(a == b, 0.0, np.sign(minus(a, b)))
     return np.asarray(np.sign(np.nansum(each, axis=0)))
@@ -99,9 +99,9 @@ def sign_test(won: int, lost: int) -> float:
 
 
 @functools.lru_cache(maxsize=4096)
-def share(count: int, total: int, choices: float = 1.0) -> Interval:
-    """A share and its exact 95 % interval (Clopper and Pearson), wide enough for the one that was chosen of
-    so many (Bonferroni)."""
+def proportion(count: int, total: int, choices: float = 1.0) -> Interval:
+    """A proportion and its exact 95 % interval (Clopper and Pearson), widened for the one chosen among
+    `choices` (Bonferroni)."""
     if total == 0:
         return Interval(math.nan)
     tail = (1 - LEVEL) / 2 / choices
@@ -123,8 +123,8 @@ def rank_of_end(n: int, choices: float = 1.0) -> int:
 def median(values: Array, choices: float = 1.0) -> Interval:
     """The median of `[n]` and its 95 % interval between two of the numbers: the sign test inverted.
 
-    It holds whatever the distribution, infinities among it. Below six numbers there is none; more are needed
-    where the numbers are those that were chosen of so many `choices`.
+    It holds for every distribution, with infinities too. Below six numbers there is none; more are needed
+    where the numbers are the best of `choices`.
     """
     ordered = np.sort(values)
     n = len(ordered)
@@ -149,7 +149,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def fewest(statements: float) -> int:
-    """Deciding seeds without which none of so many statements can be shown, all of them won."""
+    """The fewest deciding seeds with which one of so many statements can be shown, if all are won."""
     return math.ceil(math.log2(max(1.0, statements) / SIGNIFICANT))
 
 
@@ -157,10 +157,10 @@ def fewest(statements: float) -> int:
 
 
 def band(values: Array, aggregate: str, resamples: int = CURVE_RESAMPLES) -> tuple[Array, Array, Array]:
-    """Aggregate of `[points, n]` over n, and 2.5 and 97.5 % of what it comes to when seeds are drawn again.
+    """Aggregate of `[points, n]` over n, and its 2.5 and 97.5 % quantiles when seeds are resampled.
 
-    The bootstrap describes how much a curve depends on its seeds; it holds no level with few of them. Ends
-    are NaN below three.
+    The bootstrap describes how much a curve depends on its seeds; with few of them it has no guaranteed
+    coverage. Ends are NaN below three.
     """
     n = values.shape[-1]
     with np.errstate(invalid="ignore"):  # ∞ − ∞ inside of a mean's arithmetic
@@ -212,20 +212,20 @@ def reached_by_half(values: Array, higher: bool) -> float:
     Their mean would be met by half of them only, and the median time to it would be ∞.
     """
     ordered = np.sort(values if higher else -values)
-    found = float(ordered[(len(ordered) - 1) // 2])
-    return found if higher else -found
+    value = float(ordered[(len(ordered) - 1) // 2])
+    return value if higher else -value
 
 
 def ratios(times: Array) -> Array:
-    """r = t / min over competitors, of times `[workloads, competitors]`; ∞ where nobody arrives."""
+    """r = t / min over competitors, of times `[workloads, competitors]`; ∞ where none meets the target."""
     best = times.min(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.where(times == best, 1.0, times / best)
-    return np.asarray(np.where(np.isinf(times), np.inf, found))
+        ratio = np.where(times == best, 1.0, times / best)
+    return np.asarray(np.where(np.isinf(times), np.inf, ratio))
 
 
 def profile(r: Array, tau: Array) -> Array:
-    """ρ(τ): the share of workloads with r ≤ τ, `[len(tau), competitors]`."""
+    """ρ(τ): the proportion of workloads with r ≤ τ, `[len(tau), competitors]`."""
     return np.asarray((r[None] <= tau[:, None, None]).mean(1))
 
 
@@ -235,7 +235,7 @@ def profile_score(r: Array) -> Array:
 
 
 def optimality_gap(values: Array, target: float, higher: bool) -> float:
-    """Mean shortfall from a target; what is past it counts as 0."""
+    """Mean shortfall from a target; values beyond it count as 0."""
     short = (
         minus(np.full_like(values, target), values) if higher else minus(values, np.full_like(values, target))
     )
@@ -252,11 +252,11 @@ def best_of_budget(scores: Array, higher: bool, quantiles: Sequence[float] = (0.
     i, k = np.arange(1, n + 1), np.arange(1, n + 1)[:, None]
     logs = special.gammaln
     with np.errstate(invalid="ignore"):
-        ways = logs(i + 1) - logs(np.maximum(i - k, 0) + 1) - logs(n + 1) + logs(n - k + 1)  # k! cancels
-    below = np.where(i >= k, np.exp(ways), 0.0)  # [k, i]
-    places = (below[:, None, :] < np.asarray(quantiles)[:, None] - 1e-12).sum(-1)
-    found = ordered[np.minimum(places, n - 1)]
-    return np.asarray(found if higher else -found)
+        log_p = logs(i + 1) - logs(np.maximum(i - k, 0) + 1) - logs(n + 1) + logs(n - k + 1)  # k! cancels
+    below = np.where(i >= k, np.exp(log_p), 0.0)  # [k, i]
+    ranks = (below[:, None, :] < np.asarray(quantiles)[:, None] - 1e-12).sum(-1)
+    best = ordered[np.minimum(ranks, n - 1)]
+    return np.asarray(best if higher else -best)
 
 
 def worst_filled(values: Any, metric: str) -> Array:

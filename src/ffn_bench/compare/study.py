@@ -1,4 +1,4 @@
-"""The comparison as numbers: who stands where, how sure that is, how fast each one is. Writes nothing."""
+"""The comparison as numbers: the ranking, how certain it is, how fast each one is. Writes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import Axes
 from ffn_bench.compare.curves import AXES_OF_TIME, Band, band_of
-from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, pair_of, scores_of, shares_won
+from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, pair_of, proportions_won, scores_of
 from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.compare.targets import reach, targets_of
@@ -25,7 +25,7 @@ from ffn_bench.tags import LOSS, SCORE, quantity
 PROFILE_WORKLOADS, RANK_WORKLOADS = 4, 5
 """Workloads from which on there are performance profiles, and Friedman's test."""
 SEARCHED = "tuned"
-"""As `candidate`: whoever did best in the search, whose seeds are not reported."""
+"""As `candidate`: the one with the best score in the search, whose seeds are not reported."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Competitor:
 
     name: str
     cells: dict[str, Cell]
-    share: float
-    """Mean share of seeds won against the others; NaN where it is in no pair."""
+    proportion: float
+    """Mean proportion of seeds won against the others; NaN where it is in no pair."""
     test: Interval
     """Median of the metric at the chosen epoch; over several workloads the mean of their medians."""
     validation: float
@@ -49,11 +49,11 @@ class Competitor:
     gap: float
     """The optimality gap to the target, on validation."""
     failures: Interval
-    """Share of all its runs, tuning included, that failed."""
+    """Proportion of all its runs, tuning included, that failed."""
     failed: tuple[int, int]
     default: Interval
     against_default: Pair | None
-    """Tuned against as shipped: counts, of which nothing is claimed."""
+    """Tuned against default settings: counts, about which nothing is claimed."""
     repeated: int
     """Seeds that repeat another one bit by bit."""
 
@@ -83,9 +83,9 @@ class Study:
     """How many of them, the first ones, have runs on every workload and are in pairs."""
     workloads: list[str]
     pairs: list[Pair]
-    shipped: dict[str, Pair]
-    """The leader, as tuned, against each other as shipped, by the other's name: counts, of which nothing is
-    claimed. Who leads was seen first, so no p-value of these would mean what it says."""
+    against_defaults: dict[str, Pair]
+    """The tuned leader against each other competitor's default settings, by the other's name: counts, about
+    which nothing is claimed. The leader was chosen by these results, so their p-values would not be valid."""
     candidate: str | None
     searched: bool
     """Whether the search chose the candidate, and not a person."""
@@ -109,26 +109,26 @@ class Study:
 
     @property
     def leader(self) -> Competitor:
-        """Whom the verdict is about: who was named beforehand, else the first."""
+        """The one the verdict is about: the candidate named beforehand, else the first."""
         return next((c for c in self.competitors if c.name == self.candidate), self.competitors[0])
 
     def pair(self, a: str, b: str) -> Pair | None:
         """The pair of these two, seen from the first."""
-        found = next((p for p in self.pairs if {p.first, p.second} == {a, b}), None)
-        return found and found.seen_from(a)
+        pair = next((p for p in self.pairs if {p.first, p.second} == {a, b}), None)
+        return pair and pair.seen_from(a)
 
     @functools.cached_property
     def bands(self) -> dict[str, dict[str, dict[str, Band]]]:
         """Curves over seeds by workload, tag and competitor."""
         tags = dict.fromkeys((LOSS.tag("train"), self.selecting, self.metric))
-        found: dict[str, dict[str, dict[str, Band]]] = {w: {tag: {} for tag in tags} for w in self.workloads}
+        bands: dict[str, dict[str, dict[str, Band]]] = {w: {tag: {} for tag in tags} for w in self.workloads}
         for competitor in self.competitors:
             for workload, cell in competitor.cells.items():
                 for tag in tags:
                     band = band_of([*cell.runs.values(), *cell.running], tag, self.aggregate)
                     if band is not None:
-                        found[workload][tag][competitor.name] = band
-        return found
+                        bands[workload][tag][competitor.name] = band
+        return bands
 
 
 def analyse(
@@ -151,54 +151,54 @@ def analyse(
     grouped: dict[str, dict[str, list[RecordedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         grouped[axes.competitor(run)][axes.workload(run)].append(run)
-    workloads = sorted({w for found in grouped.values() for w in found})
+    workloads = sorted({w for of_competitor in grouped.values() for w in of_competitor})
     cells = {
-        name: {w: cell_of(found[w], axes, metric, selecting) for w in workloads if w in found}
-        for name, found in grouped.items()
+        name: {w: cell_of(of_competitor[w], axes, metric, selecting) for w in workloads if w in of_competitor}
+        for name, of_competitor in grouped.items()
     }
     repeated = {}
-    for name, found in cells.items():
-        again = repeats([*found.values()])
-        drop([*found.values()], again)
-        repeated[name] = len(again)
+    for name, of_competitor in cells.items():
+        repeated_seeds = repeats([*of_competitor.values()])
+        drop([*of_competitor.values()], repeated_seeds)
+        repeated[name] = len(repeated_seeds)
     searched = candidate == SEARCHED and SEARCHED not in cells
     candidate = _candidate(candidate, cells, selecting)
     targets, target_of = targets_of(cells, workloads, selecting, reference, target)
-    for found in cells.values():
-        for workload, cell in found.items():
+    for of_competitor in cells.values():
+        for workload, cell in of_competitor.items():
             reach(cell, selecting, targets.get(workload, math.nan))
 
     entrants = {}
-    for name, found in cells.items():
-        if len(found) == len(workloads) and all(cell.runs for cell in found.values()):
-            entrants[name] = _entrant(name, found, metric)
+    for name, of_competitor in cells.items():
+        if len(of_competitor) == len(workloads) and all(cell.runs for cell in of_competitor.values()):
+            entrants[name] = _entrant(name, of_competitor, metric)
     if candidate is not None and candidate not in entrants:
         what = f"{candidate} has no result on every workload"
         raise UserError("candidate", what, "name one that has, or leave it out")
     pairs = all_pairs([*entrants.values()], workloads, metric, candidate)
-    shares = shares_won([*cells], pairs)
+    proportions = proportions_won([*cells], pairs)
     sign = quantity(metric).sign
 
     def rank(c: Competitor) -> tuple[bool, float, float, str]:
-        share = -c.share if math.isfinite(c.share) else math.inf
+        proportion = -c.proportion if math.isfinite(c.proportion) else math.inf
         middle = -sign * c.test.estimate if not math.isnan(c.test.estimate) else math.inf
-        return c.name not in entrants, share, middle, c.name
+        return c.name not in entrants, proportion, middle, c.name
 
     competitors = [
         _competitor(
-            name, cells[name], grouped[name], metric, selecting, targets, shares[name], repeated[name]
+            name, cells[name], grouped[name], metric, selecting, targets, proportions[name], repeated[name]
         )
         for name in cells
     ]
     competitors.sort(key=rank)
-    places = {c.name: k for k, c in enumerate(competitors)}
-    pairs = [p if places[p.first] < places[p.second] else p.seen_from(p.second) for p in pairs]
-    pairs.sort(key=lambda p: (places[p.first], places[p.second]))
+    position = {c.name: k for k, c in enumerate(competitors)}
+    pairs = [p if position[p.first] < position[p.second] else p.seen_from(p.second) for p in pairs]
+    pairs.sort(key=lambda p: (position[p.first], position[p.second]))
     leading = candidate or competitors[0].name
-    shipped = _against_shipped(leading, competitors[: len(entrants)], entrants, workloads, metric)
+    against_defaults = _against_defaults(leading, competitors[: len(entrants)], entrants, workloads, metric)
     if running := sum(run.status == "running" for run in runs):  # a choice among settings may still change
         pairs = [dataclasses.replace(p, adjusted=(math.nan, math.nan)) for p in pairs]
-        shipped = {}
+        against_defaults = {}
     ratios, ranks = _over_workloads(competitors[: len(entrants)], workloads, metric, targets)
     return Study(
         axes,
@@ -209,7 +209,7 @@ def analyse(
         len(entrants),
         workloads,
         pairs,
-        shipped,
+        against_defaults,
         candidate,
         searched,
         running,
@@ -226,16 +226,16 @@ def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str,
     """The metric to report and the one that chooses."""
     measured = {tag for run in runs for tag in run.curves}
     if metric not in measured and all(run.failed for run in runs):
-        told = ", ".join(f"{n} {status}" for status, n in Counter(run.status for run in runs).items())
-        what = f"failed, all of them ({told}), before anything was measured that could be compared"
-        raise UserError("runs", what, "their train.log says why")
+        statuses = ", ".join(f"{n} {status}" for status, n in Counter(run.status for run in runs).items())
+        what = f"all failed ({statuses}) before anything comparable was measured"
+        raise UserError("runs", what, "see their train.log")
     if not measured:
         raise UserError("runs", "have measured nothing yet", "wait for them")
-    kind, _, part = metric.partition("/")
+    kind, _, split = metric.partition("/")
     if metric not in measured:
         known = sorted(measured)
         other = f"{kind}/val"
-        if part == "test" and other in measured:
+        if split == "test" and other in measured:
             return other, other
         raise UserError(
             "metric",
@@ -246,7 +246,7 @@ def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str,
     if axes.tuned and selecting not in measured:
         keys = ", ".join(axes.tuned)
         raise UserError(
-            "tune", f"{keys} cannot be tuned without a validation part", f"compare them: by=[{keys}]"
+            "tune", f"{keys} cannot be tuned without a validation set", f"compare them: by=[{keys}]"
         )
     return metric, selecting
 
@@ -260,9 +260,10 @@ def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selec
         raise UserError(
             "candidate", f"{given!r} is not compared{nearest(given, cells)}", f"use {SEARCHED}, or: {known}"
         )
-    if any(cell.choices > 1 or len(cell.trials) < 2 for found in cells.values() for cell in found.values()):
-        what = "the seeds that are reported did the search, or there was none"
-        raise UserError("candidate", what, "name one that you had in mind before: candidate=adam")
+    every_cell = [cell for of_workload in cells.values() for cell in of_workload.values()]
+    if any(cell.choices > 1 or len(cell.trials) < 2 for cell in every_cell):
+        what = "the reported seeds were used in the search, or there was no search"
+        raise UserError("candidate", what, "name one that was chosen beforehand: candidate=adam")
     sign = quantity(selecting).sign
 
     def score(name: str) -> float:
@@ -277,29 +278,29 @@ def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selec
 
 
 def _chance(runs: Sequence[RecordedRun], metric: str) -> float:
-    """What a failed run counts as in a mean; the worst there is where the runs do not say."""
+    """What a failed run counts as in a mean; else the worst value."""
     kind = metric.partition("/")[0]
     return next((run.chance[kind] for run in runs if kind in run.chance), quantity(metric).worst)
 
 
-def _entrant(name: str, cells: Mapping[str, Cell], metric: str, shipped: bool = False) -> Entrant:
-    """A competitor as its pairs see it, as chosen or as shipped."""
-    results = {w: cell.shipped if shipped else cell.results for w, cell in cells.items()}
+def _entrant(name: str, cells: Mapping[str, Cell], metric: str, default: bool = False) -> Entrant:
+    """A competitor as its pairs see it, with the chosen settings or the default ones."""
+    results = {w: cell.default_results if default else cell.results for w, cell in cells.items()}
     return Entrant(
         name,
         scores_of(results),
         {w: _chance([*cell.runs.values(), *cell.default.values()], metric) for w, cell in cells.items()},
-        1 if shipped else math.prod(cell.choices for cell in cells.values()),
+        1 if default else math.prod(cell.choices for cell in cells.values()),
     )
 
 
 def _median(values: Sequence[Array], choices: Sequence[int], crossed: bool = False) -> Interval:
     """The median with its interval; of several workloads the mean of their medians, which has none, and where
     seeds are crossed with splits, so that runs are not independent, neither."""
-    found = [statistics.median(v, c) for v, c in zip(values, choices, strict=True) if len(v)]
-    if len(found) == 1 and not crossed:
-        return found[0]
-    return Interval(float(np.mean([m.estimate for m in found])) if found else math.nan)
+    medians = [statistics.median(v, c) for v, c in zip(values, choices, strict=True) if len(v)]
+    if len(medians) == 1 and not crossed:
+        return medians[0]
+    return Interval(float(np.mean([m.estimate for m in medians])) if medians else math.nan)
 
 
 def _competitor(
@@ -309,7 +310,7 @@ def _competitor(
     metric: str,
     selecting: str,
     targets: dict[str, float],
-    share: float,
+    proportion: float,
     repeated: int,
 ) -> Competitor:
     filled = {w: cell for w, cell in cells.items() if cell.runs}
@@ -317,37 +318,37 @@ def _competitor(
     crossed = any(len({seed for seed, _ in cell.runs}) < len(cell.runs) for cell in filled.values())
 
     def described(by: str) -> float:
-        found = []
+        of_workload = []
         for cell in filled.values():
             values = cell.values("best")
             at_chance = _chance([*cell.runs.values()], metric)
-            found.append(statistics.AGGREGATES[by](np.where(np.isinf(values), at_chance, values)))
-        return float(np.mean(found)) if found else math.nan
+            of_workload.append(statistics.AGGREGATES[by](np.where(np.isinf(values), at_chance, values)))
+        return float(np.mean(of_workload)) if of_workload else math.nan
 
     higher = quantity(selecting).higher_is_better
     timed = {w: cell for w, cell in filled.items() if w in targets}
     gaps = [
         statistics.optimality_gap(cell.values("selected"), targets[w], higher) for w, cell in timed.items()
     ]
-    over = [run for found in runs.values() for run in found if run.status != "running"]
-    failed = sum(run.failed for run in over)
-    lived = any(not run.failed for cell in filled.values() for run in cell.runs.values())
+    ended = [run for of_workload in runs.values() for run in of_workload if run.status != "running"]
+    failed = sum(run.failed for run in ended)
+    any_finished = any(not run.failed for cell in filled.values() for run in cell.runs.values())
     selected = [
         np.where([r.failed for r in cell.runs.values()], _chance([*cell.runs.values()], selecting), values)
         for cell in filled.values()
         for values in [cell.values("selected")]
     ]
-    tuned = {w: cell for w, cell in filled.items() if cell.shipped}
+    tuned = {w: cell for w, cell in filled.items() if cell.default_results}
     against = None
     if tuned and len(tuned) == len(cells):
-        chosen, shipped = (_entrant(name, tuned, metric, of) for of in (False, True))
-        against = pair_of(chosen, shipped, [*tuned], metric)
+        chosen, default = (_entrant(name, tuned, metric, of) for of in (False, True))
+        against = pair_of(chosen, default, [*tuned], metric)
     return Competitor(
         name,
         cells,
-        share,
+        proportion,
         _median([cell.values("best") for cell in filled.values()], choices, crossed),
-        float(np.mean([v.mean() for v in selected])) if lived else math.nan,
+        float(np.mean([v.mean() for v in selected])) if any_finished else math.nan,
         _median([cell.values("end") for cell in filled.values()], choices, crossed),
         {by: described(by) for by in statistics.AGGREGATES},
         {
@@ -359,30 +360,33 @@ def _competitor(
             for axis in AXES_OF_TIME
         },
         float(np.mean(gaps)) if gaps else math.nan,
-        statistics.share(failed, len(over)),
-        (failed, len(over)),
+        statistics.proportion(failed, len(ended)),
+        (failed, len(ended)),
         _median(
-            [np.asarray([r.best for r in cell.shipped.values()]) for cell in tuned.values()], [1] * len(tuned)
+            [np.asarray([r.best for r in cell.default_results.values()]) for cell in tuned.values()],
+            [1] * len(tuned),
         ),
         against,
         repeated,
     )
 
 
-def _against_shipped(
+def _against_defaults(
     leading: str,
     ranked: Sequence[Competitor],
     entrants: Mapping[str, Entrant],
     workloads: Sequence[str],
     metric: str,
 ) -> dict[str, Pair]:
-    """The leader against every other's setting as shipped, where that was run: tuning may have spoilt it."""
-    others = [c for c in ranked if c.name != leading and all(cell.shipped for cell in c.cells.values())]
-    found = {
+    """The leader against every other's default settings, where these were run: tuning can make it worse."""
+    others = [
+        c for c in ranked if c.name != leading and all(cell.default_results for cell in c.cells.values())
+    ]
+    pairs = {
         c.name: pair_of(entrants[leading], _entrant(c.name, c.cells, metric, True), workloads, metric)
         for c in others
     }
-    return {name: pair for name, pair in found.items() if pair.seeds}
+    return {name: pair for name, pair in pairs.items() if pair.seeds}
 
 
 def _over_workloads(

@@ -1,6 +1,6 @@
 """The tables of a comparison: CSV with plain numbers, Markdown and LaTeX with intervals.
 
-Names come from folders and files of anybody. In each format they are text: no formula, no markup, no command.
+Names come from untrusted folders and files. In each format they are text: no formula, markup or command.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(map(_plain, header))
         for row in self.rows:
-            flat: list[Any] = []
+            values: list[Any] = []
             for value, wide in zip(row, spread, strict=True):
                 if isinstance(value, Interval):
-                    flat += [_plain(value.estimate), _plain(value.low), _plain(value.high)]
+                    values += [_plain(value.estimate), _plain(value.low), _plain(value.high)]
                 else:
-                    flat += [_plain(value), "", ""] if wide else [_plain(value)]
-            writer.writerow(flat)
+                    values += [_plain(value), "", ""] if wide else [_plain(value)]
+            writer.writerow(values)
         return text.getvalue()
 
     def markdown(self) -> str:
@@ -134,13 +134,13 @@ def _is_number(text: str) -> bool:
 
 def all_tables(study: Study) -> dict[str, Table]:
     """Every table, by the name of its file."""
-    found = {"summary": summary(study), "aggregates": aggregates(study)}
+    tables = {"summary": summary(study), "aggregates": aggregates(study)}
     if study.pairs:
-        found["pairs"] = pairs(study)
+        tables["pairs"] = pairs(study)
     if any(len(cell.trials) > 1 for c in study.competitors for cell in c.cells.values()):
-        found["trials"] = trials(study)
-    found["runs"] = runs(study)
-    return found
+        tables["trials"] = trials(study)
+    tables["runs"] = runs(study)
+    return tables
 
 
 def summary(study: Study) -> Table:
@@ -164,7 +164,7 @@ def summary(study: Study) -> Table:
         columns += [("the first against it", str), ("ahead of it", str)]
     defaults = any(not math.isnan(c.default.estimate) for c in study.competitors)
     if defaults:
-        columns.append(("as shipped", lambda v: wording.value(study.metric, v)))
+        columns.append(("default settings", lambda v: wording.value(study.metric, v)))
     if study.targets:
         columns.append(("epochs to target", wording.amount))
     columns.append(("failed", str))
@@ -179,14 +179,15 @@ def summary(study: Study) -> Table:
         if study.axes.tuned:
             row.append(wording.settings_of(c))
         if several:
-            row.append(c.share)
+            row.append(c.proportion)
         row += [c.test, c.end.estimate]
         if separate:
             row.append(c.validation)
         if several:
             pair = study.pair(leader.name, c.name) if rank > 1 else None
-            ahead = sum(p.ahead not in (None, c.name) for p in study.pairs if c.name in (p.first, p.second))
-            row += [_score(pair) if pair else "", ahead or ""]
+            own_pairs = [p for p in study.pairs if c.name in (p.first, p.second)]
+            rivals_ahead = sum(p.ahead not in (None, c.name) for p in own_pairs)
+            row += [_score(pair) if pair else "", rivals_ahead or ""]
         if defaults:
             row.append(c.default.estimate)
         if study.targets:
@@ -277,7 +278,7 @@ def pairs(study: Study) -> Table:
             p.won,
             p.lost,
             p.tied,
-            p.share,
+            p.proportion,
             p.difference,
             sign * (p.means[0] - p.means[1]) if all(map(math.isfinite, p.means)) else math.nan,
             *p.adjusted,
@@ -290,9 +291,9 @@ def pairs(study: Study) -> Table:
     return Table(f"{title}; p-values corrected for all statements (Holm)", columns, rows)
 
 
-def _chance(found: Interval) -> str:
-    ends = f" [{found.low:.2f}, {found.high:.2f}]" if found.known else ""
-    return NOT_MEASURED if math.isnan(found.estimate) else f"{found.estimate:.2f}{ends}"
+def _chance(proportion: Interval) -> str:
+    ends = f" [{proportion.low:.2f}, {proportion.high:.2f}]" if proportion.known else ""
+    return NOT_MEASURED if math.isnan(proportion.estimate) else f"{proportion.estimate:.2f}{ends}"
 
 
 def trials(study: Study) -> Table:
@@ -346,7 +347,7 @@ def runs(study: Study) -> Table:
     ]
     rows: list[list[Any]] = []
     for run in study.runs:
-        found = result_of(run, study.metric, study.selecting)
+        result = result_of(run, study.metric, study.selecting)
         rows.append(
             [
                 run.folder.name,
@@ -356,10 +357,10 @@ def runs(study: Study) -> Table:
                 run.config.get("seed"),
                 run.config.get("stage") or "",
                 run.status,
-                found.selected,
-                found.best,
-                found.end,
-                found.epoch,
+                result.selected,
+                result.best,
+                result.end,
+                result.epoch,
                 run.reason,
             ]
         )

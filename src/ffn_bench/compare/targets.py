@@ -37,12 +37,12 @@ def targets_of(
         }
         full = full or cells
         reference = "adam" if "adam" in full else _leading(full, higher)
-    found = {
+    reached = {
         w: statistics.reached_by_half(cell.values("selected"), higher)
         for w, cell in cells[reference].items()
         if len(cell.runs) and not np.isnan(cell.values("selected")).any()
     }
-    targets = {w: value for w, value in found.items() if value != quantity(selecting).worst}  # half failed
+    targets = {w: value for w, value in reached.items() if value != quantity(selecting).worst}  # half failed
     whose = f"the runs of {reference}" if len(cells) > 1 else "the runs"
     return targets, f"the best value that more than half of {whose} reach"
 
@@ -63,13 +63,13 @@ def _leading(cells: dict[str, dict[str, Cell]], higher: bool) -> str:
 def reach(cell: Cell, selecting: str, target: float) -> None:
     """Fill in when each run first met the target; one that failed never did."""
     for axis in AXES_OF_TIME:
-        found = []
+        times = []
         for run in cell.runs.values():
             curve = run.curves.get(selecting)
             if curve is None or math.isnan(target):
-                found.append(math.inf)
+                times.append(math.inf)
                 continue
             x = getattr(curve, axis)
             higher = quantity(selecting).higher_is_better
-            found.append(statistics.first_reach(x, curve.values, target, higher))
-        cell.times[axis] = np.asarray(found)
+            times.append(statistics.first_reach(x, curve.values, target, higher))
+        cell.times[axis] = np.asarray(times)

@@ -32,12 +32,12 @@ def all_of(n: int, noun: str = "") -> str:
 def values(tag: str, *numbers: float) -> list[str]:
     """Numbers of a metric with digits enough to tell them apart, up to rounding."""
     percent = quantity(tag).is_percent
-    told = [value(tag, x) for x in numbers]
+    texts = [value(tag, x) for x in numbers]
     for digits in range(3, 9):
-        if len(set(told)) == len(set(numbers)) or not all(map(math.isfinite, numbers)):
+        if len(set(texts)) == len(set(numbers)) or not all(map(math.isfinite, numbers)):
             break
-        told = [f"{100 * x:.{digits}f} %" if percent else f"{x:.{digits + 2}g}" for x in numbers]
-    return told
+        texts = [f"{100 * x:.{digits}f} %" if percent else f"{x:.{digits + 2}g}" for x in numbers]
+    return texts
 
 
 def value(tag: str, x: float) -> str:
@@ -45,19 +45,19 @@ def value(tag: str, x: float) -> str:
     return "failed" if math.isinf(x) else quantity(tag).text(x, space=" ")
 
 
-def between(tag: str, found: Interval) -> str:
+def between(tag: str, interval: Interval) -> str:
     """A metric with its interval."""
-    if not found.known:
-        return value(tag, found.estimate)
-    ends = ", ".join(value(tag, end).removesuffix(" %") for end in (found.low, found.high))
-    return f"{value(tag, found.estimate)} [{ends}]"
+    if not interval.known:
+        return value(tag, interval.estimate)
+    ends = ", ".join(value(tag, end).removesuffix(" %") for end in (interval.low, interval.high))
+    return f"{value(tag, interval.estimate)} [{ends}]"
 
 
-def apart(tag: str, found: Interval) -> str:
+def apart(tag: str, interval: Interval) -> str:
     """A difference of metrics with its interval: of proportions in percentage points. ∞ is to a run that
     failed; where there is no middle there is nothing to tell."""
     measured = quantity(tag)
-    if math.isnan(found.estimate):
+    if math.isnan(interval.estimate):
         return NOT_MEASURED
 
     def one(x: float) -> str:
@@ -65,9 +65,9 @@ def apart(tag: str, found: Interval) -> str:
             return "+∞" if x > 0 else "−∞"
         return measured.difference(x).replace("-", "−")
 
-    unit = " points" if measured.is_percent and math.isfinite(found.estimate) else ""
-    ends = f" [{one(found.low)}, {one(found.high)}]" if found.known else ""
-    return one(found.estimate) + unit + ends
+    unit = " points" if measured.is_percent and math.isfinite(interval.estimate) else ""
+    ends = f" [{one(interval.low)}, {one(interval.high)}]" if interval.known else ""
+    return one(interval.estimate) + unit + ends
 
 
 def amount(x: float) -> str:
@@ -77,10 +77,10 @@ def amount(x: float) -> str:
     return "∞" if math.isinf(x) else f"{x:,.0f}" if x >= 100 or x == round(x) else f"{x:.3g}"
 
 
-def amount_between(found: Interval) -> str:
+def amount_between(interval: Interval) -> str:
     """The same with its interval."""
-    ends = f" [{amount(found.low)}, {amount(found.high)}]" if found.known else ""
-    return amount(found.estimate) + ends
+    ends = f" [{amount(interval.low)}, {amount(interval.high)}]" if interval.known else ""
+    return amount(interval.estimate) + ends
 
 
 def probability(x: float) -> str:
@@ -89,12 +89,12 @@ def probability(x: float) -> str:
         return NOT_MEASURED
     if 0 < x < 0.001:
         return "< 0.001"
-    told = f"{x:.3f}"
+    text = f"{x:.3f}"
     for digits in range(4, 8):
-        if (float(told) <= statistics.SIGNIFICANT) == (x <= statistics.SIGNIFICANT):
+        if (float(text) <= statistics.SIGNIFICANT) == (x <= statistics.SIGNIFICANT):
             break
-        told = f"{x:.{digits}f}"
-    return told
+        text = f"{x:.{digits}f}"
+    return text
 
 
 def setting_of(cell: Cell) -> str:
@@ -104,10 +104,10 @@ def setting_of(cell: Cell) -> str:
 
 def settings_of(competitor: Competitor) -> str:
     """The chosen settings of all workloads."""
-    found = {w: setting_of(cell) for w, cell in competitor.cells.items()}
-    if len(set(found.values())) <= 1:
-        return next(iter(found.values()), "")
-    return "; ".join(f"{w}: {text}" for w, text in found.items())
+    settings = {w: setting_of(cell) for w, cell in competitor.cells.items()}
+    if len(set(settings.values())) <= 1:
+        return next(iter(settings.values()), "")
+    return "; ".join(f"{w}: {text}" for w, text in settings.items())
 
 
 def listed(names: Sequence[str]) -> str:
@@ -121,75 +121,76 @@ def title(study: Study) -> str:
     what = " and ".join(short(k.removesuffix(".name")) for k in keys) or "seeds"
     where = study.workloads[0] if len(study.workloads) == 1 else f"{len(study.workloads)} workloads"
     tried = max(len(cell.trials) for c in study.competitors for cell in c.cells.values())
-    alone = "One setting" if tried == 1 else f"The best of {tried} settings"
-    return f"Which {what}, on {where}?" if keys else f"{alone}, on {where}"
+    without_axes = "One setting" if tried == 1 else f"The best of {tried} settings"
+    return f"Which {what}, on {where}?" if keys else f"{without_axes}, on {where}"
 
 
 def candidate_of(study: Study) -> str:
-    """How the candidate came to be one."""
+    """How the candidate was chosen."""
     return "was chosen by the search" if study.searched else "was named beforehand"
 
 
 def facts(study: Study) -> dict[str, str]:
-    """What a reader must know of how the numbers came about."""
+    """How the numbers were obtained."""
     cells = [cell for c in study.competitors for cell in c.cells.values()]
     trials = sorted({len(cell.trials) for cell in cells})
     seeds = sorted({seed for cell in cells for seed, _ in cell.runs}, key=str)
     tuning = sorted({r.config.get("seed") for cell in cells for t in cell.trials for r in t.runs}, key=str)
     names = [c.name for c in study.competitors]
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    remaining = f" and {len(names) - 12} more" if len(names) > 12 else ""
     what = ", ".join(map(short, study.axes.compared)) or "nothing"
-    found = {"compared": f"{what}: {', '.join(names[:12])}{more}"}
+    rows = {"compared": f"{what}: {', '.join(names[:12])}{remaining}"}
     if study.axes.tuned:
         budget = f"{trials[0]}" if len(trials) == 1 else f"{trials[0]} to {trials[-1]}"
         keys = ", ".join(study.axes.tuned)
         seed = "seed" if len(tuning) == 1 else "seeds"
         how = f" on {words(study.selecting)}, tuning {seed} {_ranges(tuning)}"
         trial = "trial" if trials == [1] else "trials"
-        found["tuned"] = f"{keys}: {budget} {trial} each,{how}"
+        rows["tuned"] = f"{keys}: {budget} {trial} each,{how}"
     seed = "seed" if len(seeds) == 1 else "seeds"
-    found["reported"] = f"{seed} {_ranges(seeds)}" + ("; medians" if len(seeds) > 1 else "")
+    rows["reported"] = f"{seed} {_ranges(seeds)}" + ("; medians" if len(seeds) > 1 else "")
     if any(c.test.known for c in study.competitors):
-        found["reported"] += " with 95 % intervals (order statistics)"
+        rows["reported"] += " with 95 % intervals (order statistics)"
     if len(study.workloads) > 1:
-        found["reported"] = f"{seed} {_ranges(seeds)}; medians of each workload, then their mean"
+        rows["reported"] = f"{seed} {_ranges(seeds)}; medians of each workload, then their mean"
     if study.complete > 1:
-        many = statements(study.complete, study.candidate)
-        told = count(many, "statement")
+        number = statements(study.complete, study.candidate)
+        text = count(number, "statement")
         if study.candidate:
-            told += f" ({study.candidate} {candidate_of(study).removeprefix('was ')})"
-        found["verdict"] = f"one vote a seed, exact sign test, Holm over {told}"
+            text += f" ({study.candidate} {candidate_of(study).removeprefix('was ')})"
+        rows["verdict"] = f"one vote a seed, exact sign test, Holm over {text}"
     if study.targets:
         shown_ = {w: value(study.selecting, t) for w, t in study.targets.items()}
-        told = (
+        text = (
             next(iter(shown_.values()))
             if len(shown_) == 1
             else ", ".join(f"{w} {t}" for w, t in shown_.items())
         )
-        found["target"] = f"{words(study.selecting)} {told}, {study.target_of}"
+        rows["target"] = f"{words(study.selecting)} {text}, {study.target_of}"
     epochs = sorted({run.config.get("epochs") for run in study.runs}, key=str)
     named = {"batch": "batch_size", "network": "model.name", "hidden": "model.hidden", "": "model.activation"}
-    parts = [f"{', '.join(map(str, epochs))} epochs"]
+    properties = [f"{', '.join(map(str, epochs))} epochs"]
     for word, key in named.items():
         values = list(dict.fromkeys(shown(run.config[key]) for run in study.runs if key in run.config))
         if len(values) == 1:
-            parts.append(f"{word} {printable(values[0])}".strip())
+            properties.append(f"{word} {printable(values[0])}".strip())
         elif values:
-            parts.append(f"{len(values)} values of {key}")
-    found["runs"] = f"{len(study.runs):,}: {', '.join(parts)}"
-    made = study.runs[0].protocol
-    of_runs = "" if made == identity.PROTOCOL else f" (runs: {made if made is not None else 'without one'})"
-    found["protocol"] = f"version {identity.PROTOCOL}{of_runs}"
-    return found
+            properties.append(f"{len(values)} values of {key}")
+    rows["runs"] = f"{len(study.runs):,}: {', '.join(properties)}"
+    protocol = study.runs[0].protocol
+    named_protocol = protocol if protocol is not None else "without one"
+    of_runs = "" if protocol == identity.PROTOCOL else f" (runs: {named_protocol})"
+    rows["protocol"] = f"version {identity.PROTOCOL}{of_runs}"
+    return rows
 
 
 def _ranges(numbers: Sequence[object]) -> str:
     """`0–9, 100`."""
-    whole = sorted(n for n in numbers if isinstance(n, int))
-    parts: list[list[int]] = []
-    for n in whole:
-        if parts and parts[-1][-1] == n - 1:
-            parts[-1].append(n)
+    integers = sorted(n for n in numbers if isinstance(n, int))
+    ranges: list[list[int]] = []
+    for n in integers:
+        if ranges and ranges[-1][-1] == n - 1:
+            ranges[-1].append(n)
         else:
-            parts.append([n])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in parts) or NOT_MEASURED
+            ranges.append([n])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in ranges) or NOT_MEASURED

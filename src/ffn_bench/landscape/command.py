@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from ffn_bench.landscape.trained import Trained
     from ffn_bench.landscape.verdict import Distribution
 
-MANY = 12
-"""Runs in one picture."""
+MAX_RUNS = 12
+"""Runs in one figure at most."""
 LARGE = 2e11
 """Multiply-adds of a 51 × 51 surface on all rows beyond which the defaults are 25 × 25 and 10,000 rows."""
 
@@ -46,10 +46,10 @@ def landscape(given: DictConfig, typed: str) -> None:
     cfg = parsing.typed(given, schema.LandscapeConfig)
     check(cfg)
     folders = [from_here(folder) for folder in find(words(cfg.run))]
-    if len(folders) > MANY:
-        what = f"{len(folders)} runs are more than a picture holds"
-        raise UserError("run", what, f"name at most {MANY}, as a list or by a glob")
-    folder = analysis.report_folder(cfg.save, _beside(folders))
+    if len(folders) > MAX_RUNS:
+        what = f"{len(folders)} runs are too many for one figure"
+        raise UserError("run", what, f"name at most {MAX_RUNS}, as a list or with a glob")
+    folder = analysis.report_folder(cfg.save, _default_folder(folders))
 
     import torch
 
@@ -58,22 +58,22 @@ def landscape(given: DictConfig, typed: str) -> None:
     from ffn_bench.landscape import trained
 
     console, start = make_console(), time.perf_counter()
-    found = [trained.load(path) for path in folders]
-    trained.together(found)
+    runs = [trained.load(path) for path in folders]
+    trained.check_compatible(runs)
     torch.set_num_threads(THREADS)
     drawn = Drawings(folder, typed, console)
     with analysis.writing(folder):
         if cfg.curvature:
-            _curvature(cfg, found, drawn)
+            _curvature(cfg, runs, drawn)
         else:
-            _surfaces(cfg, found, drawn)
-        drawn.write(cfg.tensorboard, found[0].step)
-    took = f"{time.perf_counter() - start:.1f} s"
-    console.print(f"\n  {took}; figures in {printable(str(folder))}", soft_wrap=True)
+            _surfaces(cfg, runs, drawn)
+        drawn.write(cfg.tensorboard, runs[0].step)
+    duration = f"{time.perf_counter() - start:.1f} s"
+    console.print(f"\n  {duration}; figures in {printable(str(folder))}", soft_wrap=True)
 
 
 def check(cfg: schema.LandscapeConfig) -> None:
-    """Raise `UserError` for values that cannot be."""
+    """Raise `UserError` for values out of range."""
     if not words(cfg.run):
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
     checks.one_of(cfg.part, tuple(SPLITS), "part")
@@ -83,7 +83,7 @@ def check(cfg: schema.LandscapeConfig) -> None:
     checks.at_most(cfg.extent, 1e6, "extent")
     checks.check_seed(cfg.seed, "seed")
     if not math.isfinite(cfg.extent):
-        raise UserError("extent", f"{cfg.extent} is not a finite number", "give a finite one")
+        raise UserError("extent", f"{cfg.extent} is not a finite number", "use a finite number")
     if cfg.points is not None:
         checks.at_least(cfg.points, 5, "points")
         checks.at_most(cfg.points, 501, "points")
@@ -91,29 +91,29 @@ def check(cfg: schema.LandscapeConfig) -> None:
         checks.at_least(cfg.samples, 1, "samples")
 
 
-def _beside(folders: Sequence[Path]) -> Folder:
-    """`landscape/` in the run's folder, or in the one that several share."""
+def _default_folder(folders: Sequence[Path]) -> Folder:
+    """`landscape/` in the run's folder, or in the common parent of several."""
     if len(folders) == 1:
         return Folder(folders[0], ("landscape",))
     return Folder(Path(os.path.commonpath([str(f.absolute().parent) for f in folders])), ("landscape",))
 
 
 class Drawings:
-    """The figures and the page of one command, and where they go."""
+    """The figures and the page of one command, and the folder they are written to."""
 
     def __init__(self, folder: Folder, typed: str, console: Console) -> None:
         self.folder, self.typed, self.console = folder, typed, console
         self.data: dict[str, bytes] = {}
-        """Files of numbers."""
+        """Files with numbers, by name."""
         self._figures: dict[str, Figure] = {}
         self._page: Page | None = None
 
     def add(self, name: str, figure: Figure) -> None:
-        """Take a figure."""
+        """Add a figure."""
         self._figures[name] = figure
 
     def page(self, title: str) -> Page:
-        """The interactive page, begun where it was not."""
+        """The interactive page, created on first use."""
         from ffn_bench.landscape.page import Page
 
         self._page = self._page or Page(title)
@@ -127,11 +127,11 @@ class Drawings:
             contents |= analysis.for_tensorboard(pictures, step)
         if self._page:
             contents["landscape.html"] = self._page.render(self.typed).encode()
-        kind = OURS["curvature" if self.data else "surface"]
+        kind = FIGURE_FILES["curvature" if self.data else "surface"]
         analysis.say_renamed(self.console, self.folder.publish(contents, kind))
 
 
-OURS = {
+FIGURE_FILES = {
     "surface": re.compile(r"(lines|surface|paths)(-\d+)*\.(png|svg)|landscape(-\d+)?\.html"),
     "curvature": re.compile(r"curvature(-\d+)*\.(png|svg|json)"),
 }
@@ -141,7 +141,7 @@ OURS = {
 # --- surfaces -------------------------------------------------------------------------------------------
 
 
-def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings) -> None:
+def _surfaces(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings) -> None:
     """Random directions around each run, and the plane of all trajectories."""
     import torch
 
@@ -150,11 +150,11 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
     from ffn_bench.landscape.trained import trajectory
     from ffn_bench.model.layers import flat
 
-    first = found[0]
-    ways = [(run, trajectory(run)) for run in found]
+    first = runs[0]
+    trajectories = [(run, trajectory(run)) for run in runs]
     split: Split = getattr(first.data, cfg.part)
     if len(split.y) == 0:
-        raise UserError("part", f"the runs have no {cfg.part} part", "use part=train")
+        raise UserError("part", f"the runs have no rows in {cfg.part}", "use part=train")
     cost = 51 * 51 * len(split.y) * sum(W.numel() for W, _ in first.layers)
     points = (cfg.points or (51 if cost < LARGE else 25)) | 1  # odd, so that the centre is one of them
     rows = min(len(split.y), cfg.samples or (len(split.y) if cost < LARGE else 10_000))
@@ -167,50 +167,48 @@ def _surfaces(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings
 
     steps = torch.linspace(-cfg.extent, cfg.extent, points, dtype=torch.float64)
     corner = torch.full((2,), float(cfg.extent))
-    axes, places = surface.grid(-corner, corner, points)
-    for k, run in enumerate(found):
+    axes, plane_steps = surface.grid(-corner, corner, points)
+    for k, run in enumerate(runs):
         θ = flat(run.layers)
         generator = torch.Generator().manual_seed(cfg.seed)
         directions = torch.stack(
             [flat(surface.filter_normalised(run.layers, generator)) for _ in range(max(2, cfg.directions))]
         )
         what = {"ground": ground, "θ": θ, "directions": directions}
-        what |= {"steps": steps, "lines": cfg.directions, "places": places}
+        what |= {"steps": steps, "lines": cfg.directions, "plane_steps": plane_steps}
         shapes: dict[str, tuple[int, ...]] = {}
         shapes |= dict.fromkeys(("losses", "accuracies"), (cfg.directions, points))
         shapes |= dict.fromkeys(("plane", surface.PLANE_SCORE), (points, points))
-        result, old = surface.cached(drawn.folder, surface.around, what, shapes, shown)
+        result, from_cache = surface.cached(drawn.folder, surface.around, what, shapes, shown)
         centre = float(result["plane"][points // 2, points // 2])
         logged = run.logged.get(LOSS.tag(cfg.part)) if cfg.part != "train" and rows == len(split.y) else None
-        told = f"; the run logged {LOSS.text(logged)}" if logged is not None else ""
+        logged_text = f"; the run logged {LOSS.text(logged)}" if logged is not None else ""
         score = SCORE.text(float(result[surface.PLANE_SCORE][points // 2, points // 2]))
         loss = f"{LOSS.words(cfg.part)} {LOSS.text(centre)}"
         console.print(
             f"{run.name}: {loss}, {SCORE.name} {score} at step {run.step:,}"
-            + told
-            + " (surface from the cache)" * old,
+            + logged_text
+            + " (surface from the cache)" * from_cache,
             soft_wrap=True,
         )
         note = (
             f"{run.name}, step {run.step:,}: {on}; random filter-normalised directions (seed {cfg.seed}), "
             "biases fixed: a slice, not the landscape"
         )
-        tail = f"-{k + 1}" if len(found) > 1 else ""
+        tail = f"-{k + 1}" if len(runs) > 1 else ""
         drawn.add(f"lines{tail}", figures.lines(steps, result["losses"], result["accuracies"], note))
         drawn.add(f"surface{tail}", figures.surface(axes, result["plane"], note))
         drawn.page("Loss landscape").surface(f"Around {run.name}", axes, result["plane"], note)
 
-    kept = [(run, way) for run, way in ways if way is not None]
-    if len(kept) < len(found):
-        console.print(
-            "no trajectory was kept by every run: train with trajectory=true to see the way", style="yellow"
-        )
-    if len(kept) == len(found) and sum(len(θ) for _, (_, θ) in kept) >= 3:
-        _plane(kept, drawn, ground, points, on)
+    with_trajectory = [(run, way) for run, way in trajectories if way is not None]
+    if len(with_trajectory) < len(runs):
+        console.print("not every run has a trajectory: train with trajectory=true to draw it", style="yellow")
+    if len(with_trajectory) == len(runs) and sum(len(θ) for _, (_, θ) in with_trajectory) >= 3:
+        _plane(with_trajectory, drawn, ground, points, on)
 
 
 def _plane(
-    kept: list[tuple[Trained, tuple[torch.Tensor, torch.Tensor]]],
+    runs: list[tuple[Trained, tuple[torch.Tensor, torch.Tensor]]],
     drawn: Drawings,
     ground: Ground,
     points: int,
@@ -223,44 +221,45 @@ def _plane(
     from ffn_bench.landscape import figures, surface
     from ffn_bench.model.principal_plane import principal_plane
 
-    everything = torch.cat([θ for _, (_, θ) in kept])
+    everything = torch.cat([θ for _, (_, θ) in runs])
     plane = principal_plane(everything)
     coordinates = plane.project(everything)
     low, high = coordinates.min(0).values, coordinates.max(0).values
     margin = 0.18 * (high - low).max()
-    axes, places = surface.grid(low - margin, high + margin, points)
+    axes, plane_steps = surface.grid(low - margin, high + margin, points)
     what = {"ground": ground, "origin": plane.origin, "directions": plane.directions}
-    what |= {"places": places, "points": everything, "coordinates": coordinates}
+    what |= {"plane_steps": plane_steps, "points": everything, "coordinates": coordinates}
     shapes: dict[str, tuple[int, ...]] = {"grid": (points, points)}
     shapes |= dict.fromkeys(("on_plane", "true"), (len(everything),))
     shown = partial(progress, drawn.console)
     result, _ = surface.cached(drawn.folder, surface.along_paths, what, shapes, shown)
-    paths, at = [], 0
-    for run, (steps, _) in kept:
-        part = slice(at, at + len(steps))
-        at += len(steps)
+    paths, end = [], 0
+    for run, (steps, _) in runs:
+        rows = slice(end, end + len(steps))
+        end += len(steps)
         paths.append(
-            figures.Path(
+            figures.Trajectory(
                 run.name,
                 steps / run.steps_per_epoch,
-                coordinates[part],
-                result["true"][part],
-                result["on_plane"][part],
+                coordinates[rows],
+                result["true"][rows],
+                result["on_plane"][rows],
             )
         )
-    seeds = {run.run.seed for run, _ in kept}
-    start = "one start" if len(seeds) == 1 and len(kept) > 1 else f"seed {', '.join(map(str, sorted(seeds)))}"
+    seeds = {run.run.seed for run, _ in runs}
+    start = "one start" if len(seeds) == 1 and len(runs) > 1 else f"seed {', '.join(map(str, sorted(seeds)))}"
     note = f"{on}; principal components of all weights at epoch ends, {start}; it ranks nothing"
     drawn.add("paths", figures.plane(axes, result["grid"], paths, plane.variance, note))
-    title = f"The way of training, on the plane that holds {100 * sum(plane.variance):.1f} % of its variance"
+    title = f"The training trajectory, on the plane with {100 * sum(plane.variance):.1f} % of its variance"
     drawn.page("Loss landscape").plane(title, axes, result["grid"], paths, note)
-    drawn.console.print(f"paths: the plane holds {100 * sum(plane.variance):.1f} % of their variance")
+    explained = f"{100 * sum(plane.variance):.1f} % of their variance"
+    drawn.console.print(f"trajectories: the plane explains {explained}")
 
 
 # --- minimum or saddle ----------------------------------------------------------------------------------
 
 
-def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawings) -> None:
+def _curvature(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings) -> None:
     """The verdict on each run, its evidence, its figure, and the numbers as JSON."""
     from rich.text import Text
 
@@ -268,53 +267,60 @@ def _curvature(cfg: schema.LandscapeConfig, found: list[Trained], drawn: Drawing
     from ffn_bench.landscape import figures, verdict
 
     everything = {}
-    for k, run in enumerate(found):
+    for k, run in enumerate(runs):
         n = len(run.data.train.y)
         rows = min(n, cfg.samples or (n if n * sum(W.numel() for W, _ in run.layers) < 2e8 else 10_000))
-        with progress(drawn.console, run.name, None) as told:
-            seen = verdict.look(run, rows, told)
-        style = {"minimum": "bold green", "saddle": "bold red"}.get(seen.verdict, "bold yellow")
-        drawn.console.print(Text.assemble((f"{run.name}: ", "bold"), (seen.verdict, style)))
-        for sentence in seen.evidence():
+        with progress(drawn.console, run.name, None) as on_progress:
+            result = verdict.look(run, rows, on_progress)
+        style = {"minimum": "bold green", "saddle": "bold red"}.get(result.verdict, "bold yellow")
+        drawn.console.print(Text.assemble((f"{run.name}: ", "bold"), (result.verdict, style)))
+        for sentence in result.evidence():
             drawn.console.print(Text(f"  {sentence}"), soft_wrap=not drawn.console.is_terminal)
-        error = f" ± {seen.trace_error:.2g}" if seen.trace_error else ""
+        error = f" ± {result.trace_error:.2g}" if result.trace_error else ""
         drawn.console.print(
-            Text(f"  trace {seen.trace:.4g}{error}; {seen.parameters:,} parameters, {rows:,} rows")
+            Text(f"  trace {result.trace:.4g}{error}; {result.parameters:,} parameters, {rows:,} rows")
         )
         of = f"all {n:,}" if rows == n else f"the first {rows:,} of {n:,}"
         note = f"the objective at step {run.step:,} on {of} training rows, float64"
-        tail = f"-{k + 1}" if len(found) > 1 else ""
-        drawn.add(f"curvature{tail}", figures.curvature(seen, run.name, note))
+        tail = f"-{k + 1}" if len(runs) > 1 else ""
+        drawn.add(f"curvature{tail}", figures.curvature(result, run.name, note))
         everything[str(run.folder)] = {
-            "verdict": seen.verdict,
-            "evidence": seen.evidence(),
-            "objective": seen.objective,
-            "gradient": seen.gradient,
-            "gradient_at_start": seen.gradient_at_start,
-            "lambda_min": seen.low,
-            "lambda_max": seen.high,
-            "residuals": seen.residuals,
-            "trace": seen.trace,
-            "trace_error": seen.trace_error,
-            "negative": seen.negative if seen.exact else None,
-            "tolerance": seen.tolerance,
-            "peak": asdict(seen.peak),
-            "distribution": _told(seen.distribution),
-            "drop": seen.drop,
-            "exact": seen.exact,
-            "parameters": seen.parameters,
+            "verdict": result.verdict,
+            "evidence": result.evidence(),
+            "objective": result.objective,
+            "gradient": result.gradient,
+            "gradient_at_start": result.gradient_at_start,
+            "lambda_min": result.low,
+            "lambda_max": result.high,
+            "residuals": result.residuals,
+            "trace": result.trace,
+            "trace_error": result.trace_error,
+            "negative": result.negative if result.exact else None,
+            "tolerance": result.tolerance,
+            "peak": asdict(result.peak),
+            "distribution": _distribution_json(result.distribution),
+            "drop": result.drop,
+            "exact": result.exact,
+            "parameters": result.parameters,
             "rows": rows,
             "step": run.step,
-            "eigenvalues": seen.eigenvalues.tolist(),
+            "eigenvalues": result.eigenvalues.tolist(),
         }
     drawn.data["curvature.json"] = files.to_json(everything)
 
 
-def _told(found: Distribution | None) -> dict[str, object] | None:
-    if found is None:
+def _distribution_json(distribution: Distribution | None) -> dict[str, object] | None:
+    if distribution is None:
         return None
-    told = {name: getattr(found, name).tolist() for name in ("at", "lower", "upper", "found")}
-    return told | {"width": found.width, "steps": found.steps, "probes": found.probes}
+    return {
+        "at": distribution.at.tolist(),
+        "lower": distribution.lower.tolist(),
+        "upper": distribution.upper.tolist(),
+        "found": distribution.converged.tolist(),
+        "width": distribution.width,
+        "steps": distribution.steps,
+        "probes": distribution.probes,
+    }
 
 
 def main() -> None:

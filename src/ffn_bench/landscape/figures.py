@@ -1,4 +1,4 @@
-"""The figures of `ffn-landscape`, each with what it leaves out written on it."""
+"""The figures of `ffn-landscape`, each with a note on its limits."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from ffn_bench.landscape.verdict import Curvature
 from ffn_bench.tags import LOSS, SCORE
 
 COLOURS = "viridis"
-"""Even in lightness, and told apart by people with any colour vision."""
+"""Perceptually uniform, and readable with any colour vision."""
 
 
 @dataclass(frozen=True)
-class Path:
-    """A run's way through the plane of all runs."""
+class Trajectory:
+    """A run's trajectory on the plane of all runs."""
 
     name: str
     epochs: Tensor
-    places: Tensor
+    coordinates: Tensor
     """`[T, 2]`."""
     true: Tensor
     """The loss at each point, `[T]`."""
     on_plane: Tensor
-    """The loss where the point's projection lies."""
+    """The loss at each point's projection onto the plane."""
 
 
 def lines(steps: Tensor, losses: Tensor, accuracies: Tensor, note: str) -> Figure:
@@ -53,7 +53,7 @@ def lines(steps: Tensor, losses: Tensor, accuracies: Tensor, note: str) -> Figur
         for plot in (left, right):
             plot.set_xticks([-extent, -extent / 2, 0, extent / 2, extent])
             plot.axvline(0, color=MUTED, lw=0.8, zorder=1)
-            plot.set_xlabel("step; 1 is as long as the network's own filters")
+            plot.set_xlabel("step; 1 is the norm of the network's own filters")
         left.set_title(f"{LOSS.name} ({LOSS.unit})")
         right.set_title(SCORE.name)
         right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
@@ -88,7 +88,7 @@ def surface(axes: Sequence[Tensor], losses: Tensor, note: str) -> Figure:
 
 
 def plane(
-    axes: Sequence[Tensor], losses: Tensor, paths: Sequence[Path], variance: Sequence[float], note: str
+    axes: Sequence[Tensor], losses: Tensor, paths: Sequence[Trajectory], variance: Sequence[float], note: str
 ) -> Figure:
     """Trajectories on their principal plane, and the loss on the plane against the true one along each."""
     with mpl.rc_context(STYLE):
@@ -96,16 +96,16 @@ def plane(
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _contour(figure, left, axes, losses)
         for k, path in enumerate(paths):
-            x, y = path.places.T
+            x, y = path.coordinates.T
             left.plot(x, y, "-", color=PAPER, lw=3.4, zorder=3)
             left.plot(x, y, color=colour(k), lw=1.8, marker="o", ms=2.6, zorder=4, label=literal(path.name))
             left.plot(x[-1:], y[-1:], "o", color=colour(k), ms=8, mec=PAPER, mew=1.2, zorder=5)
             right.plot(path.epochs, path.true, color=colour(k), lw=1.8)
             right.plot(path.epochs, path.on_plane, color=colour(k), lw=1.3, linestyle=(0, (1.5, 1.5)))
-        for x, y in {(round(float(p.places[0, 0]), 6), round(float(p.places[0, 1]), 6)) for p in paths}:
+        for x, y in {tuple(round(v, 6) for v in p.coordinates[0].tolist()) for p in paths}:
             left.plot(x, y, "*", color="white", mec=INK, ms=13, zorder=6)
         total = 100 * sum(variance)
-        left.set_title(f"this plane holds {total:.1f} % of the paths' variance")
+        left.set_title(f"this plane explains {total:.1f} % of the paths' variance")
         left.set_xlabel(f"component 1 ({100 * variance[0]:.1f} %)")
         left.set_ylabel(f"component 2 ({100 * variance[1]:.1f} %)")
         lowest = min(float(v.min()) for p in paths for v in (p.true, p.on_plane))
@@ -118,23 +118,22 @@ def plane(
     return figure
 
 
-def curvature(found: Curvature, name: str, note: str) -> Figure:
+def curvature(result: Curvature, name: str, note: str) -> Figure:
     """The spectrum, the line searches, and the verdict with its evidence."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _spectrum(left, found)
+        _spectrum(left, result)
         for k, (which, label) in enumerate((("lowest", "λ_min"), ("highest", "λ_max"))):
-            steps, along = found.line[which]
-            right.plot(
-                steps, along - found.objective, color=SERIES[1 - k], label=f"along the eigenvector of {label}"
-            )
-        drops = [float(v.sub(found.objective).abs().max()) for _, v in found.line.values()]
+            steps, along = result.line[which]
+            text = f"along the eigenvector of {label}"
+            right.plot(steps, along - result.objective, color=SERIES[1 - k], label=text)
+        drops = [float(v.sub(result.objective).abs().max()) for _, v in result.line.values()]
         right.set_xscale("symlog", linthresh=1e-4)
         right.set_xticks([-1, -1e-2, -1e-4, 1e-4, 1e-2, 1])
-        threshold = max(1e-10, min(found.drop / 3 or math.inf, 1e-6 * max(drops)))
+        threshold = max(1e-10, min(result.drop / 3 or math.inf, 1e-6 * max(drops)))
         right.set_yscale("symlog", linthresh=threshold)
-        right.set_ylim(-30 * max(found.drop, threshold), 2 * max(drops))
+        right.set_ylim(-30 * max(result.drop, threshold), 2 * max(drops))
         low, high = right.get_ylim()
         right.set_yticks(
             [t for t in right.get_yticks() if low < t < high and (not t or abs(t) > 3 * threshold)]
@@ -143,46 +142,46 @@ def curvature(found: Curvature, name: str, note: str) -> Figure:
         right.set_xlabel("step along a unit vector")
         right.set_title("change of the objective")
         right.legend(loc="upper center")
-        figure.suptitle(f"{literal(name)}: {found.verdict}", x=0.01, ha="left", weight="bold", fontsize=12)
-        evidence = found.evidence()
+        figure.suptitle(f"{literal(name)}: {result.verdict}", x=0.01, ha="left", weight="bold", fontsize=12)
+        evidence = result.evidence()
         half = (len(evidence) + 1) // 2
         _note(figure, "; ".join(evidence[:half]) + "\n" + "; ".join(evidence[half:]) + f"\n{note}")
     return figure
 
 
-def _spectrum(plot: Plot, found: Curvature) -> None:
-    """The share of eigenvalues up to λ: exact steps, or bounds by Lanczos; and each known one as a tick."""
-    peak, known = found.peak, found.distribution
-    top = max(abs(found.low), abs(found.high)) or 1.0
+def _spectrum(plot: Plot, result: Curvature) -> None:
+    """The proportion of eigenvalues up to λ: exact, or bounds by Lanczos; each known one is a tick."""
+    peak, known = result.peak, result.distribution
+    top = max(abs(result.low), abs(result.high)) or 1.0
     if known is None:
-        values = found.eigenvalues.numpy()
+        values = result.eigenvalues.numpy()
         plot.step(values, np.arange(1, len(values) + 1) / len(values), where="post", color=SERIES[0])
         plot.set_title(f"eigenvalues of the Hessian, all {len(values):,}")
-        told = f"{100 * peak.lower:.1f} %"
+        near_zero = f"{100 * peak.lower:.1f} %"
     else:
-        inside = (known.at >= found.low) & (known.at <= found.high)
+        inside = (known.at >= result.low) & (known.at <= result.high)
         at, lower, upper = (t[inside].numpy() for t in (known.at, known.lower, known.upper))
         plot.fill_between(at, lower, upper, color=SERIES[0], alpha=0.25, lw=0)
         for bound in (lower, upper):
             plot.plot(at, bound, color=SERIES[0], lw=1)
         plot.set_title("eigenvalues of the Hessian: bounds")
-        values = np.union1d(known.found.numpy(), [found.low, found.high])
-        told = f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} %"
-    for low, high, shade in ((-np.inf, -found.tolerance, SERIES[1]), (-found.tolerance, np.inf, SERIES[0])):
+        values = np.union1d(known.converged.numpy(), [result.low, result.high])
+        near_zero = f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} %"
+    for low, high, shade in ((-np.inf, -result.tolerance, SERIES[1]), (-result.tolerance, np.inf, SERIES[0])):
         some = values[(values >= low) & (values < high)]
         plot.plot(some, np.full(len(some), -0.06), "|", color=shade, ms=8, mew=0.6)
     plot.axvspan(-peak.within, peak.within, color=GRID, lw=0, zorder=0)
-    linear = peak.within / 10 if known else max(found.tolerance, 1e-12)
+    linear = peak.within / 10 if known else max(result.tolerance, 1e-12)
     plot.set_xscale("symlog", linthresh=linear)
     decades = range(math.floor(math.log10(1.5 * top)), -13, -2)
     ticks = [10.0**e for e in decades if 10.0**e >= 3 * linear]
-    negative = [-t for t in ticks if t <= -1.5 * found.low]
+    negative = [-t for t in ticks if t <= -1.5 * result.low]
     plot.set_xticks([*negative, 0.0, *ticks])
     plot.minorticks_off()
     plot.set_ylim(-0.12, 1.03)
     plot.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
-    plot.set_xlabel(f"λ (a tick is an eigenvalue; shaded: ± {peak.within:.2g} of 0, with {told} of all)")
-    plot.set_ylabel("share of eigenvalues up to λ")
+    plot.set_xlabel(f"λ (a tick is an eigenvalue; shaded: ± {peak.within:.2g} of 0, with {near_zero} of all)")
+    plot.set_ylabel("proportion of eigenvalues up to λ")
 
 
 def _contour(figure: Figure, plot: Plot, axes: Sequence[Tensor], losses: Tensor) -> None:
@@ -213,7 +212,7 @@ def _levels(losses: Tensor) -> tuple[np.ndarray[Any, Any], Normalize]:
 
 
 def _note(figure: Figure, text: str) -> None:
-    """What a reader must know, below the plots."""
+    """A note below the plots."""
     width = int(18 * figure.get_figwidth())
-    lines = [line for part in text.split("\n") for line in textwrap.wrap(printable(part), width)]
+    lines = [line for paragraph in text.split("\n") for line in textwrap.wrap(printable(paragraph), width)]
     figure.supxlabel("\n".join(lines).replace("$", r"\$"), fontsize=7.5, color=MUTED, x=0.01, ha="left")

@@ -1,4 +1,4 @@
-"""One HTML file with surfaces that turn and contours that zoom; it needs no other file and no network."""
+"""One self-contained HTML file with rotatable surfaces; it needs no internet access."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ffn_bench.command_line.plot_style import INK, MUTED, PAPER, colour
 from ffn_bench.errors import printable
-from ffn_bench.landscape.figures import Path
+from ffn_bench.landscape.figures import Trajectory
 
 TEXT, GRID = "#808080", "#a0a0a0"
-"""Greys that can be read on a light page and on a dark one."""
+"""Greys that are readable on light and dark pages."""
 COLOUR_BAR = {"thickness": 12, "len": 0.6, "orientation": "h", "y": 0.0, "yanchor": "top"}
 
 
@@ -23,7 +23,7 @@ class Page:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self._parts: list[str] = []
+        self._sections: list[str] = []
 
     def surface(self, heading: str, axes: Sequence[Tensor], losses: Tensor, note: str) -> None:
         """A loss surface `[n, n]`."""
@@ -33,14 +33,14 @@ class Page:
         self._add(heading, figure, note)
 
     def plane(
-        self, heading: str, axes: Sequence[Tensor], losses: Tensor, paths: Sequence[Path], note: str
+        self, heading: str, axes: Sequence[Tensor], losses: Tensor, paths: Sequence[Trajectory], note: str
     ) -> None:
         """Trajectories over the surface of their plane, at the height of the loss on the plane."""
         import plotly.graph_objects as go
 
         figure = go.Figure(self._surface(axes, losses))
         for k, path in enumerate(paths):
-            x, y = path.places.T.numpy()
+            x, y = path.coordinates.T.numpy()
             text = [f"epoch {e:g}: loss {v:.4g}" for e, v in zip(path.epochs, path.true, strict=True)]
             line = {"color": colour(k), "width": 6}
             figure.add_trace(
@@ -93,10 +93,10 @@ class Page:
         config = {"displaylogo": False, "responsive": True}
         height = "min(36rem, 110vw)"  # a scene is as large as it is high
         plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config, default_height=height)
-        self._parts.append(f"<h2>{_escaped(heading)}</h2>{plot}<p>{_escaped(note)}</p>")
+        self._sections.append(f"<h2>{_escaped(heading)}</h2>{plot}<p>{_escaped(note)}</p>")
 
     def render(self, command: str) -> str:
-        """The page. `command` is what made it."""
+        """The page; `command` is the command that created it."""
         from plotly.offline import get_plotlyjs
 
         return (
@@ -108,7 +108,7 @@ class Page:
             "@media (prefers-color-scheme:dark){body{background:#16181d;color:#e8e6e3}p{color:#a3a09b}}"
             "h2{font-size:1.1rem}code{overflow-wrap:anywhere}</style>"
             f"<script>{get_plotlyjs()}</script></head><body><h1>{_escaped(self.title)}</h1>"
-            f"{''.join(self._parts)}<p>Made with <code>{_escaped(command)}</code></p></body></html>"
+            f"{''.join(self._sections)}<p>Created with <code>{_escaped(command)}</code></p></body></html>"
         )
 
 

@@ -26,10 +26,10 @@ from ffn_bench.model.network import forward_stacked
 from ffn_bench.run_folder.files import Folder
 
 PLANE_SCORE = f"plane_{tags.SCORE.name}"
-"""The score's name in a kept surface."""
+"""The score's name in a cached surface."""
 
 NUMBERS = 500_000
-"""Activations held at once: what a cache of some megabytes takes."""
+"""Activations held at once, so that they fit a CPU cache of a few megabytes."""
 ROWS = 500
 
 
@@ -38,7 +38,7 @@ def filter_normalised(
 ) -> list[tuple[Tensor, Tensor]]:
     """A random direction whose filters (a unit's incoming weights) have the norms of the network's own.
 
-    Biases stay where they are. Source: Li et al., "Visualizing the Loss Landscape of Neural Nets" (2018).
+    Biases are not moved. Source: Li et al., "Visualizing the Loss Landscape of Neural Nets" (2018).
     """
     direction = []
     for W, b in layers:
@@ -56,45 +56,45 @@ def evaluate(
     activation: Activation,
     x: Tensor,
     y: Tensor,
-    told: Callable[[int], object] = lambda n: None,
+    on_progress: Callable[[int], object] = lambda n: None,
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and accuracy at θ = origin + steps · directions, `[G]` each, float64.
 
-    `origin` is `[P]`, `directions` `[D, P]`, `steps` `[G, D]`; the G networks are evaluated side by side. The
-    first layer's h̄ is affine in the step, so its products with the data are taken D + 1 times and not G
-    times. `told` hears how many points are done.
+    `origin` is `[P]`, `directions` `[D, P]`, `steps` `[G, D]`; the G networks are evaluated in parallel. The
+    first layer's h̄ is affine in the step, so it is multiplied with the data D + 1 times instead of G times.
+    `on_progress` gets the number of points done.
     """
     (W, b), *_ = layered(torch.cat([origin[None], directions]), widths)
     steps = steps.to(origin)
     rows = min(len(y), ROWS)
     chunk = max(1, NUMBERS // (rows * max(widths[1:])))
-    parts = []
-    for part, labels in zip(x.split(rows), y.split(rows), strict=True):
-        first = part @ W + b[:, None]  # [1 + D, rows, n_1]
-        parts.append((first.flatten(1), labels))
+    batches = []
+    for inputs, labels in zip(x.split(rows), y.split(rows), strict=True):
+        first = inputs @ W + b[:, None]  # [1 + D, rows, n_1]
+        batches.append((first.flatten(1), labels))
 
     @torch.no_grad()
-    def some_of(some: Tensor) -> Tensor:
-        """Losses and hits `[2, len(some)]`, summed over the rows."""
-        found = torch.zeros(2, len(some), dtype=torch.float64)
-        moved = layered(torch.addmm(origin[None], some, directions), widths)[1:]
-        for first, labels in parts:
-            h = torch.addmm(first[:1], some, first[1:]).unflatten(1, (len(labels), widths[1]))
+    def sums_at(chosen: Tensor) -> Tensor:
+        """Losses and hits `[2, len(chosen)]`, summed over the rows."""
+        sums = torch.zeros(2, len(chosen), dtype=torch.float64)
+        moved = layered(torch.addmm(origin[None], chosen, directions), widths)[1:]
+        for first, labels in batches:
+            h = torch.addmm(first[:1], chosen, first[1:]).unflatten(1, (len(labels), widths[1]))
             h = forward_stacked(h, moved, activation)
-            right = h.gather(2, labels.expand(len(some), -1)[:, :, None])[..., 0]
-            found[0] += (h.logsumexp(2) - right).sum(1, dtype=torch.float64)
-            found[1] += (h.argmax(2) == labels).sum(1)
-        return found
+            right = h.gather(2, labels.expand(len(chosen), -1)[:, :, None])[..., 0]
+            sums[0] += (h.logsumexp(2) - right).sum(1, dtype=torch.float64)
+            sums[1] += (h.argmax(2) == labels).sum(1)
+        return sums
 
-    # A thread a core, each with its own chunks: PyTorch's threads would wait for each other all the time.
+    # One thread per core, each with its own chunks: PyTorch's own threads would mostly wait for each other.
     before, results, done = torch.get_num_threads(), [], 0
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(THREADS, initializer=partial(torch.set_num_threads, 1)) as pool:
-            for found in pool.map(some_of, steps.split(chunk)):
-                results.append(found)
-                done += found.shape[1]
-                told(done)
+            for sums in pool.map(sums_at, steps.split(chunk)):
+                results.append(sums)
+                done += sums.shape[1]
+                on_progress(done)
     finally:
         torch.set_num_threads(before)
     loss, hits = torch.cat(results, 1) / len(y)
@@ -110,11 +110,11 @@ def grid(low: Tensor, high: Tensor, points: int) -> tuple[list[Tensor], Tensor]:
     return axes, torch.cartesian_prod(*axes)
 
 
-# --- what pictures are made of, and keeping it ----------------------------------------------------------
+# --- the numbers of the figures, and their cache --------------------------------------------------------
 
 Surface = dict[str, Tensor]
 Shown = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-"""Shows that a part of so many points is being evaluated; hears how many are done."""
+"""Shows the progress of evaluating so many points; its result gets the number done."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,19 @@ class Ground:
         self, shown: Shown, what: str, origin: Tensor, directions: Tensor, steps: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`evaluate` on these rows."""
-        with shown(what, len(steps)) as told:
+        with shown(what, len(steps)) as on_progress:
             activation = ACTIVATIONS[self.activation]
-            return evaluate(origin, directions, steps, self.widths, activation, self.x, self.y, told)
+            return evaluate(origin, directions, steps, self.widths, activation, self.x, self.y, on_progress)
 
 
 def around(
-    shown: Shown, ground: Ground, θ: Tensor, directions: Tensor, steps: Tensor, lines: int, places: Tensor
+    shown: Shown,
+    ground: Ground,
+    θ: Tensor,
+    directions: Tensor,
+    steps: Tensor,
+    lines: int,
+    plane_steps: Tensor,
 ) -> Surface:
     """Losses and accuracies on lines `[lines, n]` through θ, and on a plane `[n, n]` of two `directions`."""
     n = len(steps)
@@ -144,7 +150,7 @@ def around(
         ground.values(shown, f"line {k + 1}", θ, d[None], steps[:, None])
         for k, d in enumerate(directions[:lines])
     ]
-    loss, accuracy = ground.values(shown, "surface", θ, directions[:2], places)
+    loss, accuracy = ground.values(shown, "surface", θ, directions[:2], plane_steps)
     return {
         "losses": torch.stack([losses for losses, _ in along]),
         "accuracies": torch.stack([accuracies for _, accuracies in along]),
@@ -158,20 +164,20 @@ def along_paths(
     ground: Ground,
     origin: Tensor,
     directions: Tensor,
-    places: Tensor,
+    plane_steps: Tensor,
     points: Tensor,
     coordinates: Tensor,
 ) -> Surface:
-    """Losses on a plane `[n, n]`, and of T `points [T, P]` as they are and as they lie on the plane."""
-    n, nothing = math.isqrt(len(places)), torch.zeros(1, 1)
-    grid, _ = ground.values(shown, "plane of the paths", origin, directions, places)
+    """Losses on a plane `[n, n]`, and at T `points [T, P]` and at their projections onto the plane."""
+    n, nothing = math.isqrt(len(plane_steps)), torch.zeros(1, 1)
+    grid, _ = ground.values(shown, "plane of the paths", origin, directions, plane_steps)
     on_plane, _ = ground.values(shown, "paths on the plane", origin, directions, coordinates)
     true = [ground.values(shown, "paths", θ, torch.zeros_like(θ[None]), nothing)[0] for θ in points]
     return {"grid": grid.reshape(n, n), "on_plane": on_plane, "true": torch.cat(true)}
 
 
 FORMAT = 2
-"""Another number whenever the functions above compute something else."""
+"""Increased whenever the functions above compute something else."""
 
 
 def cached(
@@ -181,56 +187,56 @@ def cached(
     shapes: dict[str, tuple[int, ...]],
     shown: Shown,
 ) -> tuple[Surface, bool]:
-    """`compute(shown, **what)`, float64 tensors of these shapes, from a file of `folder` if it is there.
+    """`compute(shown, **what)`, float64 tensors of these shapes, from a file of `folder` if it exists.
 
-    The file is named by a hash of `compute`'s name and all of `what`, and `compute` sees nothing else: a
-    surface is the same whether it was kept or not. Also says whether it was there.
+    The file is named by a hash of `compute`'s name and all of `what`, and `compute` gets nothing else, so
+    a cached surface equals a new one. Also returns whether it came from the cache.
     """
     key = _digest(FORMAT, compute.__name__, what)
     file = f"surface-{key.hex()[:16]}.npz"
     expected: dict[str, np.ndarray[Any, Any]] = {name: np.empty(shape) for name, shape in shapes.items()}
     expected["key"] = np.empty(len(key), np.uint8)
     for name in folder.put_before(file):
-        kept = _kept(folder.read(name) or b"", expected)
-        if kept is not None and kept.pop("key").tobytes() == key:
-            return {name: torch.from_numpy(array) for name, array in kept.items()}, True
-    found = compute(shown, **what)
+        stored = _stored_arrays(folder.read(name) or b"", expected)
+        if stored is not None and stored.pop("key").tobytes() == key:
+            return {name: torch.from_numpy(array) for name, array in stored.items()}, True
+    surface = compute(shown, **what)
     content = io.BytesIO()
-    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in found.items()}
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in surface.items()}
     np.savez_compressed(content, key=np.frombuffer(key, np.uint8), **arrays)
     folder.put(file, content.getvalue())
-    return found, False
+    return surface, False
 
 
-def _digest(*parts: Any) -> bytes:
-    """SHA-256 of numbers, words, tensors, lists, tables and dataclasses of these, types and shapes told."""
-    found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            found.update(f"tensor {part.dtype} {tuple(part.shape)}".encode())
-            found.update(hashlib.sha256(part.detach().cpu().contiguous().numpy().data).digest())
-        elif isinstance(part, (list, tuple)):
-            found.update(b"list" + _digest(*part))
-        elif isinstance(part, dict):
-            found.update(b"table" + _digest(*(item for pair in sorted(part.items()) for item in pair)))
-        elif dataclasses.is_dataclass(part):
-            found.update(
-                b"table" + _digest({f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
+def _digest(*values: Any) -> bytes:
+    """SHA-256 of numbers, strings, tensors, lists, dicts and dataclasses of these, with types and shapes."""
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Tensor):
+            digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(hashlib.sha256(value.detach().cpu().contiguous().numpy().data).digest())
+        elif isinstance(value, (list, tuple)):
+            digest.update(b"list" + _digest(*value))
+        elif isinstance(value, dict):
+            digest.update(b"table" + _digest(*(item for pair in sorted(value.items()) for item in pair)))
+        elif dataclasses.is_dataclass(value):
+            digest.update(
+                b"table" + _digest({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
             )
         else:
-            assert isinstance(part, (int, float, str))
-            found.update(f"{type(part).__name__} {len(repr(part))} {part!r}".encode())
-    return found.digest()
+            assert isinstance(value, (int, float, str))
+            digest.update(f"{type(value).__name__} {len(repr(value))} {value!r}".encode())
+    return digest.digest()
 
 
-def _kept(
+def _stored_arrays(
     content: bytes, expected: dict[str, np.ndarray[Any, Any]]
 ) -> dict[str, np.ndarray[Any, Any]] | None:
     """Arrays of a .npz, if they have the names, shapes and types of `expected`; None for anything else.
 
-    No more is read than these take, whatever the file says that it holds.
+    No more is read than these need, whatever sizes the file states.
     """
-    found = {}
+    arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as stored:
             for name, like in expected.items():
@@ -243,7 +249,7 @@ def _kept(
                 if len(member_content) != size or not member_content.startswith(head.getvalue()):
                     return None
                 array = np.frombuffer(member_content, like.dtype, offset=len(head.getvalue()))
-                found[name] = array.reshape(like.shape).copy()
+                arrays[name] = array.reshape(like.shape).copy()
     except Exception:  # whatever a damaged archive makes zipfile raise
         return None
-    return found
+    return arrays

@@ -1,4 +1,4 @@
-"""A trained run brought back from its folder: the network at the last checkpoint, data, trajectory."""
+"""A trained run loaded from its folder: the network at the last checkpoint, data, trajectory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Trained:
     logged: dict[str, float]
     """What the run measured at that step."""
     trajectory: tuple[int, str | None] | None
-    """Size and SHA-256 that its file had then, where it kept one."""
+    """Size and SHA-256 of its file at that step, if the run writes one."""
 
     @property
     def name(self) -> str:
@@ -57,25 +57,27 @@ def load(folder: Path) -> Trained:
 
     Raises `UserError` (status 4) as `read_run` and `prepare_again` do, and where it has no checkpoint.
     """
-    found = read_run(folder)
-    run, made = prepare_again(found)
+    recorded = read_run(folder)
+    run, prepared = prepare_again(recorded)
     inside = Folder(folder)
     try:
         name, _ = checkpoints.find(inside)
     except UserError as e:
-        raise UserError(e.where, e.what, "name another run, or train it again", e.status) from e
+        raise UserError(e.where, e.what, "use another run, or train it again", e.status) from e
     if name is None:
-        raise UserError(str(folder), "has no checkpoint", "runs keep one at their end", RUN_FOLDER)
+        raise UserError(str(folder), "has no checkpoint", "use a run that has finished", RUN_FOLDER)
     state = checkpoints.load(inside, name)
-    shapes = list(itertools.pairwise(made.widths))
+    shapes = list(itertools.pairwise(prepared.widths))
     try:
-        checkpoint_state.check_progress(state, run.epochs * made.steps_per_epoch, made.steps_per_epoch)
-        kept = state["files"].get(Trajectory.NAME) if isinstance(state.get("files"), dict) else None
-        way = None if kept is None else checkpoints.noted_size(kept)
+        checkpoint_state.check_progress(
+            state, run.epochs * prepared.steps_per_epoch, prepared.steps_per_epoch
+        )
+        file_state = state["files"].get(Trajectory.NAME) if isinstance(state.get("files"), dict) else None
+        file_size = None if file_state is None else checkpoints.noted_size(file_state)
         network = state["network"]
         layers = [(network[f"weights.{k}"], network[f"biases.{k}"]) for k in range(len(shapes))]
         fits = all(
-            tuple(W.shape) == shape and tuple(b.shape) == shape[1:] and W.dtype == b.dtype == made.dtype
+            tuple(W.shape) == shape and tuple(b.shape) == shape[1:] and W.dtype == b.dtype == prepared.dtype
             for (W, b), shape in zip(layers, shapes, strict=True)
         )
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -84,27 +86,27 @@ def load(folder: Path) -> Trained:
         raise UserError(f"{inside}/{name}", "does not fit the run's configuration", "", RUN_FOLDER)
     logged = {
         tag: float(curve.values[at[-1]])
-        for tag, curve in found.curves.items()
+        for tag, curve in recorded.curves.items()
         if len(at := np.flatnonzero(curve.steps == state["step"]))
     }
     return Trained(
         folder,
         run,
-        made.data,
-        made.widths,
+        prepared.data,
+        prepared.widths,
         layers,
         int(state["step"]),
-        made.steps_per_epoch,
+        prepared.steps_per_epoch,
         name.rpartition("/")[2],
         logged,
-        way,
+        file_size,
     )
 
 
 def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
-    """Steps `[T]` and parameters `[T, P]` that the run kept, up to its checkpoint; None where it kept none.
+    """Steps `[T]` and parameters `[T, P]` that the run saved, up to its checkpoint; None if it saved none.
 
-    Raises `UserError` (status 4) for a file that is no trajectory of this network, from its initialisation
+    Raises `UserError` (status 4) for a file that is not a trajectory of this network, from its initialisation
     through every epoch's end to the weights of the checkpoint.
     """
     path = trained.folder / Trajectory.NAME
@@ -114,36 +116,37 @@ def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
     size, digest = trained.trajectory
     if content is None or len(content) < size:
         raise UserError(
-            str(path), "is not what the checkpoint knows: it was cut", identity.REPAIR, RUN_FOLDER
+            str(path), "is shorter than the checkpoint records: it was truncated", identity.REPAIR, RUN_FOLDER
         )
     content = content[:size]
     if digest not in (None, hashlib.sha256(content).hexdigest()):
-        raise UserError(str(path), "is not what was written: it was changed", identity.REPAIR, RUN_FOLDER)
+        what = "does not match its checksum: it was modified"
+        raise UserError(str(path), what, identity.REPAIR, RUN_FOLDER)
     number = np.dtype(np.float64 if trained.run.dtype == "float64" else np.float32).newbyteorder("<")
     record = np.dtype([("step", "<i8"), ("theta", number, (count_parameters(trained.widths),))])
 
-    def no(what: str) -> UserError:
+    def invalid(what: str) -> UserError:
         return UserError(str(path), what, "leave it out", RUN_FOLDER)
 
     if len(content) % record.itemsize:
-        raise no("is no trajectory of this network")
-    found = np.frombuffer(content, record)
-    if found["step"].tolist() != [*range(0, trained.step + 1, trained.steps_per_epoch)]:
-        raise no("is no trajectory of this run: its steps are not the ends of its epochs")
-    θ = torch.from_numpy(found["theta"].astype(number.newbyteorder("=")))
-    if not bool((θ.abs() <= LARGEST).all()):  # NaN is not, either
-        raise no("holds weights that are not finite, or too large for a loss")
+        raise invalid("is not a trajectory of this network")
+    records = np.frombuffer(content, record)
+    if records["step"].tolist() != [*range(0, trained.step + 1, trained.steps_per_epoch)]:
+        raise invalid("is not a trajectory of this run: its steps are not the ends of its epochs")
+    θ = torch.from_numpy(records["theta"].astype(number.newbyteorder("=")))
+    if not bool((θ.abs() <= LARGEST).all()):  # false for NaN, too
+        raise invalid("contains weights that are not finite or are too large for a loss")
     if len(θ) > 1 and bool((θ == θ[0]).all()):
-        raise no("does not move: all its weights are the initial ones")
+        raise invalid("is constant: all its weights are the initial ones")
     first = FFN(trained.widths, trained.run.model, trained.run.seed, θ.dtype)
     if not torch.allclose(θ[0], flat(first.layers).detach(), rtol=1e-4, atol=1e-6):
-        raise no("does not begin at the run's initialisation")
-    if int(found["step"][-1]) == trained.step and not torch.equal(θ[-1], flat(trained.layers)):
-        raise no("does not end at the weights of the checkpoint")
-    return torch.from_numpy(found["step"].astype(np.int64)), θ
+        raise invalid("does not start at the run's initialisation")
+    if int(records["step"][-1]) == trained.step and not torch.equal(θ[-1], flat(trained.layers)):
+        raise invalid("does not end at the weights of the checkpoint")
+    return torch.from_numpy(records["step"].astype(np.int64)), θ
 
 
-def together(trained: Sequence[Trained]) -> None:
+def check_compatible(trained: Sequence[Trained]) -> None:
     """Raise `UserError` (status 4) unless the runs share data, architecture and dtype."""
     first = trained[0]
     for other in trained[1:]:
@@ -157,7 +160,7 @@ def together(trained: Sequence[Trained]) -> None:
             if a != b:
                 raise UserError(
                     str(other.folder),
-                    f"has another {what} than {first.folder}",
-                    "draw them apart",
+                    f"differs from {first.folder} in its {what}",
+                    "draw them separately",
                     RUN_FOLDER,
                 )

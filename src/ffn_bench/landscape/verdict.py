@@ -1,4 +1,4 @@
-"""Minimum or saddle? The gradient and the Hessian of a trained network, and what they say together."""
+"""Minimum or saddle? The gradient and the Hessian of a trained network, and the verdict that follows."""
 
 from __future__ import annotations
 
@@ -26,54 +26,54 @@ from ffn_bench.model.network import FFN
 EXACT = 3000
 """Parameters up to which the whole Hessian is computed."""
 SMALL_GRADIENT = 1e-3
-"""A gradient of at most this share of the one at the start counts as 0."""
+"""A gradient norm of at most this fraction of the one at the start counts as 0."""
 NEGATIVE = {True: 1e-6, False: 1e-3}
-"""An eigenvalue below −this times the largest |λ| counts as negative: if H is exact, and by Lanczos."""
+"""An eigenvalue below −this times the largest |λ| counts as negative: with the exact H, and by Lanczos."""
 PEAK = 1e-3
-"""The peak of eigenvalues at 0 is what is within this times the largest |λ|."""
+"""The peak at 0 are the eigenvalues within this times the largest |λ|."""
 LANCZOS_STEPS = 200
-"""Of each probe: more tell eigenvalues near 0 better apart."""
+"""Per probe: more steps resolve eigenvalues near 0 better."""
 LANCZOS_NUMBERS = 200_000_000
-"""Numbers that a probe's vectors may take, where at least 32 steps are made."""
+"""Numbers that a probe's vectors may take in memory; at least 32 steps are made."""
 STEPS = [10 ** (-4 + k / 4) for k in range(21)]
 """Lengths of the line searches, to both sides."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The share of eigenvalues within ± `within` of 0."""
+    """The proportion of eigenvalues within ± `within` of 0."""
 
     within: float
     lower: float
     upper: float
-    """Both the share itself if exact, else its bounds by the probes that were drawn."""
+    """Both the proportion itself if exact, else its bounds from the probes."""
     standard_error: float
     """Of the bounds, for the draw of the probes; 0 if exact."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Bounds on the share of eigenvalues up to each λ, by Lanczos; nothing is smoothed."""
+    """Bounds on the proportion of eigenvalues up to each λ, by Lanczos; nothing is smoothed."""
 
     at: Tensor
     lower: Tensor
     upper: Tensor
     """Means over the probes, `[n]` like `at`."""
-    found: Tensor
-    """Eigenvalues that converged, each to 10⁻⁶ of the largest |λ|: those that stand apart."""
+    converged: Tensor
+    """Eigenvalues that converged, each to 10⁻⁶ of the largest |λ|: the isolated ones."""
     peak: Peak
     steps: int
     probes: int
 
     @property
     def width(self) -> float:
-        """The largest distance of the bounds outside the peak, which they do not look into."""
+        """The largest distance of the bounds outside the peak; inside it they resolve nothing."""
         return float((self.upper - self.lower)[self.at.abs() >= self.peak.within].max())
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """What was found at a network's weights, on `rows` training rows, of the objective (the loss with Ω)."""
+    """The objective (the loss with Ω) at a network's weights on `rows` training rows, and its derivatives."""
 
     parameters: int
     rows: int
@@ -122,12 +122,12 @@ class Curvature:
         if self.distribution:
             return self.distribution.peak
         within = PEAK * max(abs(self.low), abs(self.high))
-        share = float((self.eigenvalues.abs() <= within).double().mean())
-        return Peak(within, share, share, 0.0)
+        proportion = float((self.eigenvalues.abs() <= within).double().mean())
+        return Peak(within, proportion, proportion, 0.0)
 
     @property
     def drop(self) -> float:
-        """By how much the objective falls along the lowest eigenvector, at best; 0 where it does not."""
+        """The largest decrease of the objective along the lowest eigenvector; 0 if it does not decrease."""
         return max(0.0, self.objective - float(self.line["lowest"][1].min()))
 
     @property
@@ -152,49 +152,51 @@ class Curvature:
         return "minimum"
 
     def evidence(self) -> list[str]:
-        """The verdict's reasons, a sentence each."""
-        share = self.gradient / self.gradient_at_start if self.gradient_at_start else math.nan
+        """The reasons of the verdict, one sentence each."""
+        ratio = self.gradient / self.gradient_at_start if self.gradient_at_start else math.nan
         sign = "≤" if self.critical else ">"
-        said = [f"‖g‖ = {self.gradient:.3g}, {share:.2g} of the start's ({sign} {SMALL_GRADIENT:g})"]
+        relative = f"{ratio:.2g} of its value at the start ({sign} {SMALL_GRADIENT:g})"
+        reasons = [f"‖g‖ = {self.gradient:.3g}, {relative}"]
         how = "all eigenvalues" if self.exact else "the two ends, by Lanczos"
         worst = max(self.residuals)
-        said.append(f"λ from {self.low:.4g} to {self.high:.4g} ({how}; residuals ≤ {worst:.1g})")
+        reasons.append(f"λ from {self.low:.4g} to {self.high:.4g} ({how}; residuals ≤ {worst:.1g})")
         count = "some" if self.negative else "none"
         if self.exact:
             count = f"{self.negative:,} of {self.parameters:,}"
-        said.append(f"{count} below −{self.tolerance:.2g}")
+        reasons.append(f"{count} below −{self.tolerance:.2g}")
         if self.exact:
-            said.append(f"{self.near_zero:,} within ± {self.tolerance:.2g} of 0, where the objective is flat")
+            near = f"within ± {self.tolerance:.2g} of 0, where the objective is flat"
+            reasons.append(f"{self.near_zero:,} {near}")
         peak = self.peak
         of = f"within ± {peak.within:.2g} of 0 ({PEAK:g} of the largest |λ|)"
         if self.distribution is None:
-            said.append(f"{100 * peak.lower:.1f} % {of}")
+            reasons.append(f"{100 * peak.lower:.1f} % {of}")
         else:
-            said.append(
+            reasons.append(
                 f"{100 * peak.lower:.1f} to {100 * peak.upper:.1f} % {of}, standard error "
                 f"{100 * peak.standard_error:.1g} % (bounds by {self.distribution.probes} × "
                 f"{self.distribution.steps} steps of Lanczos, outside at most "
                 f"{100 * self.distribution.width:.2g} % apart)"
             )
         if self.falls:
-            said.append(f"along the lowest eigenvector the objective falls by {self.drop:.3g}")
+            reasons.append(f"along the lowest eigenvector the objective falls by {self.drop:.3g}")
         else:
-            said.append("along the lowest eigenvector the objective does not fall")
-        return said
+            reasons.append("along the lowest eigenvector the objective does not fall")
+        return reasons
 
 
 def look(
-    trained: Trained, rows: int | None = None, told: Callable[[str], object] = lambda what: None
+    trained: Trained, rows: int | None = None, on_progress: Callable[[str], object] = lambda what: None
 ) -> Curvature:
     """Gradient and curvature of the run's objective on its (first `rows`) training rows, in float64."""
     run = trained.run
     x, y = trained.data.train.x[:rows].double(), trained.data.train.y[:rows]
     layers = [(W.double(), b.double()) for W, b in trained.layers]
     start = FFN(trained.widths, run.model, run.seed, torch.float64)
-    told("gradient")
+    on_progress("gradient")
     at_start = _gradient_norm([(W.detach(), b.detach()) for W, b in start.layers], x, y, run)
-    found = at(layers, x, y, run, at_start, told=told)
-    return replace(found, rows=len(y))
+    curvature = at(layers, x, y, run, at_start, on_progress=on_progress)
+    return replace(curvature, rows=len(y))
 
 
 def at(
@@ -204,7 +206,7 @@ def at(
     run: TrainConfig,
     gradient_at_start: float,
     exact_up_to: int = EXACT,
-    told: Callable[[str], object] = lambda what: None,
+    on_progress: Callable[[str], object] = lambda what: None,
 ) -> Curvature:
     """The same at any weights, float64; networks of more than `exact_up_to` parameters by Lanczos."""
     objective, leaves = objective_at(layers, x, y, run)
@@ -212,7 +214,7 @@ def at(
     value, exact = float(objective.detach()), size <= exact_up_to
     distribution = None
     if exact:
-        told("Hessian")
+        on_progress("Hessian")
         g, H = gradient_and_hessian(objective, leaves)
         eigenvalues, vectors = torch.linalg.eigh(H)
         ends = vectors[:, [0, -1]]
@@ -220,19 +222,19 @@ def at(
         low, high = (float(gap) for gap in gaps)
         trace, error = float(H.trace()), 0.0
     else:
-        told("eigenvalues")
+        on_progress("eigenvalues")
         product = HessianProduct(objective, leaves)
         g = product.g
         first, last = extreme_eigenpairs(product, g, 1e-6)
         eigenvalues = torch.tensor([first.value, last.value], dtype=torch.float64)
         ends = torch.stack([first.vector, last.vector], 1)
         low, high = first.residual, last.residual
-        told("trace")
+        on_progress("trace")
         trace, error = _trace(product, g)
-        told("distribution of eigenvalues")
+        on_progress("distribution of eigenvalues")
         distribution = _distribution(product, g, max(abs(first.value), abs(last.value)))
     tolerance = NEGATIVE[exact] * max(abs(float(eigenvalues[0])), abs(float(eigenvalues[-1])))
-    told("line search")
+    on_progress("line search")
     line = {name: _along(layers, ends[:, k], x, y, run) for k, name in enumerate(("lowest", "highest"))}
     return Curvature(
         size,
@@ -259,41 +261,43 @@ def _gradient_norm(layers: list[tuple[Tensor, Tensor]], x: Tensor, y: Tensor, ru
 def _trace(product: Callable[[Tensor], Tensor], like: Tensor, probes: int = 32) -> tuple[float, float]:
     """Hutchinson's estimate vᵀHv over random signs v, and its standard error."""
     generator = torch.Generator().manual_seed(0)
-    found = []
+    estimates = []
     for _ in range(probes):
         v = torch.randint(0, 2, like.shape, generator=generator).to(like) * 2 - 1
-        found.append(float(v @ product(v)))
-    values = torch.tensor(found, dtype=torch.float64)
+        estimates.append(float(v @ product(v)))
+    values = torch.tensor(estimates, dtype=torch.float64)
     return float(values.mean()), float(values.std() / math.sqrt(probes))
 
 
 def _distribution(product: Callable[[Tensor], Tensor], like: Tensor, top: float) -> Distribution:
-    """Bounds on the shares of eigenvalues by stochastic Lanczos quadrature; `top` is the largest |λ|."""
+    """Bounds on the proportions of eigenvalues by stochastic Lanczos quadrature; `top` is the largest |λ|."""
     size = len(like)
-    probes = max(2, math.ceil(20_000 / size))  # the standard error of a share is at most half a per cent
+    probes = max(2, math.ceil(20_000 / size))  # the standard error is at most half a per cent
     steps = max(32, min(LANCZOS_STEPS, LANCZOS_NUMBERS // size))
     generator = torch.Generator().manual_seed(0)
-    seen = [lanczos(product, like, steps, generator) for _ in range(probes)]
+    quadratures = [lanczos(product, like, steps, generator) for _ in range(probes)]
     near = PEAK * (top or 1.0)
     sizes = torch.cat([near * torch.linspace(0.1, 1, 10), near * torch.logspace(0.05, 3.1, 62)]).double()
     sizes[9] = near
     at = torch.cat([-sizes.flip(0), torch.zeros(1), sizes])
-    lower, upper = (torch.stack(side) for side in zip(*(q.bounds(at) for q in seen), strict=True))
+    lower, upper = (torch.stack(side) for side in zip(*(q.bounds(at) for q in quadratures), strict=True))
     left, right = len(sizes) - 10, len(sizes) + 10
     least = max(0.0, float((lower[:, right] - upper[:, left]).mean()))
     most = min(1.0, float((upper[:, right] - lower[:, left]).mean()))
-    share = min(max(0.5, least), most)
-    error = math.sqrt(2 * share * (1 - share) / (size + 2) / probes)  # a random vector's part in a subspace
+    proportion = min(max(0.5, least), most)
+    # Of the squared norm of a random unit vector's projection onto a subspace.
+    error = math.sqrt(2 * proportion * (1 - proportion) / (size + 2) / probes)
     peak = Peak(near, least, most, error)
-    found = seen[0].converged(1e-6 * top)
-    return Distribution(at, lower.mean(0).clamp(0, 1), upper.mean(0).clamp(0, 1), found, peak, steps, probes)
+    converged = quadratures[0].converged(1e-6 * top)
+    lower, upper = (bound.mean(0).clamp(0, 1) for bound in (lower, upper))
+    return Distribution(at, lower, upper, converged, peak, steps, probes)
 
 
 @torch.no_grad()
 def _along(
     layers: list[tuple[Tensor, Tensor]], direction: Tensor, x: Tensor, y: Tensor, run: TrainConfig
 ) -> tuple[Tensor, Tensor]:
-    """Steps to both sides along a unit vector, 0 among them, and the objective there."""
+    """Steps in both directions along a unit vector, including 0, and the objective there."""
     widths = [layers[0][0].shape[0], *(b.shape[0] for _, b in layers)]
     steps = torch.tensor([-s for s in reversed(STEPS)] + [0.0] + STEPS, dtype=torch.float64)
     values = []

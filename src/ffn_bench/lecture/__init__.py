@@ -1,1 +1,1 @@
-"""The lecture, executable: each topic states a claim and sets the computed number beside the lecture's."""
+"""The lecture, executable: each topic states a claim and compares the computed numbers with the lecture's."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MODULES = (
     "derivatives", "curvature", "descent", "training", "update_rules", "side_by_side", "second_order",
 )  # fmt: skip
-"""That register topics when they are imported."""
+"""Modules that register topics when they are imported."""
 
 
 def lecture(given: DictConfig, typed: str) -> None:
@@ -36,7 +36,7 @@ def lecture(given: DictConfig, typed: str) -> None:
 def show(given: DictConfig) -> bool:
     """Run and print the topics that `given` names; True when every row of them holds.
 
-    Raises `UserError` for an unknown topic and for what cannot be loaded or written.
+    Raises `UserError` for an unknown topic, data that cannot be loaded and folders that cannot be written.
     """
     from rich.text import Text
 
@@ -100,8 +100,8 @@ def print_topic(console: Console, topic: Topic, rows: list[Row]) -> None:
     width = min(console.width, 140)
     console.print(Padding(Text(topic.claim, style="italic"), (0, 0, 0, 2)), width=min(width, 110))
     table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
-    for name, share in (("", None), ("what", 0.5), ("expected", 0.22), ("computed", 0.22)):
-        table.add_column(name, max_width=int(share * width) if share else None, overflow="fold")
+    for name, proportion in (("", None), ("what", 0.5), ("expected", 0.22), ("computed", 0.22)):
+        table.add_column(name, max_width=int(proportion * width) if proportion else None, overflow="fold")
     for row in rows:
         mark = Text("✓", style="green") if row.ok else Text("✗", style="bold red")
         table.add_row(mark, row.what, row.expected, row.computed, style=None if row.ok else "red")
@@ -109,7 +109,7 @@ def print_topic(console: Console, topic: Topic, rows: list[Row]) -> None:
 
 
 def save_figures(console: Console, folder: Folder, topic: Topic, context: Context) -> None:
-    """Each figure as PNG and SVG, with the command that made it in the file."""
+    """Each figure as PNG and SVG, with the command that created it in the metadata."""
     from ffn_bench.command_line.console import line
 
     command = f"ffn-lecture topic={topic.name} save={folder} seed={context.seed}"
@@ -120,7 +120,7 @@ def save_figures(console: Console, folder: Folder, topic: Topic, context: Contex
 
 
 def rewrite(argument: str) -> str:
-    """An argument as Hydra takes it: paths in quotes, `topic=a,b` as a list."""
+    """An argument in Hydra's syntax: paths in quotes, `topic=a,b` as a list."""
     return analysis.comma_list(analysis.quote(argument), "topic")
 
 

@@ -81,13 +81,13 @@ def curvature(context: Context) -> Iterator[Row]:
     size = float((H @ shift).abs().max())
     yield compare("H v for v = a common shift of the output biases, which softmax does not see", 0.0, size)
     lowest = _line_search(net, data, vectors[:, 0])
-    now = float(objective(net, data).detach())
-    lowers = lowest < now - 1e-9
+    current = float(objective(net, data).detach())
+    lowers = lowest < current - 1e-9
     verdict = "minimum" if negative == 0 else "saddle" if lowers else "flat"
     yield holds(
         f"verdict: λ below −{tolerance:.1e}: {negative}; loss along the lowest eigenvector",
         "falls exactly at a saddle",
-        f"{now:.6f} → {lowest:.6f}: {verdict}",
+        f"{current:.6f} → {lowest:.6f}: {verdict}",
         (negative > 0) == lowers,
     )
     if context.draw:
@@ -148,7 +148,7 @@ def counting(context: Context) -> Iterator[Row]:
     matrix repel each other, and its P(all λ ≥ 0) falls far faster: the two columns differ, and both
     are shown."""
     generator = torch.Generator().manual_seed(context.seed)
-    for P, said in SIMULATED.items():
+    for P, simulated in SIMULATED.items():
         signs = list(itertools.product((1, -1), repeat=P))
         kinds = [sum(all(s == v for s in pattern) for pattern in signs) for v in (1, -1)]
         saddles = len(signs) - sum(kinds)
@@ -158,17 +158,20 @@ def counting(context: Context) -> Iterator[Row]:
         yield compare(f"P = {P}: P(min) = 0.5^P, P(saddle) = 1 − 0.5^(P−1)", [0.5**P, 1 - 0.5 ** (P - 1)],
                       [kinds[0] / len(signs), saddles / len(signs)])  # fmt: skip
         A = torch.randn(DRAWS, P, P, generator=generator, dtype=F64)
-        share = float((torch.linalg.eigvalsh(A + A.mT)[:, 0] >= 0).double().mean())
-        error = (said * (1 - said) / DRAWS) ** 0.5
+        proportion = float((torch.linalg.eigvalsh(A + A.mT)[:, 0] >= 0).double().mean())
+        error = (simulated * (1 - simulated) / DRAWS) ** 0.5
         tolerance = 3 * 2**0.5 * error + 5e-4  # two simulations differ, and the lecture's is rounded
         yield compare(
-            f"P = {P}: Gaussian matrices, P(all λ ≥ 0), {DRAWS:,} draws ± {error:.4f}", said, share, tolerance
+            f"P = {P}: Gaussian matrices, P(all λ ≥ 0), {DRAWS:,} draws ± {error:.4f}",
+            simulated,
+            proportion,
+            tolerance,
         )
         yield holds(
             f"P = {P}: the two differ",
             "Gaussian < independent",
-            f"{share:.4f} < {0.5**P:.4f}",
-            share < 0.5**P,
+            f"{proportion:.4f} < {0.5**P:.4f}",
+            proportion < 0.5**P,
         )
 
 

@@ -128,7 +128,7 @@ def _small_network() -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
 
 
 def _own(context: Context) -> tuple[Data, list[int]]:
-    """A person's data and the widths of their network. Raises `UserError` where they cannot be had."""
+    """The user's data and the widths of their network. Raises `UserError` where they cannot be used."""
     check_names(context.model)
     data = load(context.data)
     widths = [data.n_features, *context.model.widths(), len(data.classes)]
@@ -151,18 +151,18 @@ def backpropagation(context: Context) -> Iterator[Row]:
     auto = by_autograd(layers, x, y, net.activation)
     yield compare("loss of the mini-batch", float(auto.loss), float(hand.loss))
     for k, (by_hand, by_auto) in enumerate(zip(hand.layers, auto.layers, strict=True)):
-        for name, mine, theirs, parameter in zip("Wb", by_hand, by_auto, layers[k], strict=True):
+        for name, manual, automatic, parameter in zip("Wb", by_hand, by_auto, layers[k], strict=True):
             shape = "×".join(map(str, parameter.shape))
             what = f"layer {k + 1}, ∂l/∂{name} ({shape})"
-            yield _relative(f"{what}: from autograd", mine, theirs, 1e-12)
+            yield _relative(f"{what}: from autograd", manual, automatic, 1e-12)
             rows, differences = _central_differences(layers, parameter, x, y, net)
-            yield _relative(f"{what}: from central differences", mine.flatten()[rows], differences, 1e-5)
+            yield _relative(f"{what}: from central differences", manual.flatten()[rows], differences, 1e-5)
     yield _relative("∂l/∂x: from autograd", hand.x, auto.x, 1e-12)
 
 
-def _relative(what: str, mine: Tensor, other: Tensor, tolerance: float) -> Row:
-    # A gradient that is 0 (dead units) has no relative error; the absolute one must then be nil.
-    error = float((mine - other).norm() / other.norm().clamp(min=1e-9))
+def _relative(what: str, manual: Tensor, reference: Tensor, tolerance: float) -> Row:
+    # A gradient that is 0 (dead units) has no relative error; the absolute one must then be 0.
+    error = float((manual - reference).norm() / reference.norm().clamp(min=1e-9))
     return holds(f"{what}", f"≤ {tolerance:.0e}", show(error), error <= tolerance)
 
 

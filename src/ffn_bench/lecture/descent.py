@@ -96,7 +96,7 @@ def descent(context: Context) -> Iterator[Row]:
         0.02,
     )
     if context.draw:
-        from ffn_bench.lecture import path_figures  # matplotlib, for those who want figures
+        from ffn_bench.lecture import path_figures  # imports matplotlib
 
         window = Surface(f, "x² + y⁴/4 − y²/2", (1.0, 0.0), (-0.6, 1.2, -1.4, 1.4))
         context.figures["descent"] = path_figures.paths(
@@ -146,10 +146,11 @@ def sgd(context: Context) -> Iterator[Row]:
     yield compare("η_t ∝ 1/t: factors of the first four steps", [1.0, 1 / 2, 1 / 3, 1 / 4], rates)
     data = load(SplitDataConfig(name="digits")).to(torch.device("cpu"), torch.float32)
     net = FFN([64, 10, 20, 15, 10], HiddenConfig(name="lecture"), 0, torch.float32)
-    few, many = 32, len(data.train.y)
-    flops = [_flops_of_gradient(net, data, n) for n in (few, many)]
-    what = f"operations of one gradient, {many:,} rows over {few} ({flops[1]:,} over {flops[0]:,}): N/b"
-    yield compare(what, many / few, flops[1] / flops[0])
+    batch_size, all_rows = 32, len(data.train.y)
+    flops = [_flops_of_gradient(net, data, n) for n in (batch_size, all_rows)]
+    of = f"{all_rows:,} rows over {batch_size} ({flops[1]:,} over {flops[0]:,})"
+    what = f"operations of one gradient, {of}: N/b"
+    yield compare(what, all_rows / batch_size, flops[1] / flops[0])
 
 
 def _flops_of_gradient(net: FFN, data: Data, n: int) -> int:

@@ -12,7 +12,7 @@ from ffn_bench.lecture.topic import F64
 from ffn_bench.race.surfaces import SURFACES, Surface
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B0A000")
-"""Okabe and Ito's palette, which colour-blind people can tell apart; its yellow darkened for white paper."""
+"""Okabe and Ito's palette, readable with any colour vision; its yellow is darkened for white paper."""
 
 
 def _contours(axes: Any, surface: Surface) -> None:
@@ -27,18 +27,18 @@ def _contours(axes: Any, surface: Surface) -> None:
 
 def _draw_paths(axes: Any, surface: Surface, paths: dict[str, Tensor]) -> None:
     _contours(axes, surface)
-    for k, ((who, path), colour) in enumerate(zip(paths.items(), COLOURS, strict=False)):
+    for k, ((name, path), colour) in enumerate(zip(paths.items(), COLOURS, strict=False)):
         width = 4.0 if k == 0 and len(paths) == 2 else 1.5  # of two paths the second may lie on the first
-        axes.plot(path[:, 0], path[:, 1], color=colour, lw=width, label=who)
+        axes.plot(path[:, 0], path[:, 1], color=colour, lw=width, label=name)
         axes.plot(path[-1, 0], path[-1, 1], "o", color=colour, ms=4)
     axes.plot(*surface.start, "k*", ms=10)
 
 
-def paths(surface: Surface, ways: dict[str, Tensor]) -> Figure:
-    """Some ways `[steps + 1, 2]` over a surface, by their names."""
+def paths(surface: Surface, named_paths: dict[str, Tensor]) -> Figure:
+    """Paths `[steps + 1, 2]` on a surface, by their names."""
     figure = Figure(figsize=(5.5, 4.6), layout="constrained")
     axes = figure.subplots()
-    _draw_paths(axes, surface, ways)
+    _draw_paths(axes, surface, named_paths)
     axes.set_title(f"f = {surface.formula}; ★ is the start")
     axes.legend()
     return figure
@@ -48,8 +48,8 @@ def race(all_paths: dict[str, dict[str, Tensor]], curves: dict[str, list[float]]
     """The paths on three surfaces, and the losses of a network step by step."""
     figure = Figure(figsize=(11, 8.6), layout="constrained")
     panels = figure.subplots(2, 2).flatten()
-    for axes, (name, ways) in zip(panels, all_paths.items(), strict=False):
-        _draw_paths(axes, SURFACES[name], ways)
+    for axes, (name, surface_paths) in zip(panels, all_paths.items(), strict=False):
+        _draw_paths(axes, SURFACES[name], surface_paths)
         axes.set_title(f"{name}: {SURFACES[name].formula}, 150 steps")
     for (who, curve), colour in zip(curves.items(), COLOURS, strict=False):
         panels[3].plot(range(1, len(curve) + 1), curve, color=colour, lw=1.5, label=who)

@@ -70,7 +70,7 @@ def all_side_by_side(context: Context) -> Iterator[Row]:
             f"the digits network: {who}, training loss", "falls in 100 steps", shown, curve[-1] < curve[0]
         )
     if context.draw:
-        from ffn_bench.lecture import path_figures  # matplotlib, for those who want figures
+        from ffn_bench.lecture import path_figures  # imports matplotlib
 
         context.figures["race"] = path_figures.race(all_paths, curves)
 

@@ -1,4 +1,4 @@
-"""What a topic is: a claim, and rows that put the computed beside the expected."""
+"""What a topic is: a claim, and rows that compare computed with expected values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass
 class Context:
-    """What a topic may ask for: a person's network and data, a seed; and where it puts its figures."""
+    """The inputs of a topic: the user's network and data, a seed; and where it stores its figures."""
 
     data: DataConfig
     model: ModelConfig
@@ -48,7 +48,7 @@ class Topic:
     claim: str
     rows: Callable[[Context], Iterator[Row]]
     check: Callable[[Context], object] = lambda context: None
-    """Raises `UserError` where a person's network or data cannot be had, before any topic is shown."""
+    """Raises `UserError` for a network or data that cannot be used, before any topic is shown."""
 
 
 TOPICS: dict[str, Topic] = {}
@@ -94,5 +94,5 @@ def show(value: Any, digits: int = 4) -> str:
 
 
 def vector(*numbers: float) -> Tensor:
-    """A float64 vector that wants a gradient."""
+    """A float64 vector that requires a gradient."""
     return torch.tensor(numbers, dtype=F64, requires_grad=True)

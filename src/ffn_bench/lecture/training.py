@@ -30,13 +30,13 @@ def deep(context: Context) -> Iterator[Row]:
     for epoch in range(1, 51):
         for rows in epoch_order(n, context.seed, epoch).split(32):
             x, y = data.train.x[rows], data.train.y[rows]
-            found = by_hand(net.layers, x, y, net.activation)
+            gradients = by_hand(net.layers, x, y, net.activation)
             with torch.no_grad():
-                for (W, b), (dW, db) in zip(net.layers, found.layers, strict=True):
+                for (W, b), (dW, db) in zip(net.layers, gradients.layers, strict=True):
                     W.sub_(η * dW)
                     b.sub_(η * db)
             iterations += 1
-            if epoch == 1:  # beside PyTorch's autograd and SGD for one epoch
+            if epoch == 1:  # compare with PyTorch's autograd and SGD for one epoch
                 builtin.zero_grad()
                 torch.nn.functional.cross_entropy(twin(x), y).backward()
                 builtin.step()
@@ -56,8 +56,8 @@ def deep(context: Context) -> Iterator[Row]:
 @topic("pipeline", "L13", "The pipeline")
 def pipeline(context: Context) -> Iterator[Row]:
     """Train on a training set, choose hyper-parameters on a validation set, report on a separate test
-    set: a network with room enough learns its training rows by heart, and a number one has chosen by
-    is too good."""
+    set: a network with enough parameters memorises its training rows, and a score used for
+    choosing is optimistic."""
     data = load(MoonsConfig(name="moons", n_samples=300, noise=0.5)).to(torch.device("cpu"), F64)
     net = FFN([2, 64, 64, 2], MlpConfig(name="mlp", depth=2, width=64), context.seed, F64)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -84,6 +84,6 @@ def pipeline(context: Context) -> Iterator[Row]:
         [float(chosen), float(fresh)],
         chosen > 0.6 and abs(fresh - 0.5) < 0.2,
     )
-    parts = [set(map(tuple, part.x.tolist())) for part in (data.train, data.val, data.test)]
-    shared = sum(map(len, parts)) - len(set.union(*parts))
-    yield compare("rows that are in two of the three parts", 0, shared)
+    rows_of_splits = [set(map(tuple, subset.x.tolist())) for subset in (data.train, data.val, data.test)]
+    shared = sum(map(len, rows_of_splits)) - len(set.union(*rows_of_splits))
+    yield compare("rows that are in two of the three sets", 0, shared)

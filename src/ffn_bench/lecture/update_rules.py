@@ -71,10 +71,10 @@ def rules(context: Context) -> Iterator[Row]:
         return _follow(make([parameter]), parameter, gs)
 
     α = 0.25
-    ours = 1 - by_rule("lecture/momentum", gs[:1], 1.0, 0.1, alpha=α)
-    theirs = 1 - pytorch(lambda p: torch.optim.SGD(p, 0.1, momentum=1 - α, dampening=1 - α), gs[:1])
-    yield compare("momentum's first step, α = ¼: the lecture takes η α g", 0.1 * α * gs[0], ours)
-    yield compare("PyTorch with momentum = dampening = 1−α takes η g", 0.1 * gs[0], theirs)
+    lecture_step = 1 - by_rule("lecture/momentum", gs[:1], 1.0, 0.1, alpha=α)
+    pytorch_step = 1 - pytorch(lambda p: torch.optim.SGD(p, 0.1, momentum=1 - α, dampening=1 - α), gs[:1])
+    yield compare("momentum's first step, α = ¼: the lecture takes η α g", 0.1 * α * gs[0], lecture_step)
+    yield compare("PyTorch with momentum = dampening = 1−α takes η g", 0.1 * gs[0], pytorch_step)
     adam = [by_rule("lecture/adam", gs, 1.0, 0.1, eps=ε) for ε in (0.0, 0.1)]
     torchs = [pytorch(partial(torch.optim.Adam, lr=0.1, eps=ε), gs) for ε in (0.0, 0.1)]
     yield compare("Adam with ε = 0 is PyTorch's Adam", torchs[0], adam[0], digits=8)

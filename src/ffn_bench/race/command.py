@@ -1,4 +1,4 @@
-"""`ffn-race`: choose learning rates, let the optimizers run, draw what they did."""
+"""`ffn-race`: choose learning rates, run the optimizers, draw their paths."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ DEFAULT_OPTIMIZERS = (
     "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "nadam", "newton",
     "lecture/adam",
 )  # fmt: skip
-"""Who runs if nobody is named. Newton's method is left out on networks, whose Hessians are large."""
+"""The default of `optimizers`. Newton's method is left out on networks, whose Hessians are large."""
 MAX_OPTIMIZERS = 24
-"""Optimizers of one picture: more cannot be told apart."""
+"""Optimizers in one figure at most: more cannot be distinguished."""
 
 
 def race(given: DictConfig, typed: str) -> None:
     """Run the race that `given` describes and write its pictures; `typed` is the command, for their metadata.
 
-    Raises `UserError`. Nothing is created before all is checked and the race is run.
+    Raises `UserError`. Nothing is created before everything is checked and the race is run.
     """
     cfg = parsing.typed(given, schema.RaceConfig)
     checks.at_least(cfg.steps, 1, "steps")
@@ -64,14 +64,14 @@ def race(given: DictConfig, typed: str) -> None:
     for optimizer in optimizers:
         registry.check_optimizer(optimizer)
     rates = {name: [fixed[name]] if name in fixed else paths.spaced(cfg.budget, low, high) for name in names}
-    console, began = make_console(), time.perf_counter()
-    with progress(console, "racing", len(names) + 1) as on_progress:  # the last is the ground they run on
+    console, start = make_console(), time.perf_counter()
+    with progress(console, "racing", len(names) + 1) as on_progress:  # the last is the function's grid
         run = on_network if cfg.surface == "network" else on_surface
         raced, scene = run(cfg, optimizers, rates, on_progress)
     show(console, scene, raced)
     with analysis.writing(folder):
         written = write(scene, raced, folder, console, typed, cfg.animation, cfg.tensorboard)
-    console.print(f"\n  {time.perf_counter() - began:.1f} s", style="dim")
+    console.print(f"\n  {time.perf_counter() - start:.1f} s", style="dim")
     analysis.say_renamed(console, written)
     for name in written.values():
         console.print(line(f"  {folder.path / name}"), soft_wrap=True)
@@ -79,25 +79,25 @@ def race(given: DictConfig, typed: str) -> None:
         console.print(f"  {tensorboard(folder.path)}", soft_wrap=True)
 
 
-# --- what the keys say ----------------------------------------------------------------------------------
+# --- the keys ----------------------------------------------------------------------------------
 
 
 def chosen(cfg: schema.RaceConfig) -> list[str]:
-    """The optimizers' names. Raises `UserError` for none, too many, and what is no name or there twice."""
+    """The optimizers' names. Raises `UserError` for none, too many, invalid and duplicate names."""
     if cfg.optimizers is None:
         return [name for name in DEFAULT_OPTIMIZERS if name != "newton" or cfg.surface != "network"]
     names = words(cfg.optimizers)
     if not names:
-        raise UserError("optimizers", "is empty", "name some: optimizers=[sgd,adam]")
+        raise UserError("optimizers", "is empty", "write optimizers=[sgd,adam]")
     if len(names) > MAX_OPTIMIZERS:
         raise UserError(
-            "optimizers", f"{len(names)} are more than a picture can show", f"name {MAX_OPTIMIZERS} at most"
+            "optimizers", f"{len(names)} are too many for one figure", f"name {MAX_OPTIMIZERS} at most"
         )
     for name in names:
         if names.count(name) > 1:
-            raise UserError("optimizers", f"{name} is there twice", "name it once")
+            raise UserError("optimizers", f"{name} is duplicated", "name it once")
         if not re.fullmatch(r"[\w/.-]+", name):
-            raise UserError("optimizers", f"{name!r} is no name", "name some: optimizers=[sgd,adam]")
+            raise UserError("optimizers", f"{name!r} is not a valid name", "write optimizers=[sgd,adam]")
         if name == "torch":
             raise UserError("optimizers", "torch needs the name of a class", "use another optimizer")
     return names
@@ -106,21 +106,24 @@ def chosen(cfg: schema.RaceConfig) -> list[str]:
 def bounds(rates: Sequence[float]) -> tuple[float, float]:
     """The range of the learning rates that are tried. Raises `UserError`."""
     if len(rates) != 2 or not 0 < rates[0] < rates[1] < math.inf:
-        raise UserError("rates", f"{list(rates)} is no range", "give the lowest and the highest: [1e-4,100]")
+        raise UserError("rates", f"{list(rates)} is not a range", "write lowest and highest: [1e-4,100]")
     return rates[0], rates[1]
 
 
 def given_rates(lr: float | dict[str, float] | None, names: Sequence[str]) -> dict[str, float]:
-    """The learning rates that are fixed, by optimizer; the others' are tuned. Raises `UserError`."""
+    """The fixed learning rates by optimizer; the others are tuned. Raises `UserError`."""
     if lr is None:
         return {}
     table = lr if isinstance(lr, dict) else dict.fromkeys(names, lr)
     for name, rate in table.items():
         if name not in names:
-            raise UserError("lr", f"{name!r} does not run{nearest(name, names)}", f"runs: {', '.join(names)}")
+            known = ", ".join(names)
+            raise UserError(
+                "lr", f"{name!r} is not in the race{nearest(name, names)}", f"use one of: {known}"
+            )
         if not 0 < rate < math.inf:
             raise UserError(
-                "lr", f"{rate!r} is no learning rate", "write lr=0.05 or 'lr={sgd:0.1,adam:0.05}'"
+                "lr", f"{rate!r} is not a positive number", "write lr=0.05 or 'lr={sgd:0.1,adam:0.05}'"
             )
     return table
 
@@ -130,24 +133,24 @@ def check_run(cfg: schema.RaceConfig) -> None:
     if cfg.surface == "network" and cfg.run is None:
         raise UserError("run", "has no value", "name the folder of a run: run=outputs/NAME")
     if cfg.surface != "network" and cfg.run is not None:
-        raise UserError("run", f"does not go with surface={cfg.surface}", "write surface=network")
+        raise UserError("run", f"cannot be combined with surface={cfg.surface}", "write surface=network")
     if cfg.start is None:
         return
     if cfg.surface == "network":
-        raise UserError("start", "is the run's initialisation", "leave it out")
+        raise UserError("start", "is always the run's initialisation with surface=network", "leave it out")
     if len(cfg.start) != 2 or not all(math.isfinite(v) for v in cfg.start):
-        raise UserError("start", f"{list(cfg.start)} is no point", "write start=[1.0,0.5]")
+        raise UserError("start", f"{list(cfg.start)} is not a point", "write start=[1.0,0.5]")
 
 
 def compose(name: str) -> schema.OptimizerConfig:
-    """An optimizer as conf/optimizer ships it. Raises Hydra's errors for an unknown name."""
+    """An optimizer with the default settings in conf/optimizer. Raises Hydra's errors for an unknown name."""
     import hydra
 
     cfg = hydra.compose("config", overrides=[f"optimizer={name}"])
-    found = parsing.parse(cfg).optimizer
-    if found.name != name:  # ./sgd, sgd.yaml
-        raise UserError("optimizers", f"{name!r} is no name", f"write {found.name}")
-    return found
+    optimizer = parsing.parse(cfg).optimizer
+    if optimizer.name != name:  # ./sgd, sgd.yaml
+        raise UserError("optimizers", f"{name!r} is not a valid name", f"write {optimizer.name}")
+    return optimizer
 
 
 # --- the race -------------------------------------------------------------------------------------------
@@ -157,7 +160,7 @@ def on_surface(
     cfg: schema.RaceConfig,
     optimizers: Sequence[schema.OptimizerConfig],
     rates: Mapping[str, Sequence[float]],
-    told: Callable[[int], object],
+    on_progress: Callable[[int], object],
 ) -> tuple[list[Raced], Scene]:
     """The race on a function of two variables."""
     from ffn_bench.race import paths, scene, surfaces
@@ -171,16 +174,16 @@ def on_surface(
         if not bool(paths.inside(surface, at)):
             raise UserError(
                 "start",
-                f"{list(cfg.start)} is not in the picture",
-                f"θ1 low, high, θ2 low, high: {surface.window}",
+                f"{list(cfg.start)} is outside the figure",
+                f"use a point in θ1 low, high, θ2 low, high: {surface.window}",
             )
     raced = []
     for number, optimizer in enumerate(optimizers, 1):
         raced.append(paths.on_surface(surface, optimizer, rates[optimizer.name], cfg.steps, cfg.seed))
-        told(number)
+        on_progress(number)
     remarks = [rates_in_words(cfg, rates, paths.rule(surface, cfg.steps))]
     if surface.noise:
-        remarks.append(f"Every optimizer meets the same noise (seed {cfg.seed}); f is drawn without it.")
+        remarks.append(f"All optimizers get the same noise (seed {cfg.seed}); f is drawn without it.")
     return raced, scene.of_surface(cfg.surface, surface, raced, cfg.steps, remarks)
 
 
@@ -188,7 +191,7 @@ def on_network(
     cfg: schema.RaceConfig,
     optimizers: Sequence[schema.OptimizerConfig],
     rates: Mapping[str, Sequence[float]],
-    told: Callable[[int], object],
+    on_progress: Callable[[int], object],
 ) -> tuple[list[Raced], Scene]:
     """The race on a network's loss."""
     from ffn_bench.race import network
@@ -200,17 +203,17 @@ def on_network(
     raced = []
     for number, optimizer in enumerate(optimizers, 1):
         raced.append(network.on_network(problem, optimizer, rates[optimizer.name], cfg.steps))
-        told(number)
+        on_progress(number)
     return raced, network.scene_of(
         problem, raced, cfg.steps, [rates_in_words(cfg, rates, network.rule(problem))]
     )
 
 
 def rates_in_words(cfg: schema.RaceConfig, rates: Mapping[str, Sequence[float]], rule: str) -> str:
-    """The learning-rate rule of a picture."""
+    """How learning rates were chosen, for the figure."""
     fixed = [name for name, tried in rates.items() if cfg.lr is not None and len(tried) == 1]
-    others = "All other settings as shipped" + (
-        ", lbfgs with one iteration a step" if "lbfgs" in rates else ""
+    others = "All other settings are the defaults" + (
+        ", lbfgs with one iteration per step" if "lbfgs" in rates else ""
     )
     others += "."
     low, high = cfg.rates
@@ -225,11 +228,11 @@ def rates_in_words(cfg: schema.RaceConfig, rates: Mapping[str, Sequence[float]],
     return f"Learning rates η: {tuned}{given} {others}"
 
 
-# --- what comes out -------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------
 
 
 def show(console: Console, scene: Scene, raced: Sequence[Raced]) -> None:
-    """A line an optimizer, in the order they were named, and what must be said."""
+    """One line per optimizer, in the order they were named, and the remarks."""
     from rich.table import Table
     from rich.text import Text
 
@@ -247,7 +250,7 @@ def show(console: Console, scene: Scene, raced: Sequence[Raced]) -> None:
         console.print(Text(f"  {remark}", style="dim"), soft_wrap=not console.is_terminal)
 
 
-OURS = re.compile(r"[\w-]+\.(png|svg)|race(-\d+)?\.(gif|mp4|json)|events\.out\.tfevents\.[^/]+")
+RACE_FILES = re.compile(r"[\w-]+\.(png|svg)|race(-\d+)?\.(gif|mp4|json)|events\.out\.tfevents\.[^/]+")
 """Names of a race's files."""
 
 
@@ -260,7 +263,7 @@ def write(
     animation: bool,
     tensorboard: bool,
 ) -> dict[str, str]:
-    """The pictures, the film and the numbers; the names they went to. Raises `OSError`."""
+    """Write the pictures, the film and the numbers; returns the names of the files. Raises `OSError`."""
     from ffn_bench.command_line.console import progress
     from ffn_bench.race import figures, film
 
@@ -277,7 +280,7 @@ def write(
     contents["race.json"] = files.to_json(numbers(scene, raced, typed))
     if tensorboard:
         contents |= analysis.for_tensorboard(pictures, 0)
-    return folder.publish(contents, OURS)
+    return folder.publish(contents, RACE_FILES)
 
 
 def numbers(scene: Scene, raced: Sequence[Raced], typed: str) -> dict[str, Any]:
@@ -302,7 +305,7 @@ def numbers(scene: Scene, raced: Sequence[Raced], typed: str) -> dict[str, Any]:
 
 
 def rewrite(argument: str) -> str:
-    """An argument as Hydra takes it: paths in quotes, `optimizers=a,b` as a list."""
+    """An argument in Hydra's syntax: paths in quotes, `optimizers=a,b` as a list."""
     return analysis.comma_list(analysis.quote(argument), "optimizers")
 
 

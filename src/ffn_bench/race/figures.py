@@ -1,4 +1,4 @@
-"""Pictures of a race: the paths on contours with their curves beside, and the same in 3-D."""
+"""Pictures of a race: the paths on contours next to their curves, and the paths in 3-D."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from ffn_bench.race.scene import Array, Scene, Track
 SIZE = (12.0, 6.75)
 """Inches: a slide's shape."""
 RAMP = LinearSegmentedColormap.from_list("low to high", ["#93a9c0", "#c9d5e1", "#f6f8fa"])
-"""Low ground is darker; light enough for paths of any colour."""
+"""Low values are darker; all are light enough for paths of any colour."""
 LINES = "#8796a8"
 """Of contours."""
 KEY = "★ start   ● last step"
-LEAST = 1e-10
-"""Where a logarithmic axis ends at the latest."""
+SMALLEST = 1e-10
+"""The lowest value on a logarithmic axis."""
 
 
 def draw_all(scene: Scene) -> dict[str, Figure]:
     """The still pictures by the names of their files."""
     with mpl.rc_context(STYLE):
-        return {"race": flat(scene).figure, "race-3d": solid(scene)}
+        return {"race": contour_figure(scene).figure, "race-3d": surface_3d(scene)}
 
 
 # --- pieces ---------------------------------------------------------------------------------------------
 
 
-def _look(k: int) -> dict[str, Any]:
-    """Of the k-th path. Earlier ones are thicker, and show where a later one lies on them."""
+def _line_style(k: int) -> dict[str, Any]:
+    """Of the k-th path. Earlier ones are thicker, so that they show below a later one."""
     return {
         "color": colour(k),
         "linestyle": dashes(k),
@@ -67,32 +67,32 @@ def _frame(scene: Scene, words: bool = True) -> tuple[Figure, Any]:
 
 
 def _names(figure: Figure, scene: Scene, top: float, bottom: float) -> None:
-    """The optimizers with their learning rates, beside the plots."""
+    """The optimizers with their learning rates, next to the plots."""
     pitch = min((top - bottom) / len(scene.tracks), 0.074)
     large, small = (9.0, 7.5) if pitch > 0.046 else (7.5, 6.0)
     below = (large + small) / 2 / (72 * SIZE[1])  # from the middle of a line to that of the next
     figure.text(0.797, top + 0.01, "optimizer, learning rate η", fontsize=8.5, color=MUTED)
     for k, track in enumerate(scene.tracks):
         y = top - pitch * (k + 0.5)
-        figure.add_artist(Line2D([0.797, 0.823], [y, y], transform=figure.transFigure, **_look(k)))
+        figure.add_artist(Line2D([0.797, 0.823], [y, y], transform=figure.transFigure, **_line_style(k)))
         figure.text(0.83, y, literal(track.name), fontsize=large, va="center", color=INK)
         figure.text(0.985, y, f"{track.rate:.3g}", fontsize=large, va="center", ha="right", color=INK)
         figure.text(0.83, y - 1.12 * below, track.note, fontsize=small, va="center", color=MUTED)
 
 
 def _is_log(scene: Scene) -> bool:
-    """Whether heights span so much that only a logarithm shows them."""
+    """Whether heights span so much that they need a logarithmic scale."""
     if not scene.bounded:
         return False
     low, high = np.quantile(scene.grid, (0.02, 0.98))
     return bool(high > (50 if scene.minima else 5) * max(low, 0.0))  # a network's loss spans less
 
 
-def _ground(scene: Scene) -> tuple[Any, Array]:
-    """How heights become shades, and the levels of the contours."""
+def _shading(scene: Scene) -> tuple[Any, Array]:
+    """The mapping of heights to shades, and the contour levels."""
     finite = scene.grid[np.isfinite(scene.grid)]
     if _is_log(scene):
-        low, high = _apart(max(float(np.quantile(finite, 0.003)), LEAST), float(finite.max()))
+        low, high = _apart(max(float(np.quantile(finite, 0.003)), SMALLEST), float(finite.max()))
         return LogNorm(low, high), np.geomspace(low, high, 17)
     high = float(np.quantile(finite, 0.995)) if scene.bounded else float(finite.max())
     low, high = _apart(float(finite.min()), high)
@@ -100,12 +100,12 @@ def _ground(scene: Scene) -> tuple[Any, Array]:
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
-    """The bounds of heights, apart where the ground is level."""
-    return low, max(high, low + 1e-6 * max(abs(low), LEAST))
+    """The bounds of heights, kept distinct where the function is constant."""
+    return low, max(high, low + 1e-6 * max(abs(low), SMALLEST))
 
 
 def _contours(figure: Figure, plot: Plot, scene: Scene) -> None:
-    norm, levels = _ground(scene)
+    norm, levels = _shading(scene)
     heights = np.clip(scene.grid.T, levels[0], levels[-1])
     shades = plot.contourf(scene.a, scene.b, heights, levels=levels, norm=norm, cmap=RAMP, zorder=0)
     lines: dict[str, Any] = {"colors": LINES, "linewidths": 0.4, "linestyles": "solid"}
@@ -127,21 +127,21 @@ def _contours(figure: Figure, plot: Plot, scene: Scene) -> None:
     bar.ax.tick_params(labelsize=7.5)
     bar.outline.set_visible(False)
     plot.plot(*scene.start, "*", color=INK, ms=13, mec=PAPER, mew=0.8, zorder=6)
-    for place in scene.minima:
-        plot.plot(*place, "x", color=INK, ms=8, mew=1.8, zorder=3)
+    for minimum in scene.minima:
+        plot.plot(*minimum, "x", color=INK, ms=8, mew=1.8, zorder=3)
     plot.set_title(KEY + "   × minimum" * bool(scene.minima), fontsize=8.5, fontweight="normal", color=MUTED)
 
 
 def _curves(plot: Plot, scene: Scene) -> Callable[[Array], Array]:
-    """The axes of the curves; what it gives back fits values to them."""
+    """Set up the axes of the curves; returns a function that clips values to them."""
     plot.set(xlabel="step", ylabel=scene.z, xlim=(0, max(1, scene.last)))
     finite = np.concatenate([t.values[np.isfinite(t.values)] for t in scene.tracks])
     if scene.bounded:
         first = scene.tracks[0].values[0]
-        low = max(LEAST, float(finite[finite > 0].min()) if (finite > 0).any() else LEAST)
+        low = max(SMALLEST, float(finite[finite > 0].min()) if (finite > 0).any() else SMALLEST)
         plot.set_yscale("log")
         plot.set_ylim(low / 1.5, 1.5 * max(low, min(float(finite.max()), first * 1e3)))
-        return lambda values: np.maximum(values, LEAST**3)  # a line that ends at 0 goes down out of the plot
+        return lambda values: np.maximum(values, SMALLEST**3)  # a line that ends at 0 leaves the plot
     deepest = min(float(scene.grid.min()), -1e-2)
     plot.set_yscale("symlog", linthresh=1e-3, linscale=0.6)
     plot.set_ylim(3 * deepest, 3 * max(float(scene.tracks[0].values[0]), 1e-2))
@@ -150,8 +150,8 @@ def _curves(plot: Plot, scene: Scene) -> Callable[[Array], Array]:
 
 
 @dataclass(frozen=True)
-class Flat:
-    """The flat picture and those of its lines that a film lets grow."""
+class ContourFigure:
+    """The contour figure and the lines that a film animates."""
 
     figure: Figure
     paths: list[Line2D]
@@ -159,12 +159,12 @@ class Flat:
     curves: list[Line2D]
     ends: list[Line2D]
     drawn: list[Array]
-    """Paths as they are drawn: cut off where they are far out."""
+    """Paths as they are drawn: clipped far outside the window."""
     values: list[Array]
 
 
 def _cut(track: Track, window: tuple[float, float, float, float]) -> Array:
-    """A path whose far points are drawn nearer, in their direction: a renderer's numbers end somewhere."""
+    """A path whose far points are moved nearer in their direction, as renderers cannot draw huge numbers."""
     low1, high1, low2, high2 = window
     center = np.asarray([(low1 + high1) / 2, (low2 + high2) / 2])
     reach = 20 * max(high1 - low1, high2 - low2)
@@ -174,48 +174,49 @@ def _cut(track: Track, window: tuple[float, float, float, float]) -> Array:
     return cut
 
 
-def flat(scene: Scene) -> Flat:
-    """Contours with all paths; the curves beside."""
+def contour_figure(scene: Scene) -> ContourFigure:
+    """Contours with all paths, next to the curves."""
     figure, room = _frame(scene)
-    plot, beside = figure.subplots(1, 2, gridspec_kw={**room, "width_ratios": [1.25, 1], "wspace": 0.36})
+    plot, curve_plot = figure.subplots(1, 2, gridspec_kw={**room, "width_ratios": [1.25, 1], "wspace": 0.36})
     _contours(figure, plot, scene)
-    fit = _curves(beside, scene)
-    made = Flat(figure, [], [], [], [], [], [])
+    fit = _curves(curve_plot, scene)
+    contours = ContourFigure(figure, [], [], [], [], [], [])
     for k, track in enumerate(scene.tracks):
         xy, values = _cut(track, scene.window), fit(track.values)
-        made.drawn.append(xy)
-        made.values.append(values)
+        contours.drawn.append(xy)
+        contours.values.append(values)
         dot = {"marker": "o", "ms": 6.5, "mec": PAPER, "mew": 0.9, "color": colour(k), "zorder": 5 + k / 100}
-        made.paths.extend(plot.plot(xy[:, 0], xy[:, 1], **_look(k)))
-        made.heads.extend(plot.plot(xy[-1:, 0], xy[-1:, 1], **dot))
-        made.curves.extend(beside.plot(track.steps, values, **_look(k)))
+        contours.paths.extend(plot.plot(xy[:, 0], xy[:, 1], **_line_style(k)))
+        contours.heads.extend(plot.plot(xy[-1:, 0], xy[-1:, 1], **dot))
+        contours.curves.extend(curve_plot.plot(track.steps, values, **_line_style(k)))
         ends = track.steps[-1] < scene.last
-        made.ends.extend(beside.plot(track.steps[-1:] if ends else [], values[-1:] if ends else [], **dot))
+        end = (track.steps[-1:], values[-1:]) if ends else ([], [])
+        contours.ends.extend(curve_plot.plot(*end, **dot))
     _names(figure, scene, room["top"] - 0.02, room["bottom"])
-    return made
+    return contours
 
 
 def _dense(xy: Array, window: tuple[float, float, float, float]) -> Array:
-    """A path with points close enough to follow the ground, NaN outside the window: it ends at the border."""
+    """A path with points close enough to follow the surface, NaN outside the window."""
     low1, high1, low2, high2 = window
     size = np.asarray([high1 - low1, high2 - low2])
-    parts = [xy[:1]]
+    pieces = [xy[:1]]
     for p, q in itertools.pairwise(xy):
         count = int(np.clip(np.ceil(np.abs((q - p) / size).max() * 150), 1, 400))
-        parts.append(p + (q - p) * np.linspace(0, 1, count + 1)[1:, None])
-    dense = np.concatenate(parts)
+        pieces.append(p + (q - p) * np.linspace(0, 1, count + 1)[1:, None])
+    dense = np.concatenate(pieces)
     out = (dense[:, 0] < low1) | (dense[:, 0] > high1) | (dense[:, 1] < low2) | (dense[:, 1] > high2)
     dense[out] = np.nan
     return dense
 
 
-def solid(scene: Scene) -> Figure:
+def surface_3d(scene: Scene) -> Figure:
     """The surface in 3-D with all paths on it."""
     figure, room = _frame(scene)
     box = (0.0, room["bottom"] - 0.07, 0.78, 1.0 - room["bottom"])
     plot: Any = figure.add_axes(box, projection="3d", computed_zorder=False)
     log = _is_log(scene)
-    norm, _ = _ground(scene)
+    norm, _ = _shading(scene)
 
     def z(heights: Array) -> Array:
         if log:
@@ -239,7 +240,7 @@ def solid(scene: Scene) -> Figure:
     for k, track in enumerate(scene.tracks):
         xy = _dense(_cut(track, scene.window), scene.window)
         heights = z(scene.height(np.nan_to_num(xy))) + lift
-        plot.plot(xy[:, 0], xy[:, 1], np.where(np.isnan(xy[:, 0]), np.nan, heights), **_look(k))
+        plot.plot(xy[:, 0], xy[:, 1], np.where(np.isnan(xy[:, 0]), np.nan, heights), **_line_style(k))
         here = xy[~np.isnan(xy[:, 0])][-1:]
         plot.plot(here[:, 0], here[:, 1], z(scene.height(here)) + lift, "o", color=colour(k), ms=6, mec=PAPER,
                   mew=0.8, zorder=5 + k / 100)  # fmt: skip
@@ -253,7 +254,7 @@ def solid(scene: Scene) -> Figure:
     plot.tick_params(labelsize=7.5)
     ends = np.mean([np.clip(t.xy[-1], (low1, low2), (high1, high2)) for t in scene.tracks], axis=0)
     toward = ends - np.asarray([(low1 + high1) / 2, (low2 + high2) / 2])
-    plot.view_init(elev=42, azim=np.degrees(np.arctan2(toward[1], toward[0])) + 20)  # from where they go
+    plot.view_init(elev=42, azim=np.degrees(np.arctan2(toward[1], toward[0])) + 20)  # seen from their ends
     plot.set_box_aspect((1, 1, 0.62), zoom=1.02)
     figure.text(0.04, 0.91, KEY, fontsize=8.5, color=MUTED)
     _names(figure, scene, 0.88, room["bottom"])

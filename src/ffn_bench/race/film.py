@@ -1,4 +1,4 @@
-"""The film of a race: its picture with growing paths, as a GIF and an MP4."""
+"""The film of a race: its contour figure with growing paths, as a GIF and an MP4."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from ffn_bench import process
 from ffn_bench.command_line.plot_style import GRID, INK, PAPER, SERIES, STYLE
 from ffn_bench.errors import printable
-from ffn_bench.race.figures import LINES, RAMP, flat
+from ffn_bench.race.figures import LINES, RAMP, contour_figure
 from ffn_bench.race.scene import Scene
 
 FRAMES = 100
@@ -27,12 +27,12 @@ FRAME_MS, LAST_MS = 60, 3000
 
 
 def frames(scene: Scene, on_progress: Callable[[int], object] = lambda n: None) -> Iterator[Image.Image]:
-    """The flat picture with growing paths, 1200 × 676. Only what moves is drawn again."""
+    """The contour figure with growing paths, 1200 × 676. Only what moves is redrawn."""
     with mpl.rc_context(STYLE):
-        picture = flat(scene)
+        picture = contour_figure(scene)
         figure = picture.figure
         figure.set_dpi(100)
-        figure.set_size_inches(12.0, 6.76)  # films want even numbers of pixels
+        figure.set_size_inches(12.0, 6.76)  # H.264 needs even numbers of pixels
         canvas: Any = FigureCanvasAgg(figure)
         moving = [*picture.paths, *picture.curves, *picture.ends, *picture.heads]
         for line in moving:
@@ -65,7 +65,7 @@ def moments(scene: Scene) -> list[int]:
 def _palette() -> Image.Image:
     """The colours of a GIF: the ground's, greys, every series' in steps towards the ground, for smooth edges.
 
-    A palette found in a frame would give most of its colours to the ground, which is most of it.
+    A palette computed from a frame would spend most of its colours on the background.
     """
     ramp = RAMP(np.linspace(0, 1, 32))[:, :3]
     greys = np.outer(np.linspace(0.08, 1, 40), np.ones(3))
@@ -96,7 +96,7 @@ def gif(frames: list[Image.Image], command: str) -> bytes:
 
 @process.tidies
 def mp4(frames: list[Image.Image], command: str) -> bytes | None:
-    """The film as an MP4 (H.264) by ffmpeg; None where ffmpeg is missing or cannot."""
+    """The film as an MP4 (H.264) by ffmpeg; None where ffmpeg is missing or fails."""
     program, command = shutil.which("ffmpeg"), printable(command)
     if program is None:
         return None

@@ -1,6 +1,6 @@
 """The race on a real network: from the initialisation of a run, on its data and its mini-batches.
 
-The parameters lie in one row, so that a network is an objective like a surface: k candidates are `θ [k, P]`.
+The parameters are one row, so that a network is an objective like a surface: k candidates are `θ [k, P]`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ffn_bench.run_folder.finding import find, from_here
 from ffn_bench.run_folder.recorded_run import prepare_again, read_run
 
 ROWS = 1000
-"""Training rows on which the loss is looked at, along paths and on the plane."""
+"""Training rows on which the loss is evaluated, along paths and on the plane."""
 KEPT = 2**27
-"""Numbers of all kept points of one path at most: 512 MB."""
+"""Numbers in all saved points of one path at most: 512 MB."""
 AT_ONCE = 2**24
 """Numbers of the hidden layers of all candidates at once."""
 SIDE = 41
-"""Points of the plane's grid, each way."""
+"""Points of the plane's grid along each axis."""
 LARGEST = 1e15
 """A weight or a loss beyond this has diverged: float32 cannot square it."""
 
@@ -52,7 +52,7 @@ class Problem:
     """`[P]`: weights and biases as initialised, W and b of a layer after each other."""
     x: Tensor
     y: Tensor
-    """The training part."""
+    """The training set."""
     steps_per_epoch: int
 
     def losses(self, θ: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Problem:
         x, y = self.x[rows], self.y[rows]
         chunk = max(1, AT_ONCE // (len(rows) * max(self.widths[1:])))
         with torch.no_grad():
-            return torch.cat([self.losses(part.to(x.dtype), x, y) for part in θ.split(chunk)])
+            return torch.cat([self.losses(candidates.to(x.dtype), x, y) for candidates in θ.split(chunk)])
 
     def check(self, optimizer: OptimizerConfig) -> None:
         """Raise `UserError` where an optimizer needs the full batch and the run has mini-batches."""
@@ -92,32 +92,32 @@ class Problem:
         if reason and self.run.batch_size != "full" and optimizer.name != "gd":
             raise UserError(
                 "optimizers",
-                f"{optimizer.name} does not go with this run's mini-batches: {reason}",
-                "leave it out, or take a run of batch_size=full",
+                f"{optimizer.name} cannot be used with this run's mini-batches: {reason}",
+                "leave it out, or use a run with batch_size=full",
             )
 
 
 def read(folder: Path) -> Problem:
     """The problem that a run folder describes. Its JSON is read and nothing in it executed.
 
-    Raises `UserError` (status 4) for what is no run, and as `read_run` and `prepare_again` do.
+    Raises `UserError` (status 4) for what is not a run, and as `read_run` and `prepare_again` do.
     """
     runs = find([str(folder)])
     if len(runs) > 1:
-        raise UserError("run", f"{folder} holds {len(runs)} runs", "name one of them", RUN_FOLDER)
+        raise UserError("run", f"{folder} contains {len(runs)} runs", "name one of them", RUN_FOLDER)
     run, prepared = prepare_again(read_run(from_here(runs[0])))
     net = FFN(prepared.widths, run.model, run.seed, prepared.dtype)
     start = flat(net.layers).detach()
     assert len(start) == count_parameters(prepared.widths)
-    train_part = prepared.data.train
+    train = prepared.data.train
     return Problem(
         folder,
         run,
         tuple(prepared.widths),
         net.activation,
         start,
-        train_part.x,
-        train_part.y,
+        train.x,
+        train.y,
         prepared.steps_per_epoch,
     )
 
@@ -165,7 +165,7 @@ def on_network(problem: Problem, optimizer: OptimizerConfig, rates: Sequence[flo
 def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequence[str]) -> Scene:
     """The paths on the plane of the first two principal components of all their points together.
 
-    A path ends where it diverges. Raises `UserError` (status 4) where the start has diverged already.
+    A path ends where it diverges. Raises `UserError` (status 4) if the start has already diverged.
     """
     curves, ends = [], []
     for one in raced:
@@ -175,7 +175,7 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
         curves.append(losses[: ends[-1]].double().numpy())
     if 0 in ends:
         what = "has weights too large for a loss at its initialisation"
-        raise UserError(str(problem.folder), what, "take another run", RUN_FOLDER)
+        raise UserError(str(problem.folder), what, "use another run", RUN_FOLDER)
     paths = [one.path[:end] for one, end in zip(raced, ends, strict=True)]
     plane = principal_plane(torch.cat(paths).double())
     projected = [plane.project(path).numpy() for path in paths]
@@ -187,7 +187,7 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
     at = torch.from_numpy(np.stack(np.meshgrid(a, b, indexing="ij"), -1).reshape(-1, 2))
     grid = _on_plane(problem, plane, at).reshape(SIDE, SIDE)
     top = float(np.concatenate([*curves, grid[grid <= LARGEST]]).max())
-    grid = np.where(grid <= LARGEST, grid, top)  # what lies beyond is shown as the highest
+    grid = np.where(grid <= LARGEST, grid, top)  # larger values are shown as the highest
 
     from scipy.interpolate import RegularGridInterpolator
 
@@ -198,16 +198,16 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
         note = ", ".join(filter(None, (diverged, about_rate(one))))
         stepped = one.steps[:end].double().numpy()
         tracks.append(Track(one.name, one.rate, one.tuned, note, xy, stepped, curve))
-    every = max(1, len(everything) // 200)  # a sample tells the median
+    every = max(1, len(everything) // 200)  # a sample is enough for the median
     on_plane = _on_plane(problem, plane, torch.from_numpy(everything[::every]))
     off = float(np.median(np.abs(on_plane - np.concatenate(curves)[::every])))
     size = "-".join(map(str, problem.widths))
     batch = "full batch" if problem.run.batch_size == "full" else f"mini-batches of {problem.run.batch_size}"
-    said = (
+    remark = (
         f"All from the initialisation of {problem.folder.name} (seed {problem.run.seed}), on the same "
         f"{batch}. Losses are of {_rows(problem)}. The plane of the first two principal components of "
-        f"all paths holds {100 * sum(plane.variance):.0f} % of their variance; the loss on it differs from "
-        f"the loss along them by {off:.2g} in the median. Curves are the true losses."
+        f"all paths explains {100 * sum(plane.variance):.0f} % of their variance; the loss on it differs "
+        f"from the loss along them by {off:.2g} in the median. Curves are the true losses."
     )
     return Scene(
         f"{problem.run.data.name}, network {size} ({len(problem.start):,} parameters)",
@@ -224,12 +224,12 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
         True,
         tracks,
         steps,
-        (*remarks, said, NOTHING_RANKED),
+        (*remarks, remark, NOTHING_RANKED),
     )
 
 
 def _on_plane(problem: Problem, plane: Principal, at: Tensor) -> Array:
-    """The loss at points `[n, 2]` of the plane, a few at a time: each is a whole network."""
-    few = max(1, 2**23 // len(plane.origin))
-    parts = [problem.on_subset(plane.points(part)) for part in at.split(few)]
-    return np.asarray(torch.cat(parts).double().numpy())
+    """The loss at points `[n, 2]` of the plane, a few at a time, as each is a network."""
+    chunk_size = max(1, 2**23 // len(plane.origin))
+    losses = [problem.on_subset(plane.points(chunk)) for chunk in at.split(chunk_size)]
+    return np.asarray(torch.cat(losses).double().numpy())

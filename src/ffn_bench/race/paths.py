@@ -1,6 +1,6 @@
 """Paths of optimizers on an objective, and how their learning rates are tuned.
 
-An objective is `f(θ, t) → [k]` for `θ [k, P]`: k candidates side by side, t the step from 0, which chooses
+An objective is `f(θ, t) → [k]` for `θ [k, P]`: k candidates in parallel, t the step from 0, which selects
 the noise or the mini-batch. Every candidate's value depends on its own row alone, so that one backward pass
 gives every row its own gradient.
 """
@@ -24,8 +24,8 @@ from ffn_bench.race.surfaces import Surface
 F64 = torch.float64
 
 Objective = Callable[[Tensor, int], Tensor]
-Look = Callable[[int, Tensor], None]
-"""Hears of step t and θ `[k, P]` after it; t = 0 is the start."""
+OnStep = Callable[[int, Tensor], None]
+"""Called with step t and θ `[k, P]` after it; t = 0 is the start."""
 
 
 def advance(
@@ -34,21 +34,21 @@ def advance(
     config: OptimizerConfig,
     rates: Sequence[float],
     steps: int,
-    look: Look,
+    on_step: OnStep,
     shapes: Shapes | None = None,
 ) -> None:
-    """Let an optimizer take `steps` steps from `start [P]` with each of k `rates`; `look` sees every step.
+    """Run `steps` steps of an optimizer from `start [P]` with each of k `rates`; `on_step` gets each step.
 
-    Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's) go one by one, on
-    tensors of `shapes` (by default one, of all P numbers), and `look` then sees them when all are done.
+    Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's) run one by one, on
+    tensors of `shapes` (by default one, of all P numbers), and `on_step` is then called when all are done.
     """
     rule = registry.rule_of(config)
-    hidden = [shape[0] for shape in shapes or () if len(shape) == 1][:-1]  # a layer's bias tells its width
+    hidden = [shape[0] for shape in shapes or () if len(shape) == 1][:-1]  # a layer's bias gives its width
     if rule is not None and registry.sequential_reason(config, hidden) is None:
         θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
         by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})
-        _advance(objective, by_rule, steps, look, lambda: θ)
+        _advance(objective, by_rule, steps, on_step, lambda: θ)
         return
     shapes = shapes or [tuple(start.shape)]
     paths: list[list[Tensor]] = []
@@ -60,7 +60,7 @@ def advance(
             group["lr"] = rate
             if isinstance(
                 optimizer, torch.optim.LBFGS
-            ):  # ships with up to 20 iterations a step; here a step is one
+            ):  # its default is up to 20 iterations per step; here a step is one
                 group["max_iter"], group["max_eval"] = 1, 25
 
         def row(parameters: list[torch.nn.Parameter] = parameters) -> Tensor:
@@ -69,27 +69,27 @@ def advance(
         _advance(objective, optimizer, steps, lambda t, θ, path=path: path.append(θ.clone()), row)  # type: ignore[misc]
         paths.append(path)
     for t, points in enumerate(zip(*paths, strict=True)):
-        look(t, torch.cat(points))
+        on_step(t, torch.cat(points))
 
 
 def _advance(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     steps: int,
-    look: Look,
+    on_step: OnStep,
     θ: Callable[[], Tensor],
 ) -> None:
     """`θ` gives the parameters as rows `[k, P]`, through which gradients reach them."""
-    look(0, θ().detach())
+    on_step(0, θ().detach())
     for t in range(steps):
 
         def value(t: int = t) -> Tensor:
             return objective(θ(), t).sum()
 
-        # L-BFGS's line search does not end well where numbers are not finite.
+        # L-BFGS's line search may not terminate where numbers are not finite.
         if not isinstance(optimizer, torch.optim.LBFGS) or bool(torch.isfinite(θ()).all()):
             take_step(optimizer, value)
-        look(t + 1, θ().detach())
+        on_step(t + 1, θ().detach())
 
 
 # --- on a surface ---------------------------------------------------------------------------------------
@@ -119,16 +119,16 @@ class Raced:
     path: Tensor
     """`[points, P]`, the start first."""
     steps: Tensor
-    """`[points]`: the step after which each point was looked at."""
+    """`[points]`: the step after which each point was recorded."""
 
     @property
     def tuned(self) -> bool:
-        """Whether there was a choice."""
+        """Whether several rates were tried."""
         return len(self.tried) > 1
 
     @property
     def met(self) -> bool:
-        """Whether the rate met the conditions of the rule it was chosen by."""
+        """Whether the rate met the conditions of the rule that chose it."""
         return not self.tuned or math.isfinite(self.tried[self.rate])
 
     @property
@@ -168,10 +168,10 @@ def rule(surface: Surface, steps: int) -> str:
 
 
 def score(surface: Surface, path: Tensor) -> tuple[int, float]:
-    """How good a path `[points, 2]` is, lower is better, by the words of `rule`.
+    """The score of a path `[points, 2]`, lower is better, as `rule` describes.
 
-    The first number is 0 where the conditions hold, 1 where they do not, 2 where numbers are not finite. On a
-    surface that falls for ever a rate that never leaves comes after those that do, by its last value.
+    The first number is 0 where the conditions hold, 1 where they do not, 2 where numbers are not finite. On
+    an unbounded surface a rate that never leaves comes after those that do, by its last value.
     """
     values = surface.function(path)
     finite = torch.isfinite(values) & torch.isfinite(path).all(1)

@@ -1,4 +1,4 @@
-"""What a picture of a race shows, as plain arrays: `figures` draws a `Scene` and decides nothing."""
+"""The contents of a race's figures as plain arrays: `figures` only draws a `Scene`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ffn_bench.race.paths import F64, Raced, inside, leaves
 from ffn_bench.race.surfaces import Surface
 
 Array = NDArray[np.float64]
-NOTHING_RANKED = "Paths from one start are a picture of how rules move: this ranks nothing."
+NOTHING_RANKED = "Paths from one start illustrate how update rules move: this ranks nothing."
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Track:
     rate: float
     tuned: bool
     note: str
-    """What became of it where that cannot be seen: it leaves, it diverges, its rate is on the edge."""
+    """What the plot does not show: it leaves the window, it diverges, its rate is on the edge."""
     xy: Array
     """`[points, 2]`"""
     steps: Array
@@ -46,7 +46,7 @@ class Scene:
     a: Array
     b: Array
     grid: Array
-    """`[len(a), len(b)]`: the function on the plane, its minimum taken off where it has one."""
+    """`[len(a), len(b)]`: the function on the plane, minus its minimum where it has one."""
     height: Callable[[Array], Array]
     """The same function at points `[n, 2]`."""
     start: Array
@@ -56,11 +56,11 @@ class Scene:
     last: int
     """The last step shown."""
     remarks: tuple[str, ...]
-    """What must be said below the picture."""
+    """The remarks below the figure."""
 
 
 def about_rate(one: Raced) -> str:
-    """What must be said of the rate that was chosen, if anything."""
+    """A remark on the chosen rate, if one is needed."""
     return "" if one.met and not one.on_edge else "η on the edge" if one.met else "no η fits the rule"
 
 
@@ -75,12 +75,12 @@ def of_surface(
         floor = min(float(surface.function(torch.tensor(m, dtype=F64))) for m in surface.minima)
 
     def height(xy: Array) -> Array:
-        found: Array = surface.function(torch.from_numpy(np.asarray(xy))).numpy() - floor
-        return found
+        heights: Array = surface.function(torch.from_numpy(np.asarray(xy))).numpy() - floor
+        return heights
 
     tracks = []
-    for one in raced:
-        path, note = one.path, ""
+    for racer in raced:
+        path, note = racer.path, ""
         finite = torch.isfinite(path).all(1) & torch.isfinite(surface.function(path))
         end = len(path) if bool(finite.all()) else int((~finite).nonzero()[0])
         left = leaves(surface, path[:end])
@@ -92,10 +92,12 @@ def of_surface(
         elif len(outside):
             home = bool(inside(surface, path[-1:]).all())
             note = f"outside at step {int(outside[0])}" + (", comes back" if home else "")
-        note = ", ".join(filter(None, (note, about_rate(one))))
+        note = ", ".join(filter(None, (note, about_rate(racer))))
         xy = path[:end].numpy()
         tracks.append(
-            Track(one.name, one.rate, one.tuned, note, xy, one.steps[:end].double().numpy(), height(xy))
+            Track(
+                racer.name, racer.rate, racer.tuned, note, xy, racer.steps[:end].double().numpy(), height(xy)
+            )
         )
     last = steps
     if not surface.minima:

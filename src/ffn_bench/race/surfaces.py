@@ -1,4 +1,4 @@
-"""Functions of two variables on which optimizers are watched. Each takes `θ [..., 2]` and returns `[...]`."""
+"""Functions of two variables for optimizers to run on. Each takes `θ [..., 2]` and returns `[...]`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Surface:
     start: tuple[float, float]
     window: tuple[float, float, float, float]
     minima: tuple[tuple[float, float], ...] = ()
-    """Its global minima; none where it falls for ever."""
+    """Its global minima; none where it is unbounded."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise on both components of a gradient."""
 
@@ -94,11 +94,11 @@ Sources: Rosenbrock (1960), Beale (1958), Himmelblau (1972), Rastrigin (1974).
 """
 
 PLUGINS = "ffn_bench.surfaces"
-"""Entry points of this group are a `Surface` of another installed package: `surface=<entry point's name>`."""
+"""Entry points of this group are `Surface`s of other installed packages: `surface=<entry point's name>`."""
 
 
 def find(name: str) -> Surface:
-    """The surface of this name, ours or another package's. Raises `UserError` where there is none."""
+    """The surface of this name, from this package or another one. Raises `UserError` where there is none."""
     if name in SURFACES:
         return SURFACES[name]
     offered = importlib.metadata.entry_points(group=PLUGINS)
@@ -106,14 +106,14 @@ def find(name: str) -> Surface:
         if entry.name != name:
             continue
         try:
-            found = entry.load()
+            surface = entry.load()
         except Exception as e:
             raise UserError(
-                "surface", f"{name} ({entry.value}) cannot be imported: {e}", "mend that package"
+                "surface", f"{name} ({entry.value}) cannot be imported: {e}", "fix that package"
             ) from e
-        if not isinstance(found, Surface):
-            raise UserError("surface", f"{name} ({entry.value}) is no surface", "offer a Surface")
-        return found
+        if not isinstance(surface, Surface):
+            raise UserError("surface", f"{name} ({entry.value}) is not a Surface", "provide a Surface")
+        return surface
     known = (*SURFACES, *(entry.name for entry in offered), "network")
     raise UserError(
         "surface", f"{name!r} is not known{nearest(name, known)}", f"use one of: {', '.join(known)}"

@@ -36,8 +36,8 @@ def finals(study: Study) -> Figure | None:
         values, median = _best_values(series), series.competitor.test
         everything += [*values, median.low, median.high]
         spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-        look: dict[str, Any] = {"color": series.colour, "alpha": 0.55, "lw": 0, "zorder": 2}
-        series.mark(plot.scatter(values, row + spread, s=11, **look))
+        style: dict[str, Any] = {"color": series.colour, "alpha": 0.55, "lw": 0, "zorder": 2}
+        series.mark(plot.scatter(values, row + spread, s=11, **style))
         series.interval(plot, row, median)
     if limits := zoom(everything):
         plot.set_xlim(*limits)
@@ -77,7 +77,7 @@ def seeds_won(study: Study) -> Figure | None:
         return None
     figure, (left, right) = new_figure(0.95 + 0.32 * len(decided), 2, sharey=True)
     for row, (series, pair) in enumerate(decided):
-        series.interval(left, row, pair.share)
+        series.interval(left, row, pair.proportion)
         series.interval(right, row, pair.difference)
     label_rows(left, [series for series, _ in decided])
     hide_row_lines(right)

@@ -1,7 +1,7 @@
 """What the figures of a comparison share: how a competitor is drawn, their axes, their legend.
 
-Every colour is one of `plot_style.COLOURS`, so that the report can swap them for a dark page. All that is of
-the k-th competitor carries the id `series-k`, by which the report hides and shows it.
+Every colour is one of `plot_style.COLOURS`, so that the report can swap them for a dark page. Everything
+of the k-th competitor has the id `series-k`, by which the report hides and shows it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ffn_bench.compare.results import Cell
 from ffn_bench.compare.study import Competitor, Study
 from ffn_bench.tags import quantity
 
-MANY = 16
-"""Competitors that a figure holds; the tables have all."""
+MAX_SERIES = 16
+"""Competitors that a figure shows; the tables have all."""
 WIDTH = 7.4
 """Inches."""
 
@@ -49,7 +49,7 @@ class Series:
 
     @property
     def label(self) -> str:
-        """Its name, as matplotlib shall print it."""
+        """Its name, escaped for matplotlib."""
         return literal(self.competitor.name)
 
     def mark(self, *artists: Artist) -> None:
@@ -57,22 +57,22 @@ class Series:
         for artist in artists:
             artist.set_gid(f"series-{self.number}")
 
-    def line(self, plot: Plot, x: Any, y: Any, **look: Any) -> None:
+    def line(self, plot: Plot, x: Any, y: Any, **style: Any) -> None:
         """A line in its colour and dashes."""
-        self.mark(*plot.plot(x, y, **self.stroke, **{"zorder": 3, **look}))
+        self.mark(*plot.plot(x, y, **self.stroke, **{"zorder": 3, **style}))
 
     def steps(self, plot: Plot, x: Any, y: Any) -> None:
         """The same as a staircase."""
         self.mark(*plot.step(x, y, where="post", **self.stroke, zorder=3))
 
-    def band(self, plot: Plot, x: Any, low: Any, high: Any, **look: Any) -> None:
-        """What lies between two curves, shaded."""
-        self.mark(plot.fill_between(x, low, high, color=self.colour, lw=0, zorder=2, **look))
+    def band(self, plot: Plot, x: Any, low: Any, high: Any, **style: Any) -> None:
+        """The area between two curves, shaded."""
+        self.mark(plot.fill_between(x, low, high, color=self.colour, lw=0, zorder=2, **style))
 
     def interval(self, plot: Plot, y: float, interval: statistics.Interval) -> None:
-        """A point with its interval, lying."""
-        look: dict[str, Any] = {"color": self.colour, "ms": 7, "mec": PAPER, "mew": 0.8, "zorder": 4}
-        self.mark(*plot.plot([interval.estimate], [y], "o", **look))
+        """A point with its interval, horizontally."""
+        style: dict[str, Any] = {"color": self.colour, "ms": 7, "mec": PAPER, "mew": 0.8, "zorder": 4}
+        self.mark(*plot.plot([interval.estimate], [y], "o", **style))
         low, high = interval.low, interval.high
         if interval.known and math.isfinite(low) and math.isfinite(high):
             self.mark(*plot.plot([low, high], [y, y], "-", color=self.colour, lw=2.4, zorder=3))
@@ -80,25 +80,25 @@ class Series:
 
 def series_of(study: Study) -> list[Series]:
     """The competitors that figures have room for."""
-    return [Series(k, competitor) for k, competitor in enumerate(study.competitors[:MANY])]
+    return [Series(k, competitor) for k, competitor in enumerate(study.competitors[:MAX_SERIES])]
 
 
 def cells_of(study: Study, workload: str) -> Iterator[tuple[Series, Cell]]:
-    """Those of them that were run on a workload, with what they did there."""
+    """Those that were run on a workload, with their results on it."""
     for series in series_of(study):
         if (cell := series.competitor.cells.get(workload)) is not None:
             yield series, cell
 
 
-def new_figure(height: float, columns: int = 1, **more: Any) -> tuple[Figure, list[Plot]]:
+def new_figure(height: float, columns: int = 1, **options: Any) -> tuple[Figure, list[Plot]]:
     """A figure of this height in inches, and its plots, side by side."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    plots = figure.subplots(1, columns, squeeze=False, **more)
+    plots = figure.subplots(1, columns, squeeze=False, **options)
     return figure, [*plots[0]]
 
 
 def add_legend(figure: Figure, study: Study) -> None:
-    """One legend above the plots, where it hides nothing."""
+    """One legend above the plots."""
     shown = series_of(study)
     labels = [series.label for series in shown]
     columns = max(1, min(len(shown), int(92 / (max(map(len, labels)) + 7))))
@@ -120,7 +120,7 @@ def hide_row_lines(plot: Plot) -> None:
 
 
 def percent(plot: Plot, axis: str) -> None:
-    """Shares as whole per cent."""
+    """Proportions in whole per cent."""
     formatter = FuncFormatter(lambda v, _: f"{100 * v:.0f} %")
     getattr(plot, f"{axis}axis").set_major_formatter(formatter)
 

@@ -48,15 +48,15 @@ def sensitivity(study: Study, workload: str) -> Figure | None:
         series.line(plot, x, np.where(np.isfinite(y), y, np.nan), marker="o", ms=2.6, lw=1.3)
         chosen = dict(cell.setting).get(key)
         if isinstance(chosen, (int, float)) and float(chosen) in best:
-            look: dict[str, Any] = {"ms": 8, "mfc": "none", "mec": series.colour, "mew": 1.8, "zorder": 4}
-            series.mark(*plot.plot([chosen], [best[float(chosen)]], "o", **look))
+            style: dict[str, Any] = {"ms": 8, "mfc": "none", "mec": series.colour, "mew": 1.8, "zorder": 4}
+            series.mark(*plot.plot([chosen], [best[float(chosen)]], "o", **style))
         lost = [v for v in x if _all_diverged(cell, key, v)]
         crossed = crossed or bool(lost)
         if lost:
             border = plot.get_xaxis_transform()  # a loss of ∞ has its cross on the upper border
             height = [best[v] for v in lost] if higher else [0.985] * len(lost)
-            look = {"ms": 6, "mew": 1.6, "transform": plot.transData if higher else border, "zorder": 4}
-            series.mark(*plot.plot(lost, height, "x", color=series.colour, **look))
+            style = {"ms": 6, "mew": 1.6, "transform": plot.transData if higher else border, "zorder": 4}
+            series.mark(*plot.plot(lost, height, "x", color=series.colour, **style))
     if len(tried) < 2:
         return None
     if min(tried) > 0 and len(tried) > 2:
@@ -164,8 +164,8 @@ def parallel_coordinates(study: Study, workload: str) -> Figure | None:
     ranks = np.argsort(np.argsort([h if higher else -h for h in heights])) / (len(rows) - 1)
     for (row, _, series), height, rank in sorted(zip(rows, heights, ranks, strict=True), key=lambda x: x[2]):
         y = [*(positions[key][str(row.get(key))] for key in keys), height]
-        look = {"alpha": 0.12 + 0.85 * rank**3, "lw": 0.8 + 1.2 * rank**3, "zorder": 3}
-        series.mark(*plot.plot(range(at + 1), y, color=series.colour, **look))
+        style = {"alpha": 0.12 + 0.85 * rank**3, "lw": 0.8 + 1.2 * rank**3, "zorder": 3}
+        series.mark(*plot.plot(range(at + 1), y, color=series.colour, **style))
     plot.vlines(range(at + 1), 0, 1, color=MUTED, lw=1, zorder=5)
     for height in np.linspace(0, 1, 5):
         text = quantity(study.selecting).text(low + height * (high - low), space=" ", decimals=1)
@@ -194,7 +194,7 @@ def _axis_of_key(plot: Plot, at: int, values: Sequence[Any]) -> dict[str, float]
     else:
         ticks = sorted(known)
         heights = {text: i / max(1, len(ticks) - 1) for i, text in enumerate(ticks)}
-    look: dict[str, Any] = {"fontsize": 7.5, "ha": "right", "va": "center", "zorder": 6}
+    style: dict[str, Any] = {"fontsize": 7.5, "ha": "right", "va": "center", "zorder": 6}
     for text in ticks:
-        plot.text(at - 0.03, heights[text], literal(shown(known[text])), **look)
+        plot.text(at - 0.03, heights[text], literal(shown(known[text])), **style)
     return heights
