@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -166,9 +167,19 @@ IMPURE: dict[str, Callable[[], Rule]] = {
 def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
     """`offer(rule)` makes it `optimizer=theirs`, as if another package were installed."""
 
+    entry_points = importlib.metadata.entry_points
+
+    def entries(*, group: str, **more: str) -> importlib.metadata.EntryPoints:
+        if group != registry.PLUGINS:
+            return entry_points(group=group, **more)
+        return importlib.metadata.EntryPoints(
+            [importlib.metadata.EntryPoint("theirs", "package:rule", group)]
+        )
+
     def offered(rule: Rule) -> None:
         parsing.register_optimizers({"theirs": dict(rule.defaults)})
         monkeypatch.setattr(registry, "plugin", lambda name: rule if name == "theirs" else None)
+        monkeypatch.setattr(importlib.metadata, "entry_points", entries)  # which every command asks
 
     yield offered
 
