@@ -76,5 +76,5 @@ def check_same(folder: Folder, current: dict[str, Any], recorded: dict[str, Any]
 
 def unowned(folder: Folder, name: str) -> UserError:
     """The mistake of a file under one of our names where no run has started."""
-    what = "exists without a run.json that says which run wrote it"
+    what = "exists, but no run.json says which run wrote it"
     return UserError(f"{folder}/{name}", what, "use another name", errors.RUN_FOLDER)
