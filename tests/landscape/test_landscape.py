@@ -545,7 +545,7 @@ def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
         ("too large", (steps, θ * 1e20)),
         ("not finite", (steps, θ * math.nan)),
         ("is constant", (steps, θ[[0, 0, 0]])),
-        ("does not begin", (steps, θ + one[0])),
+        ("does not start", (steps, θ + one[0])),
         ("does not end", (steps, θ + one[2])),
     ):
         with pytest.raises(UserError, match=message) as e:
