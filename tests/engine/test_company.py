@@ -169,9 +169,10 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
 
     entry_points = importlib.metadata.entry_points
 
-    def entries(*, group: str, **more: str) -> importlib.metadata.EntryPoints:
+    def entries(**wanted: str) -> Any:
+        group = wanted["group"]
         if group != registry.PLUGINS:
-            return entry_points(group=group, **more)
+            return entry_points(**wanted)
         return importlib.metadata.EntryPoints(
             [importlib.metadata.EntryPoint("theirs", "package:rule", group)]
         )
