@@ -151,7 +151,7 @@ SCALARS = {
     "epochs: 12:30:00": "base 60", "lr: 1:30.5": "base 60", "drop_last: off": "off", "force: yes": "yes",
     "lr: 1e400": "infinity", "lr: 1e-400": "as 0", "epochs: '010'": "epochs", "lr: '1_0'": "lr",
     "epochs: ' 8'": "epochs", "epochs: .inf": "epochs", "name: 1e3": "name", "name: true": "name",
-    "data: {name: 0.10}": "data.name", "off: 1": "off", "? [a]\n: 1": "line", "lr: 0.1\nlr: 0.2": "twice",
+    "data: {name: 0.10}": "data.name", "off: 1": "off", "? [a]\n: 1": "line", "lr: 0.1\nlr: 0.2": "duplicated",
     "lr: !!python/name:os.mkdir": "python",
     "epochs: !!int '010'": "octal",
     "force: !!bool 'yes'": "yes", "name: !!null x": "null",

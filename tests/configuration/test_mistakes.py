@@ -118,7 +118,7 @@ KEYS = [
     (["name=" + "x" * 300], 2, ["name", "too long"]),
     (["hydra.run.dir=../x"], 4, [".."]),
     (["hydra.run.dir=" + "x" * 300], 4, ["too long"]),
-    (["-m", "lr=0.1,0.1"], 2, ["lr", "twice"]),
+    (["-m", "lr=0.1,0.1"], 2, ["lr", "duplicated"]),
     (["-m", "lr=0.1,,0.2"], 2, ["lr"]),
     (["-m", "lr="], 2, ["lr"]),
     (["-m", "seed=range(3,3)"], 2, ["seed"]),
@@ -126,7 +126,7 @@ KEYS = [
     (["-m", "lr=0.1,0.2,abc"], 2, ["lr", "abc"]),
     (["-m", "optimizer=sgd,admm"], 2, ["optimizer", "'adam'"]),
     (["-m", "model.activation=relu,rellu"], 2, ["model.activation"]),
-    (["-m", "lr=0.01,1e-2"], 2, ["lr", "twice"]),
+    (["-m", "lr=0.01,1e-2"], 2, ["lr", "duplicated"]),
     (["-m", "optimizer=adam,lbfgs", "batch_size=32"], 2, ["batch_size", "lbfgs"]),
 ]
 
@@ -194,7 +194,7 @@ YAML: dict[str, tuple[str | bytes, list[str]]] = {
     "python object": (HEAD + "lr: !!python/object/apply:os.system ['touch canary']\n", ["line 2", "python"]),
     "defaults that are no list": ("defaults: 5\n", ["defaults", "list"]),
     "defaults of lists": ("defaults: [[a]]\n", ["defaults", "list"]),
-    "defaults that name themselves": ("defaults: [x]\n", ["itself"]),
+    "defaults that name themselves": ("defaults: [x]\n", ["circular"]),
     "own tag": (HEAD + "lr: !secret 1\n", ["line 2", "!secret"]),
     "alias bomb": (BOMB, ["aliases"]),
     "alias of itself": (HEAD + "a: &a [*a]\n", ["itself"]),
