@@ -538,7 +538,7 @@ def test_what_one_record_raises_costs_no_neighbour_a_restart(
 ) -> None:
     monkeypatch.setattr(sweep, "Record", Faulty)
     monkeypatch.setattr(Faulty, "fails_in", where)
-    monkeypatch.setattr(Faulty, "made", [])
+    monkeypatch.setattr(Faulty, "created", [])
     result = ffn("-m", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
     others = "interrupted" if where == "interrupt" else "finished"
     assert statuses(tmp_path) == {0: others, 1: None if where == "__init__" else "failed", 2: others}
