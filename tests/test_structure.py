@@ -56,7 +56,7 @@ POSITIONAL = {
     "Pair", "Cell", "Competitor", "Study",
     "BatchRow", "Segment",
     "Trained", "Distribution", "Curvature",
-    "Flat", "Problem", "Track", "Scene",
+    "ContourFigure", "Problem", "Track", "Scene",
 }  # fmt: skip
 """Dataclasses that are still made by position. None may be added."""
 
