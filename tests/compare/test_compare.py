@@ -421,7 +421,7 @@ def test_a_bad_run_is_one_line_alone_and_a_note_beside_others(
     ("argument", "message", "code"),
     [
         ("runs=nowhere", "nowhere: does not exist", 4),
-        ("runs=empty", "empty: holds no run", 4),
+        ("runs=empty", "empty: contains no run", 4),
         ("runs=file", "file: is a file", 4),
         ("runs=", "runs: is empty", 2),
         ("runs=null", "runs: has no value", 2),

@@ -419,7 +419,7 @@ def test_the_page_turns_in_a_browser_without_a_network(
 
 ERRORS = [
     (("run=nowhere",), "nowhere: does not exist", 4),
-    (("run=empty",), "empty: holds no run", 4),
+    (("run=empty",), "empty: contains no run", 4),
     ((), "run: has no value", 2),
     (("run=a", "runs=a"), "runs: no such key (did you mean 'run'?)", 2),
     (("run=a", "part=valid"), "part: 'valid' is not known", 2),

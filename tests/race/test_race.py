@@ -400,7 +400,7 @@ MISTAKES = [
     (["surface=network"], 2, "run: has no value"),
     (["run=x"], 2, "cannot be combined with surface=saddle"),
     (["surface=network", "run=nowhere"], 4, "does not exist"),
-    (["surface=network", "run=."], 4, "holds no run"),
+    (["surface=network", "run=."], 4, "contains no run"),
 ]
 
 
