@@ -44,8 +44,8 @@ def test_threads_are_for_large_steps_and_sleep(
 
 STEPS = """
 import os, subprocess, sys, time
+from ffn_bench.engine import device  # before PyTorch
 import torch
-from ffn_bench.engine import device
 assert device.QUIET
 W, x = torch.randn(512, 512), torch.randn(64, 512)
 def steps(threads):
