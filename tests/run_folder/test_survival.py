@@ -279,7 +279,7 @@ def test_a_finished_run_is_shown_and_not_touched(ffn: Command, tmp_path: Path) -
     before = {f: f.stat().st_mtime_ns for f in files_below(tmp_path)}
     result = ffn("epochs=2", "name=x")
     assert result.code == 0, result.err
-    assert "ended before" in result.out
+    assert "already ended" in result.out
     assert {f: f.stat().st_mtime_ns for f in files_below(tmp_path)} == before
 
 
@@ -637,7 +637,7 @@ def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
     engine, _ = build_eager(parsed("epochs=1"))
     checkpoints.save(Folder(tmp_path), engine.state())
     other, _ = build_eager(parsed("epochs=1", "model.hidden=[3]"))
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match="does not match this run"):
         other.resume(latest(tmp_path))
     batch = tile([], common=["epochs=1"])
     with pytest.raises(UserError, match="eager engine"):
