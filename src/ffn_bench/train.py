@@ -57,32 +57,33 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
     if ended and ended["status"] in reading.ENDED:
         return reading.score_of(ended)
     training, prepared = build(run)
+    (trained,) = training.runs
     shown = Path(os.path.relpath(folder.path)) if folder.path.is_relative_to(Path.cwd()) else folder.path
     view = view or run_view.RunView()
     checkpoint, damaged = checkpoints.find(folder)
     state = checkpoints.load(folder, checkpoint) if checkpoint else None
     if state is not None:
-        training.resume(state)
+        training.resume([state])
     with threads(prepared.threads), Stop() as stop:
         training.stop = stop
         device = describe(prepared.device)
-        record = Record(folder, run, training, device, state=state)
+        record = Record(folder, trained, device, state=state)
         try:
-            facts = run_view.facts_of(run, training.data, device, shown)
+            facts = run_view.facts_of(run, trained.data, device, shown)
             warnings = [f"checkpoint {name} is damaged; an earlier one is used" for name in damaged]
-            view.start(facts, training, run.epochs, [*warnings, *record.notes])
-            for measurement in training.measurements():
-                record.write(measurement)
-                view.write(measurement)
+            view.start(facts, trained, run.epochs, [*warnings, *record.notes])
+            for measured in training.measurements():
+                record.write(measured[trained])
+                view.write(measured[trained])
         except Exception as e:
             record.fail(e)
             raise
         finally:
             view.close()
-        if training.status == "running":
+        if trained.status == "running":
             record.interrupt()
             stop.raise_if_requested()
-        summary = record.close(training.status, training.reason)
+        summary = record.close(trained.status, trained.reason)
         view.end(summary, shown)
     stop.raise_if_requested()
     return reading.score_of(summary)

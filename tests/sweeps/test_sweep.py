@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,10 +29,10 @@ from ffn_bench import train
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.engine import build
-from ffn_bench.engine.batched import Tile
+from ffn_bench.engine import batched, build
+from ffn_bench.engine.batched import BatchedEngine
+from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
-from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.lock import Lock, holder
@@ -501,9 +502,9 @@ class Faulty(Record):
     fails_in = ""
     created: ClassVar[list[str]] = []
 
-    def __init__(self, folder: Folder, run: TrainConfig, *rest: Any) -> None:
+    def __init__(self, folder: Folder, run: Run, *rest: Any) -> None:
         self.created.append(folder.name)
-        self.bad = run.seed == 1
+        self.bad = run.config.seed == 1
         super().__init__(folder, run, *rest)
         self._raise("__init__")
 
@@ -511,11 +512,11 @@ class Faulty(Record):
         if self.bad and where == self.fails_in:
             raise RuntimeError("of one run alone")
 
-    def write(self, measurement: Measurement) -> None:
+    def write(self, measurements: Sequence[Measurement]) -> None:
         self._raise("write")
-        super().write(measurement)
+        super().write(measurements)
         if self.fails_in == "interrupt":
-            stop: Stop = self.training.tile.stop  # type: ignore[attr-defined]
+            stop = self.run.training.stop
             stop.requested, stop.number = True, signal.SIGTERM
 
     def interrupt(self) -> dict[str, Any]:
@@ -597,12 +598,12 @@ def test_a_run_of_another_state_leaves_its_neighbours_together(
             rewrite_checkpoints(folder, STATES["no network"])
     sizes: list[int] = []
 
-    class Counted(Tile):
-        def __init__(self, tiled: Any, *rest: Any) -> None:
-            sizes.append(len(tiled))
-            super().__init__(tiled, *rest)
+    class Counted(BatchedEngine):
+        def __init__(self, runs: Any, *rest: Any) -> None:
+            sizes.append(len(runs))
+            super().__init__(runs, *rest)
 
-    monkeypatch.setattr(sweep, "Tile", Counted)
+    monkeypatch.setattr(batched, "BatchedEngine", Counted)
     assert ffn(*arguments).code == 1
     assert sizes == [4, 3]
 

@@ -23,8 +23,8 @@ from ffn_bench.command_line.run_view import RunView
 from ffn_bench.errors import printable
 
 if TYPE_CHECKING:
+    from ffn_bench.engine.loop import Run
     from ffn_bench.engine.metrics import Measurement
-    from ffn_bench.run_folder.recorder import Training
 
 LINES = 40
 """Runs of a sweep, at most, that each get a line when they end."""
@@ -113,16 +113,13 @@ class SweepView:
         if self._bar:
             self._bar.update(self._task, total=steps)
 
-    def measured(self, run: int, measurement: Measurement) -> None:
+    def measured(self, run: int, measurements: Sequence[Measurement]) -> None:
         """Take what was measured of a run."""
         with self._lock:
-            self._steps[run] = measurement.step
-            if len(self.runs) > LIVE_RUNS:
-                return
-            before = self._latest.get(run)
-            if before is not None:
-                measurement = replace(measurement, values=before.values | measurement.values)
-            self._latest[run] = measurement
+            self._steps[run] = measurements[-1].step
+            for measurement in measurements if len(self.runs) <= LIVE_RUNS else ():
+                before = self._latest[run].values if run in self._latest else {}
+                self._latest[run] = replace(measurement, values=before | measurement.values)
 
     def ended(self, run: int, summary: dict[str, Any]) -> None:
         """Take a run's end, and print its line."""
@@ -219,16 +216,14 @@ class RunOfSweep(RunView):
         super().__init__()
         self._sweep, self._run = sweep, run
 
-    def start(
-        self, facts: dict[str, str], training: Training, epochs: int, warnings: Sequence[str] = ()
-    ) -> None:
+    def start(self, facts: dict[str, str], run: Run, epochs: int, warnings: Sequence[str] = ()) -> None:
         """Warnings only: the sweep has said the rest."""
         for warning in warnings:
             self._sweep.warn(f"{self._sweep.runs[self._run][0]}: {warning}")
 
-    def write(self, measurement: Measurement) -> None:
-        """Hand it to the sweep's view."""
-        self._sweep.measured(self._run, measurement)
+    def write(self, measurements: Sequence[Measurement]) -> None:
+        """Hand them to the sweep's view."""
+        self._sweep.measured(self._run, measurements)
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """Nothing: the sweep prints the line of a run that ended."""

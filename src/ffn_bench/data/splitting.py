@@ -7,6 +7,7 @@ and one YAML in conf/data.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -279,3 +280,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 def batch_rows(n: int, batch_size: int | str) -> int:
     """Rows of a mini-batch of n training rows: `full` is all of them."""
     return n if batch_size == "full" else min(n, int(batch_size))
+
+
+def steps_per_epoch(n: int, batch_size: int | str, drop_last: bool) -> int:
+    """Updates that one pass over n training rows makes."""
+    if batch_size == "full":
+        return 1
+    return n // int(batch_size) if drop_last else math.ceil(n / int(batch_size))

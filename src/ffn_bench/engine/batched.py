@@ -1,6 +1,6 @@
-"""The batched engine: the training loop with a leading run axis; many runs advance in one tensor program.
+"""The batched engine: mini-batches with a leading run axis; many runs advance in one tensor program.
 
-A `Tile` trains runs that share data, layer widths, activation, batch size and dtype. Everything that tells
+A `BatchedEngine` trains runs that share data, layer widths, activation, batch size and dtype. What tells
 them apart (weights, data order, learning rate and its schedule, optimizer, λ) is a row of a tensor. All
 parameters are one buffer `[runs, P]`, of which each layer's W `[runs, n_in, n_out]` and b are views; forward
 and backward are the lecture's equations on these (the legible version is `backprop.by_hand`), and the update
@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,17 +27,15 @@ from torch import Tensor
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TorchOptimizerConfig, TrainConfig, count_parameters
 from ffn_bench.configuration.validation import FULL_BATCH_ONLY
-from ffn_bench.data.splitting import Data, Split, epoch_order
-from ffn_bench.engine import checkpoint_state
+from ffn_bench.data.splitting import Data, Split, batch_rows
 from ffn_bench.engine.device import SMALL_STEP, THREADS, multiply_adds
 from ffn_bench.engine.inplace import InPlace, in_place
-from ffn_bench.engine.metrics import Measurement, by_name, by_tag, log_point
-from ffn_bench.engine.stop import Stop
-from ffn_bench.engine.torch_engine import steps_per_epoch
-from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.engine.metrics import by_name, by_tag
+from ffn_bench.engine.protocol import Advanced
 from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.layers import flat
 from ffn_bench.model.network import FFN, forward
-from ffn_bench.optimizers import registry, schedules
+from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.rules import State, first_state
 
 ALIGNED = 32
@@ -82,90 +79,20 @@ def _aligned(n: int) -> int:
     return -(-n // ALIGNED) * ALIGNED
 
 
-@dataclass
-class BatchRow:
-    """One run of a tile: what it is and how it goes. A `Record` takes it as it takes an `EagerRun`."""
+class Row(Protocol):
+    """One run of the engine: a `loop.Run`."""
 
-    run: TrainConfig
-    tile: Tile
-    index: int
-    """Its current row in the tile's tensors; rows that have ended may leave the tile."""
-    schedule: schedules.Schedule
-    steps: int
-    status: str = "running"
-    reason: str = ""
-    step: int = 0
-    epoch: int = 0
-    train_seconds: float = 0.0
-    """This row's share: the tile's seconds of updates over the rows that were in training."""
-    before: float = 0.0
-    """Of those, the seconds before the checkpoint it was resumed from."""
+    config: TrainConfig
 
-    @property
-    def data(self) -> Data:
-        """What it trains on."""
-        return self.tile.data
-
-    def network(self, x: Tensor) -> Tensor:
-        """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
-        return self.tile.logits(self.index, x)
-
-    def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
-        return self.tile.layers(self.index)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Of its tile."""
-        return self.tile.steps_per_epoch
-
-    @property
-    def stop(self) -> Stop:
-        """Its tile's."""
-        return self.tile.stop
-
-    @stop.setter
-    def stop(self, stop: Stop) -> None:
-        self.tile.stop = stop
-
-    def state(self) -> dict[str, Any]:
-        """A complete state: the progress of the run, the network's tensors, the optimizer's."""
-        self.step, self.train_seconds = self.tile.step, self.before + self.tile.share
-        progress = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
-        return {"engine": "batched", **progress, **self.tile.tensors(self.index)}
-
-    def resume(self, state: dict[str, Any]) -> None:
-        """Resume from what `state` gave, where it is the tile's only row."""
-        self.tile.resume([state])
-
-    def check(self, state: dict[str, Any]) -> None:
-        """Raise `UserError` unless a state is what `state` would give at some step of this run."""
-        try:
-            if state["engine"] != "batched":
-                raise ValueError(f"it is from the {state['engine']} engine")
-            checkpoint_state.check_progress(state, self.steps, self.steps_per_epoch)
-            like = {**self.state(), **{key: state[key] for key in checkpoint_state.PROGRESS}}
-            waiting = state["step"] % self.tile.log_every
-            like["window"] = like["window"].new_empty(waiting, 2)
-            checkpoint_state.check({key: value for key, value in state.items() if key != "files"}, like)
-        except (ValueError, KeyError, TypeError) as e:
-            raise UserError("checkpoint", f"does not match this run: {e}", "", RUN_FOLDER) from e
-
-    def measurements(self) -> Iterator[Measurement]:
-        """Train it, where it is the tile's only row."""
-        for measured in self.tile.measurements():
-            yield from (measurement for _, measurement in measured)
-
-    def diverge(self, reason: str) -> None:
-        """End it; the other rows continue."""
-        self.status, self.reason = "diverged", f"{reason} (epoch {self.epoch})"
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
 
 
 @dataclass
 class Segment:
     """Rows of a tile that lie side by side and share an update rule."""
 
-    rows: list[BatchRow]
+    rows: list[Row]
     rule: InPlace
     hyper: dict[str, Any]
     """Numbers, and float64 columns `[rows, 1]` of those in which the rows differ."""
@@ -183,8 +110,8 @@ class Segment:
     def look_ahead(self, steps: range, device: torch.device, dtype: torch.dtype) -> None:
         """Compute the coefficients of the steps `steps`, counted from 0."""
         lr: Any = self.hyper["lr"]
-        if any(row.run.schedule.name != "constant" for row in self.rows):
-            lr = lr * np.array([[[row.schedule(t)] for row in self.rows] for t in steps])
+        if any(row.config.schedule.name != "constant" for row in self.rows):
+            lr = np.array([[[row.rate(t)] for row in self.rows] for t in steps])
         t = np.array(steps, dtype=np.float64)[:, None, None] + 1
         coefficients = self.rule.coefficients({**self.hyper, "lr": lr}, t)
         names = [name for name, value in coefficients.items() if isinstance(value, np.ndarray)]
@@ -226,94 +153,66 @@ def _columns(values: Sequence[Any]) -> Any:
     return np.array(values, dtype=np.float64)[:, None]
 
 
-class Tile:
-    """Runs in training side by side. Iterate over `measurements`; in between, every row's state is complete.
+class BatchedEngine:
+    """Runs in training side by side, which must have equal `group_key`s; see `protocol.Engine`.
 
-    `data` is on the device and in the dtype of the runs, which must have equal `group_key`s. `rows` are in
-    the order of `runs`.
+    `data` is on the device and in the dtype of the runs.
     """
 
-    def __init__(self, runs: Sequence[TrainConfig], data: Data) -> None:
-        first, x = runs[0], data.train.x
-        self.data, self.log_every = data, first.log_every
+    name = "batched"
+
+    def __init__(self, runs: Sequence[Row], data: Data) -> None:
+        first, x = runs[0].config, data.train.x
+        self.data, self.step = data, 0
         self.device, self.dtype = x.device, x.dtype
         self.widths = [data.n_features, *first.model.widths(), len(data.classes)]
         self.activation = ACTIVATIONS[first.model.activation]
-        n = len(data.train.y)
-        self.batch_size = n if first.batch_size == "full" else min(n, int(first.batch_size))
-        self.steps_per_epoch = steps_per_epoch(n, first.batch_size, first.drop_last)
-        self.step = self.epoch = 0
-        self.stop = Stop()
-        self._resumed = False
-        self.share = 0.0  # seconds of updates, divided by the rows in training
+        self.batch_size = batch_rows(len(data.train.y), first.batch_size)
 
-        # Runs of one rule must lie side by side.
-        order = sorted(range(len(runs)), key=lambda k: _segment_key(runs[k]))
-        self._stacked = [self._row(runs[k], index) for index, k in enumerate(order)]
-        self.rows = sorted(self._stacked, key=lambda row: order[row.index])
-        θ = torch.stack([self._start(row.run) for row in self._stacked])
+        # Runs of one rule must lie side by side: `_columns` says where each of `runs` is.
+        order = sorted(range(len(runs)), key=lambda k: _segment_key(runs[k].config))
+        self._rows = [runs[k] for k in order]
+        self._columns = [order.index(k) for k in range(len(runs))]
+        θ = torch.stack([self._start(row.config) for row in self._rows])
         self._weight = torch.cat([_ones_for_weights(a, b) for a, b in itertools.pairwise(self.widths)])
         self._weight = self._weight.to(self.device, self.dtype)
         self._compiled = first.compile
         self._plain = self.device.type == "cpu" and not first.compile
         self._set_up(θ.to(self.device, self.dtype), None)
 
-    def resume(self, states: Sequence[dict[str, Any]]) -> None:
-        """Let every row of `rows` resume from what its `state` gave, all of them taken at the same step.
-
-        Raises `UserError` for a state that does not belong to its row.
-        """
-        for row, state in zip(self.rows, states, strict=True):
-            row.check(state)
-        self._resumed = True
-        self.step, self.epoch = states[0]["step"], states[0]["epoch"]
-        window = self._window.clone()
-        of_index: list[dict[str, Tensor]] = [{} for _ in states]
-        for row, state in zip(self.rows, states, strict=True):
-            assert state["step"] == self.step
-            row.step, row.epoch, row.before = state["step"], state["epoch"], state["train_seconds"]
-            row.train_seconds = row.before
+    def resume(self, states: Sequence[dict[str, Any]], step: int) -> None:
+        """Let every run go on from what its `state` gave."""
+        self.step = step
+        of_row: list[dict[str, Tensor]] = [{} for _ in states]
+        for index, state in zip(self._columns, states, strict=True):
             for k, (W, b) in enumerate(self._layers):
-                W[row.index].copy_(state["network"][f"weights.{k}"])
-                b[row.index, :, 0].copy_(state["network"][f"biases.{k}"])
-            of_index[row.index] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
-            window[: len(state["window"]), :, row.index] = state["window"]
-            if row.step == row.steps:
-                row.status = "finished"
-        self._set_up(self.θ, of_index)
-        self._window.copy_(window)
+                W[index].copy_(state["network"][f"weights.{k}"])
+                b[index, :, 0].copy_(state["network"][f"biases.{k}"])
+            of_row[index] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
+        self._set_up(self.θ, of_row)
 
     def close(self) -> None:
-        """Let go of every tensor. The tile and its rows, which refer to each other, are of no use then.
-
-        On a GPU the next one needs the memory, and garbage collection may come later.
-        """
+        """Let go of every tensor. On a GPU the next engine needs the memory, and garbage collection may come
+        later."""
         vars(self).clear()
 
-    def _row(self, run: TrainConfig, index: int) -> BatchRow:
-        steps = run.epochs * self.steps_per_epoch
-        schedule = schedules.build_schedule(run.schedule, steps, self.steps_per_epoch)
-        return BatchRow(run, self, index, schedule, steps)
-
-    def _start(self, run: TrainConfig) -> Tensor:
-        """A run's first parameters, `[P]`: those of its eager run."""
-        network = FFN(self.widths, run.model, run.seed, self.dtype)
-        return torch.cat([t.detach().reshape(-1) for layer in network.layers for t in layer])
+    def _start(self, config: TrainConfig) -> Tensor:
+        """A run's first parameters, `[P]`: those of the torch engine."""
+        network = FFN(self.widths, config.model, config.seed, self.dtype)
+        return flat(network.layers).detach()
 
     # --- what a step works on ---------------------------------------------------------------------------
 
     def _set_up(self, θ: Tensor, states: list[dict[str, Tensor]] | None) -> None:
-        """Lay out every buffer for the rows in `_stacked`, whose parameters are θ."""
-        R, b = len(self._stacked), _aligned(self.batch_size)
+        """Lay out every buffer for the rows in `_rows`, whose parameters are θ."""
+        R, b = len(self._rows), _aligned(self.batch_size)
         like: Any = {"device": self.device, "dtype": self.dtype}
         self.θ, self._g, self._spare = θ, torch.empty_like(θ), torch.empty_like(θ)
         self._layers, self._gradients = self._views(self.θ), self._views(self._g)
         self._h_bars = [torch.empty(R, n, b, **like) for n in self.widths[1:]]
         self._g_bars = [torch.empty(R, n, b, **like) for n in self.widths[1:-1]]
-        # Losses and objectives of this step and of the steps since the last log point.
-        self._now = torch.zeros(2, R, **like)
-        self._window = torch.zeros(self.log_every, 2, R, **like)
-        decay = torch.tensor([row.run.l2 for row in self._stacked], **like)
+        self._now = torch.zeros(2, R, **like)  # losses and objectives of this step
+        decay = torch.tensor([row.config.l2 for row in self._rows], **like)
         self._decay = 2 * decay[:, None] * self._weight if decay.any() else None
 
         train = self.data.train
@@ -329,12 +228,14 @@ class Tile:
         self._weigh(self.batch_size)
 
         self._segments: list[Segment] = []
-        for _, group in itertools.groupby(self._stacked, key=lambda row: _segment_key(row.run)):
+        begin = 0
+        for _, group in itertools.groupby(self._rows, key=lambda row: _segment_key(row.config)):
             members = list(group)
-            part = slice(members[0].index, members[-1].index + 1)
-            rule = registry.rule_of(members[0].run.optimizer)
+            part = slice(begin, begin + len(members))
+            begin = part.stop
+            rule = registry.rule_of(members[0].config.optimizer)
             assert rule is not None
-            settings = [row.run.optimizer.hyperparameters() for row in members]
+            settings = [row.config.optimizer.hyperparameters() for row in members]
             hyper = {key: _columns([s[key] for s in settings]) for key in settings[0]}
             if states is None:
                 columns = {key: self._tensor(value) for key, value in hyper.items()}
@@ -344,7 +245,7 @@ class Tile:
             mine = (self.θ[part], self._g[part], self._spare[part])
             self._segments.append(Segment(members, in_place(rule), hyper, state, *mine))
         self._chunk_ends = self.step
-        self._update_active()
+        self._watched = torch.tensor(self._columns, device=self.device)
         self._step_functions = self._prepare_step()
 
     def _tensor(self, value: Any) -> Any:
@@ -427,60 +328,55 @@ class Tile:
             if s.rule.as_it_is:
                 s.c["t"] = self.step + 1
 
-    # --- the loop ---------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------------
 
-    def measurements(self) -> Iterator[list[tuple[BatchRow, Measurement]]]:
-        """Train, and yield what is measured of which row: before the first update, at log points, after each
-        epoch. A row that has ended, or whose status is changed, is measured no more. Ends early, between two
-        steps, where a `stop` is requested.
+    def begin_epoch(self, orders: Sequence[Tensor] | None, done: int) -> None:
+        """Visit the training rows in these orders, one for each run, from the mini-batch after `done` on."""
+        self._drop_others()
+        self._batches = self._mini_batches(orders, done)
+
+    def _mini_batches(
+        self, orders: Sequence[Tensor] | None, done: int
+    ) -> Iterator[tuple[Tensor, Tensor, int] | None]:
+        """Mini-batches: rows `[runs × b]` of the training set, labels `[runs, 1, b]`, and how many columns
+        count. None stands for the full batch, which is there already.
         """
-        if not self._resumed:
-            yield self._evaluate()
-        done = self.step % self.steps_per_epoch  # steps of an epoch that a checkpoint was taken in
-        while self._active_rows() and not self.stop.requested:
-            self.epoch = self.step // self.steps_per_epoch + 1
-            for row in self._active_rows():
-                row.epoch = self.epoch
-            self._start_clock()
-            for batch in self._batches(done):
-                measured = self._take(batch)
-                if measured:
-                    self._stop_clock()
-                    yield measured
-                    if not self._active_rows():
-                        return
-                    self._start_clock()
-                if self.stop.requested and self.step % self.steps_per_epoch:
-                    self._stop_clock()
-                    return
-            self._stop_clock()
-            done = 0
-            yield self._evaluate()
-            self._drop_ended_rows()
-
-    def _active_rows(self) -> list[BatchRow]:
-        return [row for row in self._stacked if row.status == "running"]
-
-    def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor, int] | None]:
-        """This epoch's mini-batches from the one after `done` on: rows `[runs × b]` of the training set,
-        labels `[runs, 1, b]`, and how many columns count. None stands for the full batch, which is there
-        already.
-        """
-        n, b = len(self.data.train.y), self.batch_size
-        if b == n:
+        if orders is None:
             yield None
             return
-        order = torch.stack([epoch_order(n, row.run.seed, self.epoch) for row in self._stacked])
-        used = self.steps_per_epoch * b
-        for first in range(done * b, used, FETCHED * b):
-            part = order[:, first : min(first + FETCHED * b, used)]
-            for size, rows in _in_batches(part, b, _aligned(b)):
+        b = self.batch_size
+        of_row = dict(zip(self._columns, orders, strict=True))  # a run that has ended takes any
+        order = torch.stack([of_row.get(row, orders[0]) for row in range(len(self._rows))])
+        for first in range(done * b, order.shape[1], FETCHED * b):
+            for size, rows in _in_batches(order[:, first : first + FETCHED * b], b, _aligned(b)):
                 rows = rows.to(self.device)
                 labels = self.data.train.y[rows].unsqueeze(2)
                 yield from zip(rows.flatten(1), labels, itertools.repeat(size))
 
-    def _take(self, batch: tuple[Tensor, Tensor, int] | None) -> list[tuple[BatchRow, Measurement]]:
-        """One step of every row on its own mini-batch; what is measured then, if anything is."""
+    def advance(self, count: int, log_every: int, log_last: bool) -> Advanced:
+        """Make steps; on a CPU none after one with an objective that is not finite. Reads losses once."""
+        losses = torch.empty(count, 2, len(self._rows), device=self.device, dtype=self.dtype)
+        norms: dict[int, Tensor] = {}
+        made = 0
+        for batch in itertools.islice(self._batches, count):
+            is_logged = (self.step + 1) % log_every == 0 or (log_last and made + 1 == count)
+            before = self.θ.clone() if is_logged else None
+            self._step(batch, is_logged)
+            losses[made].copy_(self._now)
+            # On a GPU a look at every loss would stop it every time; there it is seen after the last step.
+            ends = self.device.type == "cpu" and not bool(self._now[1, self._watched].isfinite().all())
+            if is_logged or ends:
+                norms[made] = self._norms(before)
+            made += 1
+            if ends:
+                break
+        measured = np.full((made, 4, len(self._columns)), math.nan)
+        for k, values in norms.items():
+            measured[k] = values[:, self._watched].double().cpu().numpy()
+        return Advanced(losses=losses[:made, :, self._watched].double().cpu().numpy(), norms=measured)
+
+    def _step(self, batch: tuple[Tensor, Tensor, int] | None, is_logged: bool) -> None:
+        """One step of every row on its own mini-batch."""
         if batch is not None:
             rows, labels, size = batch
             torch.index_select(self.data.train.x, 0, rows, out=self._x_rows)
@@ -489,90 +385,34 @@ class Tile:
                 self._weigh(size)
         self._fetch_coefficients()
         backward, update = self._step_functions
-        log_point = (self.step + 1) % self.log_every == 0
-        measure = log_point or self.step + 1 in self._ends
         backward()
-        norms = [_norms(self._g)] if measure else []
-        before = self.θ.clone() if measure else None
+        self._g_norm = _norms(self._g) if is_logged else None  # the update overwrites g
         update()
-        self._window[self.step % self.log_every].copy_(self._now)
         self.step += 1
-        if before is not None:
-            norms += [_norms(t) for t in (self.θ, torch.sub(self.θ, before, out=self._spare), before)]
-            return self._log_point(log_point, norms)
-        # On a GPU a look at every loss would stop it every time; there the next log point finds it.
-        if self.device.type == "cpu" and not math.isfinite(self._watched().sum().item()):
-            return self._log_point(False, [])
-        return []
 
-    def _watched(self) -> Tensor:
-        """The objectives of the rows in training."""
-        objectives = self._now[1]
-        return objectives if self._all_going else objectives[self._active_indices]
-
-    def _log_point(self, for_all: bool, norms: list[Tensor]) -> list[tuple[BatchRow, Measurement]]:
-        """Means over the window since the last point, and this step's norms: the one synchronisation.
-
-        Of all rows at a log point, else of those whose last step this was. `norms` are those of the gradient,
-        the weights, their change and the weights before; none where a divergence comes unexpected.
-        """
-        length = (self.step - 1) % self.log_every + 1
-        window = self._window[:length].double()
-        finite = window[:, 1].isfinite().tolist()
-        # Step after step: `mean` sums in blocks, in an order that depends on how many rows there are.
-        means = (window.cumsum(0)[-1] / length).tolist()
-        columns = torch.stack(norms).tolist() if norms else None
-        measured = []
-        for row in self._active_rows():
-            k = row.index
-            row.step, row.train_seconds = self.step, row.before + self.share
-            bad = next((i for i in range(length) if not finite[i][k]), None)
-            if bad is not None:
-                at = self.step - length + bad + 1
-                row.diverge(f"{tags.OBJECTIVE.tag('train')} is {window[bad, 1, k].item()} at step {at}")
-            elif not (for_all or self.step == row.steps):
-                continue
-            grad_norm, weight_norm, change, before = (c[k] for c in columns) if columns else [math.nan] * 4
-            values = log_point(
-                loss=means[0][k],
-                objective=means[1][k],
-                lr=row.run.lr * row.schedule(self.step - 1),
-                grad_norm=grad_norm,
-                weight_norm=weight_norm,
-                change=change,
-                norm_before=before,
-            )
-            measured.append((row, Measurement(self.step, self.epoch, row.train_seconds, values)))
-        self._update_active()
-        return measured
+    def _norms(self, before: Tensor | None) -> Tensor:
+        """`[4, runs]`: ‖g‖, ‖θ‖, how far θ went from where it was `before`, ‖θ‖ there; where that is not
+        known, ‖θ‖ alone."""
+        if before is None or self._g_norm is None:
+            unknown = torch.full_like(self.θ[:, 0], math.nan)
+            return torch.stack([unknown, _norms(self.θ), unknown, unknown])
+        change = torch.sub(self.θ, before, out=self._spare)
+        return torch.stack([self._g_norm, *map(_norms, (self.θ, change, before))])
 
     @torch.no_grad()
-    def _evaluate(self) -> list[tuple[BatchRow, Measurement]]:
-        """Losses and scores of the splits that have rows, as `metrics.evaluate_all`, for every row."""
-        by_row: list[dict[str, float]] = [{} for _ in self._stacked]
+    def evaluate(self) -> list[dict[str, float]]:
+        """Losses and scores of the splits that have rows, as `metrics.evaluate_all`, for every run."""
+        by_row: list[dict[str, float]] = [{} for _ in self._rows]
         for name in tags.SPLITS:
             split: Split = getattr(self.data, name)
             if len(split.y):
                 for values, (loss, *scores) in zip(by_row, self._evaluate_part(split), strict=True):
                     values |= by_tag(name, by_name(loss, scores))
-        measured = []
-        for row in self._active_rows():
-            values = by_row[row.index]
-            row.step, row.train_seconds = self.step, row.before + self.share
-            for tag, value in values.items():
-                if not math.isfinite(value):
-                    row.diverge(f"{tag} is {value} after step {self.step}")
-                    break
-            else:
-                if self.step == row.steps:
-                    row.status = "finished"
-            measured.append((row, Measurement(self.step, self.epoch, row.train_seconds, values, True)))
-        self._update_active()
-        return measured
+        return [by_row[index] for index in self._columns]
 
     def _evaluate_part(self, split: Split) -> list[list[float]]:
         """For every row its means over a split: cross-entropy, then each of `tags.SCORES`."""
-        R, n = len(self._stacked), len(split.y)
+        R, n = len(self._rows), len(split.y)
         sums = torch.zeros(1 + len(tags.SCORES), R, device=self.device, dtype=torch.float64)
         chunk = EVALUATED_ROWS[self.device.type == "cpu"]
         for first in range(0, n, chunk):
@@ -599,63 +439,54 @@ class Tile:
         logits: Tensor = torch.baddbmm(b_out, W_out.mT, h)
         return logits
 
-    # --- rows -------------------------------------------------------------------------------------------
+    # --- runs -------------------------------------------------------------------------------------------
 
-    def _update_active(self) -> None:
-        going = [row.index for row in self._active_rows()]
-        self._all_going = len(going) == len(self._stacked)
-        self._active_indices = torch.tensor(going, device=self.device)
-        self._ends = {self._stacked[k].steps for k in going}
+    def keep(self, runs: Sequence[int]) -> None:
+        """Go on with these runs only; the others leave with the next epoch."""
+        self._columns = [self._columns[run] for run in runs]
+        self._watched = torch.tensor(self._columns, device=self.device)
 
-    def _drop_ended_rows(self) -> None:
+    def _drop_others(self) -> None:
         """Go on without the rows that have ended. The others' bits are the same with them and without.
 
         A compiled or captured step would have to be made anew, so there half of the rows must have ended.
         """
-        going = self._active_rows()
-        worth = len(going) < len(self._stacked) if self._plain else 2 * len(going) <= len(self._stacked)
-        if not going or not worth:
+        going = sorted(self._columns)
+        worth = len(going) < len(self._rows) if self._plain else 2 * len(going) <= len(self._rows)
+        if not worth:
             return
-        θ = self.θ[self._active_indices]
-        states = [self._state(row.index) for row in going]
-        window = self._window[:, :, self._active_indices]
-        self._stacked = going
-        for index, row in enumerate(going):
-            row.index = index
+        θ, states = self.θ[going], [self._state(index) for index in going]
+        self._rows = [self._rows[index] for index in going]
+        self._columns = [going.index(index) for index in self._columns]
         self._set_up(θ, states)
-        self._window.copy_(window)
 
     def _state(self, index: int) -> dict[str, Tensor]:
         """A row of the optimizer's state."""
-        segment = next(s for s in self._segments if index <= s.rows[-1].index)
-        return {key: value[index - segment.rows[0].index] for key, value in segment.state.items()}
+        for segment in self._segments:
+            if index < len(segment.rows):
+                return {key: value[index] for key, value in segment.state.items()}
+            index -= len(segment.rows)
+        raise IndexError
 
-    def tensors(self, index: int) -> dict[str, Any]:
-        """A row's network, by the names of an `FFN`'s state_dict, its optimizer's state, and its losses and
-        objectives since the last log point, `[steps, 2]`."""
+    def state(self, run: int) -> dict[str, Any]:
+        """A run's network, by the names of an `FFN`'s state_dict, and its optimizer's state."""
         network = {}
-        for k, (W, b) in enumerate(self._layers):
-            network[f"weights.{k}"], network[f"biases.{k}"] = W[index], b[index, :, 0]
-        window = self._window[: self.step % self.log_every, :, index]
-        return {"network": network, "optimizer": self._state(index), "window": window}
+        for k, (W, b) in enumerate(self.layers(run)):
+            network[f"weights.{k}"], network[f"biases.{k}"] = W, b
+        return {"network": network, "optimizer": self._state(self._columns[run])}
 
-    def logits(self, index: int, x: Tensor) -> Tensor:
-        """A row's logits `[b, n_classes]` of `x [b, n_features]`."""
-        return forward(self.layers(index), x, self.activation)
+    def state_like(self, run: int, step: int) -> dict[str, Any]:
+        """What `state` must be like after so many steps."""
+        return self.state(run)
 
-    def layers(self, index: int) -> list[tuple[Tensor, Tensor]]:
-        """A row's (W `[n_in, n_out]`, b `[n_out]`): views that the next step changes."""
+    def logits(self, run: int, x: Tensor) -> Tensor:
+        """A run's logits `[b, n_classes]` of `x [b, n_features]`."""
+        return forward(self.layers(run), x, self.activation)
+
+    def layers(self, run: int) -> list[tuple[Tensor, Tensor]]:
+        """A run's (W `[n_in, n_out]`, b `[n_out]`): views that the next step changes."""
+        index = self._columns[run]
         return [(W[index], b[index, :, 0]) for W, b in self._layers]
-
-    # --- time -------------------------------------------------------------------------------------------
-
-    def _start_clock(self) -> None:
-        self._started = time.perf_counter()
-
-    def _stop_clock(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.share += (time.perf_counter() - self._started) / max(1, len(self._active_rows()))
 
 
 def _into(out: Tensor, function: Callable[..., Tensor], *arguments: Any, **keywords: Any) -> None:

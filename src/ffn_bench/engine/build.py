@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from ffn_bench.data.splitting import Data
-    from ffn_bench.engine.batched import BatchRow
-    from ffn_bench.engine.torch_engine import EagerRun
+    from ffn_bench.engine.loop import Training
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,8 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     import torch
 
     from ffn_bench.data import datasets
-    from ffn_bench.data.splitting import batch_rows
+    from ffn_bench.data.splitting import batch_rows, steps_per_epoch
     from ffn_bench.engine.device import check_memory, find_device
-    from ffn_bench.engine.torch_engine import steps_per_epoch
     from ffn_bench.model import network
 
     network.check_names(run.model)
@@ -85,43 +84,50 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
         raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
 
 
-def build(run: schema.TrainConfig) -> tuple[EagerRun | BatchRow, Prepared]:
-    """The engine, ready to start, and what it trains with; every mistake is found here.
+def build(run: schema.TrainConfig) -> tuple[Training, Prepared]:
+    """The training of one run, ready to start, and what it trains with; every mistake is found here.
 
-    That is the eager engine, or with `compile=true` a batch of one. Raises `UserError`.
+    It is by the torch engine, or with `compile=true` a batch of one. Raises `UserError`.
     """
     if not run.compile:
-        return build_eager(run)
-    from ffn_bench.engine.batched import Tile, reason_not_batchable
+        return build_torch(run)
+    from ffn_bench.engine.batched import reason_not_batchable
 
     if reason := reason_not_batchable(run):
         raise UserError("compile", f"cannot be combined with this optimizer: {reason}", "use compile=false")
     prepared = prepare(run)
-    return Tile([run], prepared.data).rows[0], prepared
+    return build_batched([run], prepared.data), prepared
 
 
-def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, Prepared]:
-    """The eager engine, ready to start, and what it trains with. Raises `UserError`."""
-    from ffn_bench.engine.torch_engine import EagerRun
+def build_torch(run: schema.TrainConfig) -> tuple[Training, Prepared]:
+    """One run in the torch engine, and what it trains with. Raises `UserError`."""
+    from ffn_bench.engine.loop import Run, Training
+    from ffn_bench.engine.torch_engine import TorchEngine
     from ffn_bench.model import network
-    from ffn_bench.optimizers import registry, schedules
+    from ffn_bench.optimizers import registry
 
     prepared = prepare(run)
-    per_epoch = prepared.steps_per_epoch
     registry.check_optimizer(run.optimizer)
     net = network.FFN(prepared.widths, run.model, run.seed, prepared.dtype).to(prepared.device)
-    engine = EagerRun(
+    optimizer = registry.build_optimizer(run.optimizer, net.parameters())
+
+    one = Run(run, prepared.data)
+    engine = TorchEngine(
         net,
         prepared.data,
-        registry.build_optimizer(run.optimizer, net.parameters()),
-        schedules.build_schedule(run.schedule, run.epochs * per_epoch, per_epoch),
-        lr=run.lr,
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        drop_last=run.drop_last,
-        seed=run.seed,
+        optimizer,
+        one.rate,
+        batch_size=prepared.batch_size,
         l2=run.l2,
-        log_every=run.log_every,
         gradient=run.gradient,
     )
-    return engine, prepared
+    return Training(engine, [one]), prepared
+
+
+def build_batched(runs: Sequence[schema.TrainConfig], data: Data) -> Training:
+    """Runs side by side in the batched engine; they have equal `group_key`s, `data` is theirs."""
+    from ffn_bench.engine.batched import BatchedEngine
+    from ffn_bench.engine.loop import Run, Training
+
+    several = [Run(run, data) for run in runs]
+    return Training(BatchedEngine(several, data), several)

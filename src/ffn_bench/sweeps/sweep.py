@@ -23,8 +23,9 @@ from ffn_bench import process, train
 from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.engine import build
-from ffn_bench.engine.batched import BatchRow, Tile, group_key, tile_sizes
+from ffn_bench.engine.batched import group_key, tile_sizes
 from ffn_bench.engine.device import THREADS, describe, keep_memory, threads
+from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
@@ -288,61 +289,61 @@ class Sweep:
         """`_train_tile`, for runs whose folders are locked and that start at the same step."""
         if self.stop.requested or not jobs:
             return
-        records: dict[int, Record] = {}
-        rows: list[BatchRow] = []
-        tile: Tile | None = None
+        records: dict[Run, Record] = {}
+        runs: Sequence[Run] = []
+        training: Training | None = None
         try:
-            tile = Tile([job.plan.run for job in jobs], prepared.data)
-            tile.stop, rows = self.stop, [*tile.rows]
-            states = [self._state(job, row) for job, row in zip(jobs, rows, strict=True)]
-            if any(row.status == "failed" for row in rows):
-                left = [job for job, row in zip(jobs, rows, strict=True) if row.status != "failed"]
-                tile.close()
+            training = build.build_batched([job.plan.run for job in jobs], prepared.data)
+            training.stop, runs = self.stop, training.runs
+            states = [self._state(job, run) for job, run in zip(jobs, runs, strict=True)]
+            if any(run.status == "failed" for run in runs):
+                left = [job for job, run in zip(jobs, runs, strict=True) if run.status != "failed"]
+                training.engine.close()
                 self._train_rows(left, prepared)
                 return
             if states[0]:
-                tile.resume([state for state in states if state])
-            of_row = {id(row): job for row, job in zip(rows, jobs, strict=True)}
+                training.resume([state for state in states if state])
+            of_run = dict(zip(runs, jobs, strict=True))
             schedule = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
-            for row, job, state in zip(rows, jobs, states, strict=True):
+            for run, job, state in zip(runs, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
                     device = describe(prepared.device)
-                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, schedule)
-                    records[id(row)] = record
+                    record = Record(job.plan.folder, run, device, len(jobs), state, schedule)
+                    records[run] = record
                     for note in record.notes:
                         self.view.warn(f"{job.name}: {note}")
-                    if row.status != "running":  # killed after its last step
-                        self._end(job, record.close(row.status, row.reason))
+                    if run.status != "running":  # killed after its last step
+                        self._end(job, record.close(run.status, run.reason))
                 except Exception as e:
-                    self._fail(job, row, records.get(id(row)), e)
+                    self._fail(job, run, records.get(run), e)
             del states
-            for measured in tile.measurements():
-                for row, measurement in measured:
-                    job, record = of_row[id(row)], records[id(row)]
+            for measured in training.measurements():
+                for run, measurements in measured.items():
+                    job, record = of_run[run], records[run]
                     try:
-                        record.write(measurement)
-                        self.view.measured(job.number - self.jobs[0].number, measurement)
-                        if row.status != "running":
-                            self._end(job, record.close(row.status, row.reason))
+                        record.write(measurements)
+                        self.view.measured(job.number - self.jobs[0].number, measurements)
+                        if run.status != "running":
+                            self._end(job, record.close(run.status, run.reason))
                     except Exception as e:
-                        self._fail(job, row, record, e)
-            for row in rows:
-                if row.status == "running":
+                        self._fail(job, run, record, e)
+            for run in runs:
+                if run.status == "running":
                     try:
-                        self._end(of_row[id(row)], records[id(row)].interrupt())
+                        self._end(of_run[run], records[run].interrupt())
                     except Exception as e:
-                        self._fail(of_row[id(row)], row, records[id(row)], e)
+                        self._fail(of_run[run], run, records[run], e)
         except Exception as e:
             left = [job for job in jobs if job.summary is None]
             if not left:
                 raise
             if len(left) == 1:
-                its_row = rows[jobs.index(left[0])] if rows else None
-                self._fail(left[0], its_row, records.get(id(its_row)), e)
+                its_own = runs[jobs.index(left[0])] if runs else None
+                self._fail(left[0], its_own, records.get(its_own) if its_own else None, e)
                 return
-            if tile is not None:
-                tile.close()
+            if training is not None:
+                training.engine.close()
             half = len(left) // 2
             for half_of_jobs in (left[:half], left[half:]):
                 half_of_jobs, unsound = self.sound(half_of_jobs)
@@ -350,19 +351,19 @@ class Sweep:
                 for group in self._groups(half_of_jobs):
                     self._train_rows(group, prepared)
         finally:
-            if tile is not None:
-                tile.close()
+            if training is not None:
+                training.engine.close()
 
-    def _state(self, job: SweepRun, row: BatchRow) -> dict[str, Any] | None:
+    def _state(self, job: SweepRun, run: Run) -> dict[str, Any] | None:
         """The state that a run is resumed from; the run fails where that is not one of its own."""
         if job.checkpoint is None:
             return None
         try:
             state = checkpoints.load(job.plan.folder, job.checkpoint)
-            row.check(state)
+            run.check(state)
             return state
         except Exception as e:
-            self._fail(job, row, None, e)
+            self._fail(job, run, None, e)
             return None
 
     def write_hydra_files(self, job: SweepRun) -> None:
@@ -376,7 +377,7 @@ class Sweep:
         assert isinstance(content, dict)
         hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
 
-    def _fail(self, job: SweepRun, row: BatchRow | None, record: Record | None, error: Exception) -> None:
+    def _fail(self, job: SweepRun, run: Run | None, record: Record | None, error: Exception) -> None:
         """End one run for an error; its neighbours continue. A bug's traceback is shown, too."""
         mistake = explain(error)
         reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
@@ -388,8 +389,8 @@ class Sweep:
                 summary = record.fail(error)
             except Exception:
                 traceback.print_exc()
-        if row is not None:
-            row.status, row.reason = "failed", reason
+        if run is not None:
+            run.status, run.reason = "failed", reason
         self._end(job, summary)
 
     def _end(self, job: SweepRun, summary: dict[str, Any]) -> None:
@@ -402,9 +403,9 @@ class Sweep:
         """Train a run as `ffn-train` would by itself."""
         with self.locked([job]) as held:
             for each in held:
-                self._train_eagerly(each)
+                self._train_alone(each)
 
-    def _train_eagerly(self, job: SweepRun) -> None:
+    def _train_alone(self, job: SweepRun) -> None:
         view = sweep_view.RunOfSweep(self.view, job.number - self.jobs[0].number)
         try:
             self.write_hydra_files(job)

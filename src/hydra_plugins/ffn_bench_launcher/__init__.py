@@ -203,6 +203,6 @@ class BatchedLauncher(Launcher):
 
 
 class SequentialLauncher(BatchedLauncher):
-    """Trains one run after the other in the eager engine."""
+    """Trains one run after the other by itself, in the torch engine."""
 
     batched = False
