@@ -18,7 +18,7 @@ from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.torch_engine import TorchEngine
 from ffn_bench.model import network
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.network import INITS
+from ffn_bench.model.initialisation import INITS
 from ffn_bench.optimizers import registry, schedules
 from ffn_bench.optimizers.rules import RULES
 
@@ -56,7 +56,7 @@ def test_it_is_the_lectures_loop() -> None:
     expected = []
     train = run.data.train
     for epoch in range(1, 4):
-        for rows in splitting.epoch_order(len(train.y), 4, epoch).split(32):
+        for rows in torch.from_numpy(splitting.epoch_order(len(train.y), 4, epoch)).split(32):
             inputs, labels = train.x[rows], train.y[rows]
             outputs = net(inputs)
             loss = loss_function(outputs, labels)

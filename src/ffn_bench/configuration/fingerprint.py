@@ -29,7 +29,10 @@ NOT_RESULTS = (
 )
 """Keys that say where a run is kept or how it is handled, or repeat another; no result depends on them."""
 
-LATER: dict[str, Any] = {"data.duplicates": "warn"}
+SEEDS = ("seed", "init_seed", "order_seed", "data.split_seed")
+"""Keys in which repetitions of one run differ."""
+
+LATER: dict[str, Any] = {"data.duplicates": "warn", "init_seed": None, "order_seed": None}
 """Keys that older runs do not have, each with the value that corresponds to them."""
 
 

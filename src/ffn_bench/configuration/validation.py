@@ -62,6 +62,9 @@ def check(config: TrainConfig) -> None:
     for key in ("epochs", "log_every", "max_runs"):
         at_least(getattr(config, key), 1, key)
     check_seed(config.seed, "seed")
+    for key in ("init_seed", "order_seed"):
+        if (seed := getattr(config, key)) is not None:
+            check_seed(seed, key)
     at_least(config.l2, 0.0, "l2")
     if config.batch_size != "full":
         at_least(config.batch_size, 1, "batch_size")

@@ -21,6 +21,7 @@ from ffn_bench.configuration.schema import (
     DataConfig,
 )
 from ffn_bench.errors import UserError, data_error
+from ffn_bench.seeds import generator
 
 Array = npt.NDArray[Any]
 
@@ -269,12 +270,12 @@ def _check_classes(raw: Raw, labels: dict[str, Array]) -> None:
             )
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The order in which epoch `epoch` (from 1) visits the n training rows: int64 `[n]`, on the CPU.
+def epoch_order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order in which epoch `epoch` (from 1) visits the n training rows: `[n]`.
 
     A function of (seed, epoch) alone, so that engines, devices and resumed runs share it.
     """
-    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(n))
+    return generator(seed, "order of an epoch", epoch).permutation(n)
 
 
 def batch_rows(n: int, batch_size: int | str) -> int:

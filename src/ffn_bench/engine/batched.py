@@ -31,7 +31,7 @@ from ffn_bench.data.splitting import Data, Split, batch_rows
 from ffn_bench.engine.device import SMALL_STEP, THREADS, multiply_adds
 from ffn_bench.engine.inplace import InPlace, in_place
 from ffn_bench.engine.metrics import by_name, by_tag
-from ffn_bench.engine.protocol import Advanced
+from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.layers import flat
 from ffn_bench.model.network import FFN, forward
@@ -198,7 +198,7 @@ class BatchedEngine:
 
     def _start(self, config: TrainConfig) -> Tensor:
         """A run's first parameters, `[P]`: those of the torch engine."""
-        network = FFN(self.widths, config.model, config.seed, self.dtype)
+        network = FFN(self.widths, config.model, config.seed_of("init"), self.dtype)
         return flat(network.layers).detach()
 
     # --- what a step works on ---------------------------------------------------------------------------
@@ -330,13 +330,13 @@ class BatchedEngine:
 
     # --- steps ------------------------------------------------------------------------------------------
 
-    def begin_epoch(self, orders: Sequence[Tensor] | None, done: int) -> None:
+    def begin_epoch(self, orders: Sequence[Order] | None, done: int) -> None:
         """Visit the training rows in these orders, one for each run, from the mini-batch after `done` on."""
         self._drop_others()
         self._batches = self._mini_batches(orders, done)
 
     def _mini_batches(
-        self, orders: Sequence[Tensor] | None, done: int
+        self, orders: Sequence[Order] | None, done: int
     ) -> Iterator[tuple[Tensor, Tensor, int] | None]:
         """Mini-batches: rows `[runs × b]` of the training set, labels `[runs, 1, b]`, and how many columns
         count. None stands for the full batch, which is there already.
@@ -346,7 +346,7 @@ class BatchedEngine:
             return
         b = self.batch_size
         of_row = dict(zip(self._columns, orders, strict=True))  # a run that has ended takes any
-        order = torch.stack([of_row.get(row, orders[0]) for row in range(len(self._rows))])
+        order = torch.from_numpy(np.stack([of_row.get(row, orders[0]) for row in range(len(self._rows))]))
         for first in range(done * b, order.shape[1], FETCHED * b):
             for size, rows in _in_batches(order[:, first : first + FETCHED * b], b, _aligned(b)):
                 rows = rows.to(self.device)

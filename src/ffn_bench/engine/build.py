@@ -108,7 +108,7 @@ def build_torch(run: schema.TrainConfig) -> tuple[Training, Prepared]:
 
     prepared = prepare(run)
     registry.check_optimizer(run.optimizer)
-    net = network.FFN(prepared.widths, run.model, run.seed, prepared.dtype).to(prepared.device)
+    net = network.FFN(prepared.widths, run.model, run.seed_of("init"), prepared.dtype).to(prepared.device)
     optimizer = registry.build_optimizer(run.optimizer, net.parameters())
 
     one = Run(run, prepared.data)

@@ -14,7 +14,7 @@ from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
 from ffn_bench.engine import checkpoint_state
 from ffn_bench.engine.metrics import Measurement, log_point
-from ffn_bench.engine.protocol import Advanced, Array, Engine
+from ffn_bench.engine.protocol import Advanced, Array, Engine, Order
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.optimizers.schedules import build_schedule
@@ -164,12 +164,12 @@ class Training:
             if not self._keep_running() or self.stop.requested:
                 return
 
-    def _orders(self, epoch: int) -> list[Tensor] | None:
+    def _orders(self, epoch: int) -> list[Order] | None:
         """The order in which each run visits the training rows."""
         if self._full_batch:
             return None
         n, used = self._training_rows, self._used_rows
-        return [epoch_order(n, run.config.seed, epoch)[:used] for run in self._columns]
+        return [epoch_order(n, run.config.seed_of("order"), epoch)[:used] for run in self._columns]
 
     def _going(self) -> list[Run]:
         return [run for run in self._columns if run.status == "running"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = npt.NDArray[np.float64]
+Order = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,8 @@ class Engine(Protocol):
     step: int
     """Updates made so far."""
 
-    def begin_epoch(self, orders: Sequence[Tensor] | None, done: int) -> None:
-        """Visit the training rows in these orders, int64 `[n]`, one for each run; None is the full batch.
+    def begin_epoch(self, orders: Sequence[Order] | None, done: int) -> None:
+        """Visit the training rows in these orders `[n]`, one for each run; None is the full batch.
 
         `done` mini-batches of them were trained on before.
         """

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ffn_bench.data.splitting import Data
 from ffn_bench.engine.metrics import evaluate_all
-from ffn_bench.engine.protocol import Advanced
+from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.model.backprop import by_hand, penalty
 from ffn_bench.model.network import FFN
 from ffn_bench.model.torch_internals import foreach_norm
@@ -57,20 +57,19 @@ class TorchEngine:
 
     # --- the steps --------------------------------------------------------------------------------------
 
-    def begin_epoch(self, orders: Sequence[Tensor] | None, done: int) -> None:
+    def begin_epoch(self, orders: Sequence[Order] | None, done: int) -> None:
         """Visit the training rows in an order, from the mini-batch after `done` on."""
         self._batches = self._mini_batches(orders[0][done * self.batch_size :] if orders else None)
 
-    def _mini_batches(self, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _mini_batches(self, order: Order | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Slices of the permuted training rows: `x [b, n_features]`, `y [b]`."""
         train, b = self.data.train, self.batch_size
         if order is None:
             yield train.x, train.y
             return
-        order = order.to(self._device)
         # Rows are fetched for several batches at once, but no more than a cache holds.
         fetched = b * max(1, FETCH // (b * train.x.shape[1]))
-        for rows in order.split(fetched):
+        for rows in torch.from_numpy(order).to(self._device).split(fetched):
             yield from zip(train.x.index_select(0, rows).split(b), train.y[rows].split(b), strict=True)
 
     def advance(self, count: int, log_every: int, log_last: bool) -> Advanced:

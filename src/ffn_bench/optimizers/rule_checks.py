@@ -113,7 +113,7 @@ def _said(error: Exception) -> str:
 def _train_separately(
     rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes
 ) -> Tensor:
-    """θ `[steps, P]` after every step of one network, each of its tensors by itself, as in the torch engine."""
+    """θ `[steps, P]` after every step of one network, its tensors one by one, as in the torch engine."""
 
     def tensors(row: Tensor) -> list[Tensor]:
         return [tensor.clone() for tensor in parted(row, shapes)]

@@ -12,10 +12,12 @@ from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 
-FORMAT = 1
-"""Of the run folder."""
+FORMAT = 2
+"""Of the run folder. In format 1 PyTorch drew the initial weights and NumPy's PCG64 the order of rows: a seed
+has other ones since."""
+READABLE = (1, FORMAT)
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of how runs are measured and compared; results of different versions are never compared."""
 
 REPAIR = "restore it, or train again in a new folder with force=true"
@@ -58,6 +60,16 @@ def identity(
         "command": sys.argv,
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def check_draws(folder: Folder, format_of_run: int) -> None:
+    """Raise `UserError` (status 4) where this version draws other initial weights and orders than the run's."""
+    if format_of_run != FORMAT:
+        what = (
+            "was begun by an earlier release, which drew other initial weights and data order from its seed"
+        )
+        todo = "use that release for it, or train it again with force=true"
+        raise UserError(str(folder), what, todo, errors.RUN_FOLDER)
 
 
 def check_same(folder: Folder, current: dict[str, Any], recorded: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from ffn_bench.command_line import tables
 from ffn_bench.command_line.hydra_internals import BasicSweeper, get_overrides_dirname
 from ffn_bench.command_line.resolvers import SUBDIR
 from ffn_bench.configuration import parsing
-from ffn_bench.configuration.fingerprint import NOT_RESULTS, fingerprint, result_keys
+from ffn_bench.configuration.fingerprint import NOT_RESULTS, SEEDS, fingerprint, result_keys
 from ffn_bench.configuration.schema import GROUPS, TrainConfig
 from ffn_bench.engine import build
 from ffn_bench.engine.batched import reason_not_batchable
@@ -44,7 +44,6 @@ TEMPLATES = 200
 """Configurations that are kept to set values in."""
 CACHED = 10_000
 """Overrides that are kept parsed."""
-SEEDS = ("seed", "data.split_seed")
 BUDGET = ("epochs", "batch_size", "drop_last", "dtype")
 """Keys that all runs of a sweep share, unless it sweeps over them."""
 
