@@ -26,7 +26,7 @@ from ffn_bench.configuration.schema import (
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.optimizers.newton import Newton
 from ffn_bench.optimizers.rule_checks import apart, impure
-from ffn_bench.optimizers.rule_forms import AnyRule
+from ffn_bench.optimizers.rule_forms import AnyRule, Rule
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
 from ffn_bench.optimizers.rules import RULES
 
@@ -109,6 +109,8 @@ def sequential_reason(config: OptimizerConfig, hidden: Sequence[int] = ()) -> st
     fault = apart(rule, hyper, hidden)
     if fault and rule.scope == "element":
         what = f"{config.name} is declared elementwise but is not: it {fault}"
+        if isinstance(rule, Rule):
+            raise UserError("optimizer", what, "write its update with five arguments in that package")
         raise UserError("optimizer", what, "declare scope='tensor' in that package")
     return f"{config.name} {fault}" if fault else None
 

@@ -99,10 +99,11 @@ class TensorRule(AnyRule):
     """An update rule as one function of tensors: `update(g, state, θ, hyper, t) → (θ, state)`.
 
     Gradient `g` and parameters `θ` have one shape, the state is a dict of tensors that begins as
-    `init(θ, hyper)`, the hyper-parameters are numbers, t is the number of the step, from 1. Nothing changes in
-    place, nothing is remembered outside the state, nothing is drawn at random. A rule is elementwise where no
-    number of θ depends on another one: then θ may be one tensor, or `[runs, P]` with a learning rate of its
-    own for every run (`hyper["lr"]` of shape `[runs, 1]`); whether it is, `rule_checks.apart` finds by trying.
+    `init(θ, hyper)`, the hyper-parameters are numbers, t is the number of the step, from 1. Nothing changes
+    in place, nothing is remembered outside the state, nothing is drawn at random. A rule is elementwise where
+    no number of θ depends on another one: then θ may be one tensor, or `[runs, P]` with a learning rate of
+    its own for every run (`hyper["lr"]` of shape `[runs, 1]`); `rule_checks.apart` finds by trying whether
+    it is.
     """
 
     update: TensorUpdate

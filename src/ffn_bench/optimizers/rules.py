@@ -405,10 +405,18 @@ def _of_rmsprop(h: Hyper) -> Rule:
     return _CENTERED_MOMENTUM if h["centered"] else _RMSPROP_MOMENTUM
 
 
+def _of_adam(h: Hyper) -> Rule:
+    return _ADAM_AMSGRAD if h["amsgrad"] else _ADAM
+
+
+def _of_adamw(h: Hyper) -> Rule:
+    return _ADAMW_AMSGRAD if h["amsgrad"] else _ADAMW
+
+
 _SGD = Rule(sgd, _sgd_c, variants=_of_sgd)
 _RMSPROP = Rule(rmsprop, _rmsprop_c, ("gamma",), variants=_of_rmsprop)
-_ADAM = Rule(adam, _adam_c, ("s", "gamma"), variants=lambda h: _ADAM_AMSGRAD if h["amsgrad"] else _ADAM)
-_ADAMW = Rule(adamw, _adamw_c, ("s", "gamma"), variants=lambda h: _ADAMW_AMSGRAD if h["amsgrad"] else _ADAMW)
+_ADAM = Rule(adam, _adam_c, ("s", "gamma"), variants=_of_adam)
+_ADAMW = Rule(adamw, _adamw_c, ("s", "gamma"), variants=_of_adamw)
 
 RULES: dict[str, Rule] = {
     "sgd": _SGD,
