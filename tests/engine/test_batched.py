@@ -20,7 +20,9 @@ from ffn_bench.engine.inplace import in_place
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.optimizers.rules import RULES, Rule
+from ffn_bench.optimizers.rule_optimizer import on_tensors
+from ffn_bench.optimizers.rules import RULES
+from ffn_bench.rules import Rule, zeros
 from optimizers.test_rules import VARIANTS, hyperparameters
 
 BATCHABLE = [
@@ -186,12 +188,12 @@ def test_the_rules_in_place_are_the_legible_ones(name: str) -> None:
     for variant in [{}, *VARIANTS.get(name, [])]:
         hyper = {**hyperparameters(name), **variant}
         rates = np.array([0.03, 0.001, 0.3])[:, None]
-        rule = RULES[name]
+        rule = on_tensors(RULES[name])
         generator = torch.Generator().manual_seed(0)
         θ = torch.randn(3, 11, generator=generator, dtype=torch.float64)
-        ours, fast = θ.clone(), in_place(rule)
+        ours, fast = θ.clone(), in_place(RULES[name])
         column = {**hyper, "lr": torch.from_numpy(rates)}
-        state, own = rule.init(θ, column), rule.init(ours, column)
+        state, own = rule.init(θ, column), first_state(RULES[name], ours, column)
         scratch = torch.empty_like(θ)
         for t in range(1, 101):
             g = torch.randn(3, 11, generator=generator, dtype=torch.float64)
@@ -213,7 +215,6 @@ def test_a_rule_of_another_package_is_batched_as_it_is(monkeypatch: pytest.Monke
 
     from ffn_bench.configuration import parsing
     from ffn_bench.optimizers import registry
-    from ffn_bench.optimizers.rules import zeros
 
     defaults = {"mu": 0.9, "bounds": (-1.0, 1.0)}
     parsing.register_optimizers({"sign": defaults})

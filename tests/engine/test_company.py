@@ -20,9 +20,9 @@ from ffn_bench.engine.batched import reason_not_batchable
 from ffn_bench.engine.loop import Run
 from ffn_bench.errors import UserError
 from ffn_bench.model.layers import flat
-from ffn_bench.optimizers import registry, rule_checks, rules
-from ffn_bench.optimizers.rules import RULES, Rule, zeros
+from ffn_bench.optimizers import registry, rule_checks
 from ffn_bench.race import paths, surfaces
+from ffn_bench.rules import RULES, Rule, RuleOptimizer, zeros
 from optimizers.test_rules import VARIANTS, hyperparameters
 from run_folder.test_survival import outcome
 
@@ -387,7 +387,7 @@ def test_a_shape_of_a_network_counts_in_its_race(offer: Callable[[Rule], None], 
 def test_a_rule_that_keeps_its_last_parameters_means_those_of_then() -> None:
     start, g = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 0.25], dtype=torch.float64)
     θ = torch.nn.Parameter(start.clone())
-    optimizer = rules.RuleOptimizer([θ], ELEMENTWISE["by the last θ"], lr=0.1)
+    optimizer = RuleOptimizer([θ], ELEMENTWISE["by the last θ"], lr=0.1)
     last = current = start
     for _ in range(5):
         θ.grad = g.clone()

@@ -29,14 +29,14 @@ from ffn_bench.configuration.schema import TorchOptimizerConfig, TrainConfig, co
 from ffn_bench.configuration.validation import FULL_BATCH_ONLY
 from ffn_bench.data.splitting import Data, Split, batch_rows
 from ffn_bench.engine.device import SMALL_STEP, THREADS, multiply_adds
-from ffn_bench.engine.inplace import InPlace, in_place
+from ffn_bench.engine.inplace import InPlace, first_state, in_place
 from ffn_bench.engine.metrics import by_name, by_tag
 from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.layers import flat
 from ffn_bench.model.network import FFN, forward
 from ffn_bench.optimizers import registry
-from ffn_bench.optimizers.rules import State, first_state
+from ffn_bench.optimizers.rule_forms import State
 
 ALIGNED = 32
 """Batches are filled up to a multiple of this: two AVX-512 registers of float32, what PyTorch's loops take.
@@ -141,7 +141,7 @@ def _segment_key(run: TrainConfig) -> tuple[Any, ...]:
             shape.append((key, *(n == 0 for n in numbers)))
         else:
             shape.append((key, repr(value)))
-    return id(rule.update), id(rule.init), repr(shape)
+    return id(rule), repr(shape)
 
 
 def _columns(values: Sequence[Any]) -> Any:

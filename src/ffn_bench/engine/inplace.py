@@ -19,7 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffn_bench.optimizers.rules import RULES, Rule, State, Update, advance
+from ffn_bench.optimizers import rule_optimizer
+from ffn_bench.optimizers.rule_forms import AnyRule, Hyper, State
+from ffn_bench.optimizers.rule_optimizer import on_tensors
+from ffn_bench.optimizers.rules import RULES
 
 Coefficients = Mapping[str, Any]
 
@@ -257,23 +260,24 @@ def _radam(θ: Tensor, g: Tensor, state: State, c: Coefficients, spare: Tensor) 
     θ.sub_(scale.mul_(s))
 
 
-def _as_it_is(rule: Rule) -> InPlace:
+def _as_it_is(rule: AnyRule) -> InPlace:
     """A rule that has no version here, such as another package's: its own update, on rows.
 
     It finds what it finds alone, numbers, but for the learning rate, which is a column even of equal ones: a
     run's bits must not depend on its company.
     """
+    on_rows = on_tensors(rule)
 
     def coefficients(h: Mapping[str, Any], t: Any) -> dict[str, Any]:
         return {**h, "lr": h["lr"] + np.zeros_like(t)}
 
     def step(θ: Tensor, g: Tensor, state: State, c: Coefficients, spare: Tensor) -> None:
-        advance(rule, θ, g, state, c, c["t"])
+        rule_optimizer.advance(on_rows, θ, g, state, c, c["t"])
 
     return InPlace(coefficients, step, as_it_is=True)
 
 
-_IN_PLACE: dict[Update, InPlace] = {
+_IN_PLACE: dict[Callable[..., Any], InPlace] = {
     RULES["sgd"].update: InPlace(_sgd_c, _sgd),
     RULES["adagrad"].update: InPlace(_adagrad_c, _adagrad),
     RULES["adadelta"].update: InPlace(_adadelta_c, _adadelta),
@@ -290,6 +294,14 @@ _IN_PLACE: dict[Update, InPlace] = {
 }
 
 
-def in_place(rule: Rule) -> InPlace:
+def first_state(rule: AnyRule, θ: Tensor, hyper: Hyper) -> State:
+    """What a rule's state begins as here: NAdam's M, one number a run, is a state."""
+    state = rule_optimizer.first_state(on_tensors(rule), θ, hyper)
+    if rule is RULES["nadam"]:
+        state["product"] = torch.ones_like(θ[..., :1])
+    return state
+
+
+def in_place(rule: AnyRule) -> InPlace:
     """The in-place version of `rule`, or its own update where there is none."""
     return _IN_PLACE.get(rule.update) or _as_it_is(rule)

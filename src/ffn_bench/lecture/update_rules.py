@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ffn_bench.lecture.descent import descend
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
-from ffn_bench.optimizers.rules import RULES, RuleOptimizer
+from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
+from ffn_bench.optimizers.rules import RULES
 
 
 def by_plain_floats(name: str, gs: Sequence[float], θ: float, η: float, h: dict[str, Any]) -> float:

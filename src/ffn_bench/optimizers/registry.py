@@ -26,7 +26,9 @@ from ffn_bench.configuration.schema import (
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.optimizers.newton import Newton
 from ffn_bench.optimizers.rule_checks import apart, impure
-from ffn_bench.optimizers.rules import RULES, Rule, RuleOptimizer
+from ffn_bench.optimizers.rule_forms import AnyRule, Rule
+from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
+from ffn_bench.optimizers.rules import RULES
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -52,7 +54,7 @@ PLUGINS = "ffn_bench.optimizers"
 `torch.optim.Optimizer`; `optimizer=<the entry point's name>` chooses one."""
 
 
-def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
+def plugin(name: str) -> AnyRule | type[torch.optim.Optimizer] | None:
     """The optimizer that an installed package offers under this name, if any.
 
     Raises `UserError` when the package cannot be imported or offers something else.
@@ -64,7 +66,9 @@ def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
             raise UserError(
                 "optimizer", f"{name} ({entry.value}) cannot be imported: {e}", "fix that package"
             ) from e
-        if isinstance(offer, Rule) or (isinstance(offer, type) and issubclass(offer, torch.optim.Optimizer)):
+        if isinstance(offer, AnyRule) or (
+            isinstance(offer, type) and issubclass(offer, torch.optim.Optimizer)
+        ):
             return offer
         raise UserError(
             "optimizer",
@@ -74,14 +78,14 @@ def plugin(name: str) -> Rule | type[torch.optim.Optimizer] | None:
     return None
 
 
-def rule_of(config: OptimizerConfig) -> Rule | None:
+def rule_of(config: OptimizerConfig) -> AnyRule | None:
     """The rule behind an optimizer; None where it has none."""
     if isinstance(config, TorchOptimizerConfig):
         return None
     if config.name in RULES or config.name in OPTIMIZERS:
         return RULES.get(config.name)
     offered = plugin(config.name)
-    return offered if isinstance(offered, Rule) else None
+    return offered if isinstance(offered, AnyRule) else None
 
 
 def sequential_reason(config: OptimizerConfig, hidden: Sequence[int] = ()) -> str | None:
@@ -105,6 +109,8 @@ def sequential_reason(config: OptimizerConfig, hidden: Sequence[int] = ()) -> st
     fault = apart(rule, hyper, hidden)
     if fault and rule.scope == "element":
         what = f"{config.name} is declared elementwise but is not: it {fault}"
+        if isinstance(rule, Rule):
+            raise UserError("optimizer", what, "write its update with five arguments in that package")
         raise UserError("optimizer", what, "declare scope='tensor' in that package")
     return f"{config.name} {fault}" if fault else None
 
@@ -112,7 +118,7 @@ def sequential_reason(config: OptimizerConfig, hidden: Sequence[int] = ()) -> st
 def plugin_defaults(name: str) -> dict[str, Any]:
     """The hyper-parameters of a plugin and their defaults, `lr` apart."""
     offered = plugin(name)
-    if isinstance(offered, Rule):
+    if isinstance(offered, AnyRule):
         return dict(offered.defaults)
     assert offered is not None
     parameters = list(inspect.signature(offered).parameters.values())[1:]
@@ -127,7 +133,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
     arguments = config.hyperparameters()
     parameters = list(parameters)
     kind = _find(config)
-    if isinstance(kind, Rule):
+    if isinstance(kind, AnyRule):
         return RuleOptimizer(parameters, kind, **arguments)
     accepted = inspect.signature(kind).parameters
     for key in arguments:
@@ -153,7 +159,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
         raise UserError("optimizer", f"{kind.__name__}: {e}", "change that setting") from e
 
 
-def _find(config: OptimizerConfig) -> Rule | type[torch.optim.Optimizer]:
+def _find(config: OptimizerConfig) -> AnyRule | type[torch.optim.Optimizer]:
     """The rule or class that `config` names."""
     if isinstance(config, TorchOptimizerConfig):
         known = {

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ffn_bench.model.layers import joined, parted
-from ffn_bench.optimizers.rules import Hyper, Rule, RuleOptimizer, advance, first_state
+from ffn_bench.optimizers.rule_forms import AnyRule, Hyper, Rule, TensorRule
+from ffn_bench.optimizers.rule_optimizer import RuleOptimizer, advance, first_state, on_tensors
 
 # --- is it elementwise? ---------------------------------------------------------------------------------
 
@@ -21,7 +22,7 @@ TRIED_STEPS = (*range(1, 9), 10, 16, 100, 101, 1000, 1001, 10_000, 1_000_000)
 (a rule may change its formula, as RAdam does at its sixth)."""
 TRIED_RATES = (0.1, 0.03)
 
-_tried: dict[tuple[int, int, str], tuple[Rule, str | None, str | None]] = {}
+_tried: dict[tuple[int, int, str], tuple[AnyRule, str | None, str | None]] = {}
 """Results of trying, which takes seconds. Keyed by a rule's own functions, which are kept with it: another
 rule of the same name, in a later run, is tried anew."""
 
@@ -31,7 +32,7 @@ LONGEST_SIDE = 300
 Shapes = tuple[tuple[int, ...], ...]
 
 
-def impure(rule: Rule, hyper: Hyper) -> str | None:
+def impure(rule: AnyRule, hyper: Hyper) -> str | None:
     """What keeps a rule from training anything, in words; None where nothing does.
 
     It must give the same numbers for the same arguments, and leave the gradient as it is.
@@ -39,7 +40,7 @@ def impure(rule: Rule, hyper: Hyper) -> str | None:
     return _try(rule, hyper, TRIED_SHAPES)[1]
 
 
-def apart(rule: Rule, hyper: Hyper, hidden: Sequence[int] = ()) -> str | None:
+def apart(rule: AnyRule, hyper: Hyper, hidden: Sequence[int] = ()) -> str | None:
     """What keeps a rule from training several runs together, in words; None where each run gets the same
     numbers as on its own.
 
@@ -53,11 +54,13 @@ def apart(rule: Rule, hyper: Hyper, hidden: Sequence[int] = ()) -> str | None:
     return _try(rule, hyper, (*TRIED_SHAPES, *dict.fromkeys(own)))[2]
 
 
-def _try(rule: Rule, hyper: Hyper, shapes: Shapes) -> tuple[Rule, str | None, str | None]:
+def _try(rule: AnyRule, hyper: Hyper, shapes: Shapes) -> tuple[AnyRule, str | None, str | None]:
     own = {key: value for key, value in hyper.items() if key != "lr"}
-    key = id(rule.update), id(rule.init), repr((shapes, sorted(own.items())))
+    on_rows = on_tensors(rule)
+    other = rule.coefficients if isinstance(rule, Rule) else on_rows.init
+    key = id(rule.update), id(other), repr((shapes, sorted(own.items())))
     if key not in _tried:
-        faults = [_faults(rule, own, scale, seed, shapes) for seed, scale in enumerate(TRIED_SCALES)]
+        faults = [_faults(on_rows, own, scale, seed, shapes) for seed, scale in enumerate(TRIED_SCALES)]
         impurity, coupling = (next((fault[k] for fault in faults if fault[k]), None) for k in (0, 1))
         _tried[key] = rule, impurity, coupling
     return _tried[key]
@@ -65,7 +68,7 @@ def _try(rule: Rule, hyper: Hyper, shapes: Shapes) -> tuple[Rule, str | None, st
 
 @torch.no_grad()
 def _faults(
-    rule: Rule, hyper: Hyper, scale: float, seed: int, shapes: Shapes
+    rule: TensorRule, hyper: Hyper, scale: float, seed: int, shapes: Shapes
 ) -> tuple[str | None, str | None]:
     """What `impure` and `apart` say after gradients of one scale."""
     generator = torch.Generator().manual_seed(seed)
@@ -111,7 +114,7 @@ def _said(error: Exception) -> str:
 
 
 def _train_separately(
-    rule: Rule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes
+    rule: TensorRule, hyper: Hyper, rate: float, start: Tensor, gs: Tensor, shapes: Shapes
 ) -> Tensor:
     """θ `[steps, P]` after every step of one network, its tensors one by one, as in the torch engine."""
 
@@ -134,7 +137,7 @@ def _train_separately(
     return torch.stack(path)
 
 
-def _train_together(rule: Rule, hyper: Hyper, start: Tensor, gs: Tensor) -> list[Tensor]:
+def _train_together(rule: TensorRule, hyper: Hyper, start: Tensor, gs: Tensor) -> list[Tensor]:
     """θ `[2, P]` after every step of two networks together, `[1, P]` from when the first one leaves."""
     θ, rates = start.clone(), torch.tensor(TRIED_RATES, dtype=start.dtype)[:, None]
     state = first_state(rule, θ, {**hyper, "lr": rates})

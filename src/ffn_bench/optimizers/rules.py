@@ -1,11 +1,11 @@
-"""Update rules: an optimizer's equation as a pure function, in two families.
+"""Update rules: every optimizer's equation, written once, in two families.
 
-A rule is `update(g, state, θ, hyper, t) → (θ, state)`: gradient `g` and parameters `θ` of one shape, the
-state a dict of tensors that begins as `init(θ, hyper)`, the hyper-parameters numbers or columns that
-broadcast against θ, and t the number of the step, from 1. Nothing changes in place, nothing is remembered
-outside the state, nothing is drawn at random. A rule is elementwise where no number of θ depends on another
-one: then θ may be one tensor, or `[runs, P]` with a learning rate of its own for every run (`hyper["lr"]` of
-shape `[runs, 1]`). All rules here are; whether another package's is, `apart` finds by trying.
+A rule has two parts. `coefficients(hyper, t)` is what depends on the hyper-parameters and on the number t of
+the step (from 1) alone: float64, for many steps at once. `update(g, θ, state, c)` is elementwise: gradient,
+parameter, states and coefficients → the new parameter and states. It is plain arithmetic and calls nothing
+but `elementwise`, so that one text serves torch tensors, NumPy arrays and numbers, of which the compiled
+engine makes a loop. A variant (Nesterov, amsgrad, centered) is an update of its own: no loop carries a
+branch. Nothing is remembered outside the states, and nothing is drawn at random.
 
 `RULES` holds PyTorch's semantics under PyTorch's names, and the lecture's equations (L14) as `lecture/…`.
 They differ: the lecture's ε stands inside the square root, PyTorch's outside; the lecture's momentum is an
@@ -15,308 +15,434 @@ average whose weight α sits on the gradient, PyTorch's is v ← μ v + g.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-State = dict[str, Tensor]
-Hyper = Mapping[str, Any]
-Update = Callable[[Tensor, State, Tensor, Hyper, int], tuple[Tensor, State]]
+from ffn_bench.optimizers.elementwise import Numbers, absolute, maximum, sqrt, toward
+from ffn_bench.optimizers.rule_forms import Array, Hyper, Row, Rule, Step
 
+__all__ = ["RULES", "Rule", "variant"]
 
-def zeros(*names: str) -> Callable[[Tensor, Hyper], State]:
-    """An `init` whose named states are 0, of θ's shape."""
-    return lambda θ, hyper: {name: torch.zeros_like(θ) for name in names}
+# --- what coefficients need -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Rule:
-    """An update rule: its equation, its first state, the defaults of its hyper-parameters (`lr` apart)."""
+_power = np.frompyfunc(pow, 2, 1)
 
-    update: Update
-    init: Callable[[Tensor, Hyper], State] = field(default_factory=zeros)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    scope: Literal["element", "tensor"] | None = None
-    """What a number of the new θ depends on: on its own element alone, or on others of its tensor, too (a
-    norm, a shape). Runs of an elementwise rule can be trained together; None is found out by
-    trying."""
+
+def power(base: Any, exponent: Any) -> Array:
+    """base^exponent, each as Python has it.
+
+    NumPy's own differs in the last bit with the number of elements and the processor's vector width; a run's
+    bits must depend on neither.
+    """
+    return np.asarray(_power(base, exponent), dtype=np.float64)
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether a hyper-parameter is the number 0, for every run then."""
+    return isinstance(value, (int, float)) and value == 0
 
 
 # --- the lecture's equations (L14) ----------------------------------------------------------------------
 
 
-def lecture_momentum(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _lecture_momentum_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["alpha"]
+
+
+def lecture_momentum(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """v ← α g + (1−α) v;  θ ← θ − η v.
 
     Source: L14. PyTorch's SGD with momentum = dampening = 1−α has the same recursion, but its first step
     takes v = g where this one takes v = α g.
     """
-    η, α = hyper["lr"], hyper["alpha"]
-    v = α * g + (1 - α) * state["v"]
-    return θ - η * v, {"v": v}
+    η, α = c
+    (v,) = state
+    v = toward(v, g, α)
+    return θ - η * v, (v,)
 
 
-def lecture_adagrad(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _lecture_adagrad_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["eps"]
+
+
+def lecture_adagrad(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """γ ← γ + g⊙g;  θ ← θ − η/√(ε+γ) ⊙ g.
 
     Source: L14. PyTorch's Adagrad divides by √γ + ε.
     """
-    η, ε = hyper["lr"], hyper["eps"]
-    γ = state["gamma"] + g * g
-    return θ - η / (ε + γ).sqrt() * g, {"gamma": γ}
+    η, ε = c
+    (γ,) = state
+    γ = γ + g * g
+    return θ - η * g / sqrt(ε + γ), (γ,)
 
 
-def lecture_rmsprop(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _lecture_rmsprop_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["eps"], 1 - h["beta"]
+
+
+def lecture_rmsprop(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """γ ← β γ + (1−β) g⊙g;  θ ← θ − η/√(ε+γ) ⊙ g.
 
     Source: L14. PyTorch's RMSprop calls β alpha (0.99) and divides by √γ + ε.
     """
-    η, β, ε = hyper["lr"], hyper["beta"], hyper["eps"]
-    γ = β * state["gamma"] + (1 - β) * g * g
-    return θ - η / (ε + γ).sqrt() * g, {"gamma": γ}
+    η, ε, w = c
+    (γ,) = state
+    γ = toward(γ, g * g, w)
+    return θ - η * g / sqrt(ε + γ), (γ,)
 
 
-def lecture_adam(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _lecture_adam_c(h: Hyper, t: Array) -> Row:
+    # η ŝ/√(ε + γ̂) with γ̂ = γ/c₂: both sides of the root times c₂.
+    β1, β2 = h["betas"]
+    c2 = 1 - power(β2, t)
+    return h["lr"] * np.sqrt(c2) / (1 - power(β1, t)), h["eps"] * c2, 1 - β1, 1 - β2
+
+
+def lecture_adam(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """s ← β₁ s + (1−β₁) g;  γ ← β₂ γ + (1−β₂) g⊙g;  ŝ = s/(1−β₁ᵗ);  γ̂ = γ/(1−β₂ᵗ);  θ ← θ − η/√(ε+γ̂) ⊙ ŝ.
 
-    Source: L14. PyTorch's Adam divides by √γ̂ + ε.
+    Source: L14. PyTorch's Adam divides by √γ̂ + ε. The corrections of ŝ and γ̂ are in the coefficients.
     """
-    η, ε = hyper["lr"], hyper["eps"]
-    β1, β2 = hyper["betas"]
-    s = β1 * state["s"] + (1 - β1) * g
-    γ = β2 * state["gamma"] + (1 - β2) * g * g
-    s_hat, γ_hat = s / (1 - β1**t), γ / (1 - β2**t)
-    return θ - η / (ε + γ_hat).sqrt() * s_hat, {"s": s, "gamma": γ}
+    η, ε, w1, w2 = c
+    s, γ = state
+    s, γ = toward(s, g, w1), toward(γ, g * g, w2)
+    return θ - η * s / sqrt(ε + γ), (s, γ)
 
 
 # --- PyTorch's semantics --------------------------------------------------------------------------------
+# λ is PyTorch's weight decay (of all optimizers but AdamW): g + λ θ, biases too.
 
 
-def _decayed(g: Tensor, θ: Tensor, hyper: Hyper) -> Tensor:
-    """PyTorch's weight decay (of all optimizers but AdamW): g + λ θ, biases too."""
-    decayed: Tensor = g + hyper["weight_decay"] * θ
-    return decayed
+def _sgd_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["weight_decay"]
 
 
-def sgd(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
-    """v ← μ v + (1−τ) g (v = g at t = 1);  θ ← θ − η v, or with Nesterov θ ← θ − η (g + μ v).
+def sgd(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """θ ← θ − η g.
 
-    Source: torch.optim.SGD; Polyak (1964), Sutskever et al. (2013). Without momentum it is θ ← θ − η g.
+    Source: torch.optim.SGD without momentum; dampening is then without effect, as in PyTorch.
     """
-    η, μ, τ = hyper["lr"], hyper["momentum"], hyper["dampening"]
-    g = _decayed(g, θ, hyper)
-    if isinstance(μ, (int, float)) and μ == 0:  # no momentum, no dampening, as in PyTorch
-        return θ - η * g, state
-    v = g if t == 1 else μ * state["v"] + (1 - τ) * g
-    return θ - η * (g + μ * v if hyper["nesterov"] else v), {"v": v}
+    η, λ = c
+    return θ - η * (g + λ * θ), state
 
 
-def adagrad(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _momentum_c(h: Hyper, t: Array) -> Row:
+    # v is g at t = 1: no dampening yet.
+    return h["lr"], h["weight_decay"], h["momentum"], np.where(t == 1, 1.0, 1 - h["dampening"])
+
+
+def momentum(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """v ← μ v + (1−τ) g (v = g at t = 1);  θ ← θ − η v.
+
+    Source: torch.optim.SGD; Polyak (1964).
+    """
+    η, λ, μ, w = c
+    (v,) = state
+    v = μ * v + w * (g + λ * θ)
+    return θ - η * v, (v,)
+
+
+def nesterov(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """v ← μ v + (1−τ) g (v = g at t = 1);  θ ← θ − η (g + μ v).
+
+    Source: torch.optim.SGD; Sutskever et al. (2013).
+    """
+    η, λ, μ, w = c
+    (v,) = state
+    g = g + λ * θ
+    v = μ * v + w * g
+    return θ - η * (g + μ * v), (v,)
+
+
+def _adagrad_c(h: Hyper, t: Array) -> Row:
+    return h["lr"] / (1 + (t - 1) * h["lr_decay"]), h["eps"], h["weight_decay"]
+
+
+def adagrad(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """γ ← γ + g⊙g;  θ ← θ − η/(1 + (t−1) d) · g/(√γ + ε).
 
     Source: torch.optim.Adagrad; Duchi et al. (2011). γ begins at `initial_accumulator_value`.
     """
-    η = hyper["lr"] / (1 + (t - 1) * hyper["lr_decay"])
-    g = _decayed(g, θ, hyper)
-    γ = state["gamma"] + g * g
-    return θ - η * g / (γ.sqrt() + hyper["eps"]), {"gamma": γ}
+    η, ε, λ = c
+    (γ,) = state
+    g = g + λ * θ
+    γ = γ + g * g
+    return θ - η * g / (sqrt(γ) + ε), (γ,)
 
 
-def adadelta(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _adadelta_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["eps"], h["weight_decay"], 1 - h["rho"]
+
+
+def adadelta(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """γ ← ρ γ + (1−ρ) g⊙g;  Δ = √(δ+ε)/√(γ+ε) ⊙ g;  δ ← ρ δ + (1−ρ) Δ⊙Δ;  θ ← θ − η Δ.
 
     Source: torch.optim.Adadelta; Zeiler (2012), whose η is 1. Here PyTorch, too, has ε inside the root.
     """
-    ρ, ε = hyper["rho"], hyper["eps"]
-    g = _decayed(g, θ, hyper)
-    γ = ρ * state["gamma"] + (1 - ρ) * g * g
-    Δ = (state["delta"] + ε).sqrt() / (γ + ε).sqrt() * g
-    return θ - hyper["lr"] * Δ, {"gamma": γ, "delta": ρ * state["delta"] + (1 - ρ) * Δ * Δ}
+    η, ε, λ, w = c
+    γ, δ = state
+    g = g + λ * θ
+    γ = toward(γ, g * g, w)
+    Δ = sqrt(δ + ε) / sqrt(γ + ε) * g
+    return θ - η * Δ, (γ, toward(δ, Δ * Δ, w))
 
 
-def rmsprop(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
-    """γ ← α γ + (1−α) g⊙g;  v ← μ v + g/(√γ + ε);  θ ← θ − η v.
+def _rmsprop_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["eps"], h["weight_decay"], 1 - h["alpha"]
 
-    Source: torch.optim.RMSprop; Tieleman and Hinton (2012). `centered` takes γ − ḡ⊙ḡ under the root, ḡ the
-    same average of g (Graves, 2013).
+
+def rmsprop(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """γ ← α γ + (1−α) g⊙g;  θ ← θ − η g/(√γ + ε).
+
+    Source: torch.optim.RMSprop; Tieleman and Hinton (2012).
     """
-    α = hyper["alpha"]
-    g = _decayed(g, θ, hyper)
-    γ = α * state["gamma"] + (1 - α) * g * g
-    mean = α * state["mean"] + (1 - α) * g
-    variance = γ - mean * mean if hyper["centered"] else γ
-    v = hyper["momentum"] * state["v"] + g / (variance.sqrt() + hyper["eps"])
-    return θ - hyper["lr"] * v, {"gamma": γ, "mean": mean, "v": v}
+    η, ε, λ, w = c
+    (γ,) = state
+    g = g + λ * θ
+    γ = toward(γ, g * g, w)
+    return θ - η * g / (sqrt(γ) + ε), (γ,)
 
 
-def _moments(g: Tensor, state: State, hyper: Hyper) -> tuple[Tensor, Tensor]:
-    """s ← β₁ s + (1−β₁) g and γ ← β₂ γ + (1−β₂) g⊙g, which Adam's family shares."""
-    β1, β2 = hyper["betas"]
-    return β1 * state["s"] + (1 - β1) * g, β2 * state["gamma"] + (1 - β2) * g * g
+def rmsprop_centered(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """`rmsprop` with γ − ḡ⊙ḡ under the root, ḡ the same average of g (Graves, 2013)."""
+    η, ε, λ, w = c
+    γ, mean = state
+    g = g + λ * θ
+    γ, mean = toward(γ, g * g, w), toward(mean, g, w)
+    return θ - η * g / (sqrt(γ - mean * mean) + ε), (γ, mean)
 
 
-def _adam_step(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
-    β1, β2 = hyper["betas"]
-    s, γ = _moments(g, state, hyper)
-    largest = torch.maximum(state["largest"], γ) if hyper["amsgrad"] else γ
-    root = largest.sqrt() / _sqrt(1 - β2**t) + hyper["eps"]
-    return θ - hyper["lr"] / (1 - β1**t) * s / root, {"s": s, "gamma": γ, "largest": largest}
+def _rmsprop_momentum_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["eps"], h["weight_decay"], 1 - h["alpha"], h["momentum"]
 
 
-def _sqrt(value: Any) -> Any:
-    return value.sqrt() if isinstance(value, Tensor) else math.sqrt(value)
+def rmsprop_momentum(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """`rmsprop` with v ← μ v + g/(√γ + ε);  θ ← θ − η v."""
+    η, ε, λ, w, μ = c
+    γ, v = state
+    g = g + λ * θ
+    γ = toward(γ, g * g, w)
+    v = μ * v + g / (sqrt(γ) + ε)
+    return θ - η * v, (γ, v)
 
 
-def adam(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def rmsprop_centered_momentum(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """`rmsprop_centered` with v ← μ v + g/(√(γ − ḡ⊙ḡ) + ε);  θ ← θ − η v."""
+    η, ε, λ, w, μ = c
+    γ, mean, v = state
+    g = g + λ * θ
+    γ, mean = toward(γ, g * g, w), toward(mean, g, w)
+    v = μ * v + g / (sqrt(γ - mean * mean) + ε)
+    return θ - η * v, (γ, mean, v)
+
+
+def _adam_c(h: Hyper, t: Array) -> Row:
+    # The efficient form of Kingma and Ba (2015), section 2: the correction of γ moves into η and ε.
+    β1, β2 = h["betas"]
+    c2 = np.sqrt(1 - power(β2, t))
+    return h["lr"] * c2 / (1 - power(β1, t)), h["eps"] * c2, h["weight_decay"], 1 - β1, 1 - β2
+
+
+def adam(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """s ← β₁ s + (1−β₁) g;  γ ← β₂ γ + (1−β₂) g⊙g;  θ ← θ − η/(1−β₁ᵗ) · s/(√γ/√(1−β₂ᵗ) + ε).
 
-    Source: torch.optim.Adam; Kingma and Ba (2015). `amsgrad` takes the largest γ so far (Reddi et al., 2018).
+    Source: torch.optim.Adam; Kingma and Ba (2015).
     """
-    return _adam_step(_decayed(g, θ, hyper), state, θ, hyper, t)
+    η, ε, λ, w1, w2 = c
+    s, γ = state
+    g = g + λ * θ
+    s, γ = toward(s, g, w1), toward(γ, g * g, w2)
+    return θ - η * s / (sqrt(γ) + ε), (s, γ)
 
 
-def adamw(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def adam_amsgrad(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """`adam` with the largest γ so far under the root (Reddi et al., 2018)."""
+    η, ε, λ, w1, w2 = c
+    s, γ, largest = state
+    g = g + λ * θ
+    s, γ = toward(s, g, w1), toward(γ, g * g, w2)
+    largest = maximum(largest, γ)
+    return θ - η * s / (sqrt(largest) + ε), (s, γ, largest)
+
+
+def _adamw_c(h: Hyper, t: Array) -> Row:
+    η, ε, λ, w1, w2 = _adam_c(h, t)
+    return η, ε, 1 - h["lr"] * λ, w1, w2
+
+
+def adamw(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """θ ← (1 − η λ) θ, then Adam's step with the undecayed g.
 
     Source: torch.optim.AdamW; Loshchilov and Hutter (2019).
     """
-    return _adam_step(g, state, (1 - hyper["lr"] * hyper["weight_decay"]) * θ, hyper, t)
+    η, ε, keep, w1, w2 = c
+    s, γ = state
+    s, γ = toward(s, g, w1), toward(γ, g * g, w2)
+    return keep * θ - η * s / (sqrt(γ) + ε), (s, γ)
 
 
-def nadam(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def adamw_amsgrad(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """`adamw` with the largest γ so far under the root."""
+    η, ε, keep, w1, w2 = c
+    s, γ, largest = state
+    s, γ = toward(s, g, w1), toward(γ, g * g, w2)
+    largest = maximum(largest, γ)
+    return keep * θ - η * s / (sqrt(largest) + ε), (s, γ, largest)
+
+
+def _nadam_μ(β1: Any, ψ: Any, t: Any) -> Array:
+    μ: Array = β1 * (1 - 0.5 * power(0.96, t * ψ))
+    return μ
+
+
+def _nadam_product(β1: Any, ψ: Any, t: Array) -> Array:
+    """M_t = μ_1 … μ_t, from step 1 on whatever t asks for.
+
+    M_t is below β₁ᵗ, and once that is below 2⁻⁵⁴, 1 − M_t is 1: no later factor is computed.
+    """
+    β1, ψ, t = np.broadcast_arrays(β1, ψ, t)
+    M = np.zeros(t.shape)
+    for β, decay in set(zip(β1.ravel().tolist(), ψ.ravel().tolist(), strict=True)):
+        own = (β1 == β) & (ψ == decay)
+        most = int(t[own].max())
+        if 0 < β < 1:
+            most = min(most, math.ceil(-54 * math.log(2) / math.log(β)))
+        products = np.cumprod(_nadam_μ(β, decay, np.arange(1.0, most + 1)))
+        M[own] = products[np.minimum(t[own], most).astype(int) - 1]
+    return M
+
+
+def _nadam_c(h: Hyper, t: Array) -> Row:
+    (β1, β2), ψ = h["betas"], h["momentum_decay"]
+    μ, μ_next, M = _nadam_μ(β1, ψ, t), _nadam_μ(β1, ψ, t + 1), _nadam_product(β1, ψ, t)
+    c2 = np.sqrt(1 - power(β2, t))
+    η = h["lr"] * c2
+    of_g, of_s = η * (1 - μ) / (1 - M), η * μ_next / (1 - M * μ_next)
+    return of_g, of_s, h["eps"] * c2, h["weight_decay"], 1 - β1, 1 - β2
+
+
+def nadam(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """μ_t = β₁ (1 − ½ 0.96^(tψ)), M_t = Π μ; θ ← θ − η [(1−μ_t)/(1−M_t) g + μ_{t+1}/(1−M_{t+1}) s] / (√γ̂ +
     ε).
 
     Source: torch.optim.NAdam; Dozat (2016). ψ is `momentum_decay`. PyTorch keeps M in float32 unless the
-    default dtype is float64; here it has θ's dtype.
+    default dtype is float64; here it is float64.
     """
-    β1, β2 = hyper["betas"]
-    g = _decayed(g, θ, hyper)
-    s, γ = _moments(g, state, hyper)
-    μ, μ_next = (β1 * (1 - 0.5 * 0.96 ** (k * hyper["momentum_decay"])) for k in (t, t + 1))
-    M = state["product"] * μ
-    root = (γ / (1 - β2**t)).sqrt() + hyper["eps"]
-    step = (1 - μ) / (1 - M) * g + μ_next / (1 - M * μ_next) * s
-    return θ - hyper["lr"] * step / root, {"s": s, "gamma": γ, "product": M}
+    of_g, of_s, ε, λ, w1, w2 = c
+    s, γ = state
+    g = g + λ * θ
+    s, γ = toward(s, g, w1), toward(γ, g * g, w2)
+    return θ - (of_g * g + of_s * s) / (sqrt(γ) + ε), (s, γ)
 
 
-def adamax(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _adamax_c(h: Hyper, t: Array) -> Row:
+    β1, β2 = h["betas"]
+    return h["lr"] / (1 - power(β1, t)), h["eps"], h["weight_decay"], 1 - β1, β2
+
+
+def adamax(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """s ← β₁ s + (1−β₁) g;  u ← max(β₂ u, |g| + ε);  θ ← θ − η/(1−β₁ᵗ) · s/u.
 
     Source: torch.optim.Adamax; Kingma and Ba (2015).
     """
-    β1, β2 = hyper["betas"]
-    g = _decayed(g, θ, hyper)
-    s = β1 * state["s"] + (1 - β1) * g
-    u = torch.maximum(β2 * state["u"], g.abs() + hyper["eps"])
-    return θ - hyper["lr"] / (1 - β1**t) * s / u, {"s": s, "u": u}
+    η, ε, λ, w1, β2 = c
+    s, u = state
+    g = g + λ * θ
+    s, u = toward(s, g, w1), maximum(β2 * u, absolute(g) + ε)
+    return θ - η * s / u, (s, u)
 
 
-def radam(g: Tensor, state: State, θ: Tensor, hyper: Hyper, t: int) -> tuple[Tensor, State]:
+def _radam_c(h: Hyper, t: Array) -> Row:
+    # The step is s (plain + adaptive/(√γ + ε)), of which one is 0: Adam's once ρ_t > 5, momentum's before.
+    β1, β2 = h["betas"]
+    β2_t = power(β2, t)
+    ρ_inf = 2 / (1 - β2) - 1
+    ρ = ρ_inf - 2 * t * β2_t / (1 - β2_t)
+    with np.errstate(divide="ignore", invalid="ignore"):  # at ρ of 5 and below, which is not taken
+        r2 = (ρ - 4) * (ρ - 2) * ρ_inf / ((ρ_inf - 4) * (ρ_inf - 2) * ρ)
+        r = np.sqrt(np.maximum(r2, 0) * (1 - β2_t))
+    η = h["lr"] / (1 - power(β1, t))
+    plain, adaptive = np.where(ρ > 5, 0.0, η), np.where(ρ > 5, η * r, 0.0)
+    return plain, adaptive, h["eps"], h["weight_decay"], 1 - β1, 1 - β2
+
+
+def radam(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     """Adam whose step is multiplied by r_t once ρ_t > 5, and before that is η ŝ.
 
     ρ_∞ = 2/(1−β₂) − 1, ρ_t = ρ_∞ − 2tβ₂ᵗ/(1−β₂ᵗ), r_t² = (ρ_t−4)(ρ_t−2)ρ_∞ / ((ρ_∞−4)(ρ_∞−2)ρ_t).
 
     Source: torch.optim.RAdam; Liu et al. (2020).
     """
-    β1, β2 = (torch.as_tensor(β, dtype=torch.float64, device=θ.device) for β in hyper["betas"])
-    g = _decayed(g, θ, hyper)
-    s, γ = _moments(g, state, hyper)
-    ρ_inf = 2 / (1 - β2) - 1
-    ρ = ρ_inf - 2 * t * β2**t / (1 - β2**t)
-    r2 = (ρ - 4) * (ρ - 2) * ρ_inf / ((ρ_inf - 4) * (ρ_inf - 2) * ρ)
-    scale = (r2.clamp(min=0) * (1 - β2**t)).sqrt().to(θ.dtype)
-    adaptive = scale / (γ.sqrt() + hyper["eps"])
-    step = torch.where(ρ > 5, adaptive, torch.ones_like(adaptive))
-    return θ - hyper["lr"] / (1 - β1**t).to(θ.dtype) * s * step, {"s": s, "gamma": γ}
+    plain, adaptive, ε, λ, w1, w2 = c
+    s, γ = state
+    g = g + λ * θ
+    s, γ = toward(s, g, w1), toward(γ, g * g, w2)
+    return θ - s * (plain + adaptive / (sqrt(γ) + ε)), (s, γ)
 
 
-def _adagrad_init(θ: Tensor, hyper: Hyper) -> State:
-    return {"gamma": torch.zeros_like(θ) + hyper["initial_accumulator_value"]}
+# --- the table ------------------------------------------------------------------------------------------
+
+_MOMENTUM = Rule(momentum, _momentum_c, ("v",))
+_NESTEROV = Rule(nesterov, _momentum_c, ("v",))
+_ADAM_AMSGRAD = Rule(adam_amsgrad, _adam_c, ("s", "gamma", "largest"))
+_ADAMW_AMSGRAD = Rule(adamw_amsgrad, _adamw_c, ("s", "gamma", "largest"))
+_CENTERED = Rule(rmsprop_centered, _rmsprop_c, ("gamma", "mean"))
+_RMSPROP_MOMENTUM = Rule(rmsprop_momentum, _rmsprop_momentum_c, ("gamma", "v"))
+_CENTERED_MOMENTUM = Rule(rmsprop_centered_momentum, _rmsprop_momentum_c, ("gamma", "mean", "v"))
 
 
-def _nadam_init(θ: Tensor, hyper: Hyper) -> State:
-    # M is one number a run: a column beside θ's rows.
-    return {"s": torch.zeros_like(θ), "gamma": torch.zeros_like(θ), "product": torch.ones_like(θ[..., :1])}
+def _of_sgd(h: Hyper) -> Rule:
+    if _is_zero(h["momentum"]):
+        return _SGD
+    return _NESTEROV if h["nesterov"] else _MOMENTUM
 
 
-_rule = partial(Rule, scope="element")
-_ADAM = _rule(adam, zeros("s", "gamma", "largest"))
+def _of_rmsprop(h: Hyper) -> Rule:
+    if _is_zero(h["momentum"]):
+        return _CENTERED if h["centered"] else _RMSPROP
+    return _CENTERED_MOMENTUM if h["centered"] else _RMSPROP_MOMENTUM
+
+
+def _of_adam(h: Hyper) -> Rule:
+    return _ADAM_AMSGRAD if h["amsgrad"] else _ADAM
+
+
+def _of_adamw(h: Hyper) -> Rule:
+    return _ADAMW_AMSGRAD if h["amsgrad"] else _ADAMW
+
+
+_SGD = Rule(sgd, _sgd_c, variants=_of_sgd)
+_RMSPROP = Rule(rmsprop, _rmsprop_c, ("gamma",), variants=_of_rmsprop)
+_ADAM = Rule(adam, _adam_c, ("s", "gamma"), variants=_of_adam)
+_ADAMW = Rule(adamw, _adamw_c, ("s", "gamma"), variants=_of_adamw)
 
 RULES: dict[str, Rule] = {
-    "sgd": _rule(sgd, zeros("v")),
-    "momentum": _rule(sgd, zeros("v")),
-    "nesterov": _rule(sgd, zeros("v")),
-    "gd": _rule(sgd, zeros("v")),
-    "adagrad": _rule(adagrad, _adagrad_init),
-    "adadelta": _rule(adadelta, zeros("gamma", "delta")),
-    "rmsprop": _rule(rmsprop, zeros("gamma", "mean", "v")),
+    "sgd": _SGD,
+    "momentum": _SGD,
+    "nesterov": _SGD,
+    "gd": _SGD,
+    "adagrad": Rule(adagrad, _adagrad_c, ("gamma",), lambda h: (h["initial_accumulator_value"],)),
+    "adadelta": Rule(adadelta, _adadelta_c, ("gamma", "delta")),
+    "rmsprop": _RMSPROP,
     "adam": _ADAM,
-    "adamw": _rule(adamw, _ADAM.init),
-    "nadam": _rule(nadam, _nadam_init),
-    "adamax": _rule(adamax, zeros("s", "u")),
-    "radam": _rule(radam, zeros("s", "gamma")),
-    "lecture/momentum": _rule(lecture_momentum, zeros("v"), {"alpha": 0.1}),
-    "lecture/adagrad": _rule(lecture_adagrad, zeros("gamma"), {"eps": 1e-6}),
-    "lecture/rmsprop": _rule(lecture_rmsprop, zeros("gamma"), {"beta": 0.9, "eps": 1e-6}),
-    "lecture/adam": _rule(lecture_adam, zeros("s", "gamma"), {"betas": (0.9, 0.999), "eps": 1e-6}),
+    "adamw": _ADAMW,
+    "nadam": Rule(nadam, _nadam_c, ("s", "gamma")),
+    "adamax": Rule(adamax, _adamax_c, ("s", "u")),
+    "radam": Rule(radam, _radam_c, ("s", "gamma")),
+    "lecture/momentum": Rule(lecture_momentum, _lecture_momentum_c, ("v",), defaults={"alpha": 0.1}),
+    "lecture/adagrad": Rule(lecture_adagrad, _lecture_adagrad_c, ("gamma",), defaults={"eps": 1e-6}),
+    "lecture/rmsprop": Rule(
+        lecture_rmsprop, _lecture_rmsprop_c, ("gamma",), defaults={"beta": 0.9, "eps": 1e-6}
+    ),
+    "lecture/adam": Rule(
+        lecture_adam, _lecture_adam_c, ("s", "gamma"), defaults={"betas": (0.9, 0.999), "eps": 1e-6}
+    ),
 }
 """Every rule by the name of its YAML in conf/optimizer, where its hyper-parameters have their values."""
 
 
-def advance(rule: Rule, θ: Tensor, g: Tensor, state: State, hyper: Hyper, t: int) -> None:
-    """One step of a rule: θ, in place, and `state` take what it gives for them."""
-    updated, after = rule.update(g, state, θ, hyper, t)
-    state.update(_held(after, θ, g))
-    θ.copy_(updated)
-
-
-def first_state(rule: Rule, θ: Tensor, hyper: Hyper) -> State:
-    """What a rule's state begins as."""
-    return _held(rule.init(θ, hyper), θ)
-
-
-def _held(state: State, *passing: Tensor) -> State:
-    """A state, with copies of what lies in tensors that will soon hold other numbers."""
-    overwritten = {tensor.untyped_storage().data_ptr() for tensor in passing}
-    return {
-        name: value.clone()
-        if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in overwritten
-        else value
-        for name, value in state.items()
-    }
-
-
-class RuleOptimizer(torch.optim.Optimizer):
-    """Any rule as a `torch.optim.Optimizer`: `RuleOptimizer(parameters, RULES["lecture/adam"], lr=0.01)`.
-
-    Hyper-parameters that are not given take the rule's defaults. `state_dict` holds the rule's state
-    tensors and the step's number t of every parameter.
-    """
-
-    def __init__(self, params: Any, rule: Rule, **hyper: Any) -> None:
-        self.rule = rule
-        super().__init__(params, {**rule.defaults, **hyper})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Apply the rule to every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for θ in group["params"]:
-                if θ.grad is None:
-                    continue
-                state = self.state[θ]
-                if not state:
-                    state.update(first_state(self.rule, θ, group), t=0)
-                t = state["t"] + 1
-                advance(self.rule, θ, θ.grad, state, group, t)
-                state["t"] = t
-        return loss
+def variant(name: str, hyper: Hyper) -> Rule:
+    """The rule that a name and these hyper-parameters mean. Raises KeyError for an unknown name."""
+    return RULES[name].variant(hyper)

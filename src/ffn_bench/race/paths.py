@@ -18,7 +18,7 @@ from ffn_bench.configuration.schema import OptimizerConfig
 from ffn_bench.model.layers import Shapes, joined, parted
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.newton import take_step
-from ffn_bench.optimizers.rules import RuleOptimizer
+from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
 from ffn_bench.race.surfaces import Surface
 
 F64 = torch.float64
