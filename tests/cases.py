@@ -13,7 +13,7 @@ from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data import datasets
-from ffn_bench.engine.build import build_batched, build_torch
+from ffn_bench.engine.build import build, build_batched
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.protocol import Advanced
@@ -36,7 +36,7 @@ def parsed(*overrides: str) -> TrainConfig:
 
 def torch_run(*overrides: str) -> Run:
     """A run in the torch engine, ready to train."""
-    return build_torch(parsed(*overrides))[0].runs[0]
+    return build(parsed("engine=torch", *overrides))[0].runs[0]
 
 
 def trained(run: Run) -> list[Measurement]:

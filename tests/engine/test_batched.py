@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from cases import all_measured, options, parsed, together, trained
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.engine.batched import reason_not_batchable, tile_sizes
-from ffn_bench.engine.build import build_torch
-from ffn_bench.engine.inplace import in_place
+from ffn_bench.engine.batched import why_not_batched
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
-from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.optimizers.rule_optimizer import on_tensors
-from ffn_bench.optimizers.rules import RULES
-from ffn_bench.rules import Rule, zeros
-from optimizers.test_rules import VARIANTS, hyperparameters
+from optimizers.test_rules import VARIANTS
 
 BATCHABLE = [
     name
     for name in options("optimizer")
-    if name != "torch" and not reason_not_batchable(parsed(f"optimizer={name}"))
+    if name != "torch" and not why_not_batched(parsed(f"optimizer={name}"))
 ]
 ARCHITECTURES = {
     "the lecture's": [],
@@ -43,7 +35,7 @@ def tile(*specs: list[str], common: list[str], device: str = "cpu") -> Training:
 
 def alone(config: TrainConfig) -> tuple[Run, list[Measurement]]:
     """A run in the torch engine, and all that is measured of it."""
-    (run,) = build_torch(config)[0].runs
+    (run,) = build(replace(config, engine="torch"))[0].runs
     return run, trained(run)
 
 
@@ -180,97 +172,6 @@ def test_a_row_that_is_taken_out_changes_no_bit() -> None:
             batch.runs[2].status = "failed"
     assert [bits(by_run[k]) == bits(uninterrupted[k]) for k in range(4)] == [True, True, False, True]
     assert by_run[2][-1].step < 120
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_the_rules_in_place_are_the_legible_ones(name: str) -> None:
-    """Rows with a learning rate of their own; every variant of the settings; θ after every step."""
-    for variant in [{}, *VARIANTS.get(name, [])]:
-        hyper = {**hyperparameters(name), **variant}
-        rates = np.array([0.03, 0.001, 0.3])[:, None]
-        rule = on_tensors(RULES[name])
-        generator = torch.Generator().manual_seed(0)
-        θ = torch.randn(3, 11, generator=generator, dtype=torch.float64)
-        ours, fast = θ.clone(), in_place(RULES[name])
-        column = {**hyper, "lr": torch.from_numpy(rates)}
-        state, own = rule.init(θ, column), first_state(RULES[name], ours, column)
-        scratch = torch.empty_like(θ)
-        for t in range(1, 101):
-            g = torch.randn(3, 11, generator=generator, dtype=torch.float64)
-            θ, state = rule.update(g.clone(), state, θ, column, t)
-            coefficients = fast.coefficients({**hyper, "lr": rates}, np.float64(t).reshape(1, 1))
-            c = {
-                k: torch.from_numpy(np.broadcast_to(v, (3, 1)).copy()) if isinstance(v, np.ndarray) else v
-                for k, v in coefficients.items()
-            }
-            fast.step(ours, g, own, c, scratch)
-            assert ((ours - θ).abs().max() / θ.abs().max()).item() <= 1e-12, (variant, t)
-
-
-def test_a_rule_of_another_package_is_batched_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sign(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: Any) -> Any:
-        low, high = hyper["bounds"]
-        v = hyper["mu"] * state["v"] + (1 - hyper["mu"]) * g
-        return θ - hyper["lr"] / (1 + 0.01 * t) * v.clamp(low, high), {"v": v}
-
-    from ffn_bench.configuration import parsing
-    from ffn_bench.optimizers import registry
-
-    defaults = {"mu": 0.9, "bounds": (-1.0, 1.0)}
-    parsing.register_optimizers({"sign": defaults})
-    monkeypatch.setattr(
-        registry, "plugin", lambda name: Rule(sign, zeros("v"), defaults) if name == "sign" else None
-    )
-    specs = [["optimizer.mu=0.5", "lr=0.1"], ["lr=0.2"], ["optimizer.bounds=[-0.01,0.02]", "lr=0.3"]]
-    batch = tile(*specs, common=["optimizer=sign", "dtype=float64", "epochs=2"])
-    for run, measured in zip(batch.runs, all_measured(batch), strict=True):
-        _, expected = alone(run.config)
-        assert worst(expected, measured) <= 1e-9
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_fused_derivative_is_the_lectures(name: str) -> None:
-    σ = ACTIVATIONS[name]
-    h_bar = torch.cat(
-        [torch.linspace(-30, 30, 1001, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)]
-    )
-    g = torch.linspace(1, 2, 1002, dtype=torch.float64)
-    h = σ.function(h_bar)
-    assert torch.allclose(σ.fused(g, h_bar, h), g * σ.derivative(h_bar, h), rtol=1e-12, atol=1e-14)
-
-
-def test_tiles_fit_the_cache_and_feed_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ffn_bench.engine import batched
-
-    monkeypatch.setattr(batched, "THREADS", 2)
-    small, large, cpu = ([16, 10, 20, 15, 26], 32), ([784, 128, 64, 10], 64), torch.device("cpu")
-    assert tile_sizes(1, *small, torch.float32, cpu) == [1]
-    assert tile_sizes(32, *small, torch.float32, cpu) == [32]
-    assert tile_sizes(128, *small, torch.float32, cpu) == [64, 64]
-    assert tile_sizes(511, *small, torch.float32, cpu) == [86, 85, 85, 85, 85, 85]
-    assert tile_sizes(5, *large, torch.float32, cpu) == [2, 1, 1, 1]
-    assert tile_sizes(3, [3072, 512, 10], 64, torch.float32, cpu) == [1, 1, 1]
-
-
-def test_what_cannot_be_batched_says_why() -> None:
-    reasons = {
-        name: reason_not_batchable(parsed(f"optimizer={name}"))
-        for name in options("optimizer")
-        if name != "torch"
-    }
-    assert {name for name, reason in reasons.items() if reason} == {"lbfgs", "newton"}
-    assert "several times" in str(reasons["lbfgs"])
-    assert "ASGD" in str(reason_not_batchable(parsed("optimizer=torch", "optimizer.name=ASGD")))
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a C++ compiler")
-def test_the_compiled_step_is_the_same_step() -> None:
-    specs = [["lr=0.01", "l2=0.001"], ["optimizer=sgd", "lr=0.1"], ["seed=2", "epochs=1"]]
-    common = ["dtype=float64", "epochs=2"]
-    plain = all_measured(tile(*specs, common=common))
-    compiled = all_measured(tile(*specs, common=[*common, "compile=true"]))
-    for a, b in zip(plain, compiled, strict=True):
-        assert worst(a, b) <= 1e-9
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

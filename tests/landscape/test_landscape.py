@@ -24,7 +24,7 @@ from cases import parsed
 from conftest import MNIST, Command, Result, call, files_below, needs_mnist
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Split
-from ffn_bench.engine.build import build_torch
+from ffn_bench.engine.build import build
 from ffn_bench.engine.metrics import evaluate
 from ffn_bench.errors import UserError
 from ffn_bench.landscape import command, figures, surface, trained, verdict
@@ -134,7 +134,7 @@ def test_products_with_the_hessian_of_a_quadratic() -> None:
 def problem(*overrides: str) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor, TrainConfig]:
     """Layers, training rows and configuration of a small run, float64."""
     run = parsed("data=moons", "dtype=float64", "epochs=1", "model.hidden=[6]", *overrides)
-    (built,) = build_torch(run)[0].runs
+    (built,) = build(run)[0].runs
     train = built.data.train
     return built.layers(), train.x, train.y, run
 
@@ -172,7 +172,7 @@ def test_lanczos_does_not_smear_the_peak_at_zero(seed: int) -> None:
         "epochs=10",
         f"seed={seed}",
     )
-    (built,) = build_torch(run)[0].runs
+    (built,) = build(run)[0].runs
     cases.trained(built)
     x, y = built.data.train.x[:300], built.data.train.y[:300]
     g, H = gradient_and_hessian(*objective_at(built.layers(), x, y, run))

@@ -16,6 +16,7 @@ from ffn_bench.configuration.schema import TrainConfig, count_parameters
 
 if TYPE_CHECKING:
     from ffn_bench.data.splitting import Data
+    from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Run
     from ffn_bench.engine.metrics import Measurement
 
@@ -117,7 +118,7 @@ class RunView:
         self.console.print(Text.assemble("  ", ("curves       ", "dim"), tensorboard(folder)), soft_wrap=True)
 
 
-def facts_of(run: TrainConfig, data: Data, device: str, folder: Path) -> dict[str, str]:
+def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
     rows = [f"{split} {count(len(getattr(data, split).y))}" for split in ("train", "val", "test")]
@@ -132,6 +133,7 @@ def facts_of(run: TrainConfig, data: Data, device: str, folder: Path) -> dict[st
         "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
+        "engine": choice.engine + (f": {choice.reason}" if choice.reason else ""),
         "device": f"{device}, {run.dtype}",
         "folder": str(folder),
     }

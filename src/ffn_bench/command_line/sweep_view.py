@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,15 @@ from ffn_bench.command_line.run_view import RunView
 from ffn_bench.errors import printable
 
 if TYPE_CHECKING:
+    from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Run
     from ffn_bench.engine.metrics import Measurement
 
 LINES = 40
 """Runs of a sweep, at most, that each get a line when they end."""
+
+SEND_SECONDS = 0.1
+"""Between two messages about a run that another process trains."""
 
 LIVE_RUNS = 2000
 """Runs of a sweep, at most, whose settings are compared live."""
@@ -65,16 +69,15 @@ class SweepView:
         self._noted = ("failed",) if search else ("failed", "diverged")
         self._tenths = self._bad = 0
 
-    def start(self, groups: Sequence[int], sequential_reasons: Sequence[str | None]) -> None:
-        """Print how many runs are trained in which way, and begin the bar.
-
-        `groups` are sizes of groups that are batched; `sequential_reasons` has, for every run that is trained
-        by itself, the reason.
-        """
+    def start(self, choices: Counter[Choice], processes: int = 0) -> None:
+        """Print how many runs are trained by which engine, in how many processes, and begin the bar."""
         self.console.print(Text(self.heading, style="bold"))
-        together = sum(groups)
-        ways = [f"{count(together)} batched" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
-        self._fact("sweep", f"{count(len(self.runs))} runs" + (f", {ways[0]}" if together else ""))
+        among = f", in {processes} processes" if processes > 1 else ""
+        self._fact("sweep", f"{count(len(self.runs))} runs{among}")
+        for choice, number in choices.items():
+            self._fact(
+                choice.engine, f"{count(number)} runs" + (f": {choice.reason}" if choice.reason else "")
+            )
         words = {
             "done": "have already ended and are not trained again",
             "left": "are left unchanged",
@@ -82,10 +85,6 @@ class SweepView:
         }
         for what, number in self._before.items():
             self._fact(what, f"{count(number)} runs {words[what]}")
-        for reason, number in Counter(sequential_reasons).items():
-            self._fact(
-                "unbatched", f"{count(number)} runs" + (f": {reason}" if reason else ", one after the other")
-            )
         self._fact("folder", str(self.folder))
         self._fact("curves", tensorboard(self.folder))
         for warning in self._warnings:
@@ -224,6 +223,31 @@ class RunOfSweep(RunView):
     def write(self, measurements: Sequence[Measurement]) -> None:
         """Hand them to the sweep's view."""
         self._sweep.measured(self._run, measurements)
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Nothing: the sweep prints the line of a run that ended."""
+
+
+class RunElsewhere(RunView):
+    """A run of a sweep in another process than the one that shows it: `send` takes what is to be shown, a
+    kind and a content, now and then."""
+
+    def __init__(self, send: Callable[[tuple[str, Any]], None]) -> None:
+        super().__init__()
+        self._send, self._due, self._values = send, 0.0, dict[str, float]()
+
+    def start(self, facts: dict[str, str], run: Run, epochs: int, warnings: Sequence[str] = ()) -> None:
+        """Warnings only: the sweep has said the rest."""
+        for warning in warnings:
+            self._send(("warning", warning))
+
+    def write(self, measurements: Sequence[Measurement]) -> None:
+        """Send the latest values, ten times a second."""
+        for measurement in measurements:
+            self._values |= measurement.values
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + SEND_SECONDS
+            self._send(("measured", [replace(measurements[-1], values=dict(self._values))]))
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """Nothing: the sweep prints the line of a run that ended."""

@@ -339,8 +339,8 @@ class TrainConfig:
     init_seed: int | None = None
     order_seed: int | None = None
     l2: float = 0.0
-    gradient: str = "autograd"
-    compile: bool = False
+    engine: str = "auto"
+    gradient: str = "auto"
     device: str = "auto"
     dtype: str = "float32"
     name: str | None = None

@@ -27,7 +27,8 @@ from ffn_bench.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64")
-GRADIENTS = ("autograd", "manual")
+ENGINES = ("auto", "compiled", "torch", "batched")
+GRADIENTS = ("auto", "autograd", "manual")
 DUPLICATES = ("warn", "keep_together")
 STAGES = ("tune", "default", "final")
 """What a run is for in a comparison: choosing a setting, its default setting, or the setting chosen."""
@@ -75,6 +76,7 @@ def check(config: TrainConfig) -> None:
         one_of(config.retry, ("failed",), "retry")
     if config.stage is not None:
         one_of(config.stage, STAGES, "stage")
+    one_of(config.engine, ENGINES, "engine")
     one_of(config.gradient, GRADIENTS, "gradient")
     one_of(config.dtype, DTYPES, "dtype")
     one_of(config.device.split(":")[0], DEVICES, "device")
@@ -88,7 +90,7 @@ def check(config: TrainConfig) -> None:
         raise UserError(
             "gradient",
             "manual cannot be combined with optimizer=newton, which takes second derivatives by autograd",
-            "use gradient=autograd",
+            "use gradient=auto",
         )
     reason = FULL_BATCH_ONLY.get(config.optimizer.name)
     if reason and config.batch_size != "full":

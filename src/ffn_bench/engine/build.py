@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     import torch
 
     from ffn_bench.data.splitting import Data
+    from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Training
+    from ffn_bench.engine.protocol import Engine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a run trains with: its data on its device, the network's widths, the steps of an epoch."""
+    """What a run trains with: its data on its device, its engine, the network's widths, steps of an epoch."""
 
     data: Data
     device: torch.device
+    choice: Choice
     dtype: torch.dtype
     widths: list[int]
     batch_size: int
@@ -36,20 +39,21 @@ class Prepared:
         """For its steps on a CPU, where it trains by itself."""
         from ffn_bench.engine.device import threads_for
 
-        return threads_for(self.widths, self.batch_size)
+        return 1 if self.choice.engine == "compiled" else threads_for(self.widths, self.batch_size)
 
 
 def prepare(run: schema.TrainConfig) -> Prepared:
-    """Load the data and find the device. Raises `UserError` for every mistake but the optimizer's."""
+    """Load the data, choose engine and device. Raises `UserError` for every mistake but the optimizer's."""
     import torch
 
     from ffn_bench.data import datasets
     from ffn_bench.data.splitting import batch_rows, steps_per_epoch
+    from ffn_bench.engine.choice import choose
     from ffn_bench.engine.device import check_memory, find_device
     from ffn_bench.model import network
 
     network.check_names(run.model)
-    device = find_device(run.device, run.dtype)
+    find_device(run.device, run.dtype)
     loaded = datasets.load(run.data)
     n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
@@ -63,7 +67,17 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
     rows = batch_rows(n, run.batch_size)
-    return Prepared(loaded.to(device, dtype), device, dtype, widths, rows, per_epoch)
+    choice = choose(run, widths, rows)
+    device = torch.device("cpu") if choice.engine == "compiled" else find_device(run.device, run.dtype)
+    return Prepared(
+        data=loaded.to(device, dtype),
+        device=device,
+        choice=choice,
+        dtype=dtype,
+        widths=widths,
+        batch_size=rows,
+        steps_per_epoch=per_epoch,
+    )
 
 
 def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
@@ -74,7 +88,7 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
     import torch
 
     try:
-        run = dataclasses.replace(parsing.from_flat(flat), device="cpu")
+        run = dataclasses.replace(parsing.from_flat(flat), device="cpu", engine="torch")
         prepared = prepare(run)
         # Analysis commands keep this number of threads to their end, or set another one.
         torch.set_num_threads(prepared.threads)
@@ -87,40 +101,35 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
 def build(run: schema.TrainConfig) -> tuple[Training, Prepared]:
     """The training of one run, ready to start, and what it trains with; every mistake is found here.
 
-    It is by the torch engine, or with `compile=true` a batch of one. Raises `UserError`.
+    Raises `UserError`.
     """
-    if not run.compile:
-        return build_torch(run)
-    from ffn_bench.engine.batched import reason_not_batchable
-
-    if reason := reason_not_batchable(run):
-        raise UserError("compile", f"cannot be combined with this optimizer: {reason}", "use compile=false")
     prepared = prepare(run)
-    return build_batched([run], prepared.data), prepared
-
-
-def build_torch(run: schema.TrainConfig) -> tuple[Training, Prepared]:
-    """One run in the torch engine, and what it trains with. Raises `UserError`."""
+    if prepared.choice.engine == "batched":
+        return build_batched([run], prepared.data), prepared
     from ffn_bench.engine.loop import Run, Training
-    from ffn_bench.engine.torch_engine import TorchEngine
-    from ffn_bench.model import network
-    from ffn_bench.optimizers import registry
-
-    prepared = prepare(run)
-    registry.check_optimizer(run.optimizer)
-    net = network.FFN(prepared.widths, run.model, run.seed_of("init"), prepared.dtype).to(prepared.device)
-    optimizer = registry.build_optimizer(run.optimizer, net.parameters())
 
     one = Run(run, prepared.data)
-    engine = TorchEngine(
-        net,
-        prepared.data,
-        optimizer,
-        one.rate,
-        batch_size=prepared.batch_size,
-        l2=run.l2,
-        gradient=run.gradient,
-    )
+    engine: Engine
+    if prepared.choice.engine == "compiled":
+        from ffn_bench.engine.compiled_run import CompiledRun
+
+        engine = CompiledRun(one, prepared.data)
+    else:
+        from ffn_bench.engine.torch_engine import TorchEngine
+        from ffn_bench.model import network
+        from ffn_bench.optimizers import registry
+
+        registry.check_optimizer(run.optimizer)
+        net = network.FFN(prepared.widths, run.model, run.seed_of("init"), prepared.dtype).to(prepared.device)
+        engine = TorchEngine(
+            net,
+            prepared.data,
+            registry.build_optimizer(run.optimizer, net.parameters()),
+            one.rate,
+            batch_size=prepared.batch_size,
+            l2=run.l2,
+            gradient=run.gradient,
+        )
     return Training(engine, [one]), prepared
 
 

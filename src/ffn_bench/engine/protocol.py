@@ -35,8 +35,10 @@ class Engine(Protocol):
 
     name: str
     """As checkpoints have it; only the engine that took a state resumes from it."""
-    step: int
-    """Updates made so far."""
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
 
     def begin_epoch(self, orders: Sequence[Order] | None, done: int) -> None:
         """Visit the training rows in these orders `[n]`, one for each run; None is the full batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
         what = f"has format {identity['format']}, expected {FORMAT}"
         raise UserError(where, what, "use the version that wrote it", errors.RUN_FOLDER)
     kinds = {"config": dict, "data_sha256": str, "format": int}
-    optional = {"versions": dict, "trained_beside": int, "fingerprint": str, "chance": dict}
+    optional = {"versions": dict, "trained_beside": int, "fingerprint": str, "chance": dict, "engine": str}
     sound = all(type(identity.get(key)) is kind for key, kind in kinds.items())
     sound = sound and all(type(identity.get(key, kind())) is kind for key, kind in optional.items())
     numbers = sound and all(
@@ -46,7 +47,14 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
     )
     if not (numbers and _is_plain(identity["config"])):
         raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
-    return {**identity, "config": fingerprint.LATER | identity["config"]}
+    config = {key: value for key, value in identity["config"].items() if key not in fingerprint.FORMER}
+    return {**identity, "config": fingerprint.LATER | config}
+
+
+def as_begun(folder: Folder, run: schema.TrainConfig) -> schema.TrainConfig:
+    """A run with the engine that it was begun with, unless it names one itself."""
+    engine = (read_identity(folder) or {}).get("engine", "auto")
+    return dataclasses.replace(run, engine=engine) if run.engine == "auto" else run
 
 
 def _is_plain(config: dict[str, Any]) -> bool:
@@ -210,7 +218,8 @@ def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
     def essence(content: dict[str, Any]) -> dict[str, Any]:
         versions = content.get("versions", {})
         device = str(content.get("device")).partition(" ")[0]  # what follows are words about it
-        same = {"data": content.get("data_sha256"), "device": device}
-        return {**same, **{key: versions.get(key) for key in ("ffn_bench", "torch")}}
+        same = {"data": content.get("data_sha256"), "device": device, "engine": content.get("engine")}
+        depends = [name for name in versions if name not in ("python", "safetensors")]
+        return {**same, **{name: versions.get(name) for name in depends}}
 
     check_same(folder, essence(identity), essence(began))

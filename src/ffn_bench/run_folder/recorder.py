@@ -13,6 +13,7 @@ from typing import Any
 from ffn_bench import errors, tags
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.engine import metrics
+from ffn_bench.engine.choice import Choice
 from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
@@ -82,9 +83,9 @@ def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
-    `device` says in words what it trains on; `co_trained_runs` is how many runs share that device's time.
-    A run that has started in the folder is resumed: from `state`, its checkpoint, or without one from the
-    start. What was written after the checkpoint is discarded then; `notes` says which of the folder's files
+    `choice` is of its engine, `device` says in words what it trains on; `co_trained_runs` is how many runs
+    share that device's time. A run that has started in the folder is resumed: from `state`, its checkpoint, or
+    without one from the start. What was written after the checkpoint is discarded then; `notes` says which of the folder's files
     were not as expected. The caller holds the folder's lock. Raises `UserError` (status 4)
     where data, versions or device are no longer those it began with, and for files that are not what was
     written.
@@ -94,6 +95,7 @@ class Record:
         self,
         folder: Folder,
         run: Run,
+        choice: Choice,
         device: str,
         co_trained_runs: int = 1,
         state: dict[str, Any] | None = None,
@@ -111,7 +113,7 @@ class Record:
 
         # First everything is checked, then something is changed.
         folder.check_manifest()
-        described = identity(run.config, device, run.data.sha256, run.data.chance)
+        described = identity(run.config, choice, device, run.data.sha256, run.data.chance)
         started = reading.read_identity(folder) is not None
         if started:
             reading.check_surroundings(folder, described)

@@ -168,9 +168,10 @@ class CheckedSweeper(BasicSweeper):
 
 
 class BatchedLauncher(Launcher):
-    """Trains the runs of a sweep together in the batched engine; those it cannot take, one by one."""
+    """Trains the runs of a sweep in worker processes, one a core; on a GPU side by side."""
 
-    batched = True
+    processes: int | None = None
+    """None: one for each core."""
     planner: Any = None
     shown: Any = None
 
@@ -187,7 +188,7 @@ class BatchedLauncher(Launcher):
 
         shown = self.shown or sweep.LaunchDisplay()
         if self.planner is not None:
-            return sweep.launch(self.planner, job_overrides, initial_job_idx, self.batched, shown)
+            return sweep.launch(self.planner, job_overrides, initial_job_idx, self.processes, shown)
         for key in ("status", "force"):
             if self.config[key]:
                 what = "cannot be used with this sweeper, which chooses its runs one after another"
@@ -197,12 +198,12 @@ class BatchedLauncher(Launcher):
         folders.check_location(planner.folder)
         lock = Lock(Folder(planner.folder))
         try:
-            return sweep.launch(planner, job_overrides, initial_job_idx, self.batched, shown)
+            return sweep.launch(planner, job_overrides, initial_job_idx, self.processes, shown)
         finally:
             lock.release()
 
 
 class SequentialLauncher(BatchedLauncher):
-    """Trains one run after the other by itself, in the torch engine."""
+    """Trains one run after the other, in the process that sweeps."""
 
-    batched = False
+    processes = 0
