@@ -120,12 +120,9 @@ class CompiledEngine:
             "loss": loops.of_loss(loss, kind),
             "rule": loops.of_rule(self._rule, n_coefficients, kind),
         }
-        self._functions = {name: machine_code.loop(text, cache) for name, text in texts.items()}
-        self._addresses = {name: function.address for name, function in self._functions.items()}
-        self._functions["train"] = machine_code.kernel("train", kind, cache)
-        self._functions["evaluate"] = machine_code.kernel("evaluate", kind, cache)
-        self._train = _TRAIN(self._functions["train"].address)
-        self._evaluate = _EVALUATE(self._functions["evaluate"].address)
+        self._addresses = {name: machine_code.loop(text, cache) for name, text in texts.items()}
+        self._train = _TRAIN(machine_code.kernel("train", kind, cache))
+        self._evaluate = _EVALUATE(machine_code.kernel("evaluate", kind, cache))
 
     # --- training -------------------------------------------------------------------------------------------
 

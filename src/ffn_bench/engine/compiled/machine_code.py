@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +34,7 @@ def _host() -> Processor:
     return Processor(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
 
 
-@functools.cache
-def _target(cpu: Processor) -> llvm.TargetMachine:
+def _new_target(cpu: Processor) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
@@ -45,7 +44,7 @@ def _target(cpu: Processor) -> llvm.TargetMachine:
 
 def compiled(text: str, cpu: Processor) -> bytes:
     """The object file of a module, optimised for the processor."""
-    module, target = llvm.parse_assembly(text), _target(cpu)
+    module, target = llvm.parse_assembly(text), _new_target(cpu)
     module.triple, module.data_layout = llvm.get_process_triple(), str(target.target_data)
     builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=3))
     builder.getModulePassManager().run(module, builder)
@@ -64,7 +63,7 @@ def compiled_kernel(kernel: str, dtype: str, cpu: Processor) -> bytes:
     from ffn_bench.engine.compiled import kernels
 
     function = cfunc(kernels.signature(kernel, dtype), error_model="numpy")(getattr(kernels, kernel))
-    module, target = llvm.parse_assembly(function.inspect_llvm()), _target(cpu)
+    module, target = llvm.parse_assembly(function.inspect_llvm()), _new_target(cpu)
     for defined in (*module.functions, *module.global_variables):
         if defined.name == function.native_name:
             defined.name = kernel
@@ -87,30 +86,41 @@ def _emitted(module: llvm.ModuleRef, target: llvm.TargetMachine) -> bytes:
 
 
 class Function:
-    """A compiled function in memory, for as long as this object lives."""
+    """A compiled function in memory."""
 
     def __init__(self, object_file: bytes, name: str, cpu: Processor) -> None:
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target(cpu))
+        # The engine owns its target machine: each needs one of its own.
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_target(cpu))
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(object_file))
         self._engine.finalize_object()
         self.address: int = self._engine.get_function_address(name)
 
 
-def loop(text: str, cache: Cache) -> Function:
-    """The function `loop` of a module, compiled now or found in the cache.
+_LOADED: dict[str, Function] = {}
+"""What this process has loaded, by the cache's keys. Code is never unloaded: somebody may hold its address."""
+
+
+def _function(name: str, key: str, cache: Cache, compile_: Callable[[Processor], bytes]) -> int:
+    cpu = processor()
+    key = digest_of(key, *cpu, llvmlite.__version__)
+    if key not in _LOADED:
+        _LOADED[key] = Function(cache.get(key, lambda: compile_(cpu)), name, cpu)
+    return _LOADED[key].address
+
+
+def loop(text: str, cache: Cache) -> int:
+    """The address of a module's function `loop`, compiled now or found in the cache.
 
     The key of the cache is the module's text itself: an edited rule is never served as it was.
     """
-    cpu = processor()
-    key = digest_of(text, *cpu, llvmlite.__version__)
-    return Function(cache.get(key, lambda: compiled(text, cpu)), "loop", cpu)
+    return _function("loop", text, cache, lambda cpu: compiled(text, cpu))
 
 
-def kernel(name: str, dtype: str, cache: Cache) -> Function:
-    """One of `kernels`, compiled now or found in the cache. The key is the sources of this package."""
-    cpu = processor()
-    key = digest_of(name, dtype, *cpu, llvmlite.__version__, version("numba"), *_sources())
-    return Function(cache.get(key, lambda: compiled_kernel(name, dtype, cpu)), name, cpu)
+def kernel(name: str, dtype: str, cache: Cache) -> int:
+    """The address of one of `kernels`, compiled now or found in the cache, whose key is the sources of this
+    package and numba's version."""
+    key = digest_of(name, dtype, version("numba"), *_sources())
+    return _function(name, key, cache, lambda cpu: compiled_kernel(name, dtype, cpu))
 
 
 def _sources() -> Iterator[bytes]:
