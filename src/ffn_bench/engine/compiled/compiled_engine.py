@@ -30,9 +30,10 @@ EVALUATION_ROWS = 128
 
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _TRAIN = ctypes.CFUNCTYPE(
-    _INTEGER, *[_POINTER] * 14, *[_INTEGER] * 6, _FLOAT, *[_POINTER] * 2
+    _INTEGER, *[_POINTER] * 10, *[_INTEGER] * 5, _FLOAT, *[_POINTER] * 4, *[_INTEGER] * 6, *[_POINTER] * 2
 )
-_EVALUATE = ctypes.CFUNCTYPE(_INTEGER, *[_POINTER] * 4, _INTEGER, *[_POINTER] * 7)
+_EVALUATE = ctypes.CFUNCTYPE(_INTEGER, *[_POINTER] * 9, _INTEGER, *[_POINTER] * 2)
+"""`kernels.train` and `evaluate` as C functions, which run without the interpreter's lock."""
 
 
 class Advanced(NamedTuple):
@@ -100,15 +101,15 @@ class CompiledEngine:
         self._coefficients, self._table_of = self._table(0), 0
         self._compile(ACTIVATIONS[activation], LOSSES[loss])
         b = chunk_rows(self.batch_size, lanes)
-        self._plan = Plan(
-            self.widths, b, self.dtype, self._addresses, n_coefficients=self._coefficients.shape[1],
-            batch_size=self.batch_size, P=self.P, P_room=self._P_room,
-        )  # fmt: skip
+        self._plan = Plan(self.widths, b, self.dtype, self._addresses)
         self._evaluation_plan: Plan | None = None
         self._order: IntArray = np.arange(0)
         self._begin = 0
-        self._fixed = (
-            self._plan.integers.ctypes.data, self._θ.ctypes.data, self._g.ctypes.data, self._S.ctypes.data,
+        arrays = (self._plan.integers, self._θ, self._g, self._S, self._before)
+        self._fixed_arguments = (
+            *(array.ctypes.data for array in arrays), *self._plan.scratch(),
+            self.P, self._P_room, self.batch_size, self._addresses["rule"], self._coefficients.shape[1],
+            self.l2, self.x.ctypes.data, self.y.ctypes.data,
         )  # fmt: skip
 
     def _compile(self, activation: Any, loss: Any) -> None:
@@ -131,8 +132,13 @@ class CompiledEngine:
         `done` were made already."""
         if order is None:
             order = np.arange(len(self.x))
-        _check(order.dtype == np.int64 and order.ndim == 1 and order.flags.c_contiguous, "order is not int64 [rows]")
-        _check(len(order) > 0 and 0 <= order.min() and order.max() < len(self.x), "order has rows that x has not")
+        _check(
+            order.dtype == np.int64 and order.ndim == 1 and order.flags.c_contiguous,
+            "order is not int64 [rows]",
+        )
+        _check(
+            len(order) > 0 and 0 <= order.min() and order.max() < len(self.x), "order has rows that x has not"
+        )
         _check(0 <= done and done * self.batch_size <= len(order), f"an epoch does not have {done} steps")
         self._order, self._begin = order, done * self.batch_size
 
@@ -171,13 +177,10 @@ class CompiledEngine:
         return points + (first < self.steps == last and self.steps % log_every != 0)
 
     def _steps(self, count: int, log_every: int, losses: Array, norms: Array) -> int:
-        plan, rows = self._plan, self._order
         c = self._coefficients[self.step % TABLE :]
         made = self._train(
-            *self._fixed, c.ctypes.data, self.x.ctypes.data, self.y.ctypes.data, rows.ctypes.data,
-            plan.H.ctypes.data, self._before.ctypes.data, *plan.scratch()[1:],
-            len(rows), self._begin, count, self.step, self.steps, log_every, self.l2,
-            losses.ctypes.data, norms.ctypes.data,
+            *self._fixed_arguments, c.ctypes.data, self._order.ctypes.data, len(self._order),
+            self._begin, count, self.step, self.steps, log_every, losses.ctypes.data, norms.ctypes.data,
         )  # fmt: skip
         self.step += made
         self._begin += made * self.batch_size
@@ -229,9 +232,8 @@ class CompiledEngine:
             self._evaluation_plan = Plan(self.widths, EVALUATION_ROWS, self.dtype, self._addresses)
         plan, total = self._evaluation_plan, np.zeros(1)
         logits = np.empty((len(x), self.widths[-1]), self.dtype)
-        H, *scratch = plan.scratch()
         self._evaluate(
-            plan.integers.ctypes.data, self._θ.ctypes.data, x.ctypes.data, y.ctypes.data, len(x), H, *scratch,
+            plan.integers.ctypes.data, self._θ.ctypes.data, *plan.scratch(), x.ctypes.data, y.ctypes.data, len(x),
             logits.ctypes.data, total.ctypes.data,
         )  # fmt: skip
         return (float(total[0]) / len(x) if len(x) else math.nan), logits

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
-import llvmlite.ir as ir
+from llvmlite import binding as llvm
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 

@@ -7,7 +7,7 @@ nothing else. All arrays have room for whole registers: no loop has a tail.
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
+from llvmlite import ir
 
 from ffn_bench.engine.compiled.activations import Activation
 from ffn_bench.engine.compiled.loop_writer import LoopWriter

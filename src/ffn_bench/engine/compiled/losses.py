@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import llvmlite.ir as ir
+from llvmlite import ir
 
 from ffn_bench.engine.compiled.loop_writer import LoopWriter
 from ffn_bench.engine.compiled.registers import INT64

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import llvmlite
-import llvmlite.binding as llvm
+from llvmlite import binding as llvm
 
 from ffn_bench.engine.compiled.cache import Cache, digest_of
 

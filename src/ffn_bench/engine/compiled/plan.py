@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ffn_bench.engine.compiled.registers import BYTES
 IntArray = NDArray[np.int64]
 Numbers = NDArray[Any]
 
-HEADER = 16
+HEADER = 8
 """Integers of a plan before its lists of integers."""
 
 
@@ -39,29 +39,26 @@ class Plan:
     """A network's arrays for chunks of `b` rows, and their layout as the integers that the kernels read.
 
     In `H` lie, one after another and each `[room][b]`, room = width + 1 filled up to whole registers:
-    h⁰ … h^(L−1), h̄⁰ … h̄^L (h̄⁰ unused), two ḡ, and one ḡ transposed, `[b][room]`.
+    h⁰ … h^L and h̄⁰ … h̄^L (h^L and h̄⁰ unused), two ḡ, and one ḡ transposed, `[b][room]`.
     """
 
     def __init__(
-        self, widths: Sequence[int], b: int, dtype: np.dtype[Any], addresses: dict[str, int], **sizes: int
+        self, widths: Sequence[int], b: int, dtype: np.dtype[Any], addresses: Mapping[str, int]
     ) -> None:
-        lanes, L = BYTES // dtype.itemsize, len(widths) - 1
+        lanes, n_layers = BYTES // dtype.itemsize, len(widths) - 1
         room = [rounded_up(w + 1, lanes) for w in widths]
         largest = max(room)
         starts = np.cumsum([0, *(r * b for r in room * 2), *[largest * b] * 3])
-        h, h_bar, others = starts[: L + 1], starts[L + 1 : 2 * L + 2], starts[2 * L + 2 : -1]
-        header = [
-            L, b, lanes, addresses["function"], addresses["derivative"], addresses["loss"], addresses["rule"],
-            sizes.get("n_coefficients", 0), sizes.get("batch_size", 0), sizes.get("P", 0),
-            sizes.get("P_room", 0), 1,
-        ]  # fmt: skip
+        h, h_bar, others = starts[: n_layers + 1], starts[n_layers + 1 : -4], starts[-4:-1]
+        loops = [addresses[name] for name in ("function", "derivative", "loss")]
+        header = [n_layers, b, lanes, *loops, 1]
         header += [0] * (HEADER - len(header))
         lists = [header, widths, room, h, h_bar, others, np.arange(largest) * b]
         self.integers: IntArray = np.concatenate([np.asarray(x, np.int64) for x in lists])
         self.H = aligned(int(starts[-1]), dtype)
         self.weights, self.losses = aligned(b, dtype), aligned(b, dtype)
         self.labels, self.starts = np.zeros(b, np.int64), np.zeros(b, np.int64)
-        for k in range(1, L):  # the bias as a row of W: every h has a row of ones behind it
+        for k in range(1, n_layers):  # the bias as a row of W: every h has a row of ones behind it
             begin = int(h[k]) + widths[k] * b
             self.H[begin : begin + b] = 1
 

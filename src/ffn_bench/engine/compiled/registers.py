@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, Self, TypeVar
 
-import llvmlite.ir as ir
+from llvmlite import ir
 
 BYTES = 64
 """Of one vector: a register of AVX-512, two of AVX2, four of SSE or NEON; also one cache line."""
@@ -234,6 +234,10 @@ class Register:
         """|x| with the sign of another."""
         return self._intrinsic("copysign", sign)
 
+    def isnan(self) -> Mask:
+        """Where x is no number."""
+        return self._compare("uno", self)  # type: ignore[no-any-return]
+
     def where(self, condition: Mask, other: Register | Number) -> Self:
         """This where the condition is true, the other elsewhere."""
         value = self._value_of(other)
@@ -242,11 +246,11 @@ class Register:
 
     def maximum(self, x: Register | Number) -> Self:
         """The larger of two; NaN where one is NaN."""
-        return self.where((self > x) | (self != self), x)
+        return self.where((self > x) | self.isnan(), x)
 
     def minimum(self, x: Register | Number) -> Self:
         """The smaller of two; NaN where one is NaN."""
-        return self.where((self < x) | (self != self), x)
+        return self.where((self < x) | self.isnan(), x)
 
     def sign(self) -> Self:
         """−1, 0 or 1; NaN stays."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import llvmlite.ir as ir
+from llvmlite import ir
 from numba import types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, register_model
@@ -79,7 +79,9 @@ def tile_madd(
     return tile(tile, A, i, i, i, i, V, i), generate
 
 
-def _parts(emit: Emitter, blocks: int, rows: Iterator[ir.Value], count: Any) -> Iterator[tuple[int, Any, Any]]:
+def _parts(
+    emit: Emitter, blocks: int, rows: Iterator[ir.Value], count: Any
+) -> Iterator[tuple[int, Any, Any]]:
     """Number, index and mask of every vector of a tile, whose first `count` columns are wanted."""
     builder = emit.builder
     skips = [ir.Constant(count.type, c * emit.lanes) for c in range(blocks)]
@@ -90,7 +92,9 @@ def _parts(emit: Emitter, blocks: int, rows: Iterator[ir.Value], count: Any) -> 
 
 
 @intrinsic
-def tile_load(typing: Any, tile: Any, out: Any, base: Any, stride: Any, row: Any, last: Any, count: Any) -> Any:
+def tile_load(
+    typing: Any, tile: Any, out: Any, base: Any, stride: Any, row: Any, last: Any, count: Any
+) -> Any:
     """The first `count` columns of the rows at `out`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -106,7 +110,9 @@ def tile_load(typing: Any, tile: Any, out: Any, base: Any, stride: Any, row: Any
 
 
 @intrinsic
-def tile_store(typing: Any, tile: Any, out: Any, base: Any, stride: Any, row: Any, last: Any, count: Any) -> Any:
+def tile_store(
+    typing: Any, tile: Any, out: Any, base: Any, stride: Any, row: Any, last: Any, count: Any
+) -> Any:
     """The tile's first `count` columns to the rows at `out`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -221,4 +227,3 @@ def call(typing: Any, address: Any, a: Any, b: Any, c: Any, d: Any, n: Any, m: A
         return context.get_dummy_value()
 
     return types.none(types.intp, a, b, c, d, types.intp, types.intp), generate
-

@@ -1,7 +1,7 @@
 """exp, expm1, log, log1p, erf, tanh and sigmoid of registers, from additions, multiplications and bits.
 
-Within 2 ulp (erf, tanh and log1p 4) of the true value in both precisions; NaN in, NaN out; ±∞ as in C. Results
-and arguments below the smallest normal number (1.2e-38, 2.2e-308) are 0, as for the whole engine.
+Within 2 ulp (erf, tanh and log1p 4) of the true value in both precisions; NaN in, NaN out; ±∞ as in C.
+Results and arguments below the smallest normal number (1.2e-38, 2.2e-308) are 0, as for the whole engine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import llvmlite.ir as ir
+from llvmlite import ir
 
 from ffn_bench.engine.compiled.registers import Register, Some, float_bits, fma, from_bits, polynomial
 
@@ -37,7 +37,9 @@ class Format(NamedTuple):
 
 FORMATS = {
     32: Format(23, 127, -87.33654, 88.72283, 0.693359375, -2.12194440e-4, 8, 5),
-    64: Format(52, 1023, -708.3964185322641, 709.782712893384, 6.93145751953125e-1, 1.42860682030941723212e-6, 15, 12),
+    64: Format(
+        52, 1023, -708.3964185322641, 709.782712893384, 6.93145751953125e-1, 1.42860682030941723212e-6, 15, 12
+    ),
 }
 
 
@@ -75,7 +77,8 @@ def exp(x: Some) -> Some:
     p, low, format_ = _reduced(x)
     value = _scaled(p + 1, low, format_)
     value = x.constant(0).where(x < format_.lowest, value)
-    return x.constant(math.inf).where(x > format_.highest, value).where(x == x, x)
+    value = x.constant(math.inf).where(x > format_.highest, value)
+    return x.where(x.isnan(), value)
 
 
 def expm1(x: Some) -> Some:
@@ -86,7 +89,7 @@ def expm1(x: Some) -> Some:
     large = _scaled(p + 1, low, format_)  # where 1 is nothing beside eˣ, 2ⁿ may be too large
     value = large.where(x > 60, value)
     value = x.constant(math.inf).where(x > format_.highest, value)
-    return value.where(x == x, x)
+    return x.where(x.isnan(), value)
 
 
 def log(x: Some) -> Some:
@@ -126,7 +129,7 @@ def sigmoid(x: Some) -> Some:
 def tanh(x: Some) -> Some:
     """(1 − e⁻²ˣ)/(1 + e⁻²ˣ)"""
     e = expm1(abs(x) * -2)
-    return (-e / (e + 2)).copysign(x).where(x == x, x)
+    return (-e / (e + 2)).copysign(x)
 
 
 ERF_SMALL = {
@@ -154,7 +157,7 @@ def erf(x: Some) -> Some:
     small = fma(x, polynomial(x * x, ERF_SMALL[bits]), x)
     tail = polynomial(1 / (size + 2), ERF_TAIL[bits])
     large = (1 - exp(-(x * x)) * tail).copysign(x)
-    return small.where(size <= 1, large).where(x == x, x)
+    return small.where(size <= 1, large)
 
 
 class Numbers(Register):
