@@ -1,0 +1,98 @@
+"""Compiled code on disk, for later processes.
+
+A folder of the user's cache directory holds one file for each compiled module; its name is a digest of all that
+the code depends on, so a file is never out of date, only unused. A file begins with a digest of its content: what
+is damaged is compiled again. Files are written under another name and renamed, so that two processes at once see
+each other's complete or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+UNUSED_DAYS = 60
+"""A file that nobody has read for so long is removed when another one is written."""
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """A digest of some texts; not that of their concatenation."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def default_folder() -> Path:
+    """`FFN_BENCH_CACHE_DIR`, or `ffn-bench/` in the user's cache directory (`XDG_CACHE_HOME` or `~/.cache`)."""
+    if explicit := os.environ.get("FFN_BENCH_CACHE_DIR"):
+        return Path(explicit)
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "ffn-bench"
+
+
+class Cache:
+    """Compiled code in `folder` (None: the user's). `problem` says why nothing is kept there, if so."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.problem = ""
+        try:
+            self.folder = folder or default_folder()
+        except RuntimeError:  # no home directory
+            self.folder, self.problem = Path(), "compiled code is not kept: no cache directory is known"
+
+    def get(self, key: str, compile_: Callable[[], bytes]) -> bytes:
+        """The content kept under a key; where there is none, or it is damaged, what `compile_` gives, kept."""
+        path = self.folder / f"{key}.code"
+        if not self.problem:
+            content = _read(path)
+            if content is not None:
+                return content
+        content = compile_()
+        self._write(path, content)
+        return content
+
+    def _write(self, path: Path, content: bytes) -> None:
+        if self.problem:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _remove_unused(self.folder)
+            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".new")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(content).digest() + content)
+                Path(name).replace(path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            self.problem = f"compiled code is not kept: {self.folder} cannot be written ({reason})"
+
+
+def _read(path: Path) -> bytes | None:
+    """A file's content, or None where it is missing or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):  # where it is another user's, its time stays
+        os.utime(path)
+    size = hashlib.sha256().digest_size
+    return data[size:] if hashlib.sha256(data[size:]).digest() == data[:size] else None
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove files that were not used for UNUSED_DAYS, and what an interrupted process left."""
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for path in (*folder.glob("*.code"), *folder.glob("*.new")):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if path.stat().st_mtime < oldest:
+                path.unlink()
