@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cases import parsed
-
 from ffn_bench.optimizers.rule_forms import Rule
 from ffn_bench.optimizers.rules import RULES
 
@@ -18,7 +17,11 @@ OTHER_VALUES: dict[str, list[dict[str, Any]]] = {
     "nesterov": [{"momentum": 0.5, **DECAY}],
     "adagrad": [{"lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3, **DECAY}],
     "adadelta": [{"rho": 0.5, "eps": 1e-2, **DECAY}],
-    "rmsprop": [{"momentum": 0.9}, {"centered": True, "eps": 1e-3}, {"centered": True, "eps": 1e-3, "momentum": 0.9}],
+    "rmsprop": [
+        {"momentum": 0.9},
+        {"centered": True, "eps": 1e-3},
+        {"centered": True, "eps": 1e-3, "momentum": 0.9},
+    ],
     "adam": [{"betas": (0.5, 0.9), "eps": 1e-2, **DECAY}, {"amsgrad": True}],
     "adamw": [{"betas": (0.5, 0.9), "weight_decay": 0.5}, {"amsgrad": True}],
     "nadam": [{"betas": (0.5, 0.9), "momentum_decay": 0.1, **DECAY}],

@@ -12,7 +12,8 @@ import torch
 
 from cases import all_measured, options, parsed, together, trained
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.engine.batched import why_not_batched
+from ffn_bench.engine.build import build
+from ffn_bench.engine.choice import why_not_batched
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
 from optimizers.test_rules import VARIANTS

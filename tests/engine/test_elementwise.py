@@ -12,7 +12,6 @@ import pytest
 import scipy.special
 import torch
 from numpy.typing import NDArray
-from rule_cases import RULE_CASES, RuleCase
 
 from ffn_bench.engine.compiled import loops, machine_code
 from ffn_bench.engine.compiled.activations import ACTIVATIONS, Activation
@@ -20,6 +19,7 @@ from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.plan import aligned
 from ffn_bench.model.activations import ACTIVATIONS as TORCH_ACTIVATIONS
 from ffn_bench.optimizers.rule_forms import Rule
+from rule_cases import RULE_CASES, RuleCase
 
 Numbers = NDArray[Any]
 DTYPES = ["float32", "float64"]
@@ -203,7 +203,10 @@ def test_a_rule_that_is_not_elementwise_arithmetic_is_refused(update: Any, reaso
 
 
 def test_rules_may_use_numpys_functions() -> None:
-    rule = Rule(lambda g, θ, state, c: (θ - c[0] * np.sign(g) * np.float64(2) * np.sqrt(abs(g)), state), lambda h, t: (h["lr"],))
+    rule = Rule(
+        lambda g, θ, state, c: (θ - c[0] * np.sign(g) * np.float64(2) * np.sqrt(abs(g)), state),
+        lambda h, t: (h["lr"],),
+    )
     θ, g = padded([1.0, 2.0], "float64"), padded([-4.0, 9.0], "float64")
     run_loop(loops.of_rule(rule, 1, "float64"), [θ, g, θ.copy(), padded([0.5], "float64")], len(θ), len(θ))
     np.testing.assert_array_equal(θ[:2], [3.0, -1.0])

@@ -35,6 +35,8 @@ SEEDS = ("seed", "init_seed", "order_seed", "data.split_seed")
 
 FORMER: dict[str, Any] = {"compile": False}
 """Keys that newer runs do not have, each with the value that corresponds to them."""
+REPLACED = {"compile": "the compiled engine is the default now"}
+"""What has replaced such keys."""
 
 LATER: dict[str, Any] = {"data.duplicates": "warn", "init_seed": None, "order_seed": None}
 """Keys that older runs do not have, each with the value that corresponds to them."""

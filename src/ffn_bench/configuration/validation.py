@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ffn_bench.checks import at_least, at_most, check_seed, one_of
+from ffn_bench.configuration.fingerprint import REPLACED
 from ffn_bench.configuration.schema import (
     OURS,
     SCHEMA,
@@ -23,7 +24,7 @@ from ffn_bench.configuration.schema import (
     TrainConfig,
     flatten,
 )
-from ffn_bench.errors import UserError
+from ffn_bench.errors import UserError, nearest
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64")
@@ -108,6 +109,13 @@ def _numbers(value: Any) -> Iterator[float]:
     elif isinstance(value, (list, tuple, dict)):
         for element in value.values() if isinstance(value, dict) else value:
             yield from _numbers(element)
+
+
+def no_such_key(path: str, known: Iterable[str], todo: str) -> UserError:
+    """The mistake of a key that does not exist, or not any more; `known` are those beside it."""
+    if path in REPLACED:
+        return UserError(path, f"was removed: {REPLACED[path]}", "leave it out")
+    return UserError(path, f"no such key{nearest(path.rpartition('.')[2], known)}", todo)
 
 
 def check_name(name: str | None) -> None:

@@ -6,6 +6,8 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig
 from ffn_bench.errors import UserError
 from ffn_bench.optimizers import registry
@@ -61,8 +63,12 @@ def _why_not_compilable(config: OptimizerConfig) -> str | None:
     """Why another package's rule does not compile."""
     if config.name in RULES:
         return None
-    from ffn_bench.engine.compiled.compiled_engine import why_not_compilable
+    from ffn_bench.engine.compiled import loops
 
     rule = registry.elementwise_rule(config)
     assert rule is not None
-    return why_not_compilable(rule, config.hyperparameters())
+    try:
+        loops.of_rule(rule, len(rule.coefficients(config.hyperparameters(), np.ones(1))), "float64")
+    except loops.NotCompilableError as e:
+        return f"{config.name} does not compile: {e}"
+    return None

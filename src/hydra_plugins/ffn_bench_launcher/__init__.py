@@ -26,7 +26,7 @@ TUNING = {
     "space": None,  # instead of the files of conf/search_space
     "search_seed": 0,
     "tuning_seeds": [0],
-    "final_seeds": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+    "final_seeds": [*range(1, 21)],
 }
 """The keys of a tuning, see `ffn_bench.sweeps.tuning.Rules`."""
 for group, name, node in (

@@ -137,9 +137,9 @@ class CompiledEngine:
             "order is not int64 [rows]",
         )
         _check(
-            len(order) > 0 and 0 <= order.min() and order.max() < len(self.x), "order has rows that x has not"
+            len(order) > 0 and order.min() >= 0 and order.max() < len(self.x), "order has rows that x has not"
         )
-        _check(0 <= done and done * self.batch_size <= len(order), f"an epoch does not have {done} steps")
+        _check(done >= 0 and done * self.batch_size <= len(order), f"an epoch does not have {done} steps")
         self._order, self._begin = order, done * self.batch_size
 
     def advance(self, count: int, log_every: int) -> Advanced:
@@ -253,7 +253,7 @@ class CompiledEngine:
         fits = y.shape == x.shape[:1] and y.dtype == np.int64 and y.flags.c_contiguous
         _check(fits, f"y is {y.dtype} {list(y.shape)}, not contiguous int64 [{len(x)}]")
         if len(y):
-            in_range = 0 <= y.min() and y.max() < self.widths[-1]
+            in_range = y.min() >= 0 and y.max() < self.widths[-1]
             _check(bool(in_range), f"labels are not between 0 and {self.widths[-1] - 1}")
 
 
