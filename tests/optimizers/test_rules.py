@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,6 +172,33 @@ def test_coefficients_depend_on_the_step_alone(name: str) -> None:
             for value, expected in zip(table, rule.coefficients(row, steps), strict=True):
                 mine = np.broadcast_to(value, (len(steps), 3, 1))[:, r, 0]
                 np.testing.assert_array_equal(mine, np.broadcast_to(expected, steps.shape))
+
+
+def test_coefficients_are_the_same_on_every_processor() -> None:
+    """NumPy's vectorised powers are not: here without AVX-512, where there is one."""
+    code = """
+import hashlib, numpy as np
+from ffn_bench.optimizers.rules import RULES
+hyper = dict(lr=0.03, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, momentum_decay=4e-3, alpha=0.9,
+             beta=0.9, rho=0.9, momentum=0.9, dampening=0.1, nesterov=False, lr_decay=0.1, centered=False,
+             initial_accumulator_value=0.1, amsgrad=False)
+for rule in RULES.values():
+    for column in rule.variant(hyper).coefficients(hyper, np.arange(1.0, 3001)):
+        print(hashlib.sha256(np.asarray(column, np.float64).tobytes()).hexdigest())
+"""
+    disabled = "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL"
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **changed},
+            check=True,
+            capture_output=True,
+            timeout=60,
+        ).stdout
+        for changed in ({}, {"NPY_DISABLE_CPU_FEATURES": disabled})
+    ]
+    assert digests[0] == digests[1]
+    assert digests[0].count(b"\n") > 50
 
 
 def column_of(values: list[Any]) -> Any:
