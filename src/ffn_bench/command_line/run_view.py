@@ -118,6 +118,14 @@ class RunView:
         self.console.print(Text.assemble("  ", ("curves       ", "dim"), tensorboard(folder)), soft_wrap=True)
 
 
+IDLE = "; a GPU is idle: device=cuda uses it"
+
+
+def has_idle_gpu(device: str) -> bool:
+    """Whether the system has a GPU while a run trains elsewhere, without asking a library that takes seconds."""
+    return device.startswith("cpu") and any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
 def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
@@ -134,6 +142,6 @@ def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: 
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
         "engine": choice.engine + (f": {choice.reason}" if choice.reason else ""),
-        "device": f"{device}, {run.dtype}",
+        "device": f"{device}, {run.dtype}" + (IDLE if run.device == "auto" and has_idle_gpu(device) else ""),
         "folder": str(folder),
     }
