@@ -122,7 +122,7 @@ IDLE = "; a GPU is idle: device=cuda uses it"
 
 
 def has_idle_gpu(device: str) -> bool:
-    """Whether the system has a GPU while a run trains elsewhere, without asking a library that takes seconds."""
+    """Whether there is a GPU while a run trains elsewhere, without asking a library that takes seconds."""
     return device.startswith("cpu") and any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
@@ -136,12 +136,13 @@ def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: 
     batch = "the full batch" if run.batch_size == "full" else f"batches of {run.batch_size}"
     extra = f", l2 {run.l2:g}" if run.l2 else ""
     parameters = count(count_parameters(widths))
+    idle = IDLE if run.device == "auto" and has_idle_gpu(device) else ""
     return {
         "data": f"{data.name}: {data.n_features} features, {len(data.classes)} classes; {' / '.join(rows)}",
         "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
         "engine": choice.engine + (f": {choice.reason}" if choice.reason else ""),
-        "device": f"{device}, {run.dtype}" + (IDLE if run.device == "auto" and has_idle_gpu(device) else ""),
+        "device": f"{device}, {run.dtype}{idle}",
         "folder": str(folder),
     }
