@@ -6,7 +6,10 @@
 
 Every optimizer, schedule, activation and way to train: single, in sweeps, by hand-written gradients, killed
 and resumed, diverging. A digest is of every metric at every step (times apart) and of the final weights, to
-the last bit; it holds for one machine with one version of PyTorch.
+the last bit. Those of the torch engine hold for one machine with one version of PyTorch; those of the
+compiled engine for every processor with AVX2, and stand in tests/engine/digests.json:
+
+    python scripts/digest.py --engine compiled --write tests/engine/digests.json
 """
 
 from __future__ import annotations

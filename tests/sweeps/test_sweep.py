@@ -49,7 +49,7 @@ def folders(tmp_path: Path, name: str) -> list[Path]:
     return sorted(p.parent for p in (tmp_path / "outputs" / "sweeps" / name).glob("*/summary.json"))
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, launcher: str) -> None:
     """The same files, the same scalars at the same steps; in the batched engine equal to rounding."""
     swept = ("optimizer=sgd,rmsprop,lbfgs", "seed=0,1", "epochs=2", "dtype=float64", "batch_size=full")
@@ -77,7 +77,7 @@ def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, lau
         own, single_config = ((f / ".hydra" / "config.yaml").read_text() for f in (folder, single))
         assert own == single_config.replace(f"name: single{number}", "name: s")
     assert "6 runs" in result.out
-    assert ("2 runs: lbfgs looks at the loss several times a step" in result.out) == (launcher == "batched")
+    assert ("2 runs: lbfgs looks at the loss several times a step" in result.out) == (launcher == "workers")
     assert "leaderboard" in result.out
     assert "tensorboard --logdir outputs/sweeps/s" in result.out
 
@@ -87,16 +87,16 @@ def test_both_launchers_leave_the_same_hydra_files(ffn: Command, tmp_path: Path)
     swept = ("optimizer=adam,lecture/adam", "optimizer.betas=[0.8,0.99],[0.9,0.999]", "seed=1,2", "epochs=1")
     table = ("data=csv", "data.path=off.csv", "data.target=label")
     write_csv(tmp_path / "off.csv", 300)
-    for launcher in ("batched", "sequential"):
+    for launcher in ("workers", "sequential"):
         result = ffn("-m", f"hydra/launcher={launcher}", f"name={launcher}", *swept, *table)
         assert result.code == 0, result.err
-    pairs = list(zip(folders(tmp_path, "batched"), folders(tmp_path, "sequential"), strict=True))
+    pairs = list(zip(folders(tmp_path, "workers"), folders(tmp_path, "sequential"), strict=True))
     assert len(pairs) == 8
     for a, b in pairs:
         assert a.name == b.name
         for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
             own, other = ((f / ".hydra" / name).read_text() for f in (a, b))
-            other = other.replace("SequentialLauncher", "BatchedLauncher").replace("sequential", "batched")
+            other = other.replace("SequentialLauncher", "WorkersLauncher").replace("sequential", "workers")
             # Long texts are wrapped at other places.
             assert own == other or OmegaConf.create(own) == OmegaConf.create(other), name
 
@@ -122,7 +122,7 @@ def swap(a: Path, b: Path) -> None:
     aside.rename(b)
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential", "joblib"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential", "joblib"])
 @pytest.mark.parametrize("retry", [None, "failed"])
 def test_a_run_in_anothers_folder_is_no_result(
     ffn: Command, tmp_path: Path, launcher: str, retry: str | None
@@ -145,7 +145,7 @@ def test_a_run_in_anothers_folder_is_no_result(
     assert {p: p.read_bytes() for folder in pair for p in files_below(folder) if p.name != ".lock"} == before
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 @pytest.mark.parametrize("lock", ["held", "folder", "link"])
 def test_a_run_whose_folder_cannot_be_had_fails_alone(
     ffn: Command, tmp_path: Path, launcher: str, lock: str
@@ -223,7 +223,7 @@ def put_lock(folder: Path, kind: str) -> Lock | None:
     return None
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 def test_a_run_in_training_is_in_use(
     ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:

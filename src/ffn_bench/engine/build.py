@@ -47,6 +47,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     import torch
 
     from ffn_bench.data import datasets
+    from ffn_bench.data.kept import kept
     from ffn_bench.data.splitting import batch_rows, steps_per_epoch
     from ffn_bench.engine.choice import choose
     from ffn_bench.engine.device import check_memory, find_device
@@ -69,8 +70,9 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     rows = batch_rows(n, run.batch_size)
     choice = choose(run, widths, rows)
     device = torch.device("cpu") if choice.engine == "compiled" else find_device(run.device, run.dtype)
+    moved = kept(f"{run.data!r} on {device} as {dtype}", lambda: loaded.to(device, dtype))
     return Prepared(
-        data=loaded.to(device, dtype),
+        data=moved,
         device=device,
         choice=choice,
         dtype=dtype,

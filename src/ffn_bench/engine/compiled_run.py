@@ -40,7 +40,7 @@ class CompiledRun:
             activation=config.model.activation,
             rule=rule,
             hyper=config.optimizer.hyperparameters(),
-            rates=lambda steps: np.array([run.rate(step) for step in steps]),
+            rates=run.rates,
             x=x,
             y=data.train.y.numpy(),
             batch_size=batch_rows(len(x), config.batch_size),

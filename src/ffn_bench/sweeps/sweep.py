@@ -137,10 +137,12 @@ class Sweep:
         try:
             self.fail_all(unsound)
             with self.stop, threads(1 if processes else THREADS):
-                for group in groups:
-                    self._train_group(group)
                 if processes:
                     self._train_in_workers(single, processes)
+                else:
+                    self.view.live()
+                for group in groups:
+                    self._train_group(group)
                 for job in () if processes else single:
                     if not self.stop.requested:
                         self._train_alone(job, sweep_view.RunOfSweep(self.view, self._index(job)))
@@ -401,7 +403,7 @@ class Sweep:
         def on_lost(error: workers.Lost) -> None:
             self._fail(of_number[error.number], None, None, UserError("sweep", str(error), "", status=1))
 
-        workers.train(list(of_number), processes, work, on_message, on_lost, self.stop)
+        workers.train(list(of_number), processes, work, self.view.live, on_message, on_lost, self.stop)
 
     def _train_alone(self, job: SweepRun, view: RunView, beside: int = 0) -> None:
         """Train a run as `ffn-train` would by itself, though `beside` so many others."""

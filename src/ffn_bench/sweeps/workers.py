@@ -51,19 +51,21 @@ def train(
     numbers: Iterable[int],
     count: int,
     work: Callable[[int, Send], None],
+    on_start: Callable[[], None],
     on_message: Callable[[int, Any], None],
     on_lost: Callable[[Lost], None],
     stop: Stop,
 ) -> None:
     """Let `count` processes call `work(number, send)` for every number, each for one at a time.
 
-    What they send is handed to `on_message`. Where a `stop` is requested, workers are asked to stop, too:
-    they leave their runs in good order, and no further number is begun.
+    `on_start` is called once they exist; what they send is handed to `on_message`. Where a `stop` is
+    requested, workers are asked to stop, too: they leave their runs in good order, and no further number is begun.
     """
     left, workers = deque(numbers), list[Worker]()
     try:
         while len(workers) < count and left:
             workers.append(_start(left.popleft(), work))
+        on_start()
         asked = False
         while workers:
             if stop.requested and not asked:

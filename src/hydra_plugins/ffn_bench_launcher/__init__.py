@@ -35,7 +35,7 @@ for group, name, node in (
         "checked",
         {"_target_": f"{HERE}.CheckedSweeper", "max_batch_size": None, "params": None, **TUNING},
     ),
-    ("launcher", "batched", {"_target_": f"{HERE}.BatchedLauncher"}),
+    ("launcher", "workers", {"_target_": f"{HERE}.WorkersLauncher"}),
     ("launcher", "sequential", {"_target_": f"{HERE}.SequentialLauncher"}),
 ):
     ConfigStore.instance().store(group=f"hydra/{group}", name=name, node=node, provider="ffn_bench")
@@ -140,7 +140,7 @@ class CheckedSweeper(BasicSweeper):
 
     def _is_chunked(self) -> bool:
         """Whether the launcher is one of others, whose jobs train chunks of runs."""
-        return not isinstance(self.launcher, BatchedLauncher)
+        return not isinstance(self.launcher, WorkersLauncher)
 
     def _launch(self, planner: Any, plans: Sequence[Any], first: int, shown: Any) -> Sequence[JobReturn]:
         """Train some runs with the launcher that was chosen."""
@@ -151,7 +151,7 @@ class CheckedSweeper(BasicSweeper):
             from ffn_bench.sweeps import launchers, sweep
 
             return launchers.launch(self.launcher, planner, overrides, first, shown or sweep.LaunchDisplay())
-        assert isinstance(self.launcher, BatchedLauncher)
+        assert isinstance(self.launcher, WorkersLauncher)
         self.launcher.planner, self.launcher.shown = planner, shown
         return self.launcher.launch(overrides, first)
 
@@ -167,7 +167,7 @@ class CheckedSweeper(BasicSweeper):
         return self._locked(planner, lambda: search.run(partial(self._launch, planner)))
 
 
-class BatchedLauncher(Launcher):
+class WorkersLauncher(Launcher):
     """Trains the runs of a sweep in worker processes, one a core; on a GPU side by side."""
 
     processes: int | None = None
@@ -203,7 +203,7 @@ class BatchedLauncher(Launcher):
             lock.release()
 
 
-class SequentialLauncher(BatchedLauncher):
+class SequentialLauncher(WorkersLauncher):
     """Trains one run after the other, in the process that sweeps."""
 
     processes = 0

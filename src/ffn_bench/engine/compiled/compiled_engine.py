@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn_bench.engine.compiled import loops, machine_code
-from ffn_bench.engine.compiled.activations import ACTIVATIONS
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.losses import LOSSES
 from ffn_bench.engine.compiled.plan import Plan, aligned, chunk_rows, rounded_up
 from ffn_bench.engine.compiled.registers import BYTES
+from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.optimizers.rule_forms import Rule
 
 Array = NDArray[np.float64]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ffn_bench.engine.compiled.activations import Activation
 from ffn_bench.engine.compiled.loop_writer import LoopWriter
 from ffn_bench.engine.compiled.losses import Logits, Loss
 from ffn_bench.engine.compiled.registers import INT64
 from ffn_bench.engine.compiled.vector_math import Numbers
+from ffn_bench.model.activations import Activation
 from ffn_bench.optimizers.rules import Rule
 
 
