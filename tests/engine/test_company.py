@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,16 +266,19 @@ def test_a_rule_of_numbers_is_the_same_in_every_engine(name: str, offer: Callabl
         assert torch.equal(weights_together(spec)[0], batched), spec
 
 
-@pytest.mark.parametrize("scope", [None, "element", "tensor", "layer"])
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *TENSORWISE])
-def test_a_rule_of_tensors_trains_alone(name: str, scope: Any, offer: Callable[[AnyRule], None]) -> None:
+def test_a_rule_of_tensors_trains_alone(name: str, offer: Callable[[AnyRule], None]) -> None:
     """In the torch engine, whatever it says of itself: nobody else can tell whether it is elementwise."""
     rule = ELEMENTWISE.get(name) or TENSORWISE[name]
-    offer(Rule(rule.update, rule.init, rule.defaults, scope=scope))
-    assert choose(parsed("optimizer=theirs")) == Choice("torch", "theirs is a rule of whole tensors")
+    offer(rule)
+    config = parsed("optimizer=theirs")
+    scopes: list[Any] = [None, "element", "tensor", "layer"]
+    for scope in scopes:
+        offer(Rule(rule.update, rule.init, rule.defaults, scope=scope))
+        assert choose(config) == Choice("torch", "theirs is a rule of whole tensors")
     for engine in ("compiled", "batched"):
         with pytest.raises(UserError, match=f"engine: {engine} cannot train this run: theirs is a rule of"):
-            choose(parsed("optimizer=theirs", f"engine={engine}"))
+            choose(replace(config, engine=engine))
 
 
 @pytest.mark.parametrize("name", NOT_OF_NUMBERS)
@@ -288,13 +292,11 @@ def test_a_rule_of_four_arguments_that_is_not_elementwise_trains_alone(
     assert choice.reason.startswith("theirs ") and reason in choice.reason
 
 
-@pytest.mark.parametrize("scope", [None, "element", "tensor"])
 @pytest.mark.parametrize("name", IMPURE)
 def test_a_rule_that_is_no_function_is_refused(
-    name: str, scope: Any, offer: Callable[[AnyRule], None], ffn: Command, tmp_path: Path
+    name: str, offer: Callable[[AnyRule], None], ffn: Command, tmp_path: Path
 ) -> None:
-    rule = IMPURE[name]()
-    offer(Rule(rule.update, rule.init, scope=scope))
+    offer(IMPURE[name]())
     for arguments in (["epochs=1"], ["-m", "seed=1,2"]):
         result = ffn("optimizer=theirs", *arguments)
         assert result.code == 2
