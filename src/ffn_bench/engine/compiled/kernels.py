@@ -68,7 +68,15 @@ class Net(NamedTuple):
 @inner
 def net_of(plan: Integers, H: Pointer) -> Net:
     """The plan's integers by name, in the order in which `Plan` writes them."""
-    n_layers, b, lanes, function, derivative, loss, one = plan[0], plan[1], plan[2], plan[3], plan[4], plan[5], plan[6]
+    n_layers, b, lanes, function, derivative, loss, one = (
+        plan[0],
+        plan[1],
+        plan[2],
+        plan[3],
+        plan[4],
+        plan[5],
+        plan[6],
+    )
     widths = offset(plan, HEADER)
     room = offset(widths, n_layers + 1)
     h = offset(room, n_layers + 1)
@@ -114,7 +122,14 @@ def product(
 
 @inner
 def transpose_all(
-    source: Pointer, starts: Integers, n_rows: int, n_columns: int, lanes: int, out: Pointer, o: int, o_row: int
+    source: Pointer,
+    starts: Integers,
+    n_rows: int,
+    n_columns: int,
+    lanes: int,
+    out: Pointer,
+    o: int,
+    o_row: int,
 ) -> None:
     """out[c, r] = source[starts[r] + c], c < n_columns. `out` has room for whole squares, `starts` is as long."""
     r = 0

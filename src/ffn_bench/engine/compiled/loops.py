@@ -7,6 +7,8 @@ nothing else. All arrays have room for whole registers: no loop has a tail.
 
 from __future__ import annotations
 
+import functools
+
 from llvmlite import ir
 
 from ffn_bench.engine.compiled.activations import Activation
@@ -21,12 +23,14 @@ class NotCompilableError(Exception):
     """An update rule that is not plain elementwise arithmetic, and why. Another engine can train with it."""
 
 
+@functools.cache
 def of_function(activation: Activation, dtype: str) -> str:
     """a = h̄, b = h: h ← σ(h̄)"""
     writer = LoopWriter(dtype)
     return writer.each(lambda i: writer.store(activation.function(writer.load(0, i)), 1, i))
 
 
+@functools.cache
 def of_derivative(activation: Activation, dtype: str) -> str:
     """a = g, b = h̄, c = h: g ← g ⊙ σ'(h̄)"""
     writer = LoopWriter(dtype)
@@ -61,6 +65,7 @@ def of_rule(rule: Rule, n_coefficients: int, dtype: str) -> str:
         raise NotCompilableError(f"{name} is not plain elementwise arithmetic: {error}") from error
 
 
+@functools.cache
 def of_loss(loss: Loss, dtype: str) -> str:
     """a = z of n rows and m classes, b = the rows' weights, c = z of their labels, then their losses."""
     writer = LoopWriter(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,10 @@ import llvmlite
 from llvmlite import binding as llvm
 
 from ffn_bench.engine.compiled.cache import Cache, digest_of
+
+
+KERNEL_SOURCES = ("denormals.py", "kernels.py", "machine_code.py", "plan.py", "registers.py", "tiles.py")
+"""The modules that the kernels' code depends on."""
 
 
 class Processor(NamedTuple):
@@ -117,12 +121,13 @@ def loop(text: str, cache: Cache) -> int:
 
 
 def kernel(name: str, dtype: str, cache: Cache) -> int:
-    """The address of one of `kernels`, compiled now or found in the cache, whose key is the sources of this
-    package and numba's version."""
-    key = digest_of(name, dtype, version("numba"), *_sources())
+    """The address of one of `kernels`, compiled now or found in the cache, whose key is their sources and
+    numba's version."""
+    key = digest_of(name, dtype, version("numba"), _sources())
     return _function(name, key, cache, lambda cpu: compiled_kernel(name, dtype, cpu))
 
 
-def _sources() -> Iterator[bytes]:
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        yield from (path.name.encode(), path.read_bytes())
+@functools.cache
+def _sources() -> str:
+    folder = Path(__file__).parent
+    return digest_of(*((folder / name).read_bytes() for name in KERNEL_SOURCES))

@@ -236,7 +236,7 @@ class Register:
 
     def isnan(self) -> Mask:
         """Where x is no number."""
-        return self._compare("uno", self)  # type: ignore[no-any-return]
+        return self._compare("uno", self)
 
     def where(self, condition: Mask, other: Register | Number) -> Self:
         """This where the condition is true, the other elsewhere."""

@@ -20,7 +20,7 @@ ROWS, BLOCKS = 4, 2
 """Of a tile: 8 sums in flight hide the latency of a multiply-add (4 cycles, 2 a cycle)."""
 
 
-class Tile(types.Type):  # type: ignore[misc]
+class Tile(types.Type):
     """ROWS × `blocks` vectors. LLVM takes the aggregate apart and keeps each in a register."""
 
     def __init__(self, dtype: types.Float, blocks: int) -> None:
@@ -29,7 +29,7 @@ class Tile(types.Type):  # type: ignore[misc]
 
 
 @register_model(Tile)
-class TileModel(PrimitiveModel):  # type: ignore[misc]
+class TileModel(PrimitiveModel):
     """A tile in LLVM: an array of vectors."""
 
     def __init__(self, manager: Any, tile: Tile) -> None:
