@@ -1,4 +1,4 @@
-"""Update rules with hyper-parameters: the values of each one's YAML, and others that make another variant of it."""
+"""Update rules with hyper-parameters: those of their YAML files, and others that make another variant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cases import parsed
-
 from ffn_bench.optimizers.rule_forms import Rule
 from ffn_bench.optimizers.rules import RULES
 

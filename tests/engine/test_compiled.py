@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
@@ -17,11 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from rule_cases import RULE_CASES, RuleCase
 from torch.nn.functional import cross_entropy
 
 import ffn_bench
@@ -31,17 +32,20 @@ from ffn_bench.engine.compiled.cache import Cache, digest_of
 from ffn_bench.engine.compiled.compiled_engine import TABLE, CompiledEngine
 from ffn_bench.model.activations import ACTIVATIONS as TORCH_ACTIVATIONS
 from ffn_bench.optimizers import registry
-from ffn_bench.optimizers.rules import RULES
+from rule_cases import RULE_CASES, RuleCase
 
 Numbers = NDArray[Any]
 SOURCES = Path(ffn_bench.__file__).parents[1]
+
+
+ADAM = RuleCase("adam")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
     """A run: a network, its data, an update rule."""
 
-    rule: RuleCase = RuleCase("adam")
+    rule: RuleCase = ADAM
     activation: str = "tanh"
     widths: tuple[int, ...] = (6, 9, 7, 5)
     n: int = 50
@@ -59,7 +63,8 @@ class Case:
     def rates(self, steps: range) -> NDArray[np.float64]:
         """The schedule: constant, or falling along a cosine."""
         t = np.array(steps, np.float64) / self.steps
-        return self.rule.hyper["lr"] * (0.5 + 0.5 * np.cos(np.pi * t) if self.decayed else np.ones(len(t)))
+        factors = 0.5 + 0.5 * np.cos(np.pi * t) if self.decayed else np.ones(len(t))
+        return np.float64(self.rule.hyper["lr"]) * factors
 
     def data(self) -> tuple[Numbers, NDArray[np.int64], Numbers]:
         """x, y and the first θ."""
@@ -229,7 +234,7 @@ def test_single_precision_follows_double(activation: str) -> None:
     case = Case(activation=activation, l2=1e-3, steps=20)
     double, _ = trained(case.engine(), case)
     single = dataclasses.replace(case, dtype="float32")
-    x, y, θ = case.data()
+    x, _, θ = case.data()
     engine = single.engine(x=x.astype(np.float32), θ=θ.astype(np.float32))
     np.testing.assert_allclose(trained(engine, single)[0], double, rtol=2e-5)
 
@@ -316,7 +321,7 @@ def digests() -> list[str]:
         case = Case(rule=rule, activation=activation, dtype=dtype, steps=20, l2=1e-3, n=40)
         engine = case.engine()
         losses, norms = trained(engine, case)
-        x, y, _ = case.data()
+        x = case.data()[0]
         lines.append(f"{case} {bits(losses, norms, *engine.state().values(), engine.logits(x))}")
     return lines
 
@@ -334,7 +339,7 @@ def test_bits_do_not_depend_on_the_vector_width() -> None:
     """Compiled for this processor and for one with AVX2 alone."""
     if "+avx2" not in machine_code.processor().features or "+fma" not in machine_code.processor().features:
         pytest.skip("this processor has no AVX2")
-    program = "import test_compiled as t, torch; torch.set_default_dtype(torch.float64); print(*t.digests(), sep='\\n')"
+    program = "import test_compiled; print(*test_compiled.digests(), sep='\\n')"
     assert python("-c", program, NUMBA_CPU_NAME="haswell").splitlines() == digests()
 
 
@@ -377,9 +382,9 @@ def test_denormals_are_zero_while_a_kernel_runs_and_only_then() -> None:
 
 PROGRAM = """
 import hashlib, sys
+import llvmlite
 import numpy as np
 from ffn_bench.engine.compiled.compiled_engine import CompiledEngine
-from ffn_bench.optimizers.rules import RULES
 
 rng = np.random.default_rng(0)
 x, y, θ = rng.standard_normal((40, 3)).astype("f4"), rng.integers(0, 2, 40), rng.standard_normal(8).astype("f4")
@@ -415,7 +420,7 @@ def test_later_processes_import_neither_numba_nor_torch() -> None:
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("optimizers/rules.py", "return θ - η * g / (sqrt(γ) + ε), (γ,)\n\n\ndef _adadelta_c", "return θ + η * g / (sqrt(γ) + ε), (γ,)\n\n\ndef _adadelta_c"),
+        ("optimizers/rules.py", "+ g * g\n    return θ - η * g / (sqrt", "+ g * g\n    return θ + η * g / (sqrt"),
         ("optimizers/elementwise.py", "return x.sqrt() if", "return x.sqrt() * 2 if"),
         ("engine/compiled/losses.py", "total.log()", "total"),
         ("engine/compiled/kernels.py", "loss /= end - begin", "loss /= 2 * (end - begin)"),
@@ -453,9 +458,9 @@ def test_a_cache_is_keyed_by_the_processor_and_the_versions(monkeypatch: pytest.
     text = "define void @loop() {\n  ret void\n}\n"
     for change in (
         lambda: None,
-        lambda: monkeypatch.setattr(machine_code.llvmlite, "__version__", "0"),
-        lambda: monkeypatch.setenv("NUMBA_CPU_NAME", "haswell"),
-        lambda: monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx2"),
+        functools.partial(monkeypatch.setattr, llvmlite, "__version__", "0"),
+        functools.partial(monkeypatch.setenv, "NUMBA_CPU_NAME", "haswell"),
+        functools.partial(monkeypatch.setenv, "NUMBA_CPU_FEATURES", "+avx2"),
     ):
         change()
         machine_code.loop(text, Recorded())
@@ -480,7 +485,7 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
 
     def use() -> None:
         for key, content in contents.items():
-            assert Cache(tmp_path).get(key, lambda content=content: content) == content
+            assert Cache(tmp_path).get(key, functools.partial(contents.__getitem__, key)) == content
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:
@@ -574,6 +579,7 @@ def test_misuse_is_refused_at_the_door(changes: dict[str, Any]) -> None:
 def test_misuse_of_methods_is_refused() -> None:
     engine = Case().engine()
     order = np.arange(50)
+    wrong: Any
     for wrong, done in (
         (order.astype(np.int32), 0), (order[::2], 0), (order + 1, 0), (order - 1, 0), (order[:0], 0), (order, 9),
         (order, -1), (order.reshape(5, 10), 0),

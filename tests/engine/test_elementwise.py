@@ -1,9 +1,10 @@
-"""Functions of registers, update rules and activations, each compiled and compared with NumPy, SciPy or PyTorch."""
+"""Functions, activations and update rules, each compiled and compared with NumPy, SciPy or PyTorch."""
 
 from __future__ import annotations
 
 import ctypes
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 import scipy.special
 import torch
 from numpy.typing import NDArray
-from rule_cases import RULE_CASES, RuleCase
 
 from ffn_bench.engine.compiled import loops, machine_code
 from ffn_bench.engine.compiled.activations import ACTIVATIONS, Activation
@@ -20,6 +20,7 @@ from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.plan import aligned
 from ffn_bench.model.activations import ACTIVATIONS as TORCH_ACTIVATIONS
 from ffn_bench.optimizers.rule_forms import Rule
+from rule_cases import RULE_CASES, RuleCase
 
 Numbers = NDArray[Any]
 DTYPES = ["float32", "float64"]
@@ -78,7 +79,7 @@ def test_functions_are_within_a_few_units_in_the_last_place(name: str, dtype: st
     wide = np.float64 if dtype == "float32" or name == "erf" else np.longdouble
     want = reference(x.astype(wide))
     normal = np.abs(want) >= np.finfo(dtype).tiny
-    got = computed(lambda r: getattr(r, name)(), x)
+    got = computed(operator.methodcaller(name), x)
     error = np.abs(got.astype(wide) - want)[normal] / np.spacing(np.abs(want[normal]).astype(dtype))
     assert error.max() <= ulps + 0.1
 
@@ -101,7 +102,7 @@ def test_functions_at_the_ends(dtype: str) -> None:
         "sign": [-1, -1, 0, 0, 1, 1, nan],
     }
     for name, values in expected.items():
-        got = computed(lambda r, name=name: getattr(r, name)(), x)
+        got = computed(operator.methodcaller(name), x)
         np.testing.assert_allclose(got, np.array(values, dtype), rtol=1e-6, err_msg=name)
 
 
@@ -140,7 +141,8 @@ def test_activations_are_pytorchs(name: str, dtype: str) -> None:
     tensor = torch.tensor(h_bar, dtype=torch.float64, requires_grad=True)
     h = TORCH_ACTIVATIONS[name].function(tensor)
     (derivative,) = torch.autograd.grad(h.sum(), tensor)
-    tolerance = {"rtol": 20 * np.finfo(dtype).eps, "atol": 8 * np.finfo(dtype).eps}
+    ε = float(np.finfo(dtype).eps)
+    tolerance: dict[str, Any] = {"rtol": 20 * ε, "atol": 8 * ε}
     activation = ACTIVATIONS[name]
     got = computed(activation.function, h_bar)
     np.testing.assert_allclose(got, h.detach().numpy(), **tolerance)

@@ -1,8 +1,8 @@
 """The table of activations: σ and σ' as plain functions of numbers.
 
-Each is one text for the compiled engine's registers and for PyTorch's tensors, which have the same methods. It
-has no branches: `a.where(condition, b)` chooses between two values that are both computed. A NaN stays one. σ'
-takes h̄ and h = σ(h̄), whichever is cheaper.
+Each is one text for the compiled engine's registers and for PyTorch's tensors, which have the same methods.
+It has no branches: `a.where(condition, b)` chooses between two values that are both computed. A NaN stays
+one. σ' takes h̄ and h = σ(h̄), whichever is cheaper.
 """
 
 from __future__ import annotations

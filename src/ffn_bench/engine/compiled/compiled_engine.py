@@ -48,14 +48,14 @@ class Advanced(NamedTuple):
 class CompiledEngine:
     """A network in training: `begin_epoch`, then `advance` as often as one likes.
 
-    widths: `[n_features, …, n_classes]`. x: `[n, n_features]`, float32 or float64, C-contiguous; y: `[n]`, int64,
-    from 0 to n_classes − 1; neither is copied or changed. θ: `[P]`, of x's dtype, W `[n_in, n_out]` and b layer by
-    layer. `rule` and `hyper`: the update, already the variant that the hyper-parameters mean; `rates(steps)`
-    gives the learning rates of some steps, counted from 0. The run has `steps` steps of `batch_size` rows; the
-    objective is loss + l2 Σ‖W‖².
+    widths: `[n_features, …, n_classes]`. x: `[n, n_features]`, float32 or float64, C-contiguous; y: `[n]`,
+    int64, from 0 to n_classes − 1; neither is copied or changed. θ: `[P]`, of x's dtype, W `[n_in, n_out]`
+    and b layer by layer. `rule` and `hyper`: the update, already the variant that the hyper-parameters
+    mean; `rates(steps)` gives the learning rates of some steps, counted from 0. The run has `steps` steps
+    of `batch_size` rows; the objective is loss + l2 Σ‖W‖².
 
     Bits do not depend on how many steps an `advance` makes, on a `restore` in between, or on the processor.
-    Raises `ValueError` or `TypeError` for arrays that do not fit, `NotCompilableError` for such a rule.
+    Raises `ValueError` for arrays that do not fit, `NotCompilableError` for a rule that does not compile.
     """
 
     name = "compiled"
@@ -128,8 +128,8 @@ class CompiledEngine:
     # --- training -------------------------------------------------------------------------------------------
 
     def begin_epoch(self, order: IntArray | None, done: int) -> None:
-        """An epoch that visits the rows `order` (`[rows]`, int64; None: all, in their order), and of whose steps
-        `done` were made already."""
+        """An epoch that visits the rows `order` (`[rows]`, int64; None: all, in their order), and of whose
+        steps `done` were made already."""
         if order is None:
             order = np.arange(len(self.x))
         _check(
@@ -137,9 +137,9 @@ class CompiledEngine:
             "order is not int64 [rows]",
         )
         _check(
-            len(order) > 0 and 0 <= order.min() and order.max() < len(self.x), "order has rows that x has not"
+            len(order) > 0 and order.min() >= 0 and order.max() < len(self.x), "order has rows that x has not"
         )
-        _check(0 <= done and done * self.batch_size <= len(order), f"an epoch does not have {done} steps")
+        _check(done >= 0 and done * self.batch_size <= len(order), f"an epoch does not have {done} steps")
         self._order, self._begin = order, done * self.batch_size
 
     def advance(self, count: int, log_every: int) -> Advanced:
@@ -187,8 +187,8 @@ class CompiledEngine:
         return int(made)
 
     def _table(self, block: int) -> Numbers:
-        """The rule's coefficients of steps TABLE · block …, `[steps, K]`: always of whole blocks, so that their
-        bits do not depend on where a call begins."""
+        """The rule's coefficients of steps TABLE · block …, `[steps, K]`: always of whole blocks, so that
+        their bits do not depend on where a call begins."""
         steps = range(TABLE * block, max(1, min(TABLE * (block + 1), self.steps)))
         t = np.arange(steps.start + 1, steps.stop + 1, dtype=np.float64)
         columns = self._rule.coefficients({**self._hyper, "lr": self._rates(steps)}, t)
@@ -233,8 +233,8 @@ class CompiledEngine:
         plan, total = self._evaluation_plan, np.zeros(1)
         logits = np.empty((len(x), self.widths[-1]), self.dtype)
         self._evaluate(
-            plan.integers.ctypes.data, self._θ.ctypes.data, *plan.scratch(), x.ctypes.data, y.ctypes.data, len(x),
-            logits.ctypes.data, total.ctypes.data,
+            plan.integers.ctypes.data, self._θ.ctypes.data, *plan.scratch(), x.ctypes.data, y.ctypes.data,
+            len(x), logits.ctypes.data, total.ctypes.data,
         )  # fmt: skip
         return (float(total[0]) / len(x) if len(x) else math.nan), logits
 
@@ -253,7 +253,7 @@ class CompiledEngine:
         fits = y.shape == x.shape[:1] and y.dtype == np.int64 and y.flags.c_contiguous
         _check(fits, f"y is {y.dtype} {list(y.shape)}, not contiguous int64 [{len(x)}]")
         if len(y):
-            in_range = 0 <= y.min() and y.max() < self.widths[-1]
+            in_range = y.min() >= 0 and y.max() < self.widths[-1]
             _check(bool(in_range), f"labels are not between 0 and {self.widths[-1] - 1}")
 
 

@@ -1,8 +1,8 @@
 """Numbers below the smallest normal one count as 0 while a kernel runs.
 
-Processors take about a hundred cycles for an operation with such a number, and a network has many: the average
-of a gradient that has become 0 halves at every seventh step of Adam, and after 800 steps is 1e-38 in float32 and
-stays near there for ever.
+Processors take about a hundred cycles for an operation with such a number, and a network has many: the
+average of a gradient that has become 0 halves at every seventh step of Adam, and after 800 steps is 1e-38
+in float32 and stays near there for ever.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def _control(builder: Any, name: str, address: Any) -> None:
 
 @intrinsic
 def flush_denormals(typing: Any) -> Any:
-    """Flush from now on; gives the control register as it was. Does nothing where the processor is not an x86."""
+    """Flush from now on; gives the control register as it was. On other processors than x86 it does
+    nothing."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if not llvm.get_process_triple().startswith("x86_64"):

@@ -131,7 +131,7 @@ def transpose_all(
     o: int,
     o_row: int,
 ) -> None:
-    """out[c, r] = source[starts[r] + c], c < n_columns. `out` has room for whole squares, `starts` is as long."""
+    """out[c, r] = source[starts[r] + c], c < n_columns, where `out` has room for whole squares."""
     r = 0
     while r < n_rows:  # not range(), which would check that its step is not 0
         c = 0
@@ -143,7 +143,7 @@ def transpose_all(
 
 @inner
 def forward(net: Net, θ: Pointer, x: Pointer, starts: Integers) -> None:
-    """h⁰ = x's rows at `starts`; layer by layer h̄ = [h, 1] [W; b] and h = σ(h̄). The last h̄ are the logits."""
+    """h⁰ = x's rows at `starts`; layer by layer h̄ = [h, 1] [W; b] and h = σ(h̄), to the logits h̄."""
     H, b, lanes, one, at = net.H, net.b, net.lanes, net.one, 0
     transpose_all(x, starts, b, net.widths[0], lanes, H, net.h[0], b)
     ones = net.h[0] + net.widths[0] * b
@@ -162,7 +162,7 @@ def forward(net: Net, θ: Pointer, x: Pointer, starts: Integers) -> None:
 
 @inner
 def backward(net: Net, θ: Pointer, g: Pointer, P: int, add: bool) -> None:
-    """g = the gradient of [W; b], which is [h, 1]ᵀ ḡ, or += with `add`; then ḡ = ḡ Wᵀ ⊙ σ'(h̄) for the layer below.
+    """From the last layer down: g = [h, 1]ᵀ ḡ of its [W; b], or += with `add`; ḡ below = ḡ Wᵀ ⊙ σ'(h̄).
 
     ḡ of the last layer lies where its h̄ was.
     """
@@ -232,10 +232,11 @@ def train(
     x: Pointer, y: Integers, c: Pointer, rows: Integers, n_rows: int,
     begin: int, count: int, step: int, last_step: int, log_every: int, losses: Pointer, norms: Pointer,
 ) -> int:  # fmt: skip
-    """`count` steps from the rows at `begin` of the epoch's `n_rows` on; gives the number of steps that were made.
+    """`count` steps, from the rows at `begin` of the epoch's `n_rows` on; gives how many were made.
 
-    Fewer are made where the objective of one is not finite: that one is the last. `step` steps were made before.
-    Squares of norms are written for steps that divide by `log_every`, the run's last, and one that is not finite.
+    It stops after a step whose objective is not finite. `step` steps were made
+    before. Squares of norms are written for steps that divide by `log_every`, the run's last, and one that
+    is not finite.
     """
     old = flush_denormals()
     net = net_of(plan, H)
@@ -278,8 +279,8 @@ def train(
 
 
 def evaluate(
-    plan: Integers, θ: Pointer, H: Pointer, weights: Pointer, each: Pointer, labels: Integers, starts: Integers,
-    x: Pointer, y: Integers, n: int, logits: Pointer, total: Pointer,
+    plan: Integers, θ: Pointer, H: Pointer, weights: Pointer, each: Pointer, labels: Integers,
+    starts: Integers, x: Pointer, y: Integers, n: int, logits: Pointer, total: Pointer,
 ) -> int:  # fmt: skip
     """The logits of n rows, and in total[0] the sum of their losses, from first to last."""
     old = flush_denormals()

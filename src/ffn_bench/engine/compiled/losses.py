@@ -39,7 +39,8 @@ losses. z becomes weight · (∂ loss/∂z + 1 at the label), from which the ker
 
 
 def cross_entropy(z: Logits, labelled: Numbers, weight: Numbers) -> Numbers:
-    """−ln softmax(z) at the label = max z − z_y + ln Σ exp(z − max z); its gradient is softmax(z) − 1 at y."""
+    """−ln softmax(z) at the label = max z − z_y + ln Σ exp(z − max z);
+    the gradient is softmax(z) − 1 at y."""
     top = z.over_classes(lambda j, top: z[j].maximum(top), labelled)
 
     def exponential(j: ir.Value, total: Numbers) -> Numbers:

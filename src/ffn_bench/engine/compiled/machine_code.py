@@ -14,7 +14,6 @@ from llvmlite import binding as llvm
 
 from ffn_bench.engine.compiled.cache import Cache, digest_of
 
-
 KERNEL_SOURCES = ("denormals.py", "kernels.py", "machine_code.py", "plan.py", "registers.py", "tiles.py")
 """The modules that the kernels' code depends on."""
 
@@ -101,7 +100,7 @@ class Function:
 
 
 _LOADED: dict[str, Function] = {}
-"""What this process has loaded, by the cache's keys. Code is never unloaded: somebody may hold its address."""
+"""What this process has loaded, by the cache's keys. It stays: somebody may hold the address."""
 
 
 def _function(name: str, key: str, cache: Cache, compile_: Callable[[Processor], bytes]) -> int:

@@ -30,7 +30,7 @@ def rounded_up(n: int, unit: int) -> int:
 
 
 def chunk_rows(batch_size: int, lanes: int, largest: int = 128) -> int:
-    """Rows that go through the network together: a batch in equal parts, each filled up to whole registers."""
+    """Rows that go through the network together: equal parts of a batch, in whole registers."""
     parts = -(-batch_size // largest)
     return rounded_up(-(-batch_size // parts), lanes)
 

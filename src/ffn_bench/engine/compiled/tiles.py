@@ -165,7 +165,8 @@ def tile_sum(typing: Any, tile: Any) -> Any:
 def transpose(
     typing: Any, source: Any, starts: Any, first: Any, column: Any, count: Any, out: Any, to: Any, stride: Any
 ) -> Any:
-    """out[to + c · stride + r] ← source[starts[first + r] + column + c] for a square of lanes × lanes numbers, 0 where c ≥ count.
+    """out[to + c · stride + r] ← source[starts[first + r] + column + c] for a square of lanes × lanes
+    numbers, 0 where c ≥ count.
 
     In log₂(lanes) rounds of shuffles: round h exchanges the off-diagonal quarters of squares of 2h.
     """
