@@ -25,7 +25,7 @@ OTHER_VALUES: dict[str, list[dict[str, Any]]] = {
     "adam": [{"betas": (0.5, 0.9), "eps": 1e-2, **DECAY}, {"amsgrad": True}],
     "adamw": [{"betas": (0.5, 0.9), "weight_decay": 0.5}, {"amsgrad": True}],
     "nadam": [{"betas": (0.5, 0.9), "momentum_decay": 0.1, **DECAY}],
-    "adamax": [{"betas": (0.5, 0.9), **DECAY}],
+    "adamax": [{"betas": (0.8, 0.99), **DECAY}],
     "radam": [{"betas": (0.5, 0.9), **DECAY}, {"betas": (0.9, 0.7)}],
 }
 """What the values of the YAML are changed to."""

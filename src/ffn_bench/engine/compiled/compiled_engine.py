@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn_bench.engine.compiled import loops, machine_code
+from ffn_bench.engine.compiled import loops, machine_code, products
 from ffn_bench.engine.compiled.activations import ACTIVATIONS
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.losses import LOSSES
@@ -30,7 +30,7 @@ EVALUATION_ROWS = 128
 
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _TRAIN = ctypes.CFUNCTYPE(
-    _INTEGER, *[_POINTER] * 10, *[_INTEGER] * 5, _FLOAT, *[_POINTER] * 4, *[_INTEGER] * 6, *[_POINTER] * 2
+    _INTEGER, *[_POINTER] * 10, *[_INTEGER] * 4, _FLOAT, *[_POINTER] * 4, *[_INTEGER] * 6, *[_POINTER] * 2
 )
 _EVALUATE = ctypes.CFUNCTYPE(_INTEGER, *[_POINTER] * 9, _INTEGER, *[_POINTER] * 2)
 """`kernels.train` and `evaluate` as C functions, which run without the interpreter's lock."""
@@ -108,20 +108,28 @@ class CompiledEngine:
         arrays = (self._plan.integers, self._θ, self._g, self._S, self._before)
         self._fixed_arguments = (
             *(array.ctypes.data for array in arrays), *self._plan.scratch(),
-            self.P, self._P_room, self.batch_size, self._addresses["rule"], self._coefficients.shape[1],
+            self.P, self._P_room, self.batch_size, self._coefficients.shape[1],
             self.l2, self.x.ctypes.data, self.y.ctypes.data,
         )  # fmt: skip
 
     def _compile(self, activation: Any, loss: Any) -> None:
         kind, cache = self.dtype.name, self.cache
         n_coefficients = self._coefficients.shape[1]
-        texts = {
+        loop_texts = {
             "function": loops.of_function(activation, kind),
             "derivative": loops.of_derivative(activation, kind),
             "loss": loops.of_loss(loss, kind),
             "rule": loops.of_rule(self._rule, n_coefficients, kind),
         }
-        self._addresses = {name: machine_code.loop(text, cache) for name, text in texts.items()}
+        addresses = {name: machine_code.function("loop", text, cache) for name, text in loop_texts.items()}
+        tiles = products.tiles_for(machine_code.processor().features)
+        texts = {
+            "product": products.of_product(kind, tiles),
+            "transpose": products.of_transpose(kind),
+            "squares": products.of_squares(kind),
+        }
+        addresses |= {name: machine_code.function(name, text, cache) for name, text in texts.items()}
+        self._addresses = addresses
         self._train = _TRAIN(machine_code.kernel("train", kind, cache))
         self._evaluate = _EVALUATE(machine_code.kernel("evaluate", kind, cache))
 

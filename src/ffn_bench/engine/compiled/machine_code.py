@@ -14,7 +14,7 @@ from llvmlite import binding as llvm
 
 from ffn_bench.engine.compiled.cache import Cache, digest_of
 
-KERNEL_SOURCES = ("denormals.py", "kernels.py", "machine_code.py", "plan.py", "registers.py", "tiles.py")
+KERNEL_SOURCES = ("instructions.py", "kernels.py", "machine_code.py", "plan.py", "registers.py")
 """The modules that the kernels' code depends on."""
 
 
@@ -111,12 +111,12 @@ def _function(name: str, key: str, cache: Cache, compile_: Callable[[Processor],
     return _LOADED[key].address
 
 
-def loop(text: str, cache: Cache) -> int:
-    """The address of a module's function `loop`, compiled now or found in the cache.
+def function(name: str, text: str, cache: Cache) -> int:
+    """The address of a module's function, compiled now or found in the cache.
 
     The key of the cache is the module's text itself: an edited rule is never served as it was.
     """
-    return _function("loop", text, cache, lambda cpu: compiled(text, cpu))
+    return _function(name, text, cache, lambda cpu: compiled(text, cpu))
 
 
 def kernel(name: str, dtype: str, cache: Cache) -> int:
