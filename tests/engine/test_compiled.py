@@ -465,7 +465,7 @@ def test_a_cache_is_keyed_by_the_processor_and_the_versions(monkeypatch: pytest.
     ]
     for change in changes:
         change()
-        machine_code.loop(text, Recorded())
+        machine_code.function("loop", text, Recorded())
     assert len(set(keys)) == 4
 
 

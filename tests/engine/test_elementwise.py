@@ -31,7 +31,7 @@ _LOOP = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2)
 def run_loop(text: str, arrays: list[Numbers], n: int, m: int = 0) -> None:
     """Run a module's loop on up to four arrays."""
     addresses = [array.ctypes.data for array in arrays]
-    _LOOP(machine_code.loop(text, Cache()))(*(addresses + addresses[:1] * 4)[:4], n, m)
+    _LOOP(machine_code.function("loop", text, Cache()))(*(addresses + addresses[:1] * 4)[:4], n, m)
 
 
 def padded(values: Any, dtype: str) -> Numbers:

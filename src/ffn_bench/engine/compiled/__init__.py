@@ -6,12 +6,13 @@ steps a second (PyTorch: 300 µs); one of 784-128-64-10, batch 64, what OpenBLAS
 alone. The first use on a machine compiles for three seconds; later processes load what was compiled in a
 tenth of one, without numba.
 
-**Two ways to machine code.** What is elementwise (σ, σ', update rules, losses) is a plain Python function,
-called once with a register in place of every number (`registers.py`, `vector_math.py`): its operators write
-LLVM instructions, the body of a loop over whole registers (`loop_writer.py`, `loops.py`). What has the
-loops over layers, batches and steps (`kernels.py`) goes through numba, with blocks of registers as values
-(`tiles.py`), and calls those loops by address: a new rule compiles itself and nothing else. llvmlite turns
-both into machine code (`machine_code.py`), and `cache.py` keeps it.
+**Two ways to machine code.** What computes is plain Python, called once with registers in place of numbers
+(`registers.py`, `vector_math.py`): operators write LLVM instructions, the body of a loop over whole
+registers (`writer.py`). So are written σ and σ' (`activations.py`), update rules (`loops.py`), losses
+(`losses.py`), products of matrices and transposition (`products.py`), each a function of its own: a new
+rule compiles itself and nothing else. The loops over layers, batches and steps around them (`kernels.py`)
+go through numba, and call them by address. llvmlite makes machine code of both (`machine_code.py`), and
+`cache.py` keeps it.
 
 **Layout.** A mini-batch is kept [features][batch], the batch filled up to whole registers of 64 bytes (16
 numbers in float32), so that every width of a layer is a good one. θ is W `[n_in, n_out]` and b, layer by
@@ -26,8 +27,9 @@ layer; as h has a row of ones behind it, b is the last row of W:
          1 │    b    │                    1 │ 1 1 … 1 1 │                     registers →
            └─────────┘                      └───────────┘
 
-With that forward pass, backward pass and gradient are one and the same product,
-out[r, :] = Σ_k A[r, k] V[k, :]: A read with any strides, one number at a time, V and out by whole registers.
+With that forward pass, backward pass and gradient are one and the same product, out[r, :] = Σ_k A[r, k]
+V[k, :]: A read with any strides, one number at a time, V and out by whole registers, a block of out kept in
+registers.
 
     forward   h̄ = [W; b]ᵀ [h; 1]
     backward  g = W ḡ
@@ -35,5 +37,5 @@ out[r, :] = Σ_k A[r, k] V[k, :]: A read with any strides, one number at a time,
 
 **Exact.** Arithmetic is IEEE's without fast-math flags, fused multiply-adds and orders of sums are written
 out: the same bits on every processor, for any number of steps per call, whatever else runs, and a rule
-gives the bits that NumPy gives. Numbers below the smallest normal one count as 0 (`denormals.py`).
+gives the bits that NumPy gives. Numbers below the smallest normal one count as 0 (`instructions.py`).
 """

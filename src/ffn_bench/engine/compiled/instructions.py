@@ -48,8 +48,8 @@ def call(typing: Any, address: Any, *arguments: Any) -> Any:
 
 
 # --- denormals ------------------------------------------------------------------------------------------
-# Numbers below the smallest normal one count as 0 while a kernel runs. Processors take a hundred cycles and more
-# for an operation with such a number, and training makes many: the average of a gradient that has become 0
+# Numbers below the smallest normal one count as 0 while a kernel runs. Processors take a hundred cycles and
+# more for an operation with such a number, and training makes many: the average of a gradient that has become 0
 # halves with every seventh step of Adam, is 1e-38 after 800 steps, and would stay near there for ever.
 
 FLUSH = 1 << 15 | 1 << 6
@@ -66,7 +66,8 @@ def _control(builder: Any, name: str, address: Any) -> None:
 
 @intrinsic
 def flush_denormals(typing: Any) -> Any:
-    """Flush from now on; gives the control register as it was. On other processors than x86 it does nothing."""
+    """Flush from now on; gives the control register as it was. On other processors than x86 it does
+    nothing."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if not llvm.get_process_triple().startswith("x86_64"):

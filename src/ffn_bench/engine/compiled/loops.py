@@ -1,7 +1,7 @@
 """Loops over whole registers from plain Python functions: σ, σ', update rules, losses.
 
-Each becomes an LLVM module with one function `loop`, of four arrays and two integers, which the kernels call by
-its address. All arrays have room for whole registers: no loop has a tail.
+Each becomes an LLVM module with one function `loop`, of four arrays and two integers, which the kernels
+call by its address. All arrays have room for whole registers: no loop has a tail.
 """
 
 from __future__ import annotations

@@ -21,20 +21,20 @@ Tile = tuple[int, int]
 
 
 def tiles_for(features: str) -> tuple[Tile, ...]:
-    """The tiles for a processor, from the widest to the one that is a register wide.
+    """The tiles for a processor, from the widest down to one register.
 
-    As many as fit beside a row of V: AVX-512 has 32 registers of 64 bytes, AVX2 16 of 32. Eight sums or more
-    in flight hide the latency of a multiply-add.
+    As many sums as fit beside a row of V and a number of A: AVX-512 has 32 registers of 64 bytes, AVX2 16 of
+    32. Eight or more in flight hide the latency of a multiply-add. The shape changes no sum's order.
     """
-    return ((4, 2), (4, 1))
+    return ((6, 4), (6, 2), (6, 1)) if "+avx512f" in features else ((6, 1),)
 
 
 @functools.cache
 def of_product(dtype: str, tiles: tuple[Tile, ...]) -> str:
     """out[r, :] = Σ_k A[r, k] V[k, :], or += where `add` is not 0, k from first to last.
 
-    A[r, k] is read at r a_row + k a_k, one number at a time; V[k, :] at k v_row and out[r, :] at r o_row, whole
-    registers at a time. V's rows have room for them; of out's nothing behind its columns is written.
+    A[r, k] is read at r a_row + k a_k, one number at a time; V[k, :] at k v_row and out[r, :] at r o_row,
+    whole registers at a time. V's rows have room for them; of out's nothing behind its columns is written.
     """
     arrays = dict.fromkeys(("A", "V", "out"), "numbers")
     integers = ("a_row", "a_k", "v_row", "o_row", "n_rows", "n_columns", "n_k", "add")
@@ -75,8 +75,8 @@ def _tile(writer: Writer, rows: int, blocks: int, row: Index, column: Index) -> 
         A = [writer.repeated("A", writer.plus(start, at)) for start in starts]
         return [fma(A[i // blocks], V[i % blocks], x) for i, x in enumerate(sums)]
 
-    sums = writer.fold(0, writer["n_k"], sums, madd)
-    for x, (place, mask) in zip(sums, places, strict=True):
+    results = writer.fold(0, writer["n_k"], sums, madd)
+    for x, (place, mask) in zip(results, places, strict=True):
         emitter.store_masked(x.value, writer["out"], place, mask)
 
 
@@ -133,7 +133,7 @@ SUMS = 4
 
 @functools.cache
 def of_squares(dtype: str) -> str:
-    """total[0] = Σ x², in float64: number i is added in lane i mod 32; then the lanes are, from first to last."""
+    """total[0] = Σ x², in float64: x[i]² is added in lane i mod 32, and then the lanes, from first to last."""
     writer = Writer("squares", dtype, {"x": "numbers", "total": "doubles"}, ("n",))
     builder = writer.builder
     wide, narrow = Emitter(builder, "float64"), Emitter(builder, dtype, lanes=8)

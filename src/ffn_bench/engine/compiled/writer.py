@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
 
 from ffn_bench.engine.compiled.registers import INT64, Emitter
 from ffn_bench.engine.compiled.vector_math import Numbers
 
-Index = ir.Value
+Index = Any
 """An integer of 64 bits when the code runs."""
 
 POINTERS = {
@@ -22,8 +23,8 @@ POINTERS = {
 class Writer:
     """An LLVM module with one function, to whose body instructions are being appended.
 
-    `arrays` says of which kind each array argument is: `numbers` (of `dtype`), `integers` or `doubles`; no two
-    overlap. Integer arguments follow. `writer["name"]` is an argument's value.
+    `arrays` says of which kind each array argument is: `numbers` (of `dtype`), `integers` or `doubles`; no
+    two overlap. Integer arguments follow. `writer["name"]` is an argument's value.
     """
 
     def __init__(self, name: str, dtype: str, arrays: dict[str, str], integers: Sequence[str]) -> None:
