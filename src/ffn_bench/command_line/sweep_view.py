@@ -107,6 +107,10 @@ class SweepView:
         """Take how many runs were done, left unchanged or resumed, to be printed by `start`."""
         self._before = counts
 
+    def note(self, text: str) -> None:
+        """Print what a person should know."""
+        self._fact("note", text)
+
     def warn(self, text: str) -> None:
         """Print a warning."""
         self.console.print(line(f"  warning    {text}", "yellow"), soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,10 +100,12 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
         raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
 
 
-def build(run: schema.TrainConfig) -> tuple[Training, Prepared]:
+def build(
+    run: schema.TrainConfig, say: Callable[[str], object] = lambda line: None
+) -> tuple[Training, Prepared]:
     """The training of one run, ready to start, and what it trains with; every mistake is found here.
 
-    Raises `UserError`.
+    `say` takes what a person should know meanwhile, such as that code is compiled. Raises `UserError`.
     """
     prepared = prepare(run)
     if prepared.choice.engine == "batched":
@@ -115,7 +117,7 @@ def build(run: schema.TrainConfig) -> tuple[Training, Prepared]:
     if prepared.choice.engine == "compiled":
         from ffn_bench.engine.compiled_run import CompiledRun
 
-        engine = CompiledRun(one, prepared.data)
+        engine = CompiledRun(one, prepared.data, say)
     else:
         from ffn_bench.engine.torch_engine import TorchEngine
         from ffn_bench.model import network

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ffn_bench import process, train
 from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.command_line.run_view import RunView
+from ffn_bench.configuration import schema
 from ffn_bench.engine import build
 from ffn_bench.engine.batched import group_key, tile_sizes
 from ffn_bench.engine.choice import Choice, choose
@@ -26,6 +27,7 @@ from ffn_bench.engine.device import THREADS, describe, threads
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
+from ffn_bench.optimizers import registry
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
 from ffn_bench.run_folder.recorder import CheckpointSchedule, Record
 from ffn_bench.sweeps import workers
@@ -134,6 +136,8 @@ class Sweep:
         self.view.start(Counter(choices[job.number] for job in waiting), processes)
         self.view.expect(steps)
         prepared.clear()
+        if processes:
+            self._load_code(single)
         try:
             self.fail_all(unsound)
             with self.stop, threads(1 if processes else THREADS):
@@ -377,6 +381,18 @@ class Sweep:
             self.view.ended(self._index(job), summary)
 
     # --- one after the other ----------------------------------------------------------------------------
+
+    def _load_code(self, jobs: Sequence[SweepRun]) -> None:
+        """Have what the workers will run compiled and loaded: they share it."""
+        kinds: dict[Any, schema.TrainConfig] = {}
+        for job in jobs:
+            run = job.plan.run
+            rule = registry.elementwise_rule(run.optimizer)
+            if rule is not None:
+                kinds.setdefault((rule.update, run.model.activation, run.dtype), run)
+        for run in kinds.values():
+            with suppress(Exception):  # its run will say so
+                build.build(run, say=self.view.note)
 
     def _train_in_workers(self, jobs: Sequence[SweepRun], processes: int) -> None:
         """Train runs in worker processes, and show what they say."""

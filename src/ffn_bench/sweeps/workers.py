@@ -60,7 +60,7 @@ def train(
     """Let `count` processes call `work(number, send)` for every number, each for one at a time.
 
     `on_start` is called once they exist; what they send is handed to `on_message`. Where a `stop` is
-    requested, workers are asked to stop, too: they leave their runs in good order, and no further number is begun.
+    requested, workers are asked to stop, too: they leave their runs in good order, and no other is begun.
     """
     left, workers = deque(numbers), list[Worker]()
     try:

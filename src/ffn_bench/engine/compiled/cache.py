@@ -1,9 +1,9 @@
 """Compiled code on disk, for later processes.
 
-A folder of the user's cache directory holds one file for each compiled module; its name is a digest of all that
-the code depends on, so a file is never out of date, only unused. A file begins with a digest of its content: what
-is damaged is compiled again. Files are written under another name and renamed, so that two processes at once see
-each other's complete or not at all.
+A folder of the user's cache directory holds one file for each compiled module; its name is a digest of all
+that the code depends on, so a file is never out of date, only unused. A file begins with a digest of its
+content: what is damaged is compiled again. Files are written under another name and renamed, so that of two
+processes at once each sees the other's complete or not at all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def digest_of(*parts: str | bytes) -> str:
 
 
 def default_folder() -> Path:
-    """`FFN_BENCH_CACHE_DIR`, or `ffn-bench/` in the user's cache directory (`XDG_CACHE_HOME` or `~/.cache`)."""
+    """`FFN_BENCH_CACHE_DIR`, or `ffn-bench` in the user's cache directory, `XDG_CACHE_HOME` or `~/.cache`."""
     if explicit := os.environ.get("FFN_BENCH_CACHE_DIR"):
         return Path(explicit)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -38,22 +38,28 @@ def default_folder() -> Path:
 
 
 class Cache:
-    """Compiled code in `folder` (None: the user's). `problem` says why nothing is kept there, if so."""
+    """Compiled code in `folder` (None: the user's). `problem` says why nothing is kept there, if so.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.problem = ""
+    `on_compile` is called before something is compiled for the first time.
+    """
+
+    def __init__(self, folder: Path | None = None, on_compile: Callable[[], object] = lambda: None) -> None:
+        self.problem, self._on_compile, self._has_compiled = "", on_compile, False
         try:
             self.folder = folder or default_folder()
         except RuntimeError:  # no home directory
             self.folder, self.problem = Path(), "compiled code is not kept: no cache directory is known"
 
     def get(self, key: str, compile_: Callable[[], bytes]) -> bytes:
-        """The content kept under a key; where there is none, or it is damaged, what `compile_` gives, kept."""
+        """The content kept under a key; where there is none or it is damaged, what `compile_` gives."""
         path = self.folder / f"{key}.code"
         if not self.problem:
             content = _read(path)
             if content is not None:
                 return content
+        if not self._has_compiled:
+            self._has_compiled = True
+            self._on_compile()
         content = compile_()
         self._write(path, content)
         return content

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn_bench.engine.compiled import loops, machine_code
+from ffn_bench.engine.compiled import loops, machine_code, products
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.losses import LOSSES
 from ffn_bench.engine.compiled.plan import Plan, aligned, chunk_rows, rounded_up
@@ -30,7 +30,7 @@ EVALUATION_ROWS = 128
 
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _TRAIN = ctypes.CFUNCTYPE(
-    _INTEGER, *[_POINTER] * 10, *[_INTEGER] * 5, _FLOAT, *[_POINTER] * 4, *[_INTEGER] * 6, *[_POINTER] * 2
+    _INTEGER, *[_POINTER] * 10, *[_INTEGER] * 4, _FLOAT, *[_POINTER] * 4, *[_INTEGER] * 6, *[_POINTER] * 2
 )
 _EVALUATE = ctypes.CFUNCTYPE(_INTEGER, *[_POINTER] * 9, _INTEGER, *[_POINTER] * 2)
 """`kernels.train` and `evaluate` as C functions, which run without the interpreter's lock."""
@@ -48,14 +48,14 @@ class Advanced(NamedTuple):
 class CompiledEngine:
     """A network in training: `begin_epoch`, then `advance` as often as one likes.
 
-    widths: `[n_features, …, n_classes]`. x: `[n, n_features]`, float32 or float64, C-contiguous; y: `[n]`, int64,
-    from 0 to n_classes − 1; neither is copied or changed. θ: `[P]`, of x's dtype, W `[n_in, n_out]` and b layer by
-    layer. `rule` and `hyper`: the update, already the variant that the hyper-parameters mean; `rates(steps)`
-    gives the learning rates of some steps, counted from 0. The run has `steps` steps of `batch_size` rows; the
-    objective is loss + l2 Σ‖W‖².
+    widths: `[n_features, …, n_classes]`. x: `[n, n_features]`, float32 or float64, C-contiguous; y: `[n]`,
+    int64, from 0 to n_classes − 1; neither is copied or changed. θ: `[P]`, of x's dtype, W `[n_in, n_out]`
+    and b layer by layer. `rule` and `hyper`: the update, already the variant that the hyper-parameters
+    mean; `rates(steps)` gives the learning rates of some steps, counted from 0. The run has `steps` steps
+    of `batch_size` rows; the objective is loss + l2 Σ‖W‖².
 
     Bits do not depend on how many steps an `advance` makes, on a `restore` in between, or on the processor.
-    Raises `ValueError` or `TypeError` for arrays that do not fit, `NotCompilableError` for such a rule.
+    Raises `ValueError` for arrays that do not fit, `NotCompilableError` for a rule that does not compile.
     """
 
     name = "compiled"
@@ -108,28 +108,36 @@ class CompiledEngine:
         arrays = (self._plan.integers, self._θ, self._g, self._S, self._before)
         self._fixed_arguments = (
             *(array.ctypes.data for array in arrays), *self._plan.scratch(),
-            self.P, self._P_room, self.batch_size, self._addresses["rule"], self._coefficients.shape[1],
+            self.P, self._P_room, self.batch_size, self._coefficients.shape[1],
             self.l2, self.x.ctypes.data, self.y.ctypes.data,
         )  # fmt: skip
 
     def _compile(self, activation: Any, loss: Any) -> None:
         kind, cache = self.dtype.name, self.cache
         n_coefficients = self._coefficients.shape[1]
-        texts = {
+        loop_texts = {
             "function": loops.of_function(activation, kind),
             "derivative": loops.of_derivative(activation, kind),
             "loss": loops.of_loss(loss, kind),
             "rule": loops.of_rule(self._rule, n_coefficients, kind),
         }
-        self._addresses = {name: machine_code.loop(text, cache) for name, text in texts.items()}
+        addresses = {name: machine_code.function("loop", text, cache) for name, text in loop_texts.items()}
+        tiles = products.tiles_for(machine_code.processor().features)
+        texts = {
+            "product": products.of_product(kind, tiles),
+            "transpose": products.of_transpose(kind),
+            "squares": products.of_squares(kind),
+        }
+        addresses |= {name: machine_code.function(name, text, cache) for name, text in texts.items()}
+        self._addresses = addresses
         self._train = _TRAIN(machine_code.kernel("train", kind, cache))
         self._evaluate = _EVALUATE(machine_code.kernel("evaluate", kind, cache))
 
     # --- training -------------------------------------------------------------------------------------------
 
     def begin_epoch(self, order: IntArray | None, done: int) -> None:
-        """An epoch that visits the rows `order` (`[rows]`, int64; None: all, in their order), and of whose steps
-        `done` were made already."""
+        """An epoch that visits the rows `order` (`[rows]`, int64; None: all, in their order), and of whose
+        steps `done` were made already."""
         if order is None:
             order = np.arange(len(self.x))
         _check(
@@ -187,8 +195,8 @@ class CompiledEngine:
         return int(made)
 
     def _table(self, block: int) -> Numbers:
-        """The rule's coefficients of steps TABLE · block …, `[steps, K]`: always of whole blocks, so that their
-        bits do not depend on where a call begins."""
+        """The rule's coefficients of steps TABLE · block …, `[steps, K]`: always of whole blocks, so that
+        their bits do not depend on where a call begins."""
         steps = range(TABLE * block, max(1, min(TABLE * (block + 1), self.steps)))
         t = np.arange(steps.start + 1, steps.stop + 1, dtype=np.float64)
         columns = self._rule.coefficients({**self._hyper, "lr": self._rates(steps)}, t)
@@ -233,8 +241,8 @@ class CompiledEngine:
         plan, total = self._evaluation_plan, np.zeros(1)
         logits = np.empty((len(x), self.widths[-1]), self.dtype)
         self._evaluate(
-            plan.integers.ctypes.data, self._θ.ctypes.data, *plan.scratch(), x.ctypes.data, y.ctypes.data, len(x),
-            logits.ctypes.data, total.ctypes.data,
+            plan.integers.ctypes.data, self._θ.ctypes.data, *plan.scratch(), x.ctypes.data, y.ctypes.data,
+            len(x), logits.ctypes.data, total.ctypes.data,
         )  # fmt: skip
         return (float(total[0]) / len(x) if len(x) else math.nan), logits
 

@@ -13,7 +13,10 @@ from ffn_bench.engine.compiled.registers import BYTES
 IntArray = NDArray[np.int64]
 Numbers = NDArray[Any]
 
-HEADER = 8
+FUNCTIONS = ("function", "derivative", "loss", "rule", "product", "transpose", "squares")
+"""What is compiled beside the kernels, which call it by its address."""
+
+HEADER = 2 + len(FUNCTIONS)
 """Integers of a plan before its lists of integers."""
 
 
@@ -30,7 +33,7 @@ def rounded_up(n: int, unit: int) -> int:
 
 
 def chunk_rows(batch_size: int, lanes: int, largest: int = 128) -> int:
-    """Rows that go through the network together: a batch in equal parts, each filled up to whole registers."""
+    """Rows that go through the network together: equal parts of a batch, in whole registers."""
     parts = -(-batch_size // largest)
     return rounded_up(-(-batch_size // parts), lanes)
 
@@ -50,9 +53,7 @@ class Plan:
         largest = max(room)
         starts = np.cumsum([0, *(r * b for r in room * 2), *[largest * b] * 3])
         h, h_bar, others = starts[: n_layers + 1], starts[n_layers + 1 : -4], starts[-4:-1]
-        loops = [addresses[name] for name in ("function", "derivative", "loss")]
-        header = [n_layers, b, lanes, *loops, 1]
-        header += [0] * (HEADER - len(header))
+        header = [n_layers, b, *(addresses[name] for name in FUNCTIONS)]
         lists = [header, widths, room, h, h_bar, others, np.arange(largest) * b]
         self.integers: IntArray = np.concatenate([np.asarray(x, np.int64) for x in lists])
         self.H = aligned(int(starts[-1]), dtype)
