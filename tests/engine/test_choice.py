@@ -84,7 +84,9 @@ def test_what_else_a_run_is_has_no_part_in_it() -> None:
 
 def test_without_numba_pytorch_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "numba" else find_spec(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "numba" else find_spec(name)
+    )
     assert choose(run_of("adam")) == Choice(TORCH, "numba is not installed")
     with pytest.raises(UserError, match="numba is not installed"):
         choose(run_of("adam", engine=COMPILED))
