@@ -312,7 +312,7 @@ def test_a_status_trains_nothing(ffn: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "optimizers"), [((), 12), (("-m", "optimizer=adam,sgd"), 2)])
 def test_the_lectures_optimizers(ffn: Command, arguments: tuple[str, ...], optimizers: int) -> None:
-    """The experiment's list, and the command line's in its place; twenty seeds each for chosen and default."""
+    """The experiment's list, or the command line's; twenty seeds each for chosen and default settings."""
     result = ffn("+experiment=lecture_optimizers", "hydra.sweeper.trials=3", "status=true", *arguments)
     assert result.code == 0, result.err
     assert f"{optimizers * (3 + 20)} missing" in result.out
