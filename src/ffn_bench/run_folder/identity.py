@@ -49,6 +49,9 @@ def identity(
 
     from ffn_bench import __version__
 
+    versions = {package: version(package) for package in BITS_DEPEND_ON[choice.engine]}
+    if "torch" in versions:
+        versions["torch"] = torch.__version__  # which says the build, too
     return {
         "format": FORMAT,
         "protocol": PROTOCOL,
@@ -62,7 +65,7 @@ def identity(
         "threads": torch.get_num_threads(),
         "versions": {
             "ffn_bench": __version__,
-            **{package: version(package) for package in BITS_DEPEND_ON[choice.engine]},
+            **versions,
             "python": platform.python_version(),
         },
         "machine": platform.platform(),
