@@ -14,7 +14,7 @@ from cases import OPTIMIZER_NEEDS, options, parsed
 from ffn_bench.configuration.schema import HiddenConfig, TrainConfig
 from ffn_bench.configuration.validation import DTYPES, GRADIENTS
 from ffn_bench.engine.build import build
-from ffn_bench.engine.choice import Choice, choose
+from ffn_bench.engine.choice import WIDE, Choice, choose
 from ffn_bench.errors import UserError
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.optimizers.registry import OPTIMIZERS
@@ -80,6 +80,17 @@ def test_what_else_a_run_is_has_no_part_in_it() -> None:
         model = HiddenConfig(name="lecture", activation=activation, hidden=hidden)
         run = run_of("adam", dtype=dtype, batch_size=batch_size, l2=l2, model=model)
         assert choose(run) == Choice(COMPILED)
+
+
+def test_wide_networks_train_on_all_cores() -> None:
+    """By themselves and in sweeps alike; engine=compiled trains them, too."""
+    for n_inputs, engine in ((WIDE // 1001, COMPILED), (WIDE // 1000 + 1, TORCH)):
+        widths = [n_inputs, 1000, 1]  # (n_inputs + 1) 1000 + 1001 parameters
+        choice = choose(run_of("adam"), widths)
+        assert choice.engine == engine
+        assert bool(choice.reason) == (engine == TORCH)
+        assert choose(run_of("adam", engine=COMPILED), widths) == Choice(COMPILED)
+    assert choice.reason == f"{1000 * (WIDE // 1000 + 2) + 1001:,} parameters are faster on all cores"
 
 
 def test_without_numba_pytorch_trains(monkeypatch: pytest.MonkeyPatch) -> None:
