@@ -17,7 +17,7 @@ from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data import datasets
 from ffn_bench.engine.batched import Tile, reason_not_batchable, tile_sizes
 from ffn_bench.engine.build import build_eager
-from ffn_bench.engine.inplace import in_place
+from ffn_bench.engine.inplace import first_state, in_place
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.torch_engine import EagerRun
 from ffn_bench.model.activations import ACTIVATIONS

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -93,7 +94,19 @@ def through_params(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any
     return θ - hyper["lr"] * g / (torch.stack(seen).norm() if seen else 1.0), {}
 
 
-ELEMENTWISE: dict[str, Rule] = {
+def corrected_rate(hyper: Any, t: Any) -> Any:
+    return hyper["lr"] / np.sqrt(1 - 0.999**t), np.where(t < 5, 1.0, 0.9)
+
+
+def of_numbers(g: Any, θ: Any, state: Any, c: Any) -> Any:
+    """A rule of two states, whose coefficients depend on the step."""
+    η, w = c
+    s, v = state
+    s, v = s + w * (g - s), 0.9 * v + abs(g)
+    return θ - η * s / (1 + v), (s, v)
+
+
+ELEMENTWISE: dict[str, AnyRule] = {
     "sign of an average": Rule(averaged, zeros("v"), {"mu": 0.9}),
     "plain": Rule(descending(lambda g: g)),
     "clamped": Rule(descending(lambda g: g.clamp(-0.1, 0.1))),
@@ -106,8 +119,9 @@ ELEMENTWISE: dict[str, Rule] = {
     "a state of one number a run": Rule(with_a_count, lambda θ, h: {"n": torch.zeros_like(θ[..., :1])}),
     "its own θ in place": Rule(lambda g, s, θ, h, t: (θ.sub_(h["lr"] * g), s)),
     "its state in place": Rule(lambda g, s, θ, h, t: (θ - h["lr"] * s["v"].mul_(0.9).add_(g), s), zeros("v")),
+    "in two parts": Rule(of_numbers, corrected_rate, ("s", "v"), lambda h: (0.0, h["v"]), {"v": 0.5}),
 }
-TENSORWISE: dict[str, Rule] = {
+TENSORWISE: dict[str, TensorRule] = {
     "norm": Rule(descending(unit)),
     "norm of every row": Rule(descending(lambda g: g / g.norm(dim=-1, keepdim=True))),
     "largest": Rule(descending(lambda g: g / (g.abs().max() + 1e-12))),
@@ -154,7 +168,7 @@ def remembering() -> Update:
     return update
 
 
-IMPURE: dict[str, Callable[[], Rule]] = {
+IMPURE: dict[str, Callable[[], TensorRule]] = {
     "random": lambda: Rule(descending(lambda g: g + 0.01 * torch.rand_like(g))),
     "dropout": lambda: Rule(descending(torch.nn.functional.dropout)),
     "counting": lambda: Rule(counting()),
@@ -165,7 +179,7 @@ IMPURE: dict[str, Callable[[], Rule]] = {
 
 
 @pytest.fixture
-def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
+def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[AnyRule], None]]:
     """`offer(rule)` makes it `optimizer=theirs`, as if another package were installed."""
 
     entry_points = importlib.metadata.entry_points
@@ -178,7 +192,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Rule], None]]:
             [importlib.metadata.EntryPoint("theirs", "package:rule", group)]
         )
 
-    def offered(rule: Rule) -> None:
+    def offered(rule: AnyRule) -> None:
         parsing.register_optimizers({"theirs": dict(rule.defaults)})
         monkeypatch.setattr(registry, "plugin", lambda name: rule if name == "theirs" else None)
         monkeypatch.setattr(importlib.metadata, "entry_points", entries)  # which every command asks
@@ -212,7 +226,9 @@ SPECS = [["lr=0.03"], ["lr=0.01", "seed=1", "schedule=cosine"], ["lr=0.03", "see
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_an_elementwise_rule_trains_beside_others_as_alone(name: str, offer: Callable[[Rule], None]) -> None:
+def test_an_elementwise_rule_trains_beside_others_as_alone(
+    name: str, offer: Callable[[AnyRule], None]
+) -> None:
     offer(ELEMENTWISE[name])
     assert reason_not_batchable(parsed("optimizer=theirs")) is None
     exact = [[*spec, "dtype=float64"] for spec in SPECS]
@@ -225,7 +241,7 @@ def test_an_elementwise_rule_trains_beside_others_as_alone(name: str, offer: Cal
 
 
 @pytest.mark.parametrize("name", TENSORWISE)
-def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[[Rule], None]) -> None:
+def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[[AnyRule], None]) -> None:
     rule = TENSORWISE[name]
     offer(rule)
     assert str(reason_not_batchable(parsed("optimizer=theirs"))).startswith("theirs ")
@@ -239,7 +255,7 @@ def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[
 @pytest.mark.parametrize("scope", [None, "element", "tensor"])
 @pytest.mark.parametrize("name", IMPURE)
 def test_a_rule_that_is_no_function_is_refused(
-    name: str, scope: Any, offer: Callable[[Rule], None], ffn: Command, tmp_path: Path
+    name: str, scope: Any, offer: Callable[[AnyRule], None], ffn: Command, tmp_path: Path
 ) -> None:
     rule = IMPURE[name]()
     offer(Rule(rule.update, rule.init, scope=scope))
@@ -260,7 +276,13 @@ def test_our_own_rules_are_what_they_say(name: str) -> None:
         assert rule_checks.apart(RULES[name], hyper) is None
 
 
-def test_a_setting_may_decide_whether_a_rule_is_elementwise(offer: Callable[[Rule], None]) -> None:
+def test_a_rule_in_two_parts_must_be_elementwise(offer: Callable[[AnyRule], None]) -> None:
+    offer(Rule(lambda g, θ, state, c: (θ - c[0] * unit(g), state), lambda hyper, t: (hyper["lr"],)))
+    with pytest.raises(UserError, match=r"declared elementwise but is not.*\n?.*five arguments"):
+        reason_not_batchable(parsed("optimizer=theirs"))
+
+
+def test_a_setting_may_decide_whether_a_rule_is_elementwise(offer: Callable[[AnyRule], None]) -> None:
     def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
         return θ - hyper["lr"] * (unit(g) if hyper["normalise"] else g), {}
 
@@ -269,13 +291,13 @@ def test_a_setting_may_decide_whether_a_rule_is_elementwise(offer: Callable[[Rul
     assert reason_not_batchable(parsed("optimizer=theirs", "optimizer.normalise=true")) is not None
 
 
-def test_a_rule_whose_scope_is_no_word_is_refused(offer: Callable[[Rule], None]) -> None:
-    offer(Rule(descending(unit), scope="layer"))  # type: ignore[arg-type]
+def test_a_rule_whose_scope_is_no_word_is_refused(offer: Callable[[AnyRule], None]) -> None:
+    offer(Rule(descending(unit), scope="layer"))  # type: ignore[call-overload]
     with pytest.raises(UserError, match="'layer'"):
         reason_not_batchable(parsed("optimizer=theirs"))
 
 
-def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], None], ffn: Command) -> None:
+def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[AnyRule], None], ffn: Command) -> None:
     """It once had 83.7 % alone, 77.8 % beside one other run, 35.9 % beside 29."""
     offer(TENSORWISE["norm"])
     common = ["optimizer=theirs", "epochs=3", "lr=0.02"]
@@ -297,7 +319,7 @@ def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[Rule], Non
         assert accuracy(first) == separate
 
 
-def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[Rule], None], ffn: Command) -> None:
+def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[AnyRule], None], ffn: Command) -> None:
     """Runs of one tile: the others go on from their checkpoints, to the bit."""
 
     def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
@@ -322,7 +344,7 @@ def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[Rule], No
         assert outcome(folders[name]) == expected
 
 
-def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[Rule], None]) -> None:
+def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[AnyRule], None]) -> None:
     """It factors its average of large weights, as Adafactor does, and of no small one."""
 
     def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
@@ -342,7 +364,7 @@ def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[Rule], None]
 
 
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *TENSORWISE])
-def test_a_rate_is_raced_alone_as_beside_others(name: str, offer: Callable[[Rule], None]) -> None:
+def test_a_rate_is_raced_alone_as_beside_others(name: str, offer: Callable[[AnyRule], None]) -> None:
     offer(ELEMENTWISE.get(name) or TENSORWISE[name])
     config_of = parsed("optimizer=theirs").optimizer
     surface = surfaces.find("saddle")
@@ -360,7 +382,9 @@ def test_a_rate_is_raced_alone_as_beside_others(name: str, offer: Callable[[Rule
         assert ends(rate)[rate] == together[rate]
 
 
-def test_a_tensor_of_a_network_is_raced_as_it_is_trained(offer: Callable[[Rule], None], ffn: Command) -> None:
+def test_a_tensor_of_a_network_is_raced_as_it_is_trained(
+    offer: Callable[[AnyRule], None], ffn: Command
+) -> None:
     """Each W and b by itself, not all parameters as one."""
     from ffn_bench.race import network
 
@@ -373,7 +397,7 @@ def test_a_tensor_of_a_network_is_raced_as_it_is_trained(offer: Callable[[Rule],
     assert torch.allclose(raced.path[-1], weights_alone(["lr=0.05", "dtype=float64"]), rtol=1e-9)
 
 
-def test_a_shape_of_a_network_counts_in_its_race(offer: Callable[[Rule], None], ffn: Command) -> None:
+def test_a_shape_of_a_network_counts_in_its_race(offer: Callable[[AnyRule], None], ffn: Command) -> None:
     """A rule that is elementwise on small tensors, and is not on this network's."""
     from ffn_bench.race import network
 

@@ -67,9 +67,10 @@ def test_a_planted_sign_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_a_misplaced_epsilon_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def outside(g: Any, state: Any, θ: Any, hyper: Any, t: int) -> Any:
-        γ = state["gamma"] + g * g
-        return θ - hyper["lr"] / (γ.sqrt() + hyper["eps"]) * g, {"gamma": γ}
+    def outside(g: Any, θ: Any, state: Any, c: Any) -> Any:
+        η, ε = c
+        γ = state[0] + g * g
+        return θ - η * g / (γ.sqrt() + ε), (γ,)
 
     monkeypatch.setitem(RULES, "lecture/adagrad", replace(RULES["lecture/adagrad"], update=outside))
     assert not command.show(composed("topic=rules"))

@@ -33,8 +33,8 @@ _power = np.frompyfunc(pow, 2, 1)
 def power(base: Any, exponent: Any) -> Array:
     """base^exponent, each as Python has it.
 
-    NumPy's own differs in the last bit with the number of elements and the processor's vector width; a run's
-    bits must depend on neither.
+    NumPy's own differs in the last bit with AVX-512 and without (1 − 0.999ᵗ in 71 of the first 20,000 t), and
+    between a scalar and an array. A run's bits must depend on neither.
     """
     return np.asarray(_power(base, exponent), dtype=np.float64)
 
@@ -129,7 +129,6 @@ def sgd(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
 
 
 def _momentum_c(h: Hyper, t: Array) -> Row:
-    # v is g at t = 1: no dampening yet.
     return h["lr"], h["weight_decay"], h["momentum"], np.where(t == 1, 1.0, 1 - h["dampening"])
 
 
@@ -144,15 +143,19 @@ def momentum(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     return θ - η * v, (v,)
 
 
-def nesterov(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
-    """v ← μ v + (1−τ) g (v = g at t = 1);  θ ← θ − η (g + μ v).
+def _nesterov_c(h: Hyper, t: Array) -> Row:
+    return h["lr"], h["weight_decay"], h["momentum"]
 
-    Source: torch.optim.SGD; Sutskever et al. (2013).
+
+def nesterov(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
+    """v ← μ v + g;  θ ← θ − η (g + μ v).
+
+    Source: torch.optim.SGD, which takes no dampening with it; Sutskever et al. (2013).
     """
-    η, λ, μ, w = c
+    η, λ, μ = c
     (v,) = state
     g = g + λ * θ
-    v = μ * v + w * g
+    v = μ * v + g
     return θ - η * (g + μ * v), (v,)
 
 
@@ -385,7 +388,7 @@ def radam(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
 # --- the table ------------------------------------------------------------------------------------------
 
 _MOMENTUM = Rule(momentum, _momentum_c, ("v",))
-_NESTEROV = Rule(nesterov, _momentum_c, ("v",))
+_NESTEROV = Rule(nesterov, _nesterov_c, ("v",))
 _ADAM_AMSGRAD = Rule(adam_amsgrad, _adam_c, ("s", "gamma", "largest"))
 _ADAMW_AMSGRAD = Rule(adamw_amsgrad, _adamw_c, ("s", "gamma", "largest"))
 _CENTERED = Rule(rmsprop_centered, _rmsprop_c, ("gamma", "mean"))
