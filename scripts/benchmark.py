@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ffn_bench.configuration import schema
 from ffn_bench.data.splitting import Data, Split
-from ffn_bench.engine.batched import Tile, tile_sizes
+from ffn_bench.engine.batched import tile_sizes
+from ffn_bench.engine.build import build_batched
 from ffn_bench.engine.device import THREADS, keep_memory, threads_for
-from ffn_bench.engine.torch_engine import EagerRun
+from ffn_bench.engine.loop import Run, Training
+from ffn_bench.engine.torch_engine import TorchEngine
 from ffn_bench.model.network import FFN
 from ffn_bench.optimizers.registry import build_optimizer
-from ffn_bench.optimizers.schedules import build_schedule
 
 Epoch = Callable[[], tuple[int, float]]
 """Trains one epoch and returns its steps and seconds."""
@@ -104,75 +105,70 @@ def lecture_loop(widths: list[int], x: Tensor, y: Tensor, batch_size: int) -> Ep
     return epoch
 
 
-def eager_engine(
-    widths: list[int], x: Tensor, y: Tensor, batch_size: int, gradient: str = "autograd"
-) -> Epoch:
-    """The eager engine on the same rows, losses and norms logged every ten steps. Returns an epoch."""
-    model = schema.HiddenConfig(name="bench", hidden=widths[1:-1])
-    net = FFN(widths, model, seed=0, dtype=torch.float32).to(x.device)
-    run = EagerRun(
-        net,
-        as_data(widths, x, y),
-        build_optimizer(schema.AdamConfig(name="adam", lr=0.005), net.parameters()),
-        build_schedule(schema.ScheduleConfig(name="constant"), 1, 1),
-        lr=0.005,
-        epochs=10**9,
-        batch_size=batch_size,
-        drop_last=False,
-        seed=0,
-        l2=0.0,
-        log_every=10,
-        gradient=gradient,
-    )
-    measurements = run.measurements()
+def epoch_of(training: Training) -> Callable[[], None]:
+    """An epoch of batches, updates and log points, without its evaluation, which the lecture's loop has
+    not."""
+    training.engine.evaluate = lambda: [{} for _ in training.runs]  # type: ignore[method-assign]
+    measurements = training.measurements()
     next(measurements)
 
-    def epoch() -> tuple[int, float]:
-        # Everything but the evaluation that ends an epoch, which the lecture's loop does not have: batches,
-        # updates and log points, of which the last one is the epoch's last step.
-        torch.set_num_threads(threads_for(widths, batch_size))  # as ffn-train does
-        first = run.step
-        start = time.perf_counter()
-        while (next(measurements)).step < first + run.steps_per_epoch:
-            pass
-        seconds = time.perf_counter() - start
-        assert next(measurements).ends_epoch
-        torch.set_num_threads(THREADS)
-        return run.step - first, seconds
+    def epoch() -> None:
+        last = training.engine.step + training.runs[0].steps_per_epoch
+        while training.engine.step < last:
+            next(measurements)
 
     return epoch
+
+
+def torch_engine(
+    widths: list[int], x: Tensor, y: Tensor, batch_size: int, gradient: str = "autograd"
+) -> Epoch:
+    """The torch engine on the same rows, losses and norms logged every ten steps. Returns an epoch."""
+    config = config_of(widths, batch_size, 0.005, 0)
+    net = FFN(widths, config.model, seed=0, dtype=torch.float32).to(x.device)
+    optimizer = build_optimizer(config.optimizer, net.parameters())
+    run = Run(config, as_data(widths, x, y))
+    engine = TorchEngine(net, run.data, optimizer, run.rate, batch_size=batch_size, l2=0.0, gradient=gradient)
+    train = epoch_of(Training(engine, [run]))
+
+    def epoch() -> tuple[int, float]:
+        torch.set_num_threads(threads_for(widths, batch_size))  # as ffn-train does
+        start = time.perf_counter()
+        train()
+        seconds = time.perf_counter() - start
+        torch.set_num_threads(THREADS)
+        return run.steps_per_epoch, seconds
+
+    return epoch
+
+
+def config_of(
+    widths: list[int], batch_size: int, lr: float, seed: int, compiled: bool = False
+) -> schema.TrainConfig:
+    """A long run of Adam."""
+    return schema.TrainConfig(
+        data=schema.DataConfig(name="bench"),
+        model=schema.HiddenConfig(name="bench", hidden=widths[1:-1]),
+        optimizer=schema.AdamConfig(name="adam", lr=lr),
+        schedule=schema.ScheduleConfig(name="constant"),
+        lr=lr,
+        seed=seed,
+        batch_size=batch_size,
+        epochs=10**6,
+        compile=compiled,
+    )
 
 
 def batched(
     widths: list[int], x: Tensor, y: Tensor, batch_size: int, runs: int, compiled: bool = False
 ) -> Epoch:
     """The batched engine as a sweep runs it: tiles on threads, every run with its seed and learning rate."""
-    configs = [
-        schema.TrainConfig(
-            data=schema.DataConfig(name="bench"),
-            model=schema.HiddenConfig(name="bench", hidden=widths[1:-1]),
-            optimizer=schema.AdamConfig(name="adam", lr=0.001 + 1e-5 * k),
-            schedule=schema.ScheduleConfig(name="constant"),
-            lr=0.001 + 1e-5 * k,
-            seed=k,
-            batch_size=batch_size,
-            epochs=10**6,
-            compile=compiled,
-        )
-        for k in range(runs)
-    ]
+    configs = [config_of(widths, batch_size, 0.001 + 1e-5 * k, k, compiled) for k in range(runs)]
     data = as_data(widths, x, y)
     sizes = tile_sizes(runs, widths, batch_size, torch.float32, x.device, compiled)
     at = itertools.accumulate([0, *sizes])
-    tiles = [Tile(configs[k : k + n], data) for k, n in zip(at, sizes, strict=False)]
-    loops = [tile.measurements() for tile in tiles]
-    for loop in loops:
-        next(loop)
-
-    def train(tile: Tile, loop: Iterator[object]) -> None:
-        last = tile.step + tile.steps_per_epoch
-        while tile.step < last:
-            next(loop)
+    tiles = [build_batched(configs[k : k + n], data) for k, n in zip(at, sizes, strict=False)]
+    epochs = [epoch_of(tile) for tile in tiles]
 
     def epoch() -> tuple[int, float]:
         in_parallel = len(tiles) > 1 and not compiled and x.device.type == "cpu"
@@ -183,12 +179,10 @@ def batched(
         with pool:
             start = time.perf_counter()
             work: Any = pool.map if in_parallel else map
-            list(work(train, tiles, loops))
+            list(work(lambda train: train(), epochs))
             seconds = time.perf_counter() - start
-        for loop in loops:
-            next(loop)  # the evaluation that ends an epoch
         torch.set_num_threads(THREADS)
-        return runs * tiles[0].steps_per_epoch, seconds
+        return runs * tiles[0].runs[0].steps_per_epoch, seconds
 
     return epoch
 
@@ -318,8 +312,8 @@ PROGRAMS: dict[str, Callable[..., Epoch]] = {
     "lecture's loop": lecture_loop,
     "scikit-learn": scikit_learn,
     "Lightning": lightning_trainer,
-    "eager": eager_engine,
-    "eager, gradient=manual": functools.partial(eager_engine, gradient="manual"),
+    "torch": torch_engine,
+    "torch, gradient=manual": functools.partial(torch_engine, gradient="manual"),
     **{f"batched {runs}": functools.partial(batched, runs=runs) for runs in (1, 8, 32, 128, 512)},
     "batched 128, compiled": functools.partial(batched, runs=128, compiled=True),
     "JAX scan": jax_scan,
@@ -339,7 +333,7 @@ def training_speed(rounds: int, wanted: str, device: str) -> list[dict[str, obje
     }
     if device == "cuda":  # scikit-learn knows no GPU
         programs.pop("scikit-learn", None)
-    programs = {"lecture's loop": lecture_loop, "eager": eager_engine, **programs}
+    programs = {"lecture's loop": lecture_loop, "torch": torch_engine, **programs}
     rows: list[dict[str, object]] = []
     for size, (widths, n, batch_size) in SIZES.items():
         x, y = (tensor.to(device) for tensor in random_data(widths, n))
@@ -354,7 +348,7 @@ def training_speed(rounds: int, wanted: str, device: str) -> list[dict[str, obje
         for name, values in speeds.items():
             against = {
                 f"x {base}": spread([v / b for v, b in zip(values, speeds[base], strict=True)])
-                for base in ("lecture's loop", "eager", "JAX vmap + scan, 128")
+                for base in ("lecture's loop", "torch", "JAX vmap + scan, 128")
                 if base in speeds
             }
             rows.append({"size": size, "program": name, "model-steps/s": spread(values), **against})
@@ -392,7 +386,7 @@ def startup(rounds: int) -> list[dict[str, object]]:
 def sweep(rounds: int) -> list[dict[str, object]]:
     """Seconds of `ffn-train -m seed=range(0,128)` on digits against what they may be."""
     ffn_train = str(Path(sys.executable).with_name("ffn-train"))
-    seconds, eager, bounds = [], [], []
+    seconds, training, bounds = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             name = f"name=r{number}"
@@ -402,11 +396,11 @@ def sweep(rounds: int) -> list[dict[str, object]]:
             command = [ffn_train, "-m", name, "seed=range(0,128)"]
             subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - start)
-            eager.append(summary["train_seconds"])
-            bounds.append(128 * eager[-1] / 15 + 128 * 0.06)
+            training.append(summary["train_seconds"])
+            bounds.append(128 * training[-1] / 15 + 128 * 0.06)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     return [
-        {"command": "ffn-train: training only, seconds", **spread(eager)},
+        {"command": "ffn-train: training only, seconds", **spread(training)},
         {"command": "ffn-train -m seed=range(0,128): all of it, seconds", **spread(seconds)},
         {"command": "at most 1/15 of 128 times the first, and 60 ms a run", **spread(bounds)},
         {"command": "most memory, GB", **spread([peak])},
@@ -474,7 +468,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             "batched 128, compiled": (128, "*", "#009E73"),
             "JAX vmap + scan, 128": (128, "s", "#D55E00"),
             "JAX scan": (1, "s", "#E69F00"),
-            "eager": (1, "D", "#56B4E9"),
+            "torch": (1, "D", "#56B4E9"),
             "lecture's loop": (1, "v", "#000000"),
         }
         for name, (runs, marker, colour) in others.items():

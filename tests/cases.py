@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.data import datasets
+from ffn_bench.engine.build import build, build_batched
+from ffn_bench.engine.loop import Run, Training
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.protocol import Advanced
 
 
 def options(group: str) -> list[str]:
@@ -25,6 +32,48 @@ def composed(*overrides: str) -> DictConfig:
 
 def parsed(*overrides: str) -> TrainConfig:
     return parsing.parse(composed(*overrides))
+
+
+def torch_run(*overrides: str) -> Run:
+    """A run in the torch engine, ready to train."""
+    return build(parsed("engine=torch", *overrides))[0].runs[0]
+
+
+def trained(run: Run) -> list[Measurement]:
+    """All that is measured of a run, trained to its end."""
+    return all_measured(run.training)[0]
+
+
+def all_measured(training: Training) -> list[list[Measurement]]:
+    """All that is measured of several, trained to their ends, a list a run."""
+    by_run: dict[Run, list[Measurement]] = {run: [] for run in training.runs}
+    for measured in training.measurements():
+        for run, measurements in measured.items():
+            by_run[run] += measurements
+    return list(by_run.values())
+
+
+def stop_at(training: Training, step: int) -> None:
+    """Let it be asked to stop after so many steps."""
+    engine, advance = training.engine, training.engine.advance
+    training.stop.requested = step == 0
+
+    def advance_to(count: int, log_every: int, log_last: bool) -> Advanced:
+        left = step - engine.step
+        advanced = (
+            advance(left, log_every, False) if 0 < left < count else advance(count, log_every, log_last)
+        )
+        training.stop.requested = engine.step >= step
+        return advanced
+
+    engine.advance = advance_to  # type: ignore[method-assign]
+
+
+def together(configs: Sequence[TrainConfig], device: str = "cpu") -> Training:
+    """Runs in the batched engine, ready to train."""
+    first = configs[0]
+    data = datasets.load(first.data).to(torch.device(device), getattr(torch, first.dtype))
+    return build_batched(configs, data)
 
 
 OPTIMIZER_NEEDS = {"torch": ["optimizer.name=ASGD"]}

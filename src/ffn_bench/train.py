@@ -40,12 +40,15 @@ def train(cfg: DictConfig) -> float | None:
     return train_run(run, folder)
 
 
-def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = None) -> float | None:
+def train_run(
+    run: schema.TrainConfig, folder: Folder, view: RunView | None = None, beside: int = 0
+) -> float | None:
     """Train a run into its folder; return its score, see `reading.score_of`.
 
     A run that has started there is resumed from its checkpoint. `view` shows it to a person (by default a
-    `RunView` of its own). Raises `UserError` for mistakes; a run that diverges is not an exception but a
-    summary whose status says so. The caller holds the folder's lock.
+    `RunView` of its own); `beside` is how many other runs train at the same time. Raises `UserError` for
+    mistakes; a run that diverges is not an exception but a summary whose status says so. The caller holds the
+    folder's lock.
     """
     from ffn_bench.command_line import run_view
     from ffn_bench.engine.device import describe, threads
@@ -56,33 +59,35 @@ def train_run(run: schema.TrainConfig, folder: Folder, view: RunView | None = No
     ended = reading.read_summary(folder)
     if ended and ended["status"] in reading.ENDED:
         return reading.score_of(ended)
+    run = reading.as_begun(folder, run)
     training, prepared = build(run)
+    (trained,) = training.runs
     shown = Path(os.path.relpath(folder.path)) if folder.path.is_relative_to(Path.cwd()) else folder.path
     view = view or run_view.RunView()
     checkpoint, damaged = checkpoints.find(folder)
     state = checkpoints.load(folder, checkpoint) if checkpoint else None
     if state is not None:
-        training.resume(state)
-    with threads(prepared.threads), Stop() as stop:
+        training.resume([state])
+    with threads(1 if beside else prepared.threads), Stop() as stop:
         training.stop = stop
         device = describe(prepared.device)
-        record = Record(folder, run, training, device, state=state)
+        record = Record(folder, trained, prepared.choice, device, beside + 1, state)
         try:
-            facts = run_view.facts_of(run, training.data, device, shown)
+            facts = run_view.facts_of(run, trained.data, prepared.choice, device, shown)
             warnings = [f"checkpoint {name} is damaged; an earlier one is used" for name in damaged]
-            view.start(facts, training, run.epochs, [*warnings, *record.notes])
-            for measurement in training.measurements():
-                record.write(measurement)
-                view.write(measurement)
+            view.start(facts, trained, run.epochs, [*warnings, *record.notes])
+            for measured in training.measurements():
+                record.write(measured[trained])
+                view.write(measured[trained])
         except Exception as e:
             record.fail(e)
             raise
         finally:
             view.close()
-        if training.status == "running":
+        if trained.status == "running":
             record.interrupt()
             stop.raise_if_requested()
-        summary = record.close(training.status, training.reason)
+        summary = record.close(trained.status, trained.reason)
         view.end(summary, shown)
     stop.raise_if_requested()
     return reading.score_of(summary)
@@ -163,7 +168,7 @@ def begin(cfg: DictConfig) -> Lock:
     if show_if_ended(folder):
         sys.exit(0)
     check_free(folder)
-    build(run)
+    build(reading.as_begun(folder, run), say=lambda text: print(f"ffn-train: {text}", flush=True))
     lock = Lock(folder)
     folders.check_run(folder, run)  # once more: another process may have been there meanwhile
     if show_if_ended(folder):

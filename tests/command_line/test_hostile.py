@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ import ffn_bench.race.command
 import ffn_bench.train
 from conftest import Result
 from ffn_bench.engine.metrics import Measurement
-from ffn_bench.engine.stop import Stop
 from ffn_bench.run_folder.files import MANIFEST, Folder
 from ffn_bench.run_folder.reading import read_summary
 from ffn_bench.run_folder.recorder import Record
@@ -104,12 +103,12 @@ def ending(how: str, step: int) -> Iterator[None]:
     """Let runs end at a step as if by a kill, or by a signal."""
     write = Record.write
 
-    def written(self: Record, measurement: Measurement) -> None:
-        write(self, measurement)
-        if measurement.step >= step:
+    def written(self: Record, measurements: Sequence[Measurement]) -> None:
+        write(self, measurements)
+        if measurements[-1].step >= step:
             if how == "killed":
                 raise SystemExit(137)
-            stop: Stop = self.training.stop  # type: ignore[attr-defined]
+            stop = self.run.training.stop
             stop.requested, stop.number = True, signal.SIGTERM
 
     with pytest.MonkeyPatch.context() as patched:

@@ -53,7 +53,7 @@ def test_a_table_that_changes_between_two_commands_is_read_again(ffn: Command, t
     assert one != two
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 def test_a_command_loads_its_data_once(ffn: Command, tmp_path: Path, loads: list[str], launcher: str) -> None:
     write_csv(tmp_path / "my.csv", 60)
     assert ffn(*TABLE).code == 0

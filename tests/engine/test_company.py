@@ -14,15 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import parsed
+from cases import parsed, together, torch_run, trained
 from conftest import Command
 from ffn_bench.configuration import parsing
-from ffn_bench.data import datasets
-from ffn_bench.engine.batched import Tile, reason_not_batchable
-from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.batched import reason_not_batchable
+from ffn_bench.engine.loop import Run
 from ffn_bench.errors import UserError
+from ffn_bench.model.layers import flat
 from ffn_bench.optimizers import registry, rule_checks
-from ffn_bench.optimizers.rule_forms import AnyRule, TensorRule
 from ffn_bench.race import paths, surfaces
 from ffn_bench.rules import RULES, Rule, RuleOptimizer, zeros
 from optimizers.test_rules import VARIANTS, hyperparameters
@@ -205,21 +204,17 @@ SMALL = ["optimizer=theirs", "model.hidden=[4]", "epochs=8", "data=moons", "data
 
 def weights_together(*specs: list[str]) -> list[Tensor]:
     """The last weights of runs that a tile trains."""
-    all_runs = [parsed(*SMALL, *spec) for spec in specs]
-    loaded = datasets.load(all_runs[0].data).to(torch.device("cpu"), getattr(torch, all_runs[0].dtype))
-    tile = Tile(all_runs, loaded)
-    last: dict[int, Tensor] = {}
-    for measured in tile.measurements():
-        for row, _ in measured:
-            last[id(row)] = torch.cat([t.flatten() for layer in row.layers() for t in layer])
-    return [last[id(row)] for row in tile.rows]
+    training = together([parsed(*SMALL, *spec) for spec in specs])
+    last: dict[Run, Tensor] = {}
+    for measured in training.measurements():
+        last |= {run: flat(run.layers()) for run in measured}
+    return [last[run] for run in training.runs]
 
 
 def weights_alone(spec: list[str]) -> Tensor:
-    engine, _ = build_eager(parsed(*SMALL, *spec))
-    for _ in engine.measurements():
-        pass
-    return torch.cat([t.flatten() for layer in engine.layers() for t in layer])
+    run = torch_run(*SMALL, *spec)
+    trained(run)
+    return flat(run.layers())
 
 
 SPECS = [["lr=0.03"], ["lr=0.01", "seed=1", "schedule=cosine"], ["lr=0.03", "seed=2", "epochs=5"]]

@@ -27,12 +27,11 @@ from torch.nn.functional import cross_entropy
 
 import ffn_bench
 from ffn_bench.engine.compiled import machine_code
-from ffn_bench.engine.compiled.activations import ACTIVATIONS
 from ffn_bench.engine.compiled.cache import Cache, digest_of
 from ffn_bench.engine.compiled.compiled_engine import TABLE, CompiledEngine
-from ffn_bench.model.activations import ACTIVATIONS as TORCH_ACTIVATIONS
+from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.optimizers import registry
-from rule_cases import RULE_CASES, RuleCase
+from rule_cases import PYTORCHS, RULE_CASES, RuleCase
 
 Numbers = NDArray[Any]
 SOURCES = Path(ffn_bench.__file__).parents[1]
@@ -158,7 +157,7 @@ class Reference:
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         layers = list(zip(self.tensors[::2], self.tensors[1::2], strict=True))
         for W, b in layers[:-1]:
-            x = TORCH_ACTIVATIONS[self.case.activation].function(x @ W + b)
+            x = PYTORCHS[self.case.activation](x @ W + b)
         return x @ layers[-1][0] + layers[-1][1]
 
     def θ(self) -> torch.Tensor:

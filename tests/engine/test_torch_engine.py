@@ -1,4 +1,4 @@
-"""The eager engine against PyTorch's own modules, and every combination of its parts."""
+"""The torch engine against PyTorch's own modules, and every combination of its parts."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cases import OPTIMIZER_NEEDS, options, parsed
+from cases import OPTIMIZER_NEEDS, options, parsed, torch_run, trained
 from conftest import MNIST, needs_mnist
 from ffn_bench.data import datasets, splitting
-from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
-from ffn_bench.engine.torch_engine import EagerRun
+from ffn_bench.engine.torch_engine import TorchEngine
 from ffn_bench.model import network
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.network import INITS
+from ffn_bench.model.initialisation import INITS
 from ffn_bench.optimizers import registry, schedules
 from ffn_bench.optimizers.rules import RULES
 
 
-def engine(*overrides: str) -> EagerRun:
-    return build_eager(parsed(*overrides))[0]
+def engine(*overrides: str) -> TorchEngine:
+    return engine_of(torch_run(*overrides))
+
+
+def engine_of(run: Run) -> TorchEngine:
+    assert isinstance(run.training.engine, TorchEngine)
+    return run.training.engine
+
+
+def parameters(run: Run) -> list[Tensor]:
+    return [p.detach() for p in engine_of(run).network.parameters()]
 
 
 def losses(measurements: list[Measurement], tag: str = "loss/train") -> list[float]:
@@ -33,9 +42,9 @@ def losses(measurements: list[Measurement], tag: str = "loss/train") -> list[flo
 
 def test_it_is_the_lectures_loop() -> None:
     """Against nn.Linear, torch.optim.Adam and a plain loop over the same batches."""
-    run = engine("dtype=float64", "epochs=3", "log_every=1", "seed=4")
+    run = torch_run("dtype=float64", "epochs=3", "log_every=1", "seed=4")
     layers: list[nn.Module] = []
-    for W, b in zip(run.network.weights, run.network.biases, strict=True):
+    for W, b in run.layers():
         linear = nn.Linear(W.shape[0], W.shape[1], dtype=torch.float64)
         with torch.no_grad():
             linear.weight.copy_(W.T)
@@ -47,7 +56,7 @@ def test_it_is_the_lectures_loop() -> None:
     expected = []
     train = run.data.train
     for epoch in range(1, 4):
-        for rows in splitting.epoch_order(len(train.y), 4, epoch).split(32):
+        for rows in torch.from_numpy(splitting.epoch_order(len(train.y), 4, epoch)).split(32):
             inputs, labels = train.x[rows], train.y[rows]
             outputs = net(inputs)
             loss = loss_function(outputs, labels)
@@ -55,7 +64,7 @@ def test_it_is_the_lectures_loop() -> None:
             loss.backward()
             optimizer.step()
             expected.append(loss.item())
-    measured = list(run.measurements())
+    measured = trained(run)
     assert losses(measured) == pytest.approx(expected, rel=1e-10)
     with torch.no_grad():
         accuracy = (net(run.data.test.x).argmax(1) == run.data.test.y).double().mean().item()
@@ -84,21 +93,12 @@ def test_every_combination_reduces_the_loss(optimizer: str, schedule: str) -> No
     for activation, init in itertools.product(ACTIVATIONS, INITS):
         base.model.activation, base.model.init = activation, init
         net = network.FFN([loaded.n_features, 8, 2], base.model, 0, torch.float64)
-        run = EagerRun(
-            net,
-            loaded,
-            registry.build_optimizer(base.optimizer, net.parameters()),
-            schedules.build_schedule(base.schedule, base.epochs, 1),
-            lr=base.lr,
-            epochs=base.epochs,
-            batch_size="full",
-            drop_last=False,
-            seed=0,
-            l2=0.0,
-            log_every=1,
-            gradient="autograd",
-        )
-        curve = losses(list(run.measurements()))
+        run = Run(base, loaded)
+        by = registry.build_optimizer(base.optimizer, net.parameters())
+        rows = len(loaded.train.y)
+        by_torch = TorchEngine(net, loaded, by, run.rate, batch_size=rows, l2=0.0, gradient="autograd")
+        Training(by_torch, [run])
+        curve = losses(trained(run))
         assert run.status == "finished"
         assert curve[-1] < curve[0], (activation, init, curve)
 
@@ -136,40 +136,39 @@ def test_schedules_are_their_formulas() -> None:
 
 
 def test_the_schedule_reaches_the_optimizer() -> None:
-    measured = list(
-        engine("schedule=inverse_time", "schedule.decay=1", "epochs=1", "log_every=1").measurements()
-    )
+    measured = trained(torch_run("schedule=inverse_time", "schedule.decay=1", "epochs=1", "log_every=1"))
     assert losses(measured, "lr") == [0.005 * (1 / (1 + t)) for t in range(40)]
 
 
 def test_objective_is_loss_plus_penalty_of_weights_only() -> None:
-    run = engine("l2=0.01", "dtype=float64", "epochs=1", "batch_size=full", "log_every=1", "optimizer=gd")
-    omega = 0.01 * sum(W.detach().square().sum().item() for W in run.network.weights)
-    before = [p.detach().clone() for p in run.parameters]
-    logged = next(m for m in run.measurements() if "loss/train" in m.values).values
+    run = torch_run("l2=0.01", "dtype=float64", "epochs=1", "batch_size=full", "log_every=1", "optimizer=gd")
+    omega = 0.01 * sum(W.square().sum().item() for W, _ in run.layers())
+    before = [p.clone() for p in parameters(run)]
+    logged = next(m for m in trained(run) if "loss/train" in m.values).values
     assert logged["objective/train"] - logged["loss/train"] == pytest.approx(omega, rel=1e-12)
     # θ' = θ − η ∇J: recover ∇Ω of a weight and of a bias by hand.
-    twin = engine("dtype=float64", "epochs=1", "batch_size=full", "log_every=1", "optimizer=gd")
-    list(twin.measurements())
-    for start, with_l2, without in zip(before, run.parameters, twin.parameters, strict=True):
+    twin = torch_run("dtype=float64", "epochs=1", "batch_size=full", "log_every=1", "optimizer=gd")
+    trained(twin)
+    for start, with_l2, without in zip(before, parameters(run), parameters(twin), strict=True):
         expected = 2 * 0.01 * start if start.ndim == 2 else torch.zeros_like(start)
         assert torch.allclose((without - with_l2) / 0.005, expected, atol=1e-12)
 
 
 def test_norms_are_of_the_logged_step() -> None:
-    run = engine("optimizer=sgd", "lr=0.1", "dtype=float64", "epochs=1", "log_every=40")
-    logged = next(m for m in run.measurements() if "grad_norm" in m.values).values
-    current = torch.cat([p.detach().reshape(-1) for p in run.parameters])
+    run = torch_run("optimizer=sgd", "lr=0.1", "dtype=float64", "epochs=1", "log_every=40")
+    logged = next(m for m in trained(run) if "grad_norm" in m.values).values
+    current = torch.cat([p.reshape(-1) for p in parameters(run)])
     assert logged["weight_norm"] == pytest.approx(current.norm().item(), rel=1e-12)
-    gradient = torch.cat([p.grad.reshape(-1) for p in run.parameters if p.grad is not None])
+    gradients = [p.grad for p in engine_of(run).network.parameters()]
+    gradient = torch.cat([g.reshape(-1) for g in gradients if g is not None])
     assert logged["grad_norm"] == pytest.approx(gradient.norm().item(), rel=1e-12)
     before = current + 0.1 * gradient
     assert logged["update_ratio"] == pytest.approx((0.1 * gradient.norm() / before.norm()).item(), rel=1e-9)
 
 
 def test_log_points_are_means_of_their_windows() -> None:
-    every = losses(list(engine("epochs=2", "log_every=1").measurements()))
-    sevens = list(engine("epochs=2", "log_every=7").measurements())
+    every = losses(trained(torch_run("epochs=2", "log_every=1")))
+    sevens = trained(torch_run("epochs=2", "log_every=7"))
     points = [(m.step, m.values["loss/train"]) for m in sevens if "loss/train" in m.values]
     assert [step for step, _ in points] == [*range(7, 80, 7), 80]
     for start, (end, mean) in zip([0, *(s for s, _ in points)], points, strict=False):
@@ -177,15 +176,15 @@ def test_log_points_are_means_of_their_windows() -> None:
 
 
 def test_drop_last_and_steps() -> None:
-    kept, dropped = engine("epochs=1"), engine("epochs=1", "drop_last=true")
+    kept, dropped = torch_run("epochs=1"), torch_run("epochs=1", "drop_last=true")
     assert (kept.steps_per_epoch, dropped.steps_per_epoch) == (40, 39)
-    list(dropped.measurements())
+    trained(dropped)
     assert dropped.step == 39
 
 
 def test_divergence_names_the_first_bad_step() -> None:
-    run = engine("optimizer=sgd", "lr=1e30", "epochs=3")
-    measured = list(run.measurements())
+    run = torch_run("optimizer=sgd", "lr=1e30", "epochs=3")
+    measured = trained(run)
     assert run.status == "diverged"
     assert run.reason == "objective/train is nan at step 2 (epoch 1)"
     assert measured[-1].step == 2
@@ -194,15 +193,14 @@ def test_divergence_names_the_first_bad_step() -> None:
 def test_lbfgs_beats_gradient_descent_on_the_convex_network() -> None:
     common = ("model=linear", "dtype=float64", "epochs=20", "l2=1e-3")
     curves = {
-        o: losses(list(engine(f"optimizer={o}", *common, "log_every=1").measurements()))
-        for o in ("lbfgs", "gd")
+        o: losses(trained(torch_run(f"optimizer={o}", *common, "log_every=1"))) for o in ("lbfgs", "gd")
     }
     assert curves["lbfgs"][-1] < 0.2 < curves["gd"][-1]
 
 
 def test_one_seed_is_one_start_whatever_the_dtype() -> None:
-    single, double = engine("seed=3"), engine("seed=3", "dtype=float64")
-    for p, q in zip(single.parameters, double.parameters, strict=True):
+    single, double = torch_run("seed=3"), torch_run("seed=3", "dtype=float64")
+    for p, q in zip(parameters(single), parameters(double), strict=True):
         assert torch.equal(p, q.float())
 
 
@@ -224,15 +222,13 @@ def test_inits_have_their_moments(name: str) -> None:
 
 
 def test_digits_accuracy_over_five_seeds() -> None:
-    accuracies = [
-        list(engine(f"seed={seed}").measurements())[-1].values["accuracy/test"] for seed in range(5)
-    ]
+    accuracies = [trained(torch_run(f"seed={seed}"))[-1].values["accuracy/test"] for seed in range(5)]
     assert sum(accuracies) / 5 >= 0.925
 
 
 @needs_mnist
 def test_mnist_accuracy(tmp_path: Path) -> None:
-    run = engine(
+    run = torch_run(
         "data=mnist",
         f"data.root={MNIST}",
         "model=mlp",
@@ -241,13 +237,10 @@ def test_mnist_accuracy(tmp_path: Path) -> None:
         "lr=0.001",
         "epochs=5",
     )
-    assert list(run.measurements())[-1].values["accuracy/test"] >= 0.97
+    assert trained(run)[-1].values["accuracy/test"] >= 0.97
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_follows_the_cpu() -> None:
-    curves = [
-        losses(list(engine(f"device={d}", "dtype=float64", "epochs=2").measurements()))
-        for d in ("cpu", "cuda")
-    ]
+    curves = [losses(trained(torch_run(f"device={d}", "dtype=float64", "epochs=2"))) for d in ("cpu", "cuda")]
     assert curves[0] == pytest.approx(curves[1], rel=1e-8)

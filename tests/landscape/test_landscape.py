@@ -19,11 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import cases
 from cases import parsed
 from conftest import MNIST, Command, Result, call, files_below, needs_mnist
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Split
-from ffn_bench.engine.build import build_eager
+from ffn_bench.engine.build import build
 from ffn_bench.engine.metrics import evaluate
 from ffn_bench.errors import UserError
 from ffn_bench.landscape import command, figures, surface, trained, verdict
@@ -133,9 +134,9 @@ def test_products_with_the_hessian_of_a_quadratic() -> None:
 def problem(*overrides: str) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor, TrainConfig]:
     """Layers, training rows and configuration of a small run, float64."""
     run = parsed("data=moons", "dtype=float64", "epochs=1", "model.hidden=[6]", *overrides)
-    engine, _ = build_eager(run)
-    train = engine.data.train
-    return engine.layers(), train.x, train.y, run
+    (built,) = build(run)[0].runs
+    train = built.data.train
+    return built.layers(), train.x, train.y, run
 
 
 def test_exact_and_lanczos_agree() -> None:
@@ -171,11 +172,10 @@ def test_lanczos_does_not_smear_the_peak_at_zero(seed: int) -> None:
         "epochs=10",
         f"seed={seed}",
     )
-    engine, _ = build_eager(run)
-    for _ in engine.measurements():
-        pass
-    x, y = engine.data.train.x[:300], engine.data.train.y[:300]
-    g, H = gradient_and_hessian(*objective_at(engine.layers(), x, y, run))
+    (built,) = build(run)[0].runs
+    cases.trained(built)
+    x, y = built.data.train.x[:300], built.data.train.y[:300]
+    g, H = gradient_and_hessian(*objective_at(built.layers(), x, y, run))
     λ = torch.linalg.eigvalsh(H)
     assert len(λ) == 1121
     known = verdict._distribution(lambda v: H @ v, g, float(λ.abs().max()))

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import parsed
-from ffn_bench.engine.build import build_eager
+from cases import torch_run, trained
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import Gradients, by_autograd, by_hand
 
@@ -84,8 +83,7 @@ def test_a_run_by_hand_is_the_run_by_autograd(activation: str) -> None:
             f"model.activation={activation}",
             f"gradient={gradient}",
         )
-        run, _ = build_eager(parsed(*overrides, "log_every=1"))
-        curves.append([m.values for m in run.measurements()])
+        curves.append([m.values for m in trained(torch_run(*overrides, "log_every=1"))])
     for by_hand_values, by_autograd_values in zip(*curves, strict=True):
         assert by_hand_values == pytest.approx(by_autograd_values, rel=1e-10, abs=1e-10)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import parsed
-from ffn_bench.engine.build import build_eager
+from cases import torch_run, trained
+from ffn_bench.engine.torch_engine import TorchEngine
 from ffn_bench.model.hessian import gradient_and_hessian, lanczos
 from ffn_bench.optimizers.newton import Newton, damped_newton_step
 
@@ -23,10 +23,13 @@ def test_the_hessian_of_a_quadratic() -> None:
 
 
 def test_the_hessian_of_a_network_by_differences_of_its_gradient() -> None:
-    run, _ = build_eager(parsed("model.hidden=[3]", "model.activation=tanh", "dtype=float64", "epochs=1"))
+    run = torch_run("model.hidden=[3]", "model.activation=tanh", "dtype=float64", "epochs=1")
+    engine = run.training.engine
+    assert isinstance(engine, TorchEngine)
+    parameters = list(engine.network.parameters())
     x, y = run.data.train
-    _, H = gradient_and_hessian(run._objective(x, y)[0], run.parameters)
-    p = run.parameters[0]
+    _, H = gradient_and_hessian(engine._objective(x, y)[0], parameters)
+    p = parameters[0]
     ε = 1e-5
     for k in (0, 17, 100):
         sides = []
@@ -35,7 +38,7 @@ def test_the_hessian_of_a_network_by_differences_of_its_gradient() -> None:
                 p.view(-1)[k] += sign * ε
             sides.append(
                 torch.cat(
-                    [g.reshape(-1) for g in torch.autograd.grad(run._objective(x, y)[0], run.parameters)]
+                    [g.reshape(-1) for g in torch.autograd.grad(engine._objective(x, y)[0], parameters)]
                 )
             )
             with torch.no_grad():
@@ -56,16 +59,16 @@ def test_newton_solves_a_quadratic_in_one_step_and_leaves_a_saddle() -> None:
 
 
 def test_newton_trains_small_networks_and_refuses_large_ones() -> None:
-    run, _ = build_eager(
-        parsed("optimizer=newton", "data=moons", "model.hidden=[8]", "model.activation=tanh", "epochs=25")
+    run = torch_run(
+        "optimizer=newton", "data=moons", "model.hidden=[8]", "model.activation=tanh", "epochs=25"
     )
-    measured = list(run.measurements())
+    measured = trained(run)
     assert run.status == "finished"
     assert measured[-1].values["accuracy/test"] >= 0.95
     losses = [m.values["loss/train"] for m in measured if "loss/train" in m.values]
     assert losses == sorted(losses, reverse=True)
     with pytest.raises(Exception, match="3,000 parameters, this one has 26,122"):
-        build_eager(parsed("optimizer=newton", "model=mlp"))
+        torch_run("optimizer=newton", "model=mlp")
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 40, 90])

@@ -20,12 +20,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cases import options, parsed
+from cases import options, parsed, torch_run
+from cases import trained as trained_by_loop
 from conftest import Command, Result, call, files_below
 from ffn_bench.configuration.schema import OptimizerConfig
 from ffn_bench.errors import UserError
 from ffn_bench.model.backprop import penalty
 from ffn_bench.model.hessian import gradient_and_hessian
+from ffn_bench.model.layers import flat
 from ffn_bench.race import command, figures, film, network, paths, scene, surfaces
 from ffn_bench.race.surfaces import SURFACES, Surface
 from ffn_bench.run_folder.files import MANIFEST
@@ -426,25 +428,20 @@ def trained(ffn: Command, tmp_path: Path) -> Path:
 
 def test_a_network_starts_and_steps_as_ffn_train_does(trained: Path) -> None:
     """Two epochs of SGD in the race, against the training loop with the same configuration."""
-    from ffn_bench.engine.build import build_eager
-
     problem = network.read(trained)
     config = json.loads((trained / "run.json").read_text())["config"]
-    run = parsed(
+    run = torch_run(
         "data=moons", "model.hidden=[6]", "epochs=2", "seed=3", "l2=0.01", "lr=0.1", "optimizer=momentum"
     )
     assert config["seed"] == 3
-    engine, _ = build_eager(run)
-    layers = engine.network.layers
-    start = torch.cat([p.detach().flatten() for layer in layers for p in layer])
+    layers = run.layers()
+    start = flat(layers)
     assert torch.equal(problem.start, start)
-    assert float(problem.penalty(start[None])[0]) == pytest.approx(float(penalty(layers).detach()))
-    for _ in engine.measurements():
-        pass
-    raced = network.on_network(problem, config_of("momentum"), [0.1], engine.steps)
-    end = torch.cat([p.detach().flatten() for layer in layers for p in layer])
-    assert raced.steps[-1] == engine.steps
-    torch.testing.assert_close(raced.path[-1], end, rtol=1e-3, atol=1e-4)
+    assert float(problem.penalty(start[None])[0]) == pytest.approx(float(penalty(layers)))
+    trained_by_loop(run)
+    raced = network.on_network(problem, config_of("momentum"), [0.1], run.steps)
+    assert raced.steps[-1] == run.steps
+    torch.testing.assert_close(raced.path[-1], flat(layers), rtol=1e-3, atol=1e-4)
 
 
 def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_path: Path) -> None:

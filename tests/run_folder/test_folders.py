@@ -19,11 +19,10 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from cases import parsed, write_csv
+from cases import parsed, torch_run, trained, write_csv
 from conftest import Command, files_below
 from ffn_bench.engine import checkpoint_state
-from ffn_bench.engine.build import build_eager
-from ffn_bench.engine.metrics import evaluate
+from ffn_bench.engine.metrics import Measurement, evaluate
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, reading
 from ffn_bench.run_folder.files import Folder, to_json
@@ -185,27 +184,26 @@ def test_no_validation_part(ffn: Command, tmp_path: Path) -> None:
 def test_a_checkpoint_is_the_complete_state(tmp_path: Path, optimizer: str) -> None:
     """Two epochs, a checkpoint, a third epoch: the third from the checkpoint alone is the same."""
     overrides = (f"optimizer={optimizer}", "epochs=3", "dtype=float64", "log_every=1", "batch_size=full")
-    unbroken, _ = build_eager(parsed(*overrides))
-    curve = []
-    for measurement in unbroken.measurements():
-        if measurement.ends_epoch and measurement.epoch == 2:
+    unbroken, resumed = torch_run(*overrides), torch_run(*overrides)
+    curve: list[Measurement] = []
+    for measured in unbroken.training.measurements():
+        curve += measured[unbroken]
+        if unbroken.step == 2:
             checkpoints.save(Folder(tmp_path), unbroken.state())
-        curve.append(measurement.values)
     state = latest(tmp_path)
-    resumed, _ = build_eager(parsed(*overrides))
-    resumed.resume(state)
+    resumed.training.resume([state])
     assert (state["epoch"], state["step"]) == (2, 2)
-    assert [m.values for m in resumed.measurements()] == curve[-2:]
+    assert [m.values for m in trained(resumed)] == [m.values for m in curve[-2:]]
     assert resumed.status == "finished"
 
 
 def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:
     """Any byte flipped, or cut off: the one before is used, the damaged one named; else an error."""
-    engine, _ = build_eager(parsed("epochs=1"))
-    steps = engine.measurements()
+    run = torch_run("epochs=4")
+    steps = run.training.measurements()
     for _ in range(4):
         next(steps)
-        checkpoints.save(Folder(tmp_path), engine.state())
+        checkpoints.save(Folder(tmp_path), run.state())
     files = sorted((tmp_path / "checkpoint").iterdir())
     names = [f"checkpoint/{file.name}" for file in files]
     assert [checkpoints.step_of(name) for name in names] == [20, 30]
@@ -304,8 +302,8 @@ def test_a_full_disk_is_one_line_and_a_failed_run(tmp_path: Path) -> None:
 
 
 def test_evaluation_of_nothing_is_nan() -> None:
-    engine, _ = build_eager(parsed("data.val_fraction=0"))
-    assert all(math.isnan(v) for v in evaluate(engine.network, engine.data.val).values())
+    run = torch_run("data.val_fraction=0")
+    assert all(math.isnan(v) for v in evaluate(run.network, run.data.val).values())
 
 
 def test_a_run_in_the_working_folder_does_not_stand_in_the_way(ffn: Command, tmp_path: Path) -> None:

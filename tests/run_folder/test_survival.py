@@ -22,11 +22,9 @@ import pytest
 import torch
 
 import ffn_bench
-from cases import OPTIMIZER_NEEDS, options, parsed, write_csv
+from cases import OPTIMIZER_NEEDS, all_measured, options, stop_at, torch_run, trained, write_csv
 from conftest import Command, files_below
 from engine.test_batched import bits, tile
-from ffn_bench.engine.build import build_eager
-from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, lock, reading
 from ffn_bench.run_folder.files import Folder
@@ -167,32 +165,24 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 7, 40, 53, 80])
 @pytest.mark.parametrize("optimizer", options("optimizer"))
-def test_an_eager_run_resumes_exactly(tmp_path: Path, optimizer: str, at: int) -> None:
+def test_a_run_resumes_exactly(tmp_path: Path, optimizer: str, at: int) -> None:
     """From a checkpoint at any step: mid-epoch, mid-window, at the end of an epoch, at the start."""
     full = ["batch_size=full", "epochs=100"] if parsed_needs_full(optimizer) else ["epochs=3"]
     small = ["data=moons", "data.n_samples=200", "model.hidden=[5]"] if optimizer == "newton" else []
     overrides = (f"optimizer={optimizer}", *OPTIMIZER_NEEDS.get(optimizer, []), *full, *small, "log_every=9")
-    expected = bits(list(build_eager(parsed(*overrides))[0].measurements()))
-    engine, _ = build_eager(parsed(*overrides))
-    measurements: list[Measurement] = []
-    for measurement in engine.measurements():
-        measurements.append(measurement)
-        stop_at(engine, at)
-        if engine.stop.requested and (measurement.ends_epoch or engine.step % engine.steps_per_epoch):
-            break
-    checkpoints.save(Folder(tmp_path), engine.state())
-    resumed, _ = build_eager(parsed(*overrides))
-    resumed.resume(latest(tmp_path))
-    assert bits([*measurements, *resumed.measurements()]) == expected
+    expected = bits(trained(torch_run(*overrides)))
+    stopped, resumed = torch_run(*overrides), torch_run(*overrides)
+    stop_at(stopped.training, at)
+    measurements = trained(stopped)
+    assert stopped.step == at
+    checkpoints.save(Folder(tmp_path), stopped.state())
+    resumed.training.resume([latest(tmp_path)])
+    assert bits([*measurements, *trained(resumed)]) == expected
     assert resumed.status == "finished"
 
 
 def parsed_needs_full(optimizer: str) -> bool:
     return optimizer in ("gd", "lbfgs", "newton")
-
-
-def stop_at(engine: Any, step: int) -> None:
-    engine.stop.requested = engine.step >= step
 
 
 @pytest.mark.parametrize("at", [3, 40, 53, 97])
@@ -203,40 +193,19 @@ def test_a_batched_run_resumes_exactly_among_other_runs(tmp_path: Path, dtype: s
         [f"optimizer={o}", f"seed={k}", "lr=0.003", f"epochs={3 + k % 2}"] for k, o in enumerate(optimizers)
     ]
     common = [f"dtype={dtype}", "log_every=9"]
-    unbroken = tile(*specs, common=common)
-    expected = collect(unbroken.measurements(), unbroken.rows)
-    broken = tile(*specs, common=common)
-    before: list[list[Measurement]] = [[] for _ in specs]
-    index = {id(row): k for k, row in enumerate(broken.rows)}
-    backward, update = broken._step_functions
-
-    def stop_after() -> None:
-        update()
-        broken.stop.requested = broken.step + 1 >= at
-
-    broken._step_functions = [backward, stop_after]
-    for measured in broken.measurements():
-        for row, measurement in measured:
-            before[index[id(row)]].append(measurement)
-    assert broken.step == at
-    for k, row in enumerate(broken.rows):
+    expected = all_measured(tile(*specs, common=common))
+    stopped = tile(*specs, common=common)
+    stop_at(stopped, at)
+    before = all_measured(stopped)
+    assert {run.step for run in stopped.runs} == {at}
+    for k, run in enumerate(stopped.runs):
         (tmp_path / str(k)).mkdir()
-        checkpoints.save(Folder(tmp_path / str(k)), row.state())
+        checkpoints.save(Folder(tmp_path / str(k)), run.state())
     for company in ([0, 2, 4], [5, 3], [1]):
         resumed = tile(*[specs[k] for k in company], common=common)
         resumed.resume([latest(tmp_path / str(k)) for k in company])
-        rest = collect(resumed.measurements(), resumed.rows)
-        for k, measurements in zip(company, rest, strict=True):
+        for k, measurements in zip(company, all_measured(resumed), strict=True):
             assert bits([*before[k], *measurements]) == bits(expected[k])
-
-
-def collect(stream: Iterator[Any], rows: Any) -> list[list[Measurement]]:
-    index = {id(row): k for k, row in enumerate(rows)}
-    by_row: list[list[Measurement]] = [[] for _ in rows]
-    for measured in stream:
-        for row, measurement in measured:
-            by_row[index[id(row)]].append(measurement)
-    return by_row
 
 
 # --- who may write, and what is another run --------------------------------------------------------------
@@ -634,12 +603,11 @@ def test_nothing_in_the_package_could_execute_what_it_reads() -> None:
 
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
-    engine, _ = build_eager(parsed("epochs=1"))
-    checkpoints.save(Folder(tmp_path), engine.state())
-    other, _ = build_eager(parsed("epochs=1", "model.hidden=[3]"))
+    run = torch_run("epochs=1")
+    checkpoints.save(Folder(tmp_path), run.state())
     with pytest.raises(UserError, match="does not match this run"):
-        other.resume(latest(tmp_path))
+        torch_run("epochs=1", "model.hidden=[3]").training.resume([latest(tmp_path)])
     batch = tile([], common=["epochs=1"])
-    with pytest.raises(UserError, match="eager engine"):
+    with pytest.raises(UserError, match="torch engine"):
         batch.resume([latest(tmp_path)])
-    assert torch.equal(batch.tensors(0)["network"]["weights.0"], engine.network.weights[0])
+    assert torch.equal(batch.runs[0].layers()[0][0], run.layers()[0][0])

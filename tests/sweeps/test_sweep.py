@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,10 +29,10 @@ from ffn_bench import train
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.engine import build
-from ffn_bench.engine.batched import Tile
+from ffn_bench.engine import batched, build
+from ffn_bench.engine.batched import BatchedEngine
+from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
-from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.lock import Lock, holder
@@ -48,7 +49,7 @@ def folders(tmp_path: Path, name: str) -> list[Path]:
     return sorted(p.parent for p in (tmp_path / "outputs" / "sweeps" / name).glob("*/summary.json"))
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, launcher: str) -> None:
     """The same files, the same scalars at the same steps; in the batched engine equal to rounding."""
     swept = ("optimizer=sgd,rmsprop,lbfgs", "seed=0,1", "epochs=2", "dtype=float64", "batch_size=full")
@@ -76,7 +77,7 @@ def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, lau
         own, single_config = ((f / ".hydra" / "config.yaml").read_text() for f in (folder, single))
         assert own == single_config.replace(f"name: single{number}", "name: s")
     assert "6 runs" in result.out
-    assert ("2 runs: lbfgs looks at the loss several times a step" in result.out) == (launcher == "batched")
+    assert ("2 runs: lbfgs looks at the loss several times a step" in result.out) == (launcher == "workers")
     assert "leaderboard" in result.out
     assert "tensorboard --logdir outputs/sweeps/s" in result.out
 
@@ -86,16 +87,16 @@ def test_both_launchers_leave_the_same_hydra_files(ffn: Command, tmp_path: Path)
     swept = ("optimizer=adam,lecture/adam", "optimizer.betas=[0.8,0.99],[0.9,0.999]", "seed=1,2", "epochs=1")
     table = ("data=csv", "data.path=off.csv", "data.target=label")
     write_csv(tmp_path / "off.csv", 300)
-    for launcher in ("batched", "sequential"):
+    for launcher in ("workers", "sequential"):
         result = ffn("-m", f"hydra/launcher={launcher}", f"name={launcher}", *swept, *table)
         assert result.code == 0, result.err
-    pairs = list(zip(folders(tmp_path, "batched"), folders(tmp_path, "sequential"), strict=True))
+    pairs = list(zip(folders(tmp_path, "workers"), folders(tmp_path, "sequential"), strict=True))
     assert len(pairs) == 8
     for a, b in pairs:
         assert a.name == b.name
         for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
             own, other = ((f / ".hydra" / name).read_text() for f in (a, b))
-            other = other.replace("SequentialLauncher", "BatchedLauncher").replace("sequential", "batched")
+            other = other.replace("SequentialLauncher", "WorkersLauncher").replace("sequential", "workers")
             # Long texts are wrapped at other places.
             assert own == other or OmegaConf.create(own) == OmegaConf.create(other), name
 
@@ -121,7 +122,7 @@ def swap(a: Path, b: Path) -> None:
     aside.rename(b)
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential", "joblib"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential", "joblib"])
 @pytest.mark.parametrize("retry", [None, "failed"])
 def test_a_run_in_anothers_folder_is_no_result(
     ffn: Command, tmp_path: Path, launcher: str, retry: str | None
@@ -144,7 +145,7 @@ def test_a_run_in_anothers_folder_is_no_result(
     assert {p: p.read_bytes() for folder in pair for p in files_below(folder) if p.name != ".lock"} == before
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 @pytest.mark.parametrize("lock", ["held", "folder", "link"])
 def test_a_run_whose_folder_cannot_be_had_fails_alone(
     ffn: Command, tmp_path: Path, launcher: str, lock: str
@@ -222,7 +223,7 @@ def put_lock(folder: Path, kind: str) -> Lock | None:
     return None
 
 
-@pytest.mark.parametrize("launcher", ["batched", "sequential"])
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 def test_a_run_in_training_is_in_use(
     ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
@@ -501,9 +502,9 @@ class Faulty(Record):
     fails_in = ""
     created: ClassVar[list[str]] = []
 
-    def __init__(self, folder: Folder, run: TrainConfig, *rest: Any) -> None:
+    def __init__(self, folder: Folder, run: Run, *rest: Any) -> None:
         self.created.append(folder.name)
-        self.bad = run.seed == 1
+        self.bad = run.config.seed == 1
         super().__init__(folder, run, *rest)
         self._raise("__init__")
 
@@ -511,11 +512,11 @@ class Faulty(Record):
         if self.bad and where == self.fails_in:
             raise RuntimeError("of one run alone")
 
-    def write(self, measurement: Measurement) -> None:
+    def write(self, measurements: Sequence[Measurement]) -> None:
         self._raise("write")
-        super().write(measurement)
+        super().write(measurements)
         if self.fails_in == "interrupt":
-            stop: Stop = self.training.tile.stop  # type: ignore[attr-defined]
+            stop = self.run.training.stop
             stop.requested, stop.number = True, signal.SIGTERM
 
     def interrupt(self) -> dict[str, Any]:
@@ -597,12 +598,12 @@ def test_a_run_of_another_state_leaves_its_neighbours_together(
             rewrite_checkpoints(folder, STATES["no network"])
     sizes: list[int] = []
 
-    class Counted(Tile):
-        def __init__(self, tiled: Any, *rest: Any) -> None:
-            sizes.append(len(tiled))
-            super().__init__(tiled, *rest)
+    class Counted(BatchedEngine):
+        def __init__(self, runs: Any, *rest: Any) -> None:
+            sizes.append(len(runs))
+            super().__init__(runs, *rest)
 
-    monkeypatch.setattr(sweep, "Tile", Counted)
+    monkeypatch.setattr(batched, "BatchedEngine", Counted)
     assert ffn(*arguments).code == 1
     assert sizes == [4, 3]
 

@@ -58,7 +58,7 @@ RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
 
 OURS = "hydra_plugins.ffn_bench_launcher."
 LAUNCHERS = (
-    f"{OURS}BatchedLauncher",
+    f"{OURS}WorkersLauncher",
     f"{OURS}SequentialLauncher",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
@@ -342,7 +342,7 @@ def _check(raw: Any, kind: type | None, run_mode: RunMode) -> None:
     sweeps = kind is schema.TrainConfig and run_mode == RunMode.MULTIRUN
     if sweeps and sweeper != SWEEPERS[0] and launcher not in LAUNCHERS[:2]:
         what = "does not lock the runs of this hydra/sweeper"
-        raise UserError("hydra/launcher", what, "use hydra/launcher=batched or sequential")
+        raise UserError("hydra/launcher", what, "use hydra/launcher=workers or sequential")
 
 
 def _target(node: Any) -> Any:

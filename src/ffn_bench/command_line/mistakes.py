@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ffn_bench.command_line.resolvers import unlisted
+from ffn_bench.configuration.validation import no_such_key
 from ffn_bench.configuration.yaml_files import yaml_error
 from ffn_bench.errors import UserError, first_line, nearest, of_system
 
@@ -74,11 +75,8 @@ def _bad_value(error: BaseException) -> UserError:
         prefix = key[: -len(leaf)] if key.endswith(leaf) else ""
         if key.startswith("optimizer.options"):
             return UserError(key, "does not exist yet", f"write +{key}=…")
-        return UserError(
-            key or leaf,
-            f"no such key{nearest(leaf, known)}",
-            f"keys here: {', '.join(prefix + k for k in known)}" if known else "see --help",
-        )
+        todo = f"keys here: {', '.join(prefix + k for k in known)}" if known else "see --help"
+        return no_such_key(key or leaf, known, todo)
     return UserError(key or "configuration", what[:1].lower() + what[1:], "see --help")
 
 

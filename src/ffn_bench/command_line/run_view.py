@@ -16,8 +16,9 @@ from ffn_bench.configuration.schema import TrainConfig, count_parameters
 
 if TYPE_CHECKING:
     from ffn_bench.data.splitting import Data
+    from ffn_bench.engine.choice import Choice
+    from ffn_bench.engine.loop import Run
     from ffn_bench.engine.metrics import Measurement
-    from ffn_bench.run_folder.recorder import Training
 
 PLAIN_LINES = 10
 """Lines of progress that a run prints where there is no live bar."""
@@ -31,29 +32,28 @@ class RunView:
         self._progress: Progress | None = None
         self._shown: dict[str, float] = {}
 
-    def start(
-        self, facts: dict[str, str], training: Training, epochs: int, warnings: Sequence[str] = ()
-    ) -> None:
+    def start(self, facts: dict[str, str], run: Run, epochs: int, warnings: Sequence[str] = ()) -> None:
         """Print warnings and facts, a line each, and begin the bar."""
-        self._epochs, steps = epochs, training.steps
+        self._epochs, steps = epochs, run.steps
         for warning in warnings:
             self.console.print(line(f"  warning    {warning}", "yellow"), soft_wrap=True)
         self.console.print(Text("ffn-train", style="bold"))
         for key, value in facts.items():
             self.console.print(Text.assemble("  ", (f"{key:<10}", "dim"), line(value)), soft_wrap=True)
-        for warning in training.data.warnings:
+        for warning in run.data.warnings:
             self.console.print(line(f"  warning    {warning}", "yellow"), soft_wrap=True)
-        if training.step:
-            self.console.print(f"  resuming from step {count(training.step)} of {count(steps)}")
+        if run.step:
+            self.console.print(f"  resuming from step {count(run.step)} of {count(steps)}")
         self.console.print()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._progress = training_bar(self.console)
             self._progress.start()
             self._task = self._progress.add_task("epoch", total=steps, numbers="", rate=0.0)
 
-    def write(self, measurement: Measurement) -> None:
+    def write(self, measurements: Sequence[Measurement]) -> None:
         """Bring the bar up to date, or print a line at every tenth of the epochs."""
-        self._shown |= measurement.values
+        for measurement in measurements:
+            self._shown |= measurement.values
         loss = tags.LOSS.tag("train")
         fields = {tags.LOSS.name: tags.LOSS.text(self._shown[loss])} if loss in self._shown else {}
         held_out = "val" if tags.SCORE.tag("val") in self._shown else "test"
@@ -118,7 +118,15 @@ class RunView:
         self.console.print(Text.assemble("  ", ("curves       ", "dim"), tensorboard(folder)), soft_wrap=True)
 
 
-def facts_of(run: TrainConfig, data: Data, device: str, folder: Path) -> dict[str, str]:
+IDLE = "; a GPU is idle: device=cuda uses it"
+
+
+def has_idle_gpu(device: str) -> bool:
+    """Whether there is a GPU while a run trains elsewhere, without asking a library that takes seconds."""
+    return device.startswith("cpu") and any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
     rows = [f"{split} {count(len(getattr(data, split).y))}" for split in ("train", "val", "test")]
@@ -128,11 +136,13 @@ def facts_of(run: TrainConfig, data: Data, device: str, folder: Path) -> dict[st
     batch = "the full batch" if run.batch_size == "full" else f"batches of {run.batch_size}"
     extra = f", l2 {run.l2:g}" if run.l2 else ""
     parameters = count(count_parameters(widths))
+    idle = IDLE if run.device == "auto" and has_idle_gpu(device) else ""
     return {
         "data": f"{data.name}: {data.n_features} features, {len(data.classes)} classes; {' / '.join(rows)}",
         "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
-        "device": f"{device}, {run.dtype}",
+        "engine": choice.engine + (f": {choice.reason}" if choice.reason else ""),
+        "device": f"{device}, {run.dtype}{idle}",
         "folder": str(folder),
     }

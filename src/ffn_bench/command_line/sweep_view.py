@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,15 @@ from ffn_bench.command_line.run_view import RunView
 from ffn_bench.errors import printable
 
 if TYPE_CHECKING:
+    from ffn_bench.engine.choice import Choice
+    from ffn_bench.engine.loop import Run
     from ffn_bench.engine.metrics import Measurement
-    from ffn_bench.run_folder.recorder import Training
 
 LINES = 40
 """Runs of a sweep, at most, that each get a line when they end."""
+
+SEND_SECONDS = 0.1
+"""Between two messages about a run that another process trains."""
 
 LIVE_RUNS = 2000
 """Runs of a sweep, at most, whose settings are compared live."""
@@ -58,6 +62,7 @@ class SweepView:
         self._ended: dict[int, dict[str, Any]] = {}
         self._steps = [0] * len(runs)
         self._before: dict[str, int] = {}
+        self._total: int | None = None
         self._live: Live | None = None
         self._bar: Progress | None = None
         self._width = min(70, max(len(name) for name, _ in self.runs))
@@ -65,16 +70,15 @@ class SweepView:
         self._noted = ("failed",) if search else ("failed", "diverged")
         self._tenths = self._bad = 0
 
-    def start(self, groups: Sequence[int], sequential_reasons: Sequence[str | None]) -> None:
-        """Print how many runs are trained in which way, and begin the bar.
-
-        `groups` are sizes of groups that are batched; `sequential_reasons` has, for every run that is trained
-        by itself, the reason.
-        """
+    def start(self, choices: Counter[Choice], processes: int = 0) -> None:
+        """Print how many runs are trained by which engine, in how many processes."""
         self.console.print(Text(self.heading, style="bold"))
-        together = sum(groups)
-        ways = [f"{count(together)} batched" + (f" in {len(groups)} groups" if len(groups) > 1 else "")]
-        self._fact("sweep", f"{count(len(self.runs))} runs" + (f", {ways[0]}" if together else ""))
+        among = f", in {processes} processes" if processes > 1 else ""
+        self._fact("sweep", f"{count(len(self.runs))} runs{among}")
+        for choice, number in choices.items():
+            self._fact(
+                choice.engine, f"{count(number)} runs" + (f": {choice.reason}" if choice.reason else "")
+            )
         words = {
             "done": "have already ended and are not trained again",
             "left": "are left unchanged",
@@ -82,18 +86,17 @@ class SweepView:
         }
         for what, number in self._before.items():
             self._fact(what, f"{count(number)} runs {words[what]}")
-        for reason, number in Counter(sequential_reasons).items():
-            self._fact(
-                "unbatched", f"{count(number)} runs" + (f": {reason}" if reason else ", one after the other")
-            )
         self._fact("folder", str(self.folder))
         self._fact("curves", tensorboard(self.folder))
         for warning in self._warnings:
             self.warn(warning)
         self.console.print()
+
+    def live(self) -> None:
+        """Begin the bar, whose thread must not exist when processes are forked."""
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._bar = training_bar(self.console)
-            self._task = self._bar.add_task("runs", total=None, numbers="", rate=0.0)
+            self._task = self._bar.add_task("runs", total=self._total, numbers="", rate=0.0)
             self._started = time.monotonic()
             self._live = Live(
                 get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True
@@ -104,25 +107,25 @@ class SweepView:
         """Take how many runs were done, left unchanged or resumed, to be printed by `start`."""
         self._before = counts
 
+    def note(self, text: str) -> None:
+        """Print what a person should know."""
+        self._fact("note", text)
+
     def warn(self, text: str) -> None:
         """Print a warning."""
         self.console.print(line(f"  warning    {text}", "yellow"), soft_wrap=True)
 
     def expect(self, steps: int) -> None:
         """Say how many steps all runs have together, or, where others train them, how many runs there are."""
-        if self._bar:
-            self._bar.update(self._task, total=steps)
+        self._total = steps
 
-    def measured(self, run: int, measurement: Measurement) -> None:
+    def measured(self, run: int, measurements: Sequence[Measurement]) -> None:
         """Take what was measured of a run."""
         with self._lock:
-            self._steps[run] = measurement.step
-            if len(self.runs) > LIVE_RUNS:
-                return
-            before = self._latest.get(run)
-            if before is not None:
-                measurement = replace(measurement, values=before.values | measurement.values)
-            self._latest[run] = measurement
+            self._steps[run] = measurements[-1].step
+            for measurement in measurements if len(self.runs) <= LIVE_RUNS else ():
+                before = self._latest[run].values if run in self._latest else {}
+                self._latest[run] = replace(measurement, values=before | measurement.values)
 
     def ended(self, run: int, summary: dict[str, Any]) -> None:
         """Take a run's end, and print its line."""
@@ -219,16 +222,39 @@ class RunOfSweep(RunView):
         super().__init__()
         self._sweep, self._run = sweep, run
 
-    def start(
-        self, facts: dict[str, str], training: Training, epochs: int, warnings: Sequence[str] = ()
-    ) -> None:
+    def start(self, facts: dict[str, str], run: Run, epochs: int, warnings: Sequence[str] = ()) -> None:
         """Warnings only: the sweep has said the rest."""
         for warning in warnings:
             self._sweep.warn(f"{self._sweep.runs[self._run][0]}: {warning}")
 
-    def write(self, measurement: Measurement) -> None:
-        """Hand it to the sweep's view."""
-        self._sweep.measured(self._run, measurement)
+    def write(self, measurements: Sequence[Measurement]) -> None:
+        """Hand them to the sweep's view."""
+        self._sweep.measured(self._run, measurements)
+
+    def end(self, summary: dict[str, Any], folder: Path) -> None:
+        """Nothing: the sweep prints the line of a run that ended."""
+
+
+class RunElsewhere(RunView):
+    """A run of a sweep in another process than the one that shows it: `send` takes what is to be shown, a
+    kind and a content, now and then."""
+
+    def __init__(self, send: Callable[[tuple[str, Any]], None]) -> None:
+        super().__init__()
+        self._send, self._due, self._values = send, 0.0, dict[str, float]()
+
+    def start(self, facts: dict[str, str], run: Run, epochs: int, warnings: Sequence[str] = ()) -> None:
+        """Warnings only: the sweep has said the rest."""
+        for warning in warnings:
+            self._send(("warning", warning))
+
+    def write(self, measurements: Sequence[Measurement]) -> None:
+        """Send the latest values, ten times a second."""
+        for measurement in measurements:
+            self._values |= measurement.values
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + SEND_SECONDS
+            self._send(("measured", [replace(measurements[-1], values=dict(self._values))]))
 
     def end(self, summary: dict[str, Any], folder: Path) -> None:
         """Nothing: the sweep prints the line of a run that ended."""

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffn_bench.configuration.fingerprint import NOT_RESULTS
+from ffn_bench.configuration.fingerprint import NOT_RESULTS, SEEDS
 from ffn_bench.configuration.schema import GROUPS
 from ffn_bench.errors import UserError, nearest, printable
 from ffn_bench.run_folder.recorded_run import RecordedRun
 
-SEEDS = ("seed", "data.split_seed")
-NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "compile", "gradient", "trajectory", "log_curvature")
+NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "gradient", "trajectory", "log_curvature")
 """Keys that no comparison is about: results do not depend on them, or only by rounding."""
 
 MAX_COMPETITORS = 60

@@ -140,7 +140,7 @@ def pair_of(a: Entrant, b: Entrant, workloads: Sequence[str], metric: str) -> Pa
     every = set[int]().union(*(both[block] for block in blocks))
     if not common and len(every) == sum(len(both[block]) for block in blocks):
         common = every
-    seeds = sorted(common)
+    seeds = sorted(common, key=lambda seed: (isinstance(seed, str), seed))
 
     def table(side: Entrant) -> Array:
         shape = len(blocks), len(seeds)

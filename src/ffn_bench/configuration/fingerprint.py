@@ -26,16 +26,33 @@ NOT_RESULTS = (
     "chunk",
     "chunk_file",
     "optimizer.lr",
+    "engine",
 )
 """Keys that say where a run is kept or how it is handled, or repeat another; no result depends on them."""
 
-LATER: dict[str, Any] = {"data.duplicates": "warn"}
+SEEDS = ("seed", "init_seed", "order_seed", "data.split_seed")
+"""Keys in which repetitions of one run differ."""
+
+FORMER: dict[str, Any] = {"compile": False}
+"""Keys that newer runs do not have, each with the value that corresponds to them."""
+REPLACED = {"compile": "the compiled engine is the default now"}
+"""What has replaced such keys."""
+
+LATER: dict[str, Any] = {"data.duplicates": "warn", "init_seed": None, "order_seed": None}
 """Keys that older runs do not have, each with the value that corresponds to them."""
 
 
 def result_keys(config: TrainConfig) -> dict[str, Any]:
     """The flat keys on which a run's result depends."""
-    return {key: value for key, value in flatten(config).items() if key not in NOT_RESULTS}
+    return results_of(flatten(config))
+
+
+def results_of(flat: dict[str, Any]) -> dict[str, Any]:
+    """Those of flat keys on which a run's result depends, the same for runs of any release."""
+    keys = {key: value for key, value in flat.items() if key not in (*NOT_RESULTS, *FORMER)}
+    if keys.get("gradient") == "auto":  # the same gradient, up to rounding, whoever computes it
+        keys["gradient"] = "autograd"
+    return keys
 
 
 def fingerprint(config: TrainConfig) -> str:
@@ -43,7 +60,7 @@ def fingerprint(config: TrainConfig) -> str:
 
     Keys of `LATER` count only where their value is another one, so that fingerprints of older runs stay.
     """
-    keys = {key: value for key, value in result_keys(config).items() if (key, value) not in LATER.items()}
+    keys = FORMER | {k: v for k, v in result_keys(config).items() if (k, v) not in LATER.items()}
     text = json.dumps(keys, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -26,8 +26,8 @@ from ffn_bench.configuration.schema import (
     OptimizerConfig,
     TrainConfig,
 )
-from ffn_bench.configuration.validation import check
-from ffn_bench.errors import RUN_FOLDER, UserError, nearest
+from ffn_bench.configuration.validation import check, no_such_key
+from ffn_bench.errors import RUN_FOLDER, UserError
 
 T = TypeVar("T")
 
@@ -122,8 +122,7 @@ def typed(cfg: DictConfig, node: type[T], within: str = "") -> T:
     hints = _hints(node)
     for key in map(str, cfg):
         if key not in hints and (within or key != "hydra"):
-            path = f"{within}{key}"
-            raise UserError(path, f"no such key{nearest(key, hints)}", f"keys here: {', '.join(hints)}")
+            raise no_such_key(f"{within}{key}", hints, f"keys here: {', '.join(hints)}")
     groups_last = sorted(hints, key=GROUPS.__contains__)  # they refer to plain keys
     return node(**{key: _value(cfg, key, hints[key], f"{within}{key}") for key in groups_last})
 

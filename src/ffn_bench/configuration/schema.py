@@ -336,9 +336,11 @@ class TrainConfig:
     batch_size: int | Literal["full"] = 32
     drop_last: bool = False
     seed: int = 0
+    init_seed: int | None = None
+    order_seed: int | None = None
     l2: float = 0.0
-    gradient: str = "autograd"
-    compile: bool = False
+    engine: str = "auto"
+    gradient: str = "auto"
     device: str = "auto"
     dtype: str = "float32"
     name: str | None = None
@@ -353,6 +355,11 @@ class TrainConfig:
     max_runs: int = 10_000
     chunk: int = 64
     chunk_file: str | None = None
+
+    def seed_of(self, what: Literal["init", "order"]) -> int:
+        """The seed of the initial weights, or of the order in which epochs visit the rows."""
+        own = self.init_seed if what == "init" else self.order_seed
+        return self.seed if own is None else own
 
 
 @dataclass(kw_only=True)

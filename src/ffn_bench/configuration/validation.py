@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ffn_bench.checks import at_least, at_most, check_seed, one_of
+from ffn_bench.configuration.fingerprint import REPLACED
 from ffn_bench.configuration.schema import (
     OURS,
     SCHEMA,
@@ -23,11 +24,12 @@ from ffn_bench.configuration.schema import (
     TrainConfig,
     flatten,
 )
-from ffn_bench.errors import UserError
+from ffn_bench.errors import UserError, nearest
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "float64")
-GRADIENTS = ("autograd", "manual")
+ENGINES = ("auto", "compiled", "torch", "batched")
+GRADIENTS = ("auto", "autograd", "manual")
 DUPLICATES = ("warn", "keep_together")
 STAGES = ("tune", "default", "final")
 """What a run is for in a comparison: choosing a setting, its default setting, or the setting chosen."""
@@ -62,6 +64,9 @@ def check(config: TrainConfig) -> None:
     for key in ("epochs", "log_every", "max_runs"):
         at_least(getattr(config, key), 1, key)
     check_seed(config.seed, "seed")
+    for key in ("init_seed", "order_seed"):
+        if (seed := getattr(config, key)) is not None:
+            check_seed(seed, key)
     at_least(config.l2, 0.0, "l2")
     if config.batch_size != "full":
         at_least(config.batch_size, 1, "batch_size")
@@ -72,6 +77,7 @@ def check(config: TrainConfig) -> None:
         one_of(config.retry, ("failed",), "retry")
     if config.stage is not None:
         one_of(config.stage, STAGES, "stage")
+    one_of(config.engine, ENGINES, "engine")
     one_of(config.gradient, GRADIENTS, "gradient")
     one_of(config.dtype, DTYPES, "dtype")
     one_of(config.device.split(":")[0], DEVICES, "device")
@@ -85,7 +91,7 @@ def check(config: TrainConfig) -> None:
         raise UserError(
             "gradient",
             "manual cannot be combined with optimizer=newton, which takes second derivatives by autograd",
-            "use gradient=autograd",
+            "use gradient=auto",
         )
     reason = FULL_BATCH_ONLY.get(config.optimizer.name)
     if reason and config.batch_size != "full":
@@ -103,6 +109,13 @@ def _numbers(value: Any) -> Iterator[float]:
     elif isinstance(value, (list, tuple, dict)):
         for element in value.values() if isinstance(value, dict) else value:
             yield from _numbers(element)
+
+
+def no_such_key(path: str, known: Iterable[str], todo: str) -> UserError:
+    """The mistake of a key that does not exist, or not any more; `known` are those beside it."""
+    if path in REPLACED:
+        return UserError(path, f"was removed: {REPLACED[path]}", "leave it out")
+    return UserError(path, f"no such key{nearest(path.rpartition('.')[2], known)}", todo)
 
 
 def check_name(name: str | None) -> None:

@@ -7,6 +7,7 @@ and one YAML in conf/data.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ffn_bench.configuration.schema import (
     DataConfig,
 )
 from ffn_bench.errors import UserError, data_error
+from ffn_bench.seeds import generator
 
 Array = npt.NDArray[Any]
 
@@ -268,14 +270,21 @@ def _check_classes(raw: Raw, labels: dict[str, Array]) -> None:
             )
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The order in which epoch `epoch` (from 1) visits the n training rows: int64 `[n]`, on the CPU.
+def epoch_order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order in which epoch `epoch` (from 1) visits the n training rows: `[n]`.
 
     A function of (seed, epoch) alone, so that engines, devices and resumed runs share it.
     """
-    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(n))
+    return generator(seed, "order of an epoch", epoch).permutation(n)
 
 
 def batch_rows(n: int, batch_size: int | str) -> int:
     """Rows of a mini-batch of n training rows: `full` is all of them."""
     return n if batch_size == "full" else min(n, int(batch_size))
+
+
+def steps_per_epoch(n: int, batch_size: int | str, drop_last: bool) -> int:
+    """Updates that one pass over n training rows makes."""
+    if batch_size == "full":
+        return 1
+    return n // int(batch_size) if drop_last else math.ceil(n / int(batch_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
     import torch
 
     from ffn_bench.data.splitting import Data
-    from ffn_bench.engine.batched import BatchRow
-    from ffn_bench.engine.torch_engine import EagerRun
+    from ffn_bench.engine.choice import Choice
+    from ffn_bench.engine.loop import Training
+    from ffn_bench.engine.protocol import Engine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a run trains with: its data on its device, the network's widths, the steps of an epoch."""
+    """What a run trains with: its data on its device, its engine, the network's widths, steps of an epoch."""
 
     data: Data
     device: torch.device
+    choice: Choice
     dtype: torch.dtype
     widths: list[int]
     batch_size: int
@@ -36,21 +39,22 @@ class Prepared:
         """For its steps on a CPU, where it trains by itself."""
         from ffn_bench.engine.device import threads_for
 
-        return threads_for(self.widths, self.batch_size)
+        return 1 if self.choice.engine == "compiled" else threads_for(self.widths, self.batch_size)
 
 
 def prepare(run: schema.TrainConfig) -> Prepared:
-    """Load the data and find the device. Raises `UserError` for every mistake but the optimizer's."""
+    """Load the data, choose engine and device. Raises `UserError` for every mistake but the optimizer's."""
     import torch
 
     from ffn_bench.data import datasets
-    from ffn_bench.data.splitting import batch_rows
+    from ffn_bench.data.kept import kept
+    from ffn_bench.data.splitting import batch_rows, steps_per_epoch
+    from ffn_bench.engine.choice import choose
     from ffn_bench.engine.device import check_memory, find_device
-    from ffn_bench.engine.torch_engine import steps_per_epoch
     from ffn_bench.model import network
 
     network.check_names(run.model)
-    device = find_device(run.device, run.dtype)
+    find_device(run.device, run.dtype)
     loaded = datasets.load(run.data)
     n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
@@ -64,7 +68,18 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
     rows = batch_rows(n, run.batch_size)
-    return Prepared(loaded.to(device, dtype), device, dtype, widths, rows, per_epoch)
+    choice = choose(run, widths, rows)
+    device = torch.device("cpu") if choice.engine == "compiled" else find_device(run.device, run.dtype)
+    moved = kept(f"{run.data!r} on {device} as {dtype}", lambda: loaded.to(device, dtype))
+    return Prepared(
+        data=moved,
+        device=device,
+        choice=choice,
+        dtype=dtype,
+        widths=widths,
+        batch_size=rows,
+        steps_per_epoch=per_epoch,
+    )
 
 
 def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
@@ -75,7 +90,7 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
     import torch
 
     try:
-        run = dataclasses.replace(parsing.from_flat(flat), device="cpu")
+        run = dataclasses.replace(parsing.from_flat(flat), device="cpu", engine="torch")
         prepared = prepare(run)
         # Analysis commands keep this number of threads to their end, or set another one.
         torch.set_num_threads(prepared.threads)
@@ -85,43 +100,47 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
         raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
 
 
-def build(run: schema.TrainConfig) -> tuple[EagerRun | BatchRow, Prepared]:
-    """The engine, ready to start, and what it trains with; every mistake is found here.
+def build(
+    run: schema.TrainConfig, say: Callable[[str], object] = lambda line: None
+) -> tuple[Training, Prepared]:
+    """The training of one run, ready to start, and what it trains with; every mistake is found here.
 
-    That is the eager engine, or with `compile=true` a batch of one. Raises `UserError`.
+    `say` takes what a person should know meanwhile, such as that code is compiled. Raises `UserError`.
     """
-    if not run.compile:
-        return build_eager(run)
-    from ffn_bench.engine.batched import Tile, reason_not_batchable
-
-    if reason := reason_not_batchable(run):
-        raise UserError("compile", f"cannot be combined with this optimizer: {reason}", "use compile=false")
     prepared = prepare(run)
-    return Tile([run], prepared.data).rows[0], prepared
+    if prepared.choice.engine == "batched":
+        return build_batched([run], prepared.data), prepared
+    from ffn_bench.engine.loop import Run, Training
+
+    one = Run(run, prepared.data)
+    engine: Engine
+    if prepared.choice.engine == "compiled":
+        from ffn_bench.engine.compiled_run import CompiledRun
+
+        engine = CompiledRun(one, prepared.data, say)
+    else:
+        from ffn_bench.engine.torch_engine import TorchEngine
+        from ffn_bench.model import network
+        from ffn_bench.optimizers import registry
+
+        registry.check_optimizer(run.optimizer)
+        net = network.FFN(prepared.widths, run.model, run.seed_of("init"), prepared.dtype).to(prepared.device)
+        engine = TorchEngine(
+            net,
+            prepared.data,
+            registry.build_optimizer(run.optimizer, net.parameters()),
+            one.rate,
+            batch_size=prepared.batch_size,
+            l2=run.l2,
+            gradient=run.gradient,
+        )
+    return Training(engine, [one]), prepared
 
 
-def build_eager(run: schema.TrainConfig) -> tuple[EagerRun, Prepared]:
-    """The eager engine, ready to start, and what it trains with. Raises `UserError`."""
-    from ffn_bench.engine.torch_engine import EagerRun
-    from ffn_bench.model import network
-    from ffn_bench.optimizers import registry, schedules
+def build_batched(runs: Sequence[schema.TrainConfig], data: Data) -> Training:
+    """Runs side by side in the batched engine; they have equal `group_key`s, `data` is theirs."""
+    from ffn_bench.engine.batched import BatchedEngine
+    from ffn_bench.engine.loop import Run, Training
 
-    prepared = prepare(run)
-    per_epoch = prepared.steps_per_epoch
-    registry.check_optimizer(run.optimizer)
-    net = network.FFN(prepared.widths, run.model, run.seed, prepared.dtype).to(prepared.device)
-    engine = EagerRun(
-        net,
-        prepared.data,
-        registry.build_optimizer(run.optimizer, net.parameters()),
-        schedules.build_schedule(run.schedule, run.epochs * per_epoch, per_epoch),
-        lr=run.lr,
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        drop_last=run.drop_last,
-        seed=run.seed,
-        l2=run.l2,
-        log_every=run.log_every,
-        gradient=run.gradient,
-    )
-    return engine, prepared
+    several = [Run(run, data) for run in runs]
+    return Training(BatchedEngine(several, data), several)

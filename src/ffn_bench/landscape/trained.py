@@ -45,6 +45,14 @@ class Trained:
     """What the run measured at that step."""
     trajectory: tuple[int, str | None] | None
     """Size and SHA-256 of its file at that step, if the run writes one."""
+    format: int
+    """Of its folder."""
+
+    def initial_layers(self, dtype: torch.dtype) -> Layers:
+        """Its weights before the first step. Raises `UserError` (status 4) as `check_draws` does."""
+        identity.check_draws(Folder(self.folder), self.format)
+        network = FFN(self.widths, self.run.model, self.run.seed_of("init"), dtype)
+        return [(W.detach(), b.detach()) for W, b in network.layers]
 
     @property
     def name(self) -> str:
@@ -100,6 +108,7 @@ def load(folder: Path) -> Trained:
         name.rpartition("/")[2],
         logged,
         file_size,
+        recorded.format,
     )
 
 
@@ -138,8 +147,7 @@ def trajectory(trained: Trained) -> tuple[Tensor, Tensor] | None:
         raise invalid("contains weights that are not finite or are too large for a loss")
     if len(θ) > 1 and bool((θ == θ[0]).all()):
         raise invalid("is constant: all its weights are the initial ones")
-    first = FFN(trained.widths, trained.run.model, trained.run.seed, θ.dtype)
-    if not torch.allclose(θ[0], flat(first.layers).detach(), rtol=1e-4, atol=1e-6):
+    if not torch.allclose(θ[0], flat(trained.initial_layers(θ.dtype)), rtol=1e-4, atol=1e-6):
         raise invalid("does not start at the run's initialisation")
     if int(records["step"][-1]) == trained.step and not torch.equal(θ[-1], flat(trained.layers)):
         raise invalid("does not end at the weights of the checkpoint")

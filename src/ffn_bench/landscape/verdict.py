@@ -21,7 +21,6 @@ from ffn_bench.model.hessian import (
     objective_at,
 )
 from ffn_bench.model.layers import flat, joined, layered
-from ffn_bench.model.network import FFN
 
 EXACT = 3000
 """Parameters up to which the whole Hessian is computed."""
@@ -192,9 +191,8 @@ def look(
     run = trained.run
     x, y = trained.data.train.x[:rows].double(), trained.data.train.y[:rows]
     layers = [(W.double(), b.double()) for W, b in trained.layers]
-    start = FFN(trained.widths, run.model, run.seed, torch.float64)
     on_progress("gradient")
-    at_start = _gradient_norm([(W.detach(), b.detach()) for W, b in start.layers], x, y, run)
+    at_start = _gradient_norm(trained.initial_layers(torch.float64), x, y, run)
     curvature = at(layers, x, y, run, at_start, on_progress=on_progress)
     return replace(curvature, rows=len(y))
 

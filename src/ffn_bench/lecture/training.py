@@ -28,7 +28,7 @@ def deep(context: Context) -> Iterator[Row]:
     n, η, iterations, gap = len(data.train.y), 0.1, 0, 0.0
     before = evaluate(net, data.train)
     for epoch in range(1, 51):
-        for rows in epoch_order(n, context.seed, epoch).split(32):
+        for rows in torch.from_numpy(epoch_order(n, context.seed, epoch)).split(32):
             x, y = data.train.x[rows], data.train.y[rows]
             gradients = by_hand(net.layers, x, y, net.activation)
             with torch.no_grad():

@@ -70,7 +70,12 @@ def by_autograd(layers: Layers, x: Tensor, y: Tensor, activation: Activation, l2
 
 def loss_of(layers: Layers, x: Tensor, y: Tensor, activation: Activation) -> Tensor:
     """The loss alone, `[]` or `[runs]`."""
-    return _cross_entropy(_forward(layers, x, activation)[1][-1].log_softmax(-1), y)
+    return _cross_entropy(logits_of(layers, x, activation).log_softmax(-1), y)
+
+
+def logits_of(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
+    """Logits `[…, b, n_classes]`."""
+    return _forward(layers, x, activation)[1][-1]
 
 
 def _forward(layers: Layers, x: Tensor, activation: Activation) -> tuple[list[Tensor], list[Tensor]]:

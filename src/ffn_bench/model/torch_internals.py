@@ -7,8 +7,5 @@ from __future__ import annotations
 
 import torch
 
-aten = torch.ops.aten
-"""Backward functions of activations, fused: a derivative and its product with a gradient in one pass."""
-
 foreach_norm = torch._foreach_norm
 """Euclidean norms of a list of tensors in one call."""

@@ -11,7 +11,7 @@ import copy
 import importlib.metadata
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, get_type_hints
 
 import torch
@@ -25,7 +25,7 @@ from ffn_bench.configuration.schema import (
 )
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.optimizers.newton import Newton
-from ffn_bench.optimizers.rule_checks import apart, impure
+from ffn_bench.optimizers.rule_checks import impure, not_elementwise
 from ffn_bench.optimizers.rule_forms import AnyRule, Rule
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
 from ffn_bench.optimizers.rules import RULES
@@ -48,6 +48,11 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 """The class behind a YAML of conf/optimizer; the lecture's own are in `RULES`, `torch` names any other."""
 
+
+LOOK_SEVERAL_TIMES = {
+    "lbfgs": "lbfgs looks at the loss several times a step",
+    "newton": "newton takes second derivatives of the loss",
+}
 
 PLUGINS = "ffn_bench.optimizers"
 """Entry points of this group are optimizers of other installed packages: a `Rule`, or a class of
@@ -88,30 +93,33 @@ def rule_of(config: OptimizerConfig) -> AnyRule | None:
     return offered if isinstance(offered, AnyRule) else None
 
 
-def sequential_reason(config: OptimizerConfig, hidden: Sequence[int] = ()) -> str | None:
-    """Why an optimizer trains one run at a time, or None where its rule can train many as rows, of networks
-    with these hidden layers.
+def elementwise_rule(config: OptimizerConfig) -> Rule | None:
+    """The rule behind an optimizer, in the variant that its hyper-parameters mean, if every number of θ moves
+    by itself; None for others."""
+    rule = rule_of(config)
+    if not isinstance(rule, Rule) or reason_not_elementwise(config):
+        return None
+    return rule.variant(config.hyperparameters())
 
-    Raises `UserError` for a rule of another package that is not what it says it is.
+
+def reason_not_elementwise(config: OptimizerConfig) -> str | None:
+    """Why an optimizer is not an elementwise rule, or None where it is.
+
+    Raises `UserError` for a rule of another package that can train nothing.
     """
+    if reason := LOOK_SEVERAL_TIMES.get(config.name):
+        return reason
     rule = rule_of(config)
     if rule is None:
-        return f"{config.name} is a class that trains one network"
+        return f"{config.name} is a class of torch.optim.Optimizer"
     if config.name in RULES:
         return None
-    if rule.scope not in (None, "element", "tensor"):
-        raise UserError("optimizer", f"{config.name}: scope {rule.scope!r} is not known", "fix that package")
     hyper = config.hyperparameters()
     if fault := impure(rule, hyper):
         raise UserError("optimizer", f"{config.name} {fault}", "fix that package")
-    if rule.scope == "tensor":
-        return f"{config.name} is not elementwise"
-    fault = apart(rule, hyper, hidden)
-    if fault and rule.scope == "element":
-        what = f"{config.name} is declared elementwise but is not: it {fault}"
-        if isinstance(rule, Rule):
-            raise UserError("optimizer", what, "write its update with five arguments in that package")
-        raise UserError("optimizer", what, "declare scope='tensor' in that package")
+    if not isinstance(rule, Rule):
+        return f"{config.name} is a rule of whole tensors"
+    fault = not_elementwise(rule.variant(hyper), hyper)
     return f"{config.name} {fault}" if fault else None
 
 
@@ -191,8 +199,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
 
     Raises `UserError`.
     """
-    if rule_of(config) is not None:
-        sequential_reason(config)
+    reason_not_elementwise(config)
     weight = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = build_optimizer(config, [weight])
 

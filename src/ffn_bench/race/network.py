@@ -25,7 +25,9 @@ from ffn_bench.model.network import FFN, forward_stacked
 from ffn_bench.model.principal_plane import Principal, principal_plane
 from ffn_bench.race.paths import Raced, advance
 from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
+from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.finding import find, from_here
+from ffn_bench.run_folder.identity import check_draws
 from ffn_bench.run_folder.recorded_run import prepare_again, read_run
 
 ROWS = 1000
@@ -69,7 +71,9 @@ class Problem:
         x, y = self.x, self.y
         if b < len(self.y):
             epoch, number = divmod(t, self.steps_per_epoch)
-            rows = epoch_order(len(self.y), self.run.seed, epoch + 1)[number * b : (number + 1) * b]
+            rows = epoch_order(len(self.y), self.run.seed_of("order"), epoch + 1)[
+                number * b : (number + 1) * b
+            ]
             x, y = self.x[rows], self.y[rows]
         loss = self.losses(θ, x, y)
         return loss + self.run.l2 * self.penalty(θ) if self.run.l2 else loss
@@ -80,7 +84,7 @@ class Problem:
 
     def on_subset(self, θ: Tensor) -> Tensor:
         """The loss `[k]` on the first `ROWS` rows in the order of the run's first epoch."""
-        rows = epoch_order(len(self.y), self.run.seed, 1)[:ROWS]
+        rows = epoch_order(len(self.y), self.run.seed_of("order"), 1)[:ROWS]
         x, y = self.x[rows], self.y[rows]
         chunk = max(1, AT_ONCE // (len(rows) * max(self.widths[1:])))
         with torch.no_grad():
@@ -105,8 +109,10 @@ def read(folder: Path) -> Problem:
     runs = find([str(folder)])
     if len(runs) > 1:
         raise UserError("run", f"{folder} contains {len(runs)} runs", "name one of them", RUN_FOLDER)
-    run, prepared = prepare_again(read_run(from_here(runs[0])))
-    net = FFN(prepared.widths, run.model, run.seed, prepared.dtype)
+    recorded = read_run(from_here(runs[0]))
+    check_draws(Folder(recorded.folder), recorded.format)
+    run, prepared = prepare_again(recorded)
+    net = FFN(prepared.widths, run.model, run.seed_of("init"), prepared.dtype)
     start = flat(net.layers).detach()
     assert len(start) == count_parameters(prepared.widths)
     train = prepared.data.train

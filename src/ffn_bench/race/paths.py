@@ -42,9 +42,8 @@ def advance(
     Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's) run one by one, on
     tensors of `shapes` (by default one, of all P numbers), and `on_step` is then called when all are done.
     """
-    rule = registry.rule_of(config)
-    hidden = [shape[0] for shape in shapes or () if len(shape) == 1][:-1]  # a layer's bias gives its width
-    if rule is not None and registry.sequential_reason(config, hidden) is None:
+    rule = registry.elementwise_rule(config)
+    if rule is not None:
         θ = torch.nn.Parameter(start.expand(len(rates), -1).clone())
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
         by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})

@@ -9,13 +9,16 @@ from typing import Any
 
 from ffn_bench import errors
 from ffn_bench.configuration import fingerprint, schema
+from ffn_bench.engine.choice import Choice
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 
-FORMAT = 1
-"""Of the run folder."""
+FORMAT = 2
+"""Of the run folder. In format 1 PyTorch drew the initial weights and NumPy's PCG64 the order of rows: a seed
+has other ones since."""
+READABLE = (1, FORMAT)
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of how runs are measured and compared; results of different versions are never compared."""
 
 REPAIR = "restore it, or train again in a new folder with force=true"
@@ -23,18 +26,22 @@ REPAIR = "restore it, or train again in a new folder with force=true"
 
 def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
     """Raise `UserError` (status 4) unless what run.json says is this run."""
-    recorded = {key: value for key, value in identity["config"].items() if key not in fingerprint.NOT_RESULTS}
-    check_same(folder, fingerprint.result_keys(run), recorded)
+    check_same(folder, fingerprint.result_keys(run), fingerprint.results_of(identity["config"]))
+
+
+BITS_DEPEND_ON = {"compiled": ("numba", "llvmlite"), "torch": ("torch",), "batched": ("torch",)}
+"""Packages whose version the numbers of an engine may depend on."""
 
 
 def identity(
-    run: schema.TrainConfig, device: str, data_sha256: str, chance: dict[str, float]
+    run: schema.TrainConfig, choice: Choice, device: str, data_sha256: str, chance: dict[str, float]
 ) -> dict[str, Any]:
     """What run.json says: enough to tell whether two runs are the same one, and to repeat one.
 
     `chance` is what a constant prediction comes to, by kind of metric: what a failed run counts as in a mean.
     """
     import platform
+    from importlib.metadata import version
 
     import torch
 
@@ -47,17 +54,29 @@ def identity(
         "config": schema.flatten(run),
         "data_sha256": data_sha256,
         "chance": chance,
+        "engine": choice.engine,
+        "engine_reason": choice.reason or None,
         "device": device,
         "threads": torch.get_num_threads(),
         "versions": {
             "ffn_bench": __version__,
-            "torch": torch.__version__,
+            **{package: version(package) for package in BITS_DEPEND_ON[choice.engine]},
             "python": platform.python_version(),
         },
         "machine": platform.platform(),
         "command": sys.argv,
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def check_draws(folder: Folder, format_of_run: int) -> None:
+    """Raise `UserError` (status 4) where this version draws other weights and orders than the run's."""
+    if format_of_run != FORMAT:
+        what = (
+            "was begun by an earlier release, which drew other initial weights and data order from its seed"
+        )
+        todo = "use that release for it, or train it again with force=true"
+        raise UserError(str(folder), what, todo, errors.RUN_FOLDER)
 
 
 def check_same(folder: Folder, current: dict[str, Any], recorded: dict[str, Any]) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from ffn_bench import errors, tags
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.identity import FORMAT, REPAIR, check_identity, check_same, unowned
+from ffn_bench.run_folder.identity import (
+    FORMAT,
+    READABLE,
+    REPAIR,
+    check_draws,
+    check_identity,
+    check_same,
+    unowned,
+)
 
 
 def read_identity(folder: Folder) -> dict[str, Any] | None:
@@ -25,11 +35,11 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
     if identity is None:
         return None
     where = f"{folder}/run.json"
-    if type(identity.get("format")) is int and identity["format"] != FORMAT:
+    if type(identity.get("format")) is int and identity["format"] not in READABLE:
         what = f"has format {identity['format']}, expected {FORMAT}"
         raise UserError(where, what, "use the version that wrote it", errors.RUN_FOLDER)
     kinds = {"config": dict, "data_sha256": str, "format": int}
-    optional = {"versions": dict, "trained_beside": int, "fingerprint": str, "chance": dict}
+    optional = {"versions": dict, "trained_beside": int, "fingerprint": str, "chance": dict, "engine": str}
     sound = all(type(identity.get(key)) is kind for key, kind in kinds.items())
     sound = sound and all(type(identity.get(key, kind())) is kind for key, kind in optional.items())
     numbers = sound and all(
@@ -37,7 +47,14 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
     )
     if not (numbers and _is_plain(identity["config"])):
         raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
-    return {**identity, "config": fingerprint.LATER | identity["config"]}
+    config = {key: value for key, value in identity["config"].items() if key not in fingerprint.FORMER}
+    return {**identity, "config": fingerprint.LATER | config}
+
+
+def as_begun(folder: Folder, run: schema.TrainConfig) -> schema.TrainConfig:
+    """A run with the engine that it was begun with, unless it names one itself."""
+    engine = (read_identity(folder) or {}).get("engine", "auto")
+    return dataclasses.replace(run, engine=engine) if run.engine == "auto" else run
 
 
 def _is_plain(config: dict[str, Any]) -> bool:
@@ -57,7 +74,9 @@ def _is_plain(config: dict[str, Any]) -> bool:
         elif not plain(value):
             return False
     names = all(isinstance(config.get(f"{group}.name", ""), str) for group in ("data", "model", "optimizer"))
-    return names and all(type(config.get(key, 0)) is int for key in ("seed", "data.split_seed"))
+    seeds = all(type(config.get(key, 0)) is int for key in ("seed", "data.split_seed"))
+    own = all(type(config.get(key)) in (int, NoneType) for key in ("init_seed", "order_seed"))
+    return names and seeds and own
 
 
 def value_of(tag: str, value: Any) -> float:
@@ -193,11 +212,14 @@ def started_and_summary(folder: Folder, run: schema.TrainConfig) -> tuple[bool, 
 
 def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
     """Raise `UserError` (status 4) where data, versions or the device are not those a run began with."""
+    began = read_identity(folder) or {}
+    check_draws(folder, began.get("format", FORMAT))
 
     def essence(content: dict[str, Any]) -> dict[str, Any]:
         versions = content.get("versions", {})
         device = str(content.get("device")).partition(" ")[0]  # what follows are words about it
-        same = {"data": content.get("data_sha256"), "device": device}
-        return {**same, **{key: versions.get(key) for key in ("ffn_bench", "torch")}}
+        same = {"data": content.get("data_sha256"), "device": device, "engine": content.get("engine")}
+        depends = [name for name in versions if name not in ("python", "safetensors")]
+        return {**same, **{name: versions.get(name) for name in depends}}
 
-    check_same(folder, essence(identity), essence(read_identity(folder) or {}))
+    check_same(folder, essence(identity), essence(began))

@@ -53,6 +53,8 @@ class RecordedRun:
     status: str
     """`finished`, `diverged`, `interrupted`, `failed`, `running` (a process holds it) or `killed`."""
     reason: str
+    format: int
+    """Of its folder."""
     data: str
     """The hash of its data."""
     protocol: int | None
@@ -77,8 +79,12 @@ class RecordedRun:
 
     @property
     def seed(self) -> tuple[Any, Any]:
-        """What two runs must share to be a pair."""
-        return self.config.get("seed"), self.config.get("data.split_seed")
+        """What two runs must share to be a pair: the seed of initial weights and data order (`init/order`
+        where these are two), and that of the split."""
+        seed = self.config.get("seed")
+        init, order = (self.config.get(key) for key in ("init_seed", "order_seed"))
+        init, order = seed if init is None else init, seed if order is None else order
+        return init if init == order else f"{init}/{order}", self.config.get("data.split_seed")
 
 
 def read_run(folder: Path, live: bool = False) -> RecordedRun:
@@ -103,6 +109,7 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
         config=config,
         status=status,
         reason=reason,
+        format=identity["format"],
         data=identity["data_sha256"],
         protocol=identity.get("protocol"),
         machine=printable(f"{identity.get('machine')}, {device}"),

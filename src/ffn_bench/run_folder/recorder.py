@@ -8,14 +8,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from ffn_bench import errors, tags
 from ffn_bench.configuration import fingerprint, schema
-from ffn_bench.data.splitting import Data
 from ffn_bench.engine import metrics
+from ffn_bench.engine.choice import Choice
+from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
 from ffn_bench.model import hessian
@@ -29,34 +28,6 @@ FLUSH_SECONDS = 1.0
 
 CHECKPOINT_TIME_FRACTION = 0.01
 """Share of the time that may go into checkpoints, the last one apart."""
-
-
-class Training(Protocol):
-    """A run in training, as a `Record` sees it: an `EagerRun`, or a row of a batched `Tile`."""
-
-    status: str
-    """`running`, then `finished` or `diverged`, with its `reason`."""
-    reason: str
-    step: int
-    steps: int
-    train_seconds: float
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one pass over the training part."""
-
-    @property
-    def data(self) -> Data:
-        """What it trains on."""
-
-    def network(self, x: Tensor, /) -> Tensor:
-        """Logits of a mini-batch."""
-
-    def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """The weights now, (W `[n_in, n_out]`, b `[n_out]`) of every layer; the next step may change them."""
-
-    def state(self) -> dict[str, Any]:
-        """A complete state: nested dicts and lists of tensors and plain values, with its `step`."""
 
 
 class CheckpointSchedule:
@@ -112,10 +83,10 @@ def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
-    `device` says in words what it trains on; `co_trained_runs` is how many runs share that device's time.
-    A run that has started in the folder is resumed: from `state`, its checkpoint, or without one from the
-    start. What was written after the checkpoint is discarded then; `notes` says which of the folder's files
-    were not as expected. The caller holds the folder's lock. Raises `UserError` (status 4)
+    `choice` is of its engine, `device` says in words what it trains on; `co_trained_runs` is how many runs
+    share that device's time. A run that has started in the folder is resumed: from `state`, its checkpoint,
+    or without one from the start. What was written after the checkpoint is discarded then; `notes` says which
+    of the folder's files were not as expected. The caller holds the folder's lock. Raises `UserError` (4)
     where data, versions or device are no longer those it began with, and for files that are not what was
     written.
     """
@@ -123,26 +94,26 @@ class Record:
     def __init__(
         self,
         folder: Folder,
-        run: schema.TrainConfig,
-        training: Training,
+        run: Run,
+        choice: Choice,
         device: str,
         co_trained_runs: int = 1,
         state: dict[str, Any] | None = None,
         schedule: CheckpointSchedule | None = None,
     ) -> None:
-        self.folder, self.training, self._run = folder, training, run
+        self.folder, self.run, self._config = folder, run, run.config
         self.notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
-        self._schedule = schedule or CheckpointSchedule(run.checkpoint_seconds)
+        self._schedule = schedule or CheckpointSchedule(run.config.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
-        self._trajectory = writers.Trajectory(folder) if run.trajectory else None
+        self._trajectory = writers.Trajectory(folder) if run.config.trajectory else None
         kept = [lines.file, *([self._trajectory.file] if self._trajectory else [])]
 
         # First everything is checked, then something is changed.
         folder.check_manifest()
-        described = identity(run, device, training.data.sha256, training.data.chance)
+        described = identity(run.config, choice, device, run.data.sha256, run.data.chance)
         started = reading.read_identity(folder) is not None
         if started:
             reading.check_surroundings(folder, described)
@@ -151,10 +122,10 @@ class Record:
             sizes = _sizes(folder, state, [file.name for file in kept])
             for file in kept:
                 file.resume(*sizes[file.name])
-            self._read_back(sizes["metrics.jsonl"][0], training.step)
+            self._read_back(sizes["metrics.jsonl"][0], run.step)
             for name in filter(writers.EVENTS.fullmatch, sizes):
                 if folder.kind(name) is None:
-                    note = f"{name} is missing: TensorBoard shows the run from step {training.step} on"
+                    note = f"{name} is missing: TensorBoard shows the run from step {run.step} on"
                     self.notes.append(note)
                 else:
                     event_file, resumed = Appended(folder, name), True
@@ -178,14 +149,16 @@ class Record:
         self._writers: list[writers.Writer] = [lines, self._tensorboard, self._log]
         if not resumed:
             self._tensorboard.begin()
-            settings = schema.flatten(run).items()
+            settings = schema.flatten(run.config).items()
             text = "".join(f"    {printable(f'{key}: {value}')}\n" for key, value in settings)
             self._tensorboard.write_text("config", text)
-            self._tensorboard.write_hparams(fingerprint.result_keys(run), fingerprint.superset_of_keys())
-        for warning in (*self.notes, *(training.data.warnings if state is None else ())):
+            self._tensorboard.write_hparams(
+                fingerprint.result_keys(run.config), fingerprint.superset_of_keys()
+            )
+        for warning in (*self.notes, *(run.data.warnings if state is None else ())):
             self._log.note("WARNING", warning)
         if state is not None:
-            self._log.note("INFO", f"resuming from step {training.step}")
+            self._log.note("INFO", f"resuming from step {run.step}")
         self._flush()
 
     def _remove_outputs(self) -> None:
@@ -215,7 +188,7 @@ class Record:
                 del line["time"]
                 seconds = float(seconds)
                 values = {tag: reading.value_of(tag, value) for tag, value in line.items()}
-                epochs = range(self._run.epochs + 1)
+                epochs = range(self._config.epochs + 1)
                 if type(step) is not int or type(epoch) is not int or epoch not in epochs:
                     raise ValueError
                 if not before <= step <= until or not 0 <= seconds < math.inf:
@@ -230,32 +203,32 @@ class Record:
             if measurement.ends_epoch:
                 self._epochs.append(measurement)
 
-    def write(self, measurement: Measurement) -> None:
-        """Give a measurement to every writer; keep a checkpoint now and then."""
-        if measurement.ends_epoch and self.training.status != "diverged":
-            measurement = self._measure_at_epoch_end(measurement)
-        for writer in self._writers:
-            writer.write(measurement)
-        # What a run measured before it diverged is not how it ended.
-        diverged = self.training.status == "diverged"
-        self._last = measurement.values if diverged else self._last | measurement.values
-        if measurement.ends_epoch:
-            self._epochs.append(measurement)
+    def write(self, measurements: Sequence[Measurement]) -> None:
+        """Give measurements to every writer, the last of them of now; keep a checkpoint now and then."""
+        diverged = self.run.status == "diverged"
+        for measurement in measurements:
+            if measurement.ends_epoch and not diverged:
+                measurement = self._measure_at_epoch_end(measurement)
+            for writer in self._writers:
+                writer.write(measurement)
+            self._last |= measurement.values
+            if measurement.ends_epoch:
+                self._epochs.append(measurement)
+        if diverged:  # what a run measured before is not how it ended
+            self._last = measurements[-1].values
         if time.monotonic() >= self._flush_due:
             self._flush()
-        # Between an epoch's last step and its evaluation there is no state to resume from.
-        settled = measurement.ends_epoch or self.training.step % self.training.steps_per_epoch
-        if settled and self.training.status == "running" and self._schedule.is_due(measurement.step):
+        if self.run.status == "running" and self._schedule.is_due(self.run.step):
             self._save_checkpoint()
 
     def _measure_at_epoch_end(self, measurement: Measurement) -> Measurement:
         """Keep the weights at an epoch's end and measure the curvature there, where that is asked for."""
         if self._trajectory:
-            self._trajectory.keep(measurement.step, self.training.layers())
-        every = self._run.log_curvature
+            self._trajectory.keep(measurement.step, self.run.layers())
+        every = self._config.log_curvature
         if not every or measurement.epoch % every:
             return measurement
-        curvature = hessian.extremes(self.training.layers(), self.training.data.train, self._run)
+        curvature = hessian.extremes(self.run.layers(), self.run.data.train, self._config)
         return replace(measurement, values={**measurement.values, **curvature})
 
     def interrupt(self) -> dict[str, Any]:
@@ -264,7 +237,7 @@ class Record:
             self._save_checkpoint()
         except OSError as e:
             self._log.note("ERROR", f"no checkpoint could be written: {e}")
-        return self.close("interrupted", f"stopped at step {self.training.step}")
+        return self.close("interrupted", f"stopped at step {self.run.step}")
 
     def close(self, status: str, reason: str) -> dict[str, Any]:
         """Write what ends a run, summary.json last, and return the summary.
@@ -276,8 +249,8 @@ class Record:
             "status": status,
             "reason": reason,
             "epochs": max((m.epoch for m in self._epochs), default=0),
-            "steps": self.training.step,
-            "train_seconds": self.training.train_seconds,
+            "steps": self.run.step,
+            "train_seconds": self.run.train_seconds,
             "final": self._last,
             "best": metrics.best_of(self._epochs),
         }
@@ -313,20 +286,20 @@ class Record:
         start = time.monotonic()
         self._flush(sync=True)
         files = {file.name: file.state for file in self._files if file is not self._log.file}
-        checkpoints.save(self.folder, {**self.training.state(), "files": files})
+        checkpoints.save(self.folder, {**self.run.state(), "files": files})
         self._schedule.record_cost(time.monotonic() - start)
 
     def _write_pictures(self) -> None:
         """The confusion matrix, on the test part where there is one; of pictures also the worst mistakes."""
-        training, data = self.training, self.training.data
+        run, data = self.run, self.run.data
         split = next(split for split in ("test", "val", "train") if len(getattr(data, split).y))
-        counts = metrics.confusion_matrix(training.network, getattr(data, split), len(data.classes))
+        counts = metrics.confusion_matrix(run.network, getattr(data, split), len(data.classes))
         with pictures.DRAWING:
             picture = pictures.confusion_matrix(counts, data.classes, split)
-        self._tensorboard.write_image(f"confusion matrix/{split}", picture, training.step)
+        self._tensorboard.write_image(f"confusion matrix/{split}", picture, run.step)
         if data.image_shape and len(data.test.y):
-            worst = metrics.worst_mistakes(training.network, data.test, 18)
+            worst = metrics.worst_mistakes(run.network, data.test, 18)
             if len(worst[0]):
                 with pictures.DRAWING:
                     picture = pictures.mistakes(data, *worst)
-                self._tensorboard.write_image("worst mistakes/test", picture, training.step)
+                self._tensorboard.write_image("worst mistakes/test", picture, run.step)

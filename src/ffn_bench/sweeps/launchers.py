@@ -15,6 +15,7 @@ import secrets
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -30,7 +31,7 @@ from omegaconf import DictConfig
 from ffn_bench import process
 from ffn_bench.configuration import parsing, schema
 from ffn_bench.data.kept import loaded_once
-from ffn_bench.engine.batched import group_key, reason_not_batchable
+from ffn_bench.engine.batched import group_key
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.run_folder import checkpoints, reading
 from ffn_bench.run_folder.files import Folder, to_json
@@ -89,8 +90,9 @@ def launch(
     if done := len(sweep.jobs) - len(waiting) - len(unsound):
         sweep.view.before({"done": done})
     size = int(planner.master.chunk)
-    sweep.view.start([len(chunk) for chunk in chunks(waiting, size)], [])
+    sweep.view.start(Counter())
     sweep.view.expect(len(waiting))
+    sweep.view.live()
     before = {job.number: _stamp(job) for job in waiting}
     lost, idle, pause, announced = "", 0, LOOK_SECONDS, False
     try:
@@ -173,7 +175,7 @@ def chunks(jobs: Sequence[SweepRun], size: int) -> list[list[SweepRun]]:
     """Runs cut into chunks of at most `size`, those together that can share a batch."""
 
     def key(job: SweepRun) -> str:
-        return repr((job.plan.sequential_reason or "", group_key(job.plan.run)))
+        return repr(group_key(job.plan.run))
 
     pieces = []
     for _, members in itertools.groupby(sorted(jobs, key=key), key=key):
@@ -343,13 +345,13 @@ def train_chunk(file: Path) -> None:
                 locks.append(Lock(folder))
             except (UserError, OSError):
                 continue  # another job trains it, or the process that sweeps tells what is wrong
-            plans.append(Planned(overrides, run, folder, reason_not_batchable(run)))
+            plans.append(Planned(overrides, run, folder))
             settings.append(own)
         if plans:
             with suppress(OSError):  # where it does not exist, absolute paths still do
                 os.chdir(cwd)
             with _warned(), loaded_once():
-                Chunk(plans, root, settings).run(batched=True)
+                Chunk(plans, root, settings).run(processes=0)
     finally:
         for lock in locks:
             lock.release()

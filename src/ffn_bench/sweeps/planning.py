@@ -29,10 +29,10 @@ from ffn_bench.command_line import tables
 from ffn_bench.command_line.hydra_internals import BasicSweeper, get_overrides_dirname
 from ffn_bench.command_line.resolvers import SUBDIR
 from ffn_bench.configuration import parsing
-from ffn_bench.configuration.fingerprint import NOT_RESULTS, fingerprint, result_keys
+from ffn_bench.configuration.fingerprint import NOT_RESULTS, SEEDS, fingerprint, result_keys, results_of
 from ffn_bench.configuration.schema import GROUPS, TrainConfig
 from ffn_bench.engine import build
-from ffn_bench.engine.batched import reason_not_batchable
+from ffn_bench.engine.choice import choose
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.optimizers.registry import check_optimizer
 from ffn_bench.optimizers.rules import RULES
@@ -44,20 +44,17 @@ TEMPLATES = 200
 """Configurations that are kept to set values in."""
 CACHED = 10_000
 """Overrides that are kept parsed."""
-SEEDS = ("seed", "data.split_seed")
 BUDGET = ("epochs", "batch_size", "drop_last", "dtype")
 """Keys that all runs of a sweep share, unless it sweeps over them."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a sweep: its overrides, its configuration as plain values, its folder, and why it must be
-    trained by itself (None where it can be batched)."""
+    """A run of a sweep: its overrides, its configuration as plain values, its folder."""
 
     overrides: tuple[str, ...]
     run: TrainConfig
     folder: Folder
-    sequential_reason: str | None
 
     def status_and_summary(self) -> tuple[str, dict[str, Any] | None]:
         """Its status, and its summary if it has ended: see `reading.status_and_summary`."""
@@ -152,7 +149,7 @@ class Planner:
         overrides = tuple(job)
         run, subdir = self._run_and_subdir(overrides)
         folder = Folder.below(self.folder, self._subdir_of(run, subdir))
-        return Planned(overrides, run, folder, reason_not_batchable(run))
+        return Planned(overrides, run, folder)
 
     def restage(self, planned: Planned, stage: str) -> Planned:
         """The same run, for another stage of a tuning. A run is the same whatever it is for."""
@@ -191,7 +188,7 @@ class Planner:
         planned_configs = [result_keys(planned.run) for planned in self._planned.values()]
         names = self._existing - {planned.folder.name for planned in self._planned.values()}
         recorded_configs = [
-            identity["config"]
+            results_of(identity["config"])
             for name, identity in ((name, self._identity(name)) for name in sorted(names))
             if any(name.endswith(str(identity.get("fingerprint"))[:digits]) for digits in folders.HASH_DIGITS)
         ]  # others were put there by a person
@@ -230,9 +227,11 @@ class Planner:
             self._warn(run, build.prepare(run).data.warnings)
             self._checked.add(shared)
         # Our own rules were checked with the configuration; others are tried out.
-        optimizer = repr(run.optimizer)
-        if (planned.sequential_reason or run.optimizer.name not in RULES) and optimizer not in self._checked:
-            check_optimizer(run.optimizer)
+        optimizer = repr((run.optimizer, run.engine, run.gradient, run.device))
+        if optimizer not in self._checked:
+            choose(run)
+            if run.optimizer.name not in RULES:
+                check_optimizer(run.optimizer)
             self._checked.add(optimizer)
 
     def _warn(self, run: TrainConfig, warnings: Sequence[str]) -> None:

@@ -1,34 +1,36 @@
-"""A sweep: its runs batched, or one after the other where they cannot be; a folder each; a leaderboard."""
+"""A sweep: its runs in worker processes, or side by side on a GPU; a folder each; a leaderboard."""
 
 from __future__ import annotations
 
 import itertools
 import sys
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from omegaconf import OmegaConf, open_dict
 
 from ffn_bench import process, train
 from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
+from ffn_bench.command_line.run_view import RunView
+from ffn_bench.configuration import schema
 from ffn_bench.engine import build
-from ffn_bench.engine.batched import BatchRow, Tile, group_key, tile_sizes
-from ffn_bench.engine.device import THREADS, describe, keep_memory, threads
+from ffn_bench.engine.batched import group_key, tile_sizes
+from ffn_bench.engine.choice import Choice, choose
+from ffn_bench.engine.device import THREADS, describe, threads
+from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
+from ffn_bench.optimizers import registry
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
 from ffn_bench.run_folder.recorder import CheckpointSchedule, Record
+from ffn_bench.sweeps import workers
 from ffn_bench.sweeps.leaderboard import leaderboard, names_of, settings_of, varied_keys
 from ffn_bench.sweeps.planning import Planned, Planner
 
@@ -98,50 +100,63 @@ class Sweep:
         rows = list(zip(names, own, strict=True))
         self.view = sweep_view.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
         warnings.clear()
-        self._composing = threading.Lock()
         self.stop = Stop()
+        self._in_worker: workers.Send | None = None
 
-    def run(self, batched: bool) -> None:
+    def run(self, processes: int) -> None:
         """Train every run, continuing past those that fail; then show the leaderboard.
 
-        Batches come first, each group of runs that can share tiles after the other; then the runs that must
-        be trained by themselves. Without `batched` all are.
+        Runs of the batched engine are trained side by side. The others go whole, one after the other, through
+        as many worker processes; with none, or on a GPU, through this one.
         """
         waiting, unsound = self.sound(self.waiting())
-        steps_per_epoch: dict[Any, int] = {}
+        prepared: dict[Any, build.Prepared] = {}
+        choices: dict[int, Choice] = {}
+        steps = 0
         for job in waiting:
-            shared = group_key(job.plan.run)
             try:
-                if shared not in steps_per_epoch:
-                    steps_per_epoch[shared] = build.prepare(job.plan.run).steps_per_epoch
+                run = reading.as_begun(job.plan.folder, job.plan.run)
+                if group_key(run) not in prepared:
+                    prepared[group_key(run)] = build.prepare(run)
+                own = prepared[group_key(run)]
+                choices[job.number] = choose(run, own.widths, own.batch_size)
+                steps += run.epochs * own.steps_per_epoch
             except Exception as e:
                 unsound[job.number] = e
         waiting = [job for job in waiting if job.number not in unsound]
-        sequential = [job for job in waiting if not batched or job.plan.sequential_reason]
-        groups = self._groups([job for job in waiting if batched and not job.plan.sequential_reason])
+        groups = self._groups([job for job in waiting if choices[job.number].engine == "batched"])
+        single = [job for job in waiting if choices[job.number].engine != "batched"]
+        on_cpu = all(own.device.type == "cpu" for own in prepared.values())
+        processes = min(processes, len(single)) if on_cpu else 0
         before = Counter(
             "done" if job.status in reading.ENDED else "left" for job in self.jobs if job.summary
         )
         before["resumed"] = sum(job.status != "missing" for job in waiting)
         self.view.before({name: n for name, n in before.items() if n})
-        self.view.start(
-            [len(group) for group in groups],
-            [job.plan.sequential_reason if batched else None for job in sequential],
-        )
-        self.view.expect(
-            sum(job.plan.run.epochs * steps_per_epoch[group_key(job.plan.run)] for job in waiting)
-        )
+        self.view.start(Counter(choices[job.number] for job in waiting), processes)
+        self.view.expect(steps)
+        prepared.clear()
+        if processes:
+            self._load_code(single)
         try:
             self.fail_all(unsound)
-            with self.stop:
+            with self.stop, threads(1 if processes else THREADS):
+                if processes:
+                    self._train_in_workers(single, processes)
+                else:
+                    self.view.live()
                 for group in groups:
                     self._train_group(group)
-                for job in sequential:
+                for job in () if processes else single:
                     if not self.stop.requested:
-                        self._train_sequentially(job)
+                        self._train_alone(job, sweep_view.RunOfSweep(self.view, self._index(job)))
         finally:
             self.close()
         self.stop.raise_if_requested()
+
+    def _index(self, job: SweepRun) -> int:
+        """Its place among the runs of this launch."""
+        return job.number - self.jobs[0].number
 
     def sound(self, waiting: Sequence[SweepRun]) -> tuple[list[SweepRun], dict[int, Exception]]:
         """The runs whose folders can be trained into, and what is wrong with others', by number."""
@@ -189,7 +204,7 @@ class Sweep:
             self._fail(self.jobs[number - self.jobs[0].number], None, None, error)
 
     def _groups(self, jobs: Sequence[SweepRun]) -> list[list[SweepRun]]:
-        """Runs that can share a tile, together."""
+        """Runs that can be trained side by side, together."""
 
         def key(job: SweepRun) -> str:
             # A run that begins measures its start; one with a checkpoint at step 0 has done so.
@@ -228,121 +243,90 @@ class Sweep:
             results.append(result)
         return results
 
-    # --- in batches -------------------------------------------------------------------------------------
+    # --- side by side -----------------------------------------------------------------------------------
 
     def _train_group(self, group: list[SweepRun]) -> None:
-        """Tile after tile, on a CPU as many at a time as it has cores, each with one thread.
-
-        PyTorch's own threads would wait for each other at every operation of a small network; only where
-        there is one tile, or the step is compiled into few large operations, they do the work.
-        """
-        keep_memory()
+        """As many at a time as a GPU's memory holds."""
         try:
             prepared = build.prepare(group[0].plan.run)
         except Exception as e:
             self.fail_all({job.number: e for job in group})
             return
-        compiled = group[0].plan.run.compile
-        sizes = tile_sizes(
-            len(group), prepared.widths, prepared.batch_size, prepared.dtype, prepared.device, compiled
-        )
+        sizes = tile_sizes(len(group), prepared.widths, prepared.batch_size, prepared.dtype, prepared.device)
         members = iter(group)
-        most = max(1, process.descriptors(2 * len(group)) // (2 * THREADS))  # a lock each
-        tiles = [list(itertools.islice(members, size)) for size in sizes]
-        tiles = [tile[at : at + most] for tile in tiles for at in range(0, len(tile), most)]
-        in_parallel = len(tiles) > 1 and prepared.device.type == "cpu" and not compiled
-        work = partial(self._train_tile, prepared=prepared)
-        if not in_parallel:
-            with threads(THREADS if compiled else prepared.threads):
-                for tile in tiles:
-                    work(tile)
-            return
-        one_thread = partial(torch.set_num_threads, 1)
-        with threads(1), ThreadPoolExecutor(THREADS, initializer=one_thread) as pool:
-            futures = [pool.submit(work, tile) for tile in tiles]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:  # of a signal's handler: the pool's end would wait for the training's
-                self.stop.requested = True
-                raise
-            broken = next((f for f in futures if f.done() and f.exception()), None)
-            if broken:
-                self.stop.requested = True  # the other tiles end their runs in good order
-        if broken:
-            broken.result()
-
-    def _train_tile(self, jobs: Sequence[SweepRun], prepared: build.Prepared) -> None:
-        """Train the runs of one tile and write their folders.
-
-        What goes wrong with one run ends that run. What goes wrong with the tile, such as a rule that raises
-        or too little memory, is one run's fault or comes of too many: each half is resumed from its
-        checkpoints by itself, and so on, until the run is found.
-        """
-        if self.stop.requested:
-            return
-        with self.locked(jobs) as held:
-            for group in self._groups(held):
-                self._train_rows(group, prepared)
+        most = max(1, process.descriptors(2 * len(group)) // 2)  # a lock each
+        fitting = [list(itertools.islice(members, size)) for size in sizes]
+        for tile in [some[at : at + most] for some in fitting for at in range(0, len(some), most)]:
+            if not self.stop.requested:
+                with self.locked(tile) as held:
+                    for jobs in self._groups(held):
+                        self._train_rows(jobs, prepared)
 
     def _train_rows(self, jobs: list[SweepRun], prepared: build.Prepared) -> None:
-        """`_train_tile`, for runs whose folders are locked and that start at the same step."""
+        """Train runs whose folders are locked and that start at the same step, and write their folders.
+
+        What goes wrong with one run ends that run. What goes wrong with all of them, such as a rule that
+        raises or too little memory, is one run's fault or comes of too many: each half is resumed from its
+        checkpoints by itself, and so on, until the run is found.
+        """
         if self.stop.requested or not jobs:
             return
-        records: dict[int, Record] = {}
-        rows: list[BatchRow] = []
-        tile: Tile | None = None
+        records: dict[Run, Record] = {}
+        runs: Sequence[Run] = []
+        training: Training | None = None
         try:
-            tile = Tile([job.plan.run for job in jobs], prepared.data)
-            tile.stop, rows = self.stop, [*tile.rows]
-            states = [self._state(job, row) for job, row in zip(jobs, rows, strict=True)]
-            if any(row.status == "failed" for row in rows):
-                left = [job for job, row in zip(jobs, rows, strict=True) if row.status != "failed"]
-                tile.close()
+            training = build.build_batched([job.plan.run for job in jobs], prepared.data)
+            training.stop, runs = self.stop, training.runs
+            states = [self._state(job, run) for job, run in zip(jobs, runs, strict=True)]
+            if any(run.status == "failed" for run in runs):
+                left = [job for job, run in zip(jobs, runs, strict=True) if run.status != "failed"]
+                training.engine.close()
                 self._train_rows(left, prepared)
                 return
             if states[0]:
-                tile.resume([state for state in states if state])
-            of_row = {id(row): job for row, job in zip(rows, jobs, strict=True)}
+                training.resume([state for state in states if state])
+            of_run = dict(zip(runs, jobs, strict=True))
             schedule = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
-            for row, job, state in zip(rows, jobs, states, strict=True):
+            for run, job, state in zip(runs, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
+                    choice = choose(job.plan.run)
                     device = describe(prepared.device)
-                    record = Record(job.plan.folder, job.plan.run, row, device, len(jobs), state, schedule)
-                    records[id(row)] = record
+                    record = Record(job.plan.folder, run, choice, device, len(jobs), state, schedule)
+                    records[run] = record
                     for note in record.notes:
                         self.view.warn(f"{job.name}: {note}")
-                    if row.status != "running":  # killed after its last step
-                        self._end(job, record.close(row.status, row.reason))
+                    if run.status != "running":  # killed after its last step
+                        self._end(job, record.close(run.status, run.reason))
                 except Exception as e:
-                    self._fail(job, row, records.get(id(row)), e)
+                    self._fail(job, run, records.get(run), e)
             del states
-            for measured in tile.measurements():
-                for row, measurement in measured:
-                    job, record = of_row[id(row)], records[id(row)]
+            for measured in training.measurements():
+                for run, measurements in measured.items():
+                    job, record = of_run[run], records[run]
                     try:
-                        record.write(measurement)
-                        self.view.measured(job.number - self.jobs[0].number, measurement)
-                        if row.status != "running":
-                            self._end(job, record.close(row.status, row.reason))
+                        record.write(measurements)
+                        self.view.measured(self._index(job), measurements)
+                        if run.status != "running":
+                            self._end(job, record.close(run.status, run.reason))
                     except Exception as e:
-                        self._fail(job, row, record, e)
-            for row in rows:
-                if row.status == "running":
+                        self._fail(job, run, record, e)
+            for run in runs:
+                if run.status == "running":
                     try:
-                        self._end(of_row[id(row)], records[id(row)].interrupt())
+                        self._end(of_run[run], records[run].interrupt())
                     except Exception as e:
-                        self._fail(of_row[id(row)], row, records[id(row)], e)
+                        self._fail(of_run[run], run, records[run], e)
         except Exception as e:
             left = [job for job in jobs if job.summary is None]
             if not left:
                 raise
             if len(left) == 1:
-                its_row = rows[jobs.index(left[0])] if rows else None
-                self._fail(left[0], its_row, records.get(id(its_row)), e)
+                its_own = runs[jobs.index(left[0])] if runs else None
+                self._fail(left[0], its_own, records.get(its_own) if its_own else None, e)
                 return
-            if tile is not None:
-                tile.close()
+            if training is not None:
+                training.engine.close()
             half = len(left) // 2
             for half_of_jobs in (left[:half], left[half:]):
                 half_of_jobs, unsound = self.sound(half_of_jobs)
@@ -350,33 +334,32 @@ class Sweep:
                 for group in self._groups(half_of_jobs):
                     self._train_rows(group, prepared)
         finally:
-            if tile is not None:
-                tile.close()
+            if training is not None:
+                training.engine.close()
 
-    def _state(self, job: SweepRun, row: BatchRow) -> dict[str, Any] | None:
+    def _state(self, job: SweepRun, run: Run) -> dict[str, Any] | None:
         """The state that a run is resumed from; the run fails where that is not one of its own."""
         if job.checkpoint is None:
             return None
         try:
             state = checkpoints.load(job.plan.folder, job.checkpoint)
-            row.check(state)
+            run.check(state)
             return state
         except Exception as e:
-            self._fail(job, row, None, e)
+            self._fail(job, run, None, e)
             return None
 
     def write_hydra_files(self, job: SweepRun) -> None:
         """What Hydra itself would leave in a run's folder."""
         assert self.planner is not None
-        with self._composing:
-            cfg = self.planner.compose(job.plan.overrides, job.number)
-            with open_dict(cfg):
-                cfg.hydra.runtime.output_dir = str(job.plan.folder.path.absolute())
-            content = OmegaConf.to_container(cfg, enum_to_str=True)
+        cfg = self.planner.compose(job.plan.overrides, job.number)
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(job.plan.folder.path.absolute())
+        content = OmegaConf.to_container(cfg, enum_to_str=True)
         assert isinstance(content, dict)
         hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
 
-    def _fail(self, job: SweepRun, row: BatchRow | None, record: Record | None, error: Exception) -> None:
+    def _fail(self, job: SweepRun, run: Run | None, record: Record | None, error: Exception) -> None:
         """End one run for an error; its neighbours continue. A bug's traceback is shown, too."""
         mistake = explain(error)
         reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
@@ -388,42 +371,78 @@ class Sweep:
                 summary = record.fail(error)
             except Exception:
                 traceback.print_exc()
-        if row is not None:
-            row.status, row.reason = "failed", reason
+        if run is not None:
+            run.status, run.reason = "failed", reason
         self._end(job, summary)
 
     def _end(self, job: SweepRun, summary: dict[str, Any]) -> None:
         job.summary = summary
-        self.view.ended(job.number - self.jobs[0].number, summary)
+        if self._in_worker is None:  # whose parent shows it
+            self.view.ended(self._index(job), summary)
 
-    # --- sequentially -----------------------------------------------------------------------------------
+    # --- one after the other ----------------------------------------------------------------------------
 
-    def _train_sequentially(self, job: SweepRun) -> None:
-        """Train a run as `ffn-train` would by itself."""
+    def _load_code(self, jobs: Sequence[SweepRun]) -> None:
+        """Have what the workers will run compiled and loaded: they share it."""
+        kinds: dict[Any, schema.TrainConfig] = {}
+        for job in jobs:
+            run = job.plan.run
+            rule = registry.elementwise_rule(run.optimizer)
+            if rule is not None:
+                kinds.setdefault((rule.update, run.model.activation, run.dtype), run)
+        for run in kinds.values():
+            with suppress(Exception):  # its run will say so
+                build.build(run, say=self.view.note)
+
+    def _train_in_workers(self, jobs: Sequence[SweepRun], processes: int) -> None:
+        """Train runs in worker processes, and show what they say."""
+        of_number = {job.number: job for job in jobs}
+
+        def work(number: int, send: workers.Send) -> None:
+            job = of_number[number]
+            self._in_worker = send
+            try:
+                self._train_alone(job, sweep_view.RunElsewhere(send), processes - 1)
+            finally:  # also of what a signal raises
+                send(("end", job.summary or job.plan.summary()))
+
+        def on_message(number: int, message: tuple[str, Any]) -> None:
+            job, (kind, content) = of_number[number], message
+            if kind == "end":
+                if content is not None:
+                    self._end(job, content)
+            elif kind == "warning":
+                self.view.warn(f"{job.name}: {content}")
+            else:
+                self.view.measured(self._index(job), content)
+
+        def on_lost(error: workers.Lost) -> None:
+            self._fail(of_number[error.number], None, None, UserError("sweep", str(error), "", status=1))
+
+        workers.train(list(of_number), processes, work, self.view.live, on_message, on_lost, self.stop)
+
+    def _train_alone(self, job: SweepRun, view: RunView, beside: int = 0) -> None:
+        """Train a run as `ffn-train` would by itself, though `beside` so many others."""
         with self.locked([job]) as held:
             for each in held:
-                self._train_eagerly(each)
-
-    def _train_eagerly(self, job: SweepRun) -> None:
-        view = sweep_view.RunOfSweep(self.view, job.number - self.jobs[0].number)
-        try:
-            self.write_hydra_files(job)
-            train.train_run(job.plan.run, job.plan.folder, view)
-        except Exception as e:
-            summary = job.plan.summary()
-            if summary is None or summary["status"] != "failed" or summary == job.before:
-                self._fail(job, None, None, e)
-                return
-            if explain(e) is None:
-                traceback.print_exc()
-        self._end(job, job.plan.summary() or {})
+                try:
+                    self.write_hydra_files(each)
+                    train.train_run(each.plan.run, each.plan.folder, view, beside)
+                except Exception as e:
+                    summary = each.plan.summary()
+                    if summary is None or summary["status"] != "failed" or summary == each.before:
+                        self._fail(each, None, None, e)
+                        return
+                    if explain(e) is None:
+                        traceback.print_exc()
+                self._end(each, each.plan.summary() or {})
 
 
 def launch(
     planner: Planner,
     overrides: Sequence[Sequence[str]],
     first: int,
-    batched: bool,
+    processes: int | None,
     shown: LaunchDisplay,
 ) -> list[JobReturn]:
     """Check all runs, train them, and return how each one ended, for Hydra."""
@@ -431,5 +450,5 @@ def launch(
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
     sweep = Sweep(planner, plans, first, shown)
-    sweep.run(batched)
+    sweep.run(THREADS if processes is None else processes)
     return sweep.returns()

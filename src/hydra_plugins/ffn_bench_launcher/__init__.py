@@ -26,7 +26,7 @@ TUNING = {
     "space": None,  # instead of the files of conf/search_space
     "search_seed": 0,
     "tuning_seeds": [0],
-    "final_seeds": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+    "final_seeds": [*range(1, 21)],
 }
 """The keys of a tuning, see `ffn_bench.sweeps.tuning.Rules`."""
 for group, name, node in (
@@ -35,7 +35,7 @@ for group, name, node in (
         "checked",
         {"_target_": f"{HERE}.CheckedSweeper", "max_batch_size": None, "params": None, **TUNING},
     ),
-    ("launcher", "batched", {"_target_": f"{HERE}.BatchedLauncher"}),
+    ("launcher", "workers", {"_target_": f"{HERE}.WorkersLauncher"}),
     ("launcher", "sequential", {"_target_": f"{HERE}.SequentialLauncher"}),
 ):
     ConfigStore.instance().store(group=f"hydra/{group}", name=name, node=node, provider="ffn_bench")
@@ -140,7 +140,7 @@ class CheckedSweeper(BasicSweeper):
 
     def _is_chunked(self) -> bool:
         """Whether the launcher is one of others, whose jobs train chunks of runs."""
-        return not isinstance(self.launcher, BatchedLauncher)
+        return not isinstance(self.launcher, WorkersLauncher)
 
     def _launch(self, planner: Any, plans: Sequence[Any], first: int, shown: Any) -> Sequence[JobReturn]:
         """Train some runs with the launcher that was chosen."""
@@ -151,7 +151,7 @@ class CheckedSweeper(BasicSweeper):
             from ffn_bench.sweeps import launchers, sweep
 
             return launchers.launch(self.launcher, planner, overrides, first, shown or sweep.LaunchDisplay())
-        assert isinstance(self.launcher, BatchedLauncher)
+        assert isinstance(self.launcher, WorkersLauncher)
         self.launcher.planner, self.launcher.shown = planner, shown
         return self.launcher.launch(overrides, first)
 
@@ -167,10 +167,11 @@ class CheckedSweeper(BasicSweeper):
         return self._locked(planner, lambda: search.run(partial(self._launch, planner)))
 
 
-class BatchedLauncher(Launcher):
-    """Trains the runs of a sweep together in the batched engine; those it cannot take, one by one."""
+class WorkersLauncher(Launcher):
+    """Trains the runs of a sweep in worker processes, one a core; on a GPU side by side."""
 
-    batched = True
+    processes: int | None = None
+    """None: one for each core."""
     planner: Any = None
     shown: Any = None
 
@@ -187,7 +188,7 @@ class BatchedLauncher(Launcher):
 
         shown = self.shown or sweep.LaunchDisplay()
         if self.planner is not None:
-            return sweep.launch(self.planner, job_overrides, initial_job_idx, self.batched, shown)
+            return sweep.launch(self.planner, job_overrides, initial_job_idx, self.processes, shown)
         for key in ("status", "force"):
             if self.config[key]:
                 what = "cannot be used with this sweeper, which chooses its runs one after another"
@@ -197,12 +198,12 @@ class BatchedLauncher(Launcher):
         folders.check_location(planner.folder)
         lock = Lock(Folder(planner.folder))
         try:
-            return sweep.launch(planner, job_overrides, initial_job_idx, self.batched, shown)
+            return sweep.launch(planner, job_overrides, initial_job_idx, self.processes, shown)
         finally:
             lock.release()
 
 
-class SequentialLauncher(BatchedLauncher):
-    """Trains one run after the other in the eager engine."""
+class SequentialLauncher(WorkersLauncher):
+    """Trains one run after the other, in the process that sweeps."""
 
-    batched = False
+    processes = 0

@@ -8,7 +8,7 @@ tenth of one, without numba.
 
 **Two ways to machine code.** What computes is plain Python, called once with registers in place of numbers
 (`registers.py`, `vector_math.py`): operators write LLVM instructions, the body of a loop over whole
-registers (`writer.py`). So are written σ and σ' (`activations.py`), update rules (`loops.py`), losses
+registers (`writer.py`). So are written σ and σ' (`model/activations.py`), update rules (`loops.py`), losses
 (`losses.py`), products of matrices and transposition (`products.py`), each a function of its own: a new
 rule compiles itself and nothing else. The loops over layers, batches and steps around them (`kernels.py`)
 go through numba, and call them by address. llvmlite makes machine code of both (`machine_code.py`), and

@@ -38,10 +38,13 @@ def default_folder() -> Path:
 
 
 class Cache:
-    """Compiled code in `folder` (None: the user's). `problem` says why nothing is kept there, if so."""
+    """Compiled code in `folder` (None: the user's). `problem` says why nothing is kept there, if so.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.problem = ""
+    `on_compile` is called before something is compiled for the first time.
+    """
+
+    def __init__(self, folder: Path | None = None, on_compile: Callable[[], object] = lambda: None) -> None:
+        self.problem, self._on_compile, self._has_compiled = "", on_compile, False
         try:
             self.folder = folder or default_folder()
         except RuntimeError:  # no home directory
@@ -54,6 +57,9 @@ class Cache:
             content = _read(path)
             if content is not None:
                 return content
+        if not self._has_compiled:
+            self._has_compiled = True
+            self._on_compile()
         content = compile_()
         self._write(path, content)
         return content

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn_bench.engine.compiled.activations import ACTIVATIONS
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.loops import NotCompilableError
 from ffn_bench.engine.compiled.losses import LOSSES
 from ffn_bench.engine.compiled.plan import Located, Plan, address, aligned, chunk_rows, rounded_up
 from ffn_bench.engine.compiled.program import program
 from ffn_bench.engine.compiled.registers import BYTES
+from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.optimizers.rule_forms import Rule
 
 Array = NDArray[np.float64]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 
-from ffn_bench.engine.compiled.activations import Activation
 from ffn_bench.engine.compiled.losses import Logits, Loss
 from ffn_bench.engine.compiled.vector_math import Numbers
 from ffn_bench.engine.compiled.writer import Index, Writer
+from ffn_bench.model.activations import Activation
 from ffn_bench.optimizers.rule_forms import Rule, Update
 
 

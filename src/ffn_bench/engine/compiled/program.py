@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ffn_bench.engine.compiled import loops, machine_code, products
-from ffn_bench.engine.compiled.activations import Activation
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.losses import Loss
+from ffn_bench.model.activations import Activation
 from ffn_bench.optimizers.rule_forms import Rule
 
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double

@@ -244,6 +244,10 @@ class Register:
         assert value is not None
         return self._new(self.emitter.builder.select(condition.value, self.value, value))
 
+    def relu(self) -> Self:
+        """max(x, 0), NaN where x is."""
+        return self.where(~(self <= 0), 0.0)
+
     def maximum(self, x: Register | Number) -> Self:
         """The larger of two; NaN where one is NaN."""
         return self.where((self > x) | self.isnan(), x)

@@ -1,0 +1,127 @@
+"""A run in the compiled engine: its data and state as PyTorch's, which the rest of the program knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffn_bench import tags
+from ffn_bench.data.splitting import Data, Split, batch_rows
+from ffn_bench.engine.compiled.cache import Cache
+from ffn_bench.engine.compiled.compiled_engine import CompiledEngine
+from ffn_bench.engine.metrics import by_name, by_tag
+from ffn_bench.engine.protocol import Advanced, Order
+from ffn_bench.model.initialisation import initial_layers
+from ffn_bench.model.layers import layered
+from ffn_bench.optimizers import registry
+
+if TYPE_CHECKING:
+    from ffn_bench.engine.loop import Run
+
+
+class CompiledRun:
+    """One network in training on one core; see `protocol.Engine`. Arrays and tensors share their memory."""
+
+    name = "compiled"
+
+    def __init__(self, run: Run, data: Data, say: Callable[[str], object]) -> None:
+        """`say` takes what a person should know of the compiling, a line each."""
+        cache = Cache(on_compile=lambda: say("compiling for this processor, once; later runs find it ready"))
+        config, x = run.config, data.train.x.numpy()
+        self.data, self._steps = data, run.steps
+        self.widths = [data.n_features, *config.model.widths(), len(data.classes)]
+        layers = initial_layers(self.widths, config.model, config.seed_of("init"))
+        rule = registry.elementwise_rule(config.optimizer)
+        assert rule is not None
+        self._engine = CompiledEngine(
+            widths=self.widths,
+            activation=config.model.activation,
+            rule=rule,
+            hyper=config.optimizer.hyperparameters(),
+            rates=run.rates,
+            x=x,
+            y=data.train.y.numpy(),
+            batch_size=batch_rows(len(x), config.batch_size),
+            steps=run.steps,
+            l2=config.l2,
+            θ=np.concatenate([t.ravel() for layer in layers for t in layer]).astype(x.dtype),
+            cache=cache,
+        )
+        if cache.problem:
+            say(cache.problem)
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return self._engine.step
+
+    def begin_epoch(self, orders: Sequence[Order] | None, done: int) -> None:
+        """Visit the training rows in an order, from the mini-batch after `done` on."""
+        self._engine.begin_epoch(orders[0] if orders else None, done)
+
+    def advance(self, count: int, log_every: int, log_last: bool) -> Advanced:
+        """Make steps; none after one whose objective is not finite. The run's last step is always logged."""
+        first = self._engine.step
+        losses, norms = self._engine.advance(count, log_every)
+        made = len(losses)
+        at = [k for k in range(made) if (first + k + 1) % log_every == 0 or first + k + 1 == self._steps]
+        if made and not math.isfinite(losses[-1, 1]) and made - 1 not in at:
+            at.append(made - 1)
+        measured = np.full((made, 4, 1), math.nan)
+        measured[at, :, 0] = norms
+        return Advanced(losses=losses[:, :, None], norms=measured)
+
+    def evaluate(self) -> list[dict[str, float]]:
+        """Losses and scores of the splits that have rows, by tag."""
+        values: dict[str, float] = {}
+        for name in tags.SPLITS:
+            split: Split = getattr(self.data, name)
+            if len(split.y):
+                loss, logits = self._engine.evaluate(split.x.numpy(), split.y.numpy())
+                shifted = torch.from_numpy(logits - logits.max(1, keepdims=True))
+                rows = [s.of_rows(shifted, split.y) for s in tags.SCORES if s.of_rows]
+                scores = [float(each.double().mean()) for each in rows]
+                values |= by_tag(name, by_name(loss, scores))
+        return [values]
+
+    def logits(self, run: int, x: Tensor) -> Tensor:
+        """Logits `[b, n_classes]` of `x [b, n_features]`."""
+        return torch.from_numpy(self._engine.logits(np.ascontiguousarray(x.numpy())))
+
+    def layers(self, run: int = 0) -> list[tuple[Tensor, Tensor]]:
+        """The weights now: views, (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
+        return layered(torch.from_numpy(self._engine.θ), self.widths)
+
+    def state(self, run: int = 0) -> dict[str, Any]:
+        """The network by the names of an `FFN`'s state_dict, and the rule's states."""
+        states = {name: torch.from_numpy(value) for name, value in self._engine.state().items()}
+        network = {}
+        for k, (W, b) in enumerate(layered(states.pop("θ"), self.widths)):
+            network[f"weights.{k}"], network[f"biases.{k}"] = W, b
+        return {"network": network, "optimizer": states}
+
+    def state_like(self, run: int, step: int) -> dict[str, Any]:
+        """What `state` must be like after so many steps."""
+        return self.state()
+
+    def resume(self, states: Sequence[dict[str, Any]], step: int) -> None:
+        """Go on from what `state` gave."""
+        (state,) = states
+        θ = [
+            state["network"][f"{kind}.{k}"]
+            for k in range(len(self.widths) - 1)
+            for kind in ("weights", "biases")
+        ]
+        arrays = {name: value.numpy() for name, value in state["optimizer"].items()}
+        self._engine.restore({"θ": np.concatenate([t.numpy().ravel() for t in θ]), **arrays}, step)
+
+    def keep(self, runs: Sequence[int]) -> None:
+        """Nothing: there is one run."""
+
+    def close(self) -> None:
+        """Nothing: its memory is the garbage collector's."""

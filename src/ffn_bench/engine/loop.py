@@ -1,0 +1,262 @@
+"""The training loop, for every engine: mini-batches, log points, evaluation, divergence, ends, signals."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffn_bench import tags
+from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
+from ffn_bench.engine import checkpoint_state
+from ffn_bench.engine.metrics import Measurement, log_point
+from ffn_bench.engine.protocol import Advanced, Array, Engine, Order
+from ffn_bench.engine.stop import Stop
+from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.optimizers.schedules import build_schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SECONDS = 0.1
+"""Of steps between two looks at signals, about."""
+
+
+class Run:
+    """One run in training: what it is and how far it is."""
+
+    def __init__(self, config: TrainConfig, data: Data) -> None:
+        self.config, self.data = config, data
+        self.steps_per_epoch = steps_per_epoch(len(data.train.y), config.batch_size, config.drop_last)
+        self.steps = config.epochs * self.steps_per_epoch
+        self._schedule = build_schedule(config.schedule, self.steps, self.steps_per_epoch)
+        self.status, self.reason = "running", ""
+        """Then `finished` or `diverged`, and why: which loss, which step."""
+        self.step = self.epoch = 0
+        self.train_seconds = 0.0
+        """Of updates, without evaluation and whatever is done between measurements; a share of them where
+        several runs train side by side."""
+        self.training: Training
+        """Set when it becomes part of one, with its `column` there among the runs that have not ended."""
+        self.column = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.config.lr * self._schedule(step)
+
+    def rates(self, steps: range) -> Array:
+        """The learning rates of some steps."""
+        if self.config.schedule.name == "constant":
+            return np.full(len(steps), self.rate(0))
+        return np.array([self.rate(step) for step in steps])
+
+    def network(self, x: Tensor) -> Tensor:
+        """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
+        return self.training.engine.logits(self.column, x)
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer; the next step may change them."""
+        return self.training.engine.layers(self.column)
+
+    def state(self) -> dict[str, Any]:
+        """A complete state: the progress of the run, the network's tensors, the optimizer's."""
+        progress = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
+        window = self.training.window(self)
+        engine = self.training.engine
+        return {"engine": engine.name, **progress, **engine.state(self.column), "window": window}
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Raise `UserError` unless a state is what `state` would give at some step of this run."""
+        try:
+            self._check(state)
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError("checkpoint", f"does not match this run: {e}", "", RUN_FOLDER) from e
+
+    def _check(self, state: dict[str, Any]) -> None:
+        engine = self.training.engine
+        if state["engine"] != engine.name:
+            raise ValueError(f"it is from the {state['engine']} engine")
+        checkpoint_state.check_progress(state, self.steps, self.steps_per_epoch)
+        like = {**self.state(), **engine.state_like(self.column, state["step"])}
+        like |= {key: state[key] for key in checkpoint_state.PROGRESS}
+        like["window"] = like["window"].new_empty(self.waiting(state["step"]), 2)
+        checkpoint_state.check({key: value for key, value in state.items() if key != "files"}, like)
+
+    def waiting(self, step: int) -> int:
+        """Steps whose losses wait for the next log point, after so many steps."""
+        return 0 if step == self.steps else step % self.config.log_every
+
+
+class Training:
+    """Runs that train side by side in one engine. Iterate over `measurements`; states are complete then.
+
+    They have the same data, batch size and `log_every`, and are in the order of the engine's.
+    """
+
+    def __init__(self, engine: Engine, runs: Sequence[Run]) -> None:
+        first = runs[0]
+        n, b = len(first.data.train.y), first.config.batch_size
+        self.engine, self.runs, self.stop = engine, runs, Stop()
+        self._training_rows, self._full_batch = n, batch_rows(n, b) == n
+        self._steps_per_epoch, self._log_every = first.steps_per_epoch, first.config.log_every
+        self._used_rows = min(n, self._steps_per_epoch * batch_rows(n, b))  # less with drop_last
+        self._columns = [*runs]
+        for column, run in enumerate(runs):
+            run.training, run.column = self, column
+        self._window = np.empty((0, 2, len(runs)))  # losses since the last log point
+        self._resumed = False
+        self._seconds_per_step = math.inf
+
+    def window(self, run: Run) -> Tensor:
+        """Losses and objectives of a run's steps since the last log point: float64 `[steps, 2]`."""
+        import torch
+
+        return torch.from_numpy(self._window[: run.waiting(run.step), :, run.column].copy())
+
+    def resume(self, states: Sequence[dict[str, Any]]) -> None:
+        """Let every run resume from what its `state` gave, all of them taken at the same step.
+
+        Raises `UserError` for a state that does not belong to its run.
+        """
+        for run, state in zip(self.runs, states, strict=True):
+            run.check(state)
+        step = states[0]["step"]
+        assert all(state["step"] == step for state in states)
+        try:
+            self.engine.resume(states, step)
+        except (RuntimeError, ValueError, KeyError, TypeError) as e:
+            what = f"does not match this run: {str(e).splitlines()[0]}"
+            raise UserError("checkpoint", what, "", RUN_FOLDER) from e
+        self._resumed = True
+        self._window = np.zeros((step % self._log_every, 2, len(states)))
+        for run, state in zip(self.runs, states, strict=True):
+            run.step, run.epoch, run.train_seconds = (state[key] for key in checkpoint_state.PROGRESS)
+            self._window[: len(state["window"]), :, run.column] = state["window"].numpy()
+            if run.step == run.steps:
+                run.status = "finished"
+
+    # --- the loop ---------------------------------------------------------------------------------------
+
+    def measurements(self) -> Iterator[dict[Run, list[Measurement]]]:
+        """Train, and yield what is measured: before the first update, at log points, after each epoch.
+
+        A run that has ended, or whose status is changed, is trained no more. Ends early, between two steps,
+        where a `stop` is requested.
+        """
+        if not self._resumed:
+            yield self._evaluate()
+        while self._keep_running() and not self.stop.requested:
+            yield from self._epoch()
+
+    def _epoch(self) -> Iterator[dict[Run, list[Measurement]]]:
+        """An epoch, or what is left of it, with the evaluation at its end."""
+        step = self.engine.step
+        done, epoch = step % self._steps_per_epoch, step // self._steps_per_epoch + 1
+        for run in self._columns:
+            run.epoch = epoch
+        self.engine.begin_epoch(self._orders(epoch), done)
+        while done < self._steps_per_epoch:
+            measured = self._advance(self._steps_per_epoch - done)
+            done = (self.engine.step - 1) % self._steps_per_epoch + 1
+            if done == self._steps_per_epoch and self._going():
+                for run, values in self._evaluate().items():
+                    measured.setdefault(run, []).extend(values)
+            if measured:
+                yield measured
+            if not self._keep_running() or self.stop.requested:
+                return
+
+    def _orders(self, epoch: int) -> list[Order] | None:
+        """The order in which each run visits the training rows."""
+        if self._full_batch:
+            return None
+        n, used = self._training_rows, self._used_rows
+        return [epoch_order(n, run.config.seed_of("order"), epoch)[:used] for run in self._columns]
+
+    def _going(self) -> list[Run]:
+        return [run for run in self._columns if run.status == "running"]
+
+    def _keep_running(self) -> bool:
+        """Go on with the runs that have not ended, if there are any."""
+        going = self._going()
+        if going and len(going) < len(self._columns):
+            columns = [run.column for run in going]
+            self.engine.keep(columns)
+            self._window = self._window[:, :, columns]
+            for column, run in enumerate(going):
+                run.column = column
+            self._columns = going
+        return bool(going)
+
+    def _advance(self, left: int) -> dict[Run, list[Measurement]]:
+        """Some of the `left` steps of the epoch, for about `SECONDS`, and what is measured of them."""
+        first = self.engine.step
+        count = max(1, min(left, int(SECONDS / self._seconds_per_step)))
+        ends = any(run.steps == first + count for run in self._columns)
+        start = time.perf_counter()
+        advanced = self.engine.advance(count, self._log_every, log_last=ends)
+        seconds, steps = time.perf_counter() - start, self.engine.step - first
+        self._seconds_per_step = max(seconds / steps, 1e-9)
+        measured = {}
+        losses = np.concatenate([self._window, advanced.losses])
+        for run in self._columns:
+            if points := self._log_points(run, losses, advanced, seconds / len(self._columns)):
+                measured[run] = points
+        self._window = losses[len(losses) - self.engine.step % self._log_every :]
+        return measured
+
+    def _log_points(self, run: Run, losses: Array, advanced: Advanced, seconds: float) -> list[Measurement]:
+        """A run's log points among the steps made, whose losses are the last of `losses`; the run's share of
+        the time they took was `seconds`."""
+        made, before = len(advanced.losses), run.train_seconds
+        first, points, begin = self.engine.step - made, [], 0
+        own = losses[:, :, run.column]
+        bad = np.flatnonzero(~np.isfinite(advanced.losses[:, 1, run.column]))
+        last = int(bad[0]) if len(bad) else made - 1
+        for k in range(last + 1):
+            at = first + k + 1
+            if at % self._log_every and at != run.steps and not (len(bad) and k == last):
+                continue
+            end = len(losses) - made + k + 1
+            loss, objective = (sum(column) / (end - begin) for column in own[begin:end].T.tolist())
+            begin = end
+            run.train_seconds = before + seconds * (k + 1) / made
+            grad_norm, weight_norm, change, norm_before = advanced.norms[k, :, run.column].tolist()
+            values = log_point(
+                loss=loss,
+                objective=objective,
+                lr=run.rate(at - 1),
+                grad_norm=grad_norm,
+                weight_norm=weight_norm,
+                change=change,
+                norm_before=norm_before,
+            )
+            points.append(Measurement(at, run.epoch, run.train_seconds, values))
+        run.step, run.train_seconds = self.engine.step, before + seconds
+        if len(bad):
+            value = float(advanced.losses[last, 1, run.column])
+            run.step = first + last + 1
+            self._diverge(run, f"{tags.OBJECTIVE.tag('train')} is {value} at step {run.step}")
+        return points
+
+    def _evaluate(self) -> dict[Run, list[Measurement]]:
+        """What is measured at the end of an epoch, and before the first."""
+        measured = {}
+        for run, values in zip(self._columns, self.engine.evaluate(), strict=True):
+            if run.status != "running":
+                continue
+            bad = next((tag for tag, value in values.items() if not math.isfinite(value)), None)
+            if bad is not None:
+                self._diverge(run, f"{bad} is {values[bad]} after step {run.step}")
+            elif run.step == run.steps:
+                run.status = "finished"
+            measured[run] = [Measurement(run.step, run.epoch, run.train_seconds, values, ends_epoch=True)]
+        return measured
+
+    @staticmethod
+    def _diverge(run: Run, reason: str) -> None:
+        run.status, run.reason = "diverged", f"{reason} (epoch {run.epoch})"
