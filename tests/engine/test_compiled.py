@@ -296,6 +296,7 @@ def test_bits_do_not_depend_on_a_restore(rule: RuleCase) -> None:
         first.advance(4 if epoch < 2 else 2, 7)
     assert first.step == 10
     second.restore(first.state(), first.step)
+    assert second.advance(10, 1).losses.size == 0  # not before it knows where in which epoch
     got = trained(second, case)[0]
     assert bits(expected[10:], *whole.state().values()) == bits(got, *second.state().values())
 
@@ -480,6 +481,16 @@ def test_a_damaged_file_is_compiled_again(tmp_path: Path) -> None:
         assert cache.get(key, lambda: b"") == content
 
 
+def test_a_file_that_others_may_write_is_not_run(tmp_path: Path) -> None:
+    key = digest_of("a")
+    Cache(tmp_path).get(key, lambda: b"planted")
+    (path,) = tmp_path.iterdir()
+    path.chmod(0o666)
+    assert Cache(tmp_path).get(key, lambda: b"compiled") == b"compiled"
+    assert Cache(tmp_path).get(key, lambda: b"") == b"compiled"
+    assert not path.stat().st_mode & 0o077
+
+
 def test_two_writers_at_once(tmp_path: Path) -> None:
     """One sees the other's file whole or not at all, and nothing is left over."""
     contents = {digest_of(str(k)): str(k).encode() * 10_000 for k in range(20)}
@@ -539,11 +550,13 @@ def test_a_read_only_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_what_is_long_unused_is_removed(tmp_path: Path) -> None:
     Cache(tmp_path).get(digest_of("old"), lambda: b"old")
     Cache(tmp_path).get(digest_of("used"), lambda: b"used")
+    (tmp_path / f"{digest_of('killed')}.a1.new").write_text("left by a process that was killed")
+    (tmp_path / "my.code").write_text("another program's")
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0))
     assert Cache(tmp_path).get(digest_of("used"), lambda: b"") == b"used"
     Cache(tmp_path).get(digest_of("new"), lambda: b"new")
-    assert {p.stem for p in tmp_path.iterdir()} == {digest_of("used"), digest_of("new")}
+    assert {p.stem for p in tmp_path.iterdir()} == {digest_of("used"), digest_of("new"), "my"}
 
 
 # --- misuse ---------------------------------------------------------------------------------------------

@@ -195,6 +195,7 @@ class CompiledEngine:
         for name, row in zip(names, (self._θ, *self._S), strict=False):
             self._set(row, state[name], name)
         self.step = step
+        self._order, self._begin = Located(np.arange(0)), 0
 
     def _set(self, row: Numbers, values: Numbers, name: str) -> None:
         fits = values.shape == (self.P,) and values.dtype == self.dtype
