@@ -89,10 +89,13 @@ class Case:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_cache() -> Iterator[None]:
-    """A cache of these tests' own, and float64 as PyTorch's default: in it NAdam keeps its product."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FFN_BENCH_CACHE_DIR", folder)
+def one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of these tests' own, which pytest-xdist's workers share, and float64 as PyTorch's default: in
+    it NAdam keeps its product."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFN_BENCH_CACHE_DIR", str(folder))
         torch.set_default_dtype(torch.float64)
         yield
         torch.set_default_dtype(torch.float32)

@@ -7,6 +7,7 @@ call by its address. All arrays have room for whole registers: no loop has a tai
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 
 from ffn_bench.engine.compiled.losses import Logits, Loss
 from ffn_bench.engine.compiled.vector_math import Numbers
@@ -66,7 +67,8 @@ def of_rule(rule: Rule, n_coefficients: int, dtype: str) -> str:
 
     Raises `NotCompilableError` where that is not plain elementwise arithmetic.
     """
-    return _of_update(rule.update, len(rule.states), n_coefficients, dtype)
+    write = _of_update if isinstance(rule.update, Hashable) else _of_update.__wrapped__
+    return write(rule.update, len(rule.states), n_coefficients, dtype)
 
 
 @functools.cache

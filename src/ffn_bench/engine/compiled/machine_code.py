@@ -34,7 +34,11 @@ def processor() -> Processor:
 
 @functools.cache
 def _host() -> Processor:
-    return Processor(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    try:
+        features = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot tell; the name implies the usual ones
+        features = ""
+    return Processor(llvm.get_host_cpu_name(), features)
 
 
 def _new_target(cpu: Processor) -> llvm.TargetMachine:
