@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
 import hashlib
 import itertools
 import math
+import mmap
 import os
 import re
 import shutil
@@ -616,6 +618,34 @@ def test_misuse_of_methods_is_refused() -> None:
     for x, y in ((X[:, :5], Y), (X, Y + 5), (X.astype("f4"), Y)):
         with pytest.raises(ValueError, match=r"\w"):
             engine.evaluate(x, y)
+
+
+def train_beside_forbidden_memory() -> None:
+    """Train on arrays that end where memory does: one number further, and the process is killed."""
+    page, maps = mmap.PAGESIZE, []
+
+    def at_the_end(values: Numbers) -> Numbers:
+        pages = -(-values.nbytes // page)
+        maps.append(memory := mmap.mmap(-1, (pages + 1) * page))
+        last = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + pages * page
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(last), page, 0) == 0
+        array = np.frombuffer(memory, values.dtype, values.size, pages * page - values.nbytes)
+        array[:] = values.ravel()
+        return array.reshape(values.shape)
+
+    for dtype, width in itertools.product(("float32", "float64"), (1, 5, 16, 17)):
+        case = Case(rule=RuleCase("sgd"), widths=(width, 4, 3), n=37, batch=10, dtype=dtype, l2=1e-3)
+        x, y, _ = case.data()
+        x, y = at_the_end(x), at_the_end(y)
+        engine = case.engine(x=x, y=y)
+        engine.begin_epoch(at_the_end(case.order(0)), 0)
+        engine.advance(10, 1)
+        engine.evaluate(x, y)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="protects memory with mprotect")
+def test_nothing_is_read_behind_the_arrays() -> None:
+    python("-c", "import test_compiled; test_compiled.train_beside_forbidden_memory()")
 
 
 def test_steps_end_with_the_epoch_and_with_the_run() -> None:
