@@ -2,8 +2,9 @@
 
 At its door are NumPy arrays (`compiled_engine.py`), behind it no Python runs until a call returns. On one
 core of a Xeon with AVX-512 a step of 16-10-20-15-26, batch 32, Adam, float32 takes 4 µs, so that a second
-has 250,000; one of 784-128-64-10, batch 64, takes what OpenBLAS needs for its products alone. The first use
-on a machine compiles for two seconds; later processes load 35 kB in a twentieth of one, without numba.
+has 250,000; one of 784-128-64-10, batch 64, takes 1.14 times what OpenBLAS needs for its products alone.
+The first use on a machine compiles for two seconds; later processes load 35 kB in a twentieth of one,
+without numba.
 
 **Two ways to machine code.** What computes is plain Python, called once with registers in place of numbers
 (`registers.py`, `vector_math.py`): operators write LLVM instructions, the body of a loop over whole
