@@ -290,7 +290,7 @@ class Sweep:
             for run, job, state in zip(runs, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
-                    choice = choose(job.plan.run)
+                    choice = choose(reading.as_begun(job.plan.folder, job.plan.run))
                     device = describe(prepared.device)
                     record = Record(job.plan.folder, run, choice, device, len(jobs), state, schedule)
                     records[run] = record
