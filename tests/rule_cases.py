@@ -1,14 +1,31 @@
-"""Update rules with hyper-parameters: the values of each one's YAML, and others that make another variant of it."""
+"""Update rules with hyper-parameters, of every variant, and PyTorch's activations."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch.nn import functional
 
 from cases import parsed
 from ffn_bench.optimizers.rule_forms import Rule
 from ffn_bench.optimizers.rules import RULES
+
+PYTORCHS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "identity": lambda x: x,
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "elu": functional.elu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "softplus": functional.softplus,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+"""Activations as PyTorch has them, to compare with. Every name of `ACTIVATIONS` needs one."""
 
 DECAY = {"weight_decay": 0.1}
 OTHER_VALUES: dict[str, list[dict[str, Any]]] = {
@@ -18,14 +35,14 @@ OTHER_VALUES: dict[str, list[dict[str, Any]]] = {
     "adagrad": [{"lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3, **DECAY}],
     "adadelta": [{"rho": 0.5, "eps": 1e-2, **DECAY}],
     "rmsprop": [
-        {"momentum": 0.9},
-        {"centered": True, "eps": 1e-3},
-        {"centered": True, "eps": 1e-3, "momentum": 0.9},
+        {"momentum": 0.9, "lr": 1e-3},
+        {"centered": True, "eps": 1e-2},
+        {"centered": True, "eps": 1e-2, "momentum": 0.9, "lr": 1e-3},
     ],
     "adam": [{"betas": (0.5, 0.9), "eps": 1e-2, **DECAY}, {"amsgrad": True}],
     "adamw": [{"betas": (0.5, 0.9), "weight_decay": 0.5}, {"amsgrad": True}],
     "nadam": [{"betas": (0.5, 0.9), "momentum_decay": 0.1, **DECAY}],
-    "adamax": [{"betas": (0.5, 0.9), **DECAY}],
+    "adamax": [{"betas": (0.8, 0.99), **DECAY}],
     "radam": [{"betas": (0.5, 0.9), **DECAY}, {"betas": (0.9, 0.7)}],
 }
 """What the values of the YAML are changed to."""
@@ -52,7 +69,7 @@ class RuleCase:
 
 @functools.cache
 def _values(name: str) -> dict[str, Any]:
-    return parsed(f"optimizer={name}", "lr=0.01").optimizer.hyperparameters()
+    return parsed(f"optimizer={name}", "lr=0.003").optimizer.hyperparameters()
 
 
 RULE_CASES = [

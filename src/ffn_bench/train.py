@@ -168,7 +168,7 @@ def begin(cfg: DictConfig) -> Lock:
     if show_if_ended(folder):
         sys.exit(0)
     check_free(folder)
-    build(reading.as_begun(folder, run))
+    build(reading.as_begun(folder, run), say=lambda text: print(f"ffn-train: {text}", flush=True))
     lock = Lock(folder)
     folders.check_run(folder, run)  # once more: another process may have been there meanwhile
     if show_if_ended(folder):

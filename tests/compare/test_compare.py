@@ -376,7 +376,7 @@ def measured(**values: Any) -> str:
 
 
 BAD_RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (newer, "has format 99, expected 1"),
+    "newer": (newer, "has format 99, expected 2"),
     "damaged": (damaged, "run.json: is damaged"),
     "damaged metrics": (damaged_metrics, "metrics.jsonl: line 1 is damaged"),
     "link": (linked, "metrics.jsonl: is a link"),
@@ -470,7 +470,7 @@ def test_mixed_runs_are_refused(compare: Callable[..., Result], tmp_path: Path) 
     assert "were trained on different data under the same name (digits)" in result.err
     write_run(tmp_path / "c" / "old", seed=9, changes={"protocol": 0})
     result = compare("runs=a,c")
-    assert "have different protocol versions (0, 2)" in result.err
+    assert "have different protocol versions (0, 3)" in result.err
 
 
 def test_names_are_no_markup_and_no_controls(compare: Callable[..., Result], tmp_path: Path) -> None:

@@ -42,13 +42,8 @@ def test_defaults_are_the_lecture() -> None:
     assert run.optimizer.name == "adam"
     assert run.schedule.name == "constant"
     assert (run.lr, run.epochs, run.batch_size, run.seed, run.l2) == (0.005, 50, 32, 0, 0.0)
-    assert (run.gradient, run.device, run.dtype, run.name, run.log_every) == (
-        "autograd",
-        "auto",
-        "float32",
-        None,
-        10,
-    )
+    assert (run.engine, run.gradient, run.device, run.dtype) == ("auto", "auto", "auto", "float32")
+    assert (run.name, run.log_every, run.init_seed, run.order_seed) == (None, 10, None, None)
     assert run.data.split_seed == 0
     assert fingerprint.fingerprint(run) == fingerprint.fingerprint(parsed("+experiment=lecture"))
 
@@ -74,9 +69,20 @@ def test_model_options() -> None:
 
 def test_fingerprint_is_of_the_result_only() -> None:
     base = fingerprint.fingerprint(parsed())
-    assert base == fingerprint.fingerprint(parsed("name=x", "max_runs=3"))
-    for change in ("lr=0.1", "seed=1", "l2=1e-3", "data.split_seed=1", "schedule=cosine", "optimizer=adamw"):
-        assert base != fingerprint.fingerprint(parsed(change))
+    for same in ("name=x", "max_runs=3", "engine=torch", "gradient=autograd", "init_seed=null"):
+        assert base == fingerprint.fingerprint(parsed(same)), same
+    changes = ("lr=0.1", "seed=1", "l2=1e-3", "data.split_seed=1", "schedule=cosine", "optimizer=adamw")
+    for change in (*changes, "init_seed=0", "order_seed=0", "gradient=manual"):
+        assert base != fingerprint.fingerprint(parsed(change)), change
+
+
+def test_a_key_that_was_removed_says_what_replaces_it(ffn: Command, tmp_path: Path) -> None:
+    for value in ("true", "false"):
+        result = ffn(f"compile={value}")
+        assert result.code == 2
+        expected = "compile: was removed: the compiled engine is the default now; leave it out\n"
+        assert result.err == f"ffn-train: error: {expected}"
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_superset_names_every_key_of_every_run() -> None:

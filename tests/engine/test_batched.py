@@ -62,10 +62,10 @@ def bits(measurements: list[Measurement]) -> list[Any]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("optimizer", BATCHABLE)
 def test_a_run_is_what_it_is_alone(optimizer: str, architecture: str) -> None:
-    """Twelve runs of mixed learning rate, seed and λ, 320 steps: every step's loss, the final accuracies."""
+    """Four runs of mixed learning rate, seed and λ, 320 steps: every step's loss, the final accuracies."""
     mixed = zip(
         itertools.cycle([0.003, 0.001, 0.0005]),
-        range(12),
+        range(4),
         itertools.cycle([0.0, 1e-4, 0.0, 1e-3]),
         strict=False,
     )
@@ -176,8 +176,7 @@ def test_a_row_that_is_taken_out_changes_no_bit() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("compiled", ["false", "true"])
-def test_a_run_on_a_gpu_is_what_it_is_alone(compiled: str) -> None:
+def test_a_run_on_a_gpu_is_what_it_is_alone() -> None:
     """The step captured in a CUDA graph, with rows that end early and one that diverges."""
     specs = [
         ["lr=0.01"],
@@ -185,11 +184,8 @@ def test_a_run_on_a_gpu_is_what_it_is_alone(compiled: str) -> None:
         ["optimizer=sgd", "lr=1e30"],
         ["optimizer=nadam", "lr=0.001"],
     ]
-    batch = tile(
-        *specs, common=["device=cuda", "dtype=float64", f"compile={compiled}", "epochs=4"], device="cuda"
-    )
+    batch = tile(*specs, common=["device=cuda", "dtype=float64", "epochs=4"], device="cuda")
     for run, measured in zip(batch.runs, all_measured(batch), strict=True):
-        run.config.compile = False
         single, expected = alone(run.config)
         assert (single.status, single.reason) == (run.status, run.reason)
         if run.status == "finished":

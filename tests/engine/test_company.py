@@ -1,11 +1,13 @@
-"""A rule of another package gives a run the same numbers alone and beside others, or is refused."""
+"""A rule of another package gives a run the same numbers alone, beside others and compiled, or is refused."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import parsed, together, torch_run, trained
+from cases import parsed, together, trained
 from conftest import Command
 from ffn_bench.configuration import parsing
-from ffn_bench.engine.batched import reason_not_batchable
+from ffn_bench.engine.build import build
+from ffn_bench.engine.choice import Choice, choose
 from ffn_bench.engine.loop import Run
 from ffn_bench.errors import UserError
 from ffn_bench.model.layers import flat
 from ffn_bench.optimizers import registry, rule_checks
+from ffn_bench.optimizers.rule_forms import AnyRule, TensorRule
 from ffn_bench.race import paths, surfaces
-from ffn_bench.rules import RULES, Rule, RuleOptimizer, zeros
-from optimizers.test_rules import VARIANTS, hyperparameters
+from ffn_bench.rules import RULES, Rule, RuleOptimizer, absolute, maximum, sign, sqrt, toward, zeros
+from rule_cases import RULE_CASES, RuleCase
 from run_folder.test_survival import outcome
 
 Update = Callable[[Tensor, Any, Tensor, Any, int], Any]
@@ -97,15 +101,43 @@ def corrected_rate(hyper: Any, t: Any) -> Any:
     return hyper["lr"] / np.sqrt(1 - 0.999**t), np.where(t < 5, 1.0, 0.9)
 
 
-def of_numbers(g: Any, θ: Any, state: Any, c: Any) -> Any:
-    """A rule of two states, whose coefficients depend on the step."""
+def of_two_states(g: Any, θ: Any, state: Any, c: Any) -> Any:
+    """A rule whose coefficients depend on the step."""
     η, w = c
     s, v = state
     s, v = s + w * (g - s), 0.9 * v + abs(g)
     return θ - η * s / (1 + v), (s, v)
 
 
-ELEMENTWISE: dict[str, AnyRule] = {
+def with_functions(g: Any, θ: Any, state: Any, c: Any) -> Any:
+    """All that `ffn_bench.rules` offers to rules."""
+    (η,) = c
+    (v,) = state
+    v = toward(v, g * g, 0.1)
+    return θ - η * sign(g) * maximum(absolute(g), v) / (sqrt(v) + 1e-3), (v,)
+
+
+def rate(hyper: Any, t: Any) -> Any:
+    return (hyper["lr"],)
+
+
+NUMBERS: dict[str, Rule] = {
+    "of two states": Rule(of_two_states, corrected_rate, ("s", "v"), lambda h: (0.0, h["v"]), {"v": 0.5}),
+    "with functions": Rule(with_functions, rate, ("v",)),
+    "without states": Rule(lambda g, θ, state, c: (θ - c[0] * g, state), rate),
+}
+"""Elementwise rules of numbers, in two parts."""
+NOT_OF_NUMBERS: dict[str, tuple[Rule, str]] = {
+    "norm": (Rule(lambda g, θ, state, c: (θ - c[0] * unit(g), state), rate), "on single numbers"),
+    "torch": (Rule(lambda g, θ, state, c: (θ - c[0] * torch.sign(g), state), rate), "on single numbers"),
+    "cumulated": (
+        Rule(lambda g, θ, state, c: (θ - c[0] * (g.cumsum(-1) if isinstance(g, Tensor) else g), state), rate),
+        "does not compute on their single numbers",
+    ),
+    "branch": (Rule(lambda g, θ, state, c: (θ - c[0] * (g if g > 0 else 0 * g), state), rate), "numbers"),
+}
+"""Rules of four arguments that are not, each with what is said of it."""
+ELEMENTWISE: dict[str, TensorRule] = {
     "sign of an average": Rule(averaged, zeros("v"), {"mu": 0.9}),
     "plain": Rule(descending(lambda g: g)),
     "clamped": Rule(descending(lambda g: g.clamp(-0.1, 0.1))),
@@ -118,7 +150,6 @@ ELEMENTWISE: dict[str, AnyRule] = {
     "a state of one number a run": Rule(with_a_count, lambda θ, h: {"n": torch.zeros_like(θ[..., :1])}),
     "its own θ in place": Rule(lambda g, s, θ, h, t: (θ.sub_(h["lr"] * g), s)),
     "its state in place": Rule(lambda g, s, θ, h, t: (θ - h["lr"] * s["v"].mul_(0.9).add_(g), s), zeros("v")),
-    "in two parts": Rule(of_numbers, corrected_rate, ("s", "v"), lambda h: (0.0, h["v"]), {"v": 0.5}),
 }
 TENSORWISE: dict[str, TensorRule] = {
     "norm": Rule(descending(unit)),
@@ -184,7 +215,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[AnyRule], None]
     entry_points = importlib.metadata.entry_points
 
     def entries(**wanted: str) -> Any:
-        group = wanted["group"]
+        group = wanted.get("group")
         if group != registry.PLUGINS:
             return entry_points(**wanted)
         return importlib.metadata.EntryPoints(
@@ -203,16 +234,16 @@ SMALL = ["optimizer=theirs", "model.hidden=[4]", "epochs=8", "data=moons", "data
 
 
 def weights_together(*specs: list[str]) -> list[Tensor]:
-    """The last weights of runs that a tile trains."""
+    """The last weights of runs that the batched engine trains side by side."""
     training = together([parsed(*SMALL, *spec) for spec in specs])
     last: dict[Run, Tensor] = {}
     for measured in training.measurements():
-        last |= {run: flat(run.layers()) for run in measured}
+        last |= {run: flat(run.layers()).clone() for run in measured}
     return [last[run] for run in training.runs]
 
 
-def weights_alone(spec: list[str]) -> Tensor:
-    run = torch_run(*SMALL, *spec)
+def weights_alone(*spec: str, engine: str = "torch") -> Tensor:
+    (run,) = build(parsed(*SMALL, *spec, f"engine={engine}"))[0].runs
     trained(run)
     return flat(run.layers())
 
@@ -220,40 +251,51 @@ def weights_alone(spec: list[str]) -> Tensor:
 SPECS = [["lr=0.03"], ["lr=0.01", "seed=1", "schedule=cosine"], ["lr=0.03", "seed=2", "epochs=5"]]
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_an_elementwise_rule_trains_beside_others_as_alone(
-    name: str, offer: Callable[[AnyRule], None]
-) -> None:
-    offer(ELEMENTWISE[name])
-    assert reason_not_batchable(parsed("optimizer=theirs")) is None
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_rule_of_numbers_is_the_same_in_every_engine(name: str, offer: Callable[[AnyRule], None]) -> None:
+    offer(NUMBERS[name])
+    assert choose(parsed("optimizer=theirs")) == Choice("compiled")
     exact = [[*spec, "dtype=float64"] for spec in SPECS]
     for spec, batched in zip(exact, weights_together(*exact), strict=True):
-        assert torch.allclose(weights_alone(spec), batched, rtol=1e-7, atol=1e-9), spec
-    # In float32 the two engines round differently, but company changes no bit.
+        for weights in (batched, weights_alone(*spec, engine="compiled")):
+            assert torch.allclose(weights_alone(*spec), weights, rtol=1e-7, atol=1e-9), spec
+    # In float32 the engines round differently, but company changes no bit.
     company = weights_together(*SPECS)
     for spec, batched in zip(SPECS, company, strict=True):
         assert torch.equal(weights_together(spec)[0], batched), spec
 
 
-@pytest.mark.parametrize("name", TENSORWISE)
-def test_a_rule_that_is_not_elementwise_trains_alone(name: str, offer: Callable[[AnyRule], None]) -> None:
-    rule = TENSORWISE[name]
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *TENSORWISE])
+def test_a_rule_of_tensors_trains_alone(name: str, offer: Callable[[AnyRule], None]) -> None:
+    """In the torch engine, whatever it says of itself: nobody else can tell whether it is elementwise."""
+    rule = ELEMENTWISE.get(name) or TENSORWISE[name]
     offer(rule)
-    assert str(reason_not_batchable(parsed("optimizer=theirs"))).startswith("theirs ")
-    offer(Rule(rule.update, rule.init, scope="tensor"))
-    assert reason_not_batchable(parsed("optimizer=theirs")) == "theirs is not elementwise"
-    offer(Rule(rule.update, rule.init, scope="element"))
-    with pytest.raises(UserError, match="theirs is declared elementwise but is not"):
-        reason_not_batchable(parsed("optimizer=theirs"))
+    config = parsed("optimizer=theirs")
+    scopes: list[Any] = [None, "element", "tensor", "layer"]
+    for scope in scopes:
+        offer(Rule(rule.update, rule.init, rule.defaults, scope=scope))
+        assert choose(config) == Choice("torch", "theirs is a rule of whole tensors")
+    for engine in ("compiled", "batched"):
+        with pytest.raises(UserError, match=f"engine: {engine} cannot train this run: theirs is a rule of"):
+            choose(replace(config, engine=engine))
 
 
-@pytest.mark.parametrize("scope", [None, "element", "tensor"])
+@pytest.mark.parametrize("name", NOT_OF_NUMBERS)
+def test_a_rule_of_four_arguments_that_is_not_elementwise_trains_alone(
+    name: str, offer: Callable[[AnyRule], None]
+) -> None:
+    rule, reason = NOT_OF_NUMBERS[name]
+    offer(rule)
+    choice = choose(parsed("optimizer=theirs"))
+    assert choice.engine == "torch"
+    assert choice.reason.startswith("theirs ") and reason in choice.reason
+
+
 @pytest.mark.parametrize("name", IMPURE)
 def test_a_rule_that_is_no_function_is_refused(
-    name: str, scope: Any, offer: Callable[[AnyRule], None], ffn: Command, tmp_path: Path
+    name: str, offer: Callable[[AnyRule], None], ffn: Command, tmp_path: Path
 ) -> None:
-    rule = IMPURE[name]()
-    offer(Rule(rule.update, rule.init, scope=scope))
+    offer(IMPURE[name]())
     for arguments in (["epochs=1"], ["-m", "seed=1,2"]):
         result = ffn("optimizer=theirs", *arguments)
         assert result.code == 2
@@ -262,34 +304,10 @@ def test_a_rule_that_is_no_function_is_refused(
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_our_own_rules_are_what_they_say(name: str) -> None:
-    assert RULES[name].scope == "element"
-    for variant in [{}, *VARIANTS.get(name, [])]:
-        hyper = {**hyperparameters(name), **variant}
-        assert rule_checks.impure(RULES[name], hyper) is None
-        assert rule_checks.apart(RULES[name], hyper) is None
-
-
-def test_a_rule_in_two_parts_must_be_elementwise(offer: Callable[[AnyRule], None]) -> None:
-    offer(Rule(lambda g, θ, state, c: (θ - c[0] * unit(g), state), lambda hyper, t: (hyper["lr"],)))
-    with pytest.raises(UserError, match=r"declared elementwise but is not.*\n?.*five arguments"):
-        reason_not_batchable(parsed("optimizer=theirs"))
-
-
-def test_a_setting_may_decide_whether_a_rule_is_elementwise(offer: Callable[[AnyRule], None]) -> None:
-    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
-        return θ - hyper["lr"] * (unit(g) if hyper["normalise"] else g), {}
-
-    offer(Rule(update, defaults={"normalise": False}))
-    assert reason_not_batchable(parsed("optimizer=theirs")) is None
-    assert reason_not_batchable(parsed("optimizer=theirs", "optimizer.normalise=true")) is not None
-
-
-def test_a_rule_whose_scope_is_no_word_is_refused(offer: Callable[[AnyRule], None]) -> None:
-    offer(Rule(descending(unit), scope="layer"))  # type: ignore[call-overload]
-    with pytest.raises(UserError, match="'layer'"):
-        reason_not_batchable(parsed("optimizer=theirs"))
+@pytest.mark.parametrize("case", RULE_CASES, ids=str)
+def test_our_own_rules_are_what_they_say(case: RuleCase) -> None:
+    assert rule_checks.impure(RULES[case.name], case.hyper) is None
+    assert rule_checks.not_elementwise(case.rule, case.hyper) is None
 
 
 def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[AnyRule], None], ffn: Command) -> None:
@@ -305,7 +323,9 @@ def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[AnyRule], 
     for name, seeds in (("two", "range(0,2)"), ("many", "range(0,6)")):
         result = ffn("-m", *common, f"seed={seeds}", f"name={name}")
         assert result.code == 0, result.err
-        assert "theirs gives a run different numbers when another run is trained with it" in result.out
+        assert re.search(r"^  torch +\d runs: theirs is a rule of whole tensors$", result.out, re.M), (
+            result.out
+        )
         (first,) = (
             folder
             for folder in Path("outputs/sweeps", name).glob("*/")
@@ -314,53 +334,39 @@ def test_the_normalised_gradient_alone_and_beside_29(offer: Callable[[AnyRule], 
         assert accuracy(first) == separate
 
 
-def test_a_rule_that_raises_ends_the_run_it_raises_in(offer: Callable[[AnyRule], None], ffn: Command) -> None:
-    """Runs of one tile: the others go on from their checkpoints, to the bit."""
+@pytest.mark.parametrize("engine", ["auto", "batched"])
+def test_a_rule_that_raises_ends_the_run_it_raises_in(
+    engine: str, offer: Callable[[AnyRule], None], ffn: Command
+) -> None:
+    """In a process of its own; or side by side, where the others go on from their checkpoints, to the bit."""
 
-    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
-        if t == 30 and bool((torch.as_tensor(hyper["lr"]) > 1).any()):
+    def coefficients(hyper: Any, t: Any) -> Any:
+        if np.any(t > 256) and np.any(np.asarray(hyper["lr"]) > 1):
             raise RuntimeError("a rate above 1")
-        return θ - hyper["lr"] * g, {}
+        return (hyper["lr"],)
 
-    offer(Rule(update, scope="element"))
-    common = ["-m", "optimizer=theirs", "data=moons", "epochs=3", "log_every=7"]
+    offer(Rule(lambda g, θ, state, c: (θ - c[0] * g, state), coefficients))
+    common = ["-m", f"engine={engine}", "optimizer=theirs", "data=moons", "data.n_samples=200", "epochs=100"]
+    common += ["log_every=7", "batch_size=50"]
     assert ffn(*common, "lr=0.01,0.02,0.03,0.04", "name=whole").code == 0
     result = ffn(*common, "lr=0.01,0.02,0.03,0.04,2,3", "name=s", "checkpoint_seconds=0")
     assert result.code == 1
-    assert (
-        "RuntimeError: a rate above 1" in result.err
-    )  # it is a bug of that package, and keeps its traceback
     reference = {f.name: outcome(f) for f in Path("outputs/sweeps/whole").glob("*/")}
     folders = {f.name: f for f in Path("outputs/sweeps/s").glob("*/")}
     statuses = {n: json.loads((f / "summary.json").read_text())["status"] for n, f in folders.items()}
     assert sorted(statuses.values()) == ["failed"] * 2 + ["finished"] * 4
+    assert result.out.count("RuntimeError: a rate above 1") == 2
     for name, expected in reference.items():
         assert statuses[name] == "finished"
         assert outcome(folders[name]) == expected
 
 
-def test_a_rule_that_goes_by_the_shape_of_a_weight(offer: Callable[[AnyRule], None]) -> None:
-    """It factors its average of large weights, as Adafactor does, and of no small one."""
-
-    def update(g: Tensor, state: Any, θ: Tensor, hyper: Any, t: int) -> Any:
-        if g.dim() == 2 and min(g.shape) >= 128:
-            return θ - hyper["lr"] * g / (g.square().mean(0, keepdim=True).sqrt() + 1e-8), state
-        return θ - hyper["lr"] * g, state
-
-    offer(Rule(update))
-    assert reason_not_batchable(parsed("optimizer=theirs", "model.hidden=[10]")) is None
-    for hidden in ("[150,150]", "[140]", "[500,200]"):
-        assert "different numbers when another run is trained with it" in (
-            reason_not_batchable(parsed("optimizer=theirs", f"model.hidden={hidden}")) or ""
-        )
-
-
 # --- in races -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*ELEMENTWISE, *TENSORWISE])
+@pytest.mark.parametrize("name", [*NUMBERS, *ELEMENTWISE, *TENSORWISE])
 def test_a_rate_is_raced_alone_as_beside_others(name: str, offer: Callable[[AnyRule], None]) -> None:
-    offer(ELEMENTWISE.get(name) or TENSORWISE[name])
+    offer({**NUMBERS, **ELEMENTWISE, **TENSORWISE}[name])
     config_of = parsed("optimizer=theirs").optimizer
     surface = surfaces.find("saddle")
     rates = [0.001, 0.01, 0.1]
@@ -389,7 +395,7 @@ def test_a_tensor_of_a_network_is_raced_as_it_is_trained(
     raced = network.on_network(
         problem, parsed("optimizer=theirs").optimizer, [0.05], 8 * problem.steps_per_epoch
     )
-    assert torch.allclose(raced.path[-1], weights_alone(["lr=0.05", "dtype=float64"]), rtol=1e-9)
+    assert torch.allclose(raced.path[-1], weights_alone("lr=0.05", "dtype=float64"), rtol=1e-9)
 
 
 def test_a_shape_of_a_network_counts_in_its_race(offer: Callable[[AnyRule], None], ffn: Command) -> None:
@@ -404,7 +410,7 @@ def test_a_shape_of_a_network_counts_in_its_race(offer: Callable[[AnyRule], None
     assert ffn(*small, "name=run").code == 0
     problem = network.read(Path("outputs/run"))
     raced = network.on_network(problem, parsed("optimizer=theirs").optimizer, [0.05], 8)
-    separate = weights_alone([f"model.hidden={[140, 140]}", "batch_size=full", "lr=0.05", "dtype=float64"])
+    separate = weights_alone("model.hidden=[140,140]", "batch_size=full", "lr=0.05", "dtype=float64")
     assert torch.allclose(raced.path[-1], separate, rtol=1e-9)
 
 

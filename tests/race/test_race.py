@@ -497,7 +497,7 @@ def test_a_damaged_run_is_one_line(race: Callable[..., Result], trained: Path) -
     original = (trained / "run.json").read_text()
     for message, arguments, changes in (
         ("other data", [], {"data_sha256": "0" * 64}),
-        ("has format 99, expected 1", [], {"format": 99}),
+        ("has format 99, expected 2", [], {"format": 99}),
         ("damaged", [], {"config": {}, "format": None}),
         ("damaged", [], {"config": {"seed": "${oc.env:HOME}"}}),
         ("has the wrong type", [], {"config": {"lr": "${oc.env:HOME}"}}),

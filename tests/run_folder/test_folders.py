@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import os
@@ -76,7 +77,9 @@ def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
         "train.log",
     }
     run = json.loads((folder / "run.json").read_text())
-    assert run["versions"]["torch"] == torch.__version__
+    assert (run["format"], run["engine"], run["engine_reason"]) == (2, "compiled", None)
+    assert run["versions"].keys() == {"ffn_bench", "numba", "llvmlite", "python"}
+    assert run["versions"]["numba"] == importlib.metadata.version("numba")
     assert run["config"]["lr"] == 0.01
     assert re.fullmatch(r"[0-9a-f]{64}", run["fingerprint"])
     assert re.fullmatch(r"[0-9a-f]{64}", run["data_sha256"])
@@ -111,6 +114,15 @@ def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
         assert word in result.out
     assert f"{summary['final']['accuracy/test']:.2%}" in result.out
     assert "finished" in (folder / "train.log").read_text()
+
+
+def test_versions_are_those_that_the_numbers_depend_on(ffn: Command, tmp_path: Path) -> None:
+    for engine in ("torch", "batched"):
+        assert ffn("epochs=1", "data=moons", f"engine={engine}", f"name={engine}").code == 0
+        run = json.loads((tmp_path / "outputs" / engine / "run.json").read_text())
+        assert (run["engine"], run["engine_reason"]) == (engine, f"engine={engine}")
+        assert run["versions"].keys() == {"ffn_bench", "torch", "python"}
+        assert run["versions"]["torch"] == torch.__version__
 
 
 def test_images_and_text_in_the_event_file(ffn: Command, tmp_path: Path) -> None:

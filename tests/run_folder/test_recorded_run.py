@@ -67,7 +67,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, tuple[Any, ...]]] = {
     },
     "run.json: missing": (damaged("run.json", "deleted"), "outputs/x", ALL),
     "run.json: a link to nothing": (damaged("run.json", "a link to nothing"), "outputs/x", ALL),
-    "run.json: another format": (changed("run.json", "format", to=99), "format 99, expected 1", ALL),
+    "run.json: another format": (changed("run.json", "format", to=99), "format 99, expected 2", ALL),
     "run.json: a seed of text": (changed("run.json", "config", "seed", to="0"), "run.json", ALL),
     "run.json: a huge seed": (changed("run.json", "config", "seed", to="HUGE"), "run.json", ALL),
     "run.json: a huge rate": (changed("run.json", "config", "lr", to=float("inf")), "run.json", ALL),
@@ -78,6 +78,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, tuple[Any, ...]]] = {
     "run.json: a hash that is a number": (changed("run.json", "data_sha256", to=7), "run.json", ALL),
     "run.json: chance that is text": (changed("run.json", "chance", to="0.5"), "run.json", ALL),
     "run.json: a number of runs as text": (changed("run.json", "trained_beside", to="2"), "run.json", ALL),
+    "run.json: an engine of another kind": (changed("run.json", "engine", to=7), "run.json", ALL),
+    "run.json: an unknown engine": (changed("run.json", "engine", to="abacus"), "run.json", ALL),
+    "run.json: an order of text": (changed("run.json", "config", "order_seed", to="0"), "run.json", ALL),
     "run.json: other data": (changed("run.json", "data_sha256", to="0" * 64), "other data", PREPARING),
     "run.json: a call": (
         changed("run.json", "config", "data.name", to="${oc.env:HOME}"), "data.name", PREPARING,

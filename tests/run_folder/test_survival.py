@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import itertools
 import json
 import os
 import pickle
@@ -22,10 +23,12 @@ import pytest
 import torch
 
 import ffn_bench
-from cases import OPTIMIZER_NEEDS, all_measured, options, stop_at, torch_run, trained, write_csv
+from cases import OPTIMIZER_NEEDS, all_measured, options, parsed, stop_at, torch_run, trained, write_csv
 from conftest import Command, files_below
 from engine.test_batched import bits, tile
+from ffn_bench.engine.build import build
 from ffn_bench.errors import UserError
+from ffn_bench.optimizers.rules import RULES
 from ffn_bench.run_folder import checkpoints, lock, reading
 from ffn_bench.run_folder.files import Folder
 from run_folder.test_folders import latest, lines_of, scalars_of, start
@@ -163,15 +166,19 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 # --- exact resume, in process ----------------------------------------------------------------------------
 
 
+ENGINES = [*itertools.product(options("optimizer"), ["torch"]), *itertools.product(RULES, ["compiled"])]
+
+
 @pytest.mark.parametrize("at", [0, 7, 40, 53, 80])
-@pytest.mark.parametrize("optimizer", options("optimizer"))
-def test_a_run_resumes_exactly(tmp_path: Path, optimizer: str, at: int) -> None:
+@pytest.mark.parametrize(("optimizer", "engine"), ENGINES)
+def test_a_run_resumes_exactly(tmp_path: Path, optimizer: str, engine: str, at: int) -> None:
     """From a checkpoint at any step: mid-epoch, mid-window, at the end of an epoch, at the start."""
     full = ["batch_size=full", "epochs=100"] if parsed_needs_full(optimizer) else ["epochs=3"]
     small = ["data=moons", "data.n_samples=200", "model.hidden=[5]"] if optimizer == "newton" else []
     overrides = (f"optimizer={optimizer}", *OPTIMIZER_NEEDS.get(optimizer, []), *full, *small, "log_every=9")
-    expected = bits(trained(torch_run(*overrides)))
-    stopped, resumed = torch_run(*overrides), torch_run(*overrides)
+    config = parsed(*overrides, f"engine={engine}")
+    whole, stopped, resumed = (build(config)[0].runs[0] for _ in range(3))
+    expected = bits(trained(whole))
     stop_at(stopped.training, at)
     measurements = trained(stopped)
     assert stopped.step == at
@@ -270,7 +277,7 @@ def test_force_trains_in_another_folder(ffn: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda run: run["versions"].update(torch="1.0"), ["torch was 1.0"]),
+        (lambda run: run["versions"].update(numba="1.0"), ["numba was 1.0"]),
         (lambda run: run.update(data_sha256="0" * 64), ["data was 000"]),
         (lambda run: run.update(device="cuda:0 (some GPU)"), ["device was cuda:0, now cpu"]),
         (lambda run: run["config"].update(lr=0.5, seed=3), ["lr was 0.5, now 0.005", "seed"]),
@@ -292,6 +299,24 @@ def test_another_run_is_refused_with_the_difference(
     assert result.err.count("\n") == 1
     assert all(word in result.err for word in (*words, "force=true"))
     assert [(folder / name).read_bytes() for name in names] == before
+
+
+def test_a_run_keeps_the_engine_that_it_began_with(ffn: Command, tmp_path: Path) -> None:
+    """Another one is refused where it is asked for by name, with a checkpoint and without."""
+    for name, engine in (("whole", "torch"), ("x", "torch"), ("y", "compiled")):
+        assert ffn("epochs=2", f"engine={engine}", f"name={name}").code == 0
+    folder, other = tmp_path / "outputs" / "x", tmp_path / "outputs" / "y"
+    (folder / "summary.json").unlink()
+    assert ffn("epochs=2", "name=x").code == 0
+    assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
+    (other / "summary.json").unlink()
+    result = ffn("epochs=2", "engine=torch", "name=y")
+    assert (result.code, result.err.count("\n")) == (4, 1)
+    assert "it is from the compiled engine" in result.err
+    shutil.rmtree(other / "checkpoint")
+    result = ffn("epochs=2", "engine=torch", "name=y")
+    assert (result.code, result.err.count("\n")) == (4, 1)
+    assert "engine was compiled, now torch" in result.err
 
 
 def test_a_sweep_is_extended_and_its_status_shown(ffn: Command, tmp_path: Path) -> None:

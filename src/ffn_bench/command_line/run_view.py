@@ -118,6 +118,14 @@ class RunView:
         self.console.print(Text.assemble("  ", ("curves       ", "dim"), tensorboard(folder)), soft_wrap=True)
 
 
+IDLE = "; a GPU is idle: device=cuda uses it"
+
+
+def has_idle_gpu(device: str) -> bool:
+    """Whether there is a GPU while a run trains elsewhere, without asking a library that takes seconds."""
+    return device.startswith("cpu") and any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
 def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
@@ -128,12 +136,13 @@ def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: 
     batch = "the full batch" if run.batch_size == "full" else f"batches of {run.batch_size}"
     extra = f", l2 {run.l2:g}" if run.l2 else ""
     parameters = count(count_parameters(widths))
+    idle = IDLE if run.device == "auto" and has_idle_gpu(device) else ""
     return {
         "data": f"{data.name}: {data.n_features} features, {len(data.classes)} classes; {' / '.join(rows)}",
         "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
         "engine": choice.engine + (f": {choice.reason}" if choice.reason else ""),
-        "device": f"{device}, {run.dtype}",
+        "device": f"{device}, {run.dtype}{idle}",
         "folder": str(folder),
     }

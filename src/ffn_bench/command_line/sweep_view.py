@@ -62,6 +62,7 @@ class SweepView:
         self._ended: dict[int, dict[str, Any]] = {}
         self._steps = [0] * len(runs)
         self._before: dict[str, int] = {}
+        self._total: int | None = None
         self._live: Live | None = None
         self._bar: Progress | None = None
         self._width = min(70, max(len(name) for name, _ in self.runs))
@@ -70,7 +71,7 @@ class SweepView:
         self._tenths = self._bad = 0
 
     def start(self, choices: Counter[Choice], processes: int = 0) -> None:
-        """Print how many runs are trained by which engine, in how many processes, and begin the bar."""
+        """Print how many runs are trained by which engine, in how many processes."""
         self.console.print(Text(self.heading, style="bold"))
         among = f", in {processes} processes" if processes > 1 else ""
         self._fact("sweep", f"{count(len(self.runs))} runs{among}")
@@ -90,9 +91,12 @@ class SweepView:
         for warning in self._warnings:
             self.warn(warning)
         self.console.print()
+
+    def live(self) -> None:
+        """Begin the bar, whose thread must not exist when processes are forked."""
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._bar = training_bar(self.console)
-            self._task = self._bar.add_task("runs", total=None, numbers="", rate=0.0)
+            self._task = self._bar.add_task("runs", total=self._total, numbers="", rate=0.0)
             self._started = time.monotonic()
             self._live = Live(
                 get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True
@@ -103,14 +107,17 @@ class SweepView:
         """Take how many runs were done, left unchanged or resumed, to be printed by `start`."""
         self._before = counts
 
+    def note(self, text: str) -> None:
+        """Print what a person should know."""
+        self._fact("note", text)
+
     def warn(self, text: str) -> None:
         """Print a warning."""
         self.console.print(line(f"  warning    {text}", "yellow"), soft_wrap=True)
 
     def expect(self, steps: int) -> None:
         """Say how many steps all runs have together, or, where others train them, how many runs there are."""
-        if self._bar:
-            self._bar.update(self._task, total=steps)
+        self._total = steps
 
     def measured(self, run: int, measurements: Sequence[Measurement]) -> None:
         """Take what was measured of a run."""

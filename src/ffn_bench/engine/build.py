@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     import torch
 
     from ffn_bench.data import datasets
+    from ffn_bench.data.kept import kept
     from ffn_bench.data.splitting import batch_rows, steps_per_epoch
     from ffn_bench.engine.choice import choose
     from ffn_bench.engine.device import check_memory, find_device
@@ -67,10 +68,11 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
     rows = batch_rows(n, run.batch_size)
-    choice = choose(run, widths, rows)
+    choice = choose(run, widths)
     device = torch.device("cpu") if choice.engine == "compiled" else find_device(run.device, run.dtype)
+    moved = kept(f"{run.data!r} on {device} as {dtype}", lambda: loaded.to(device, dtype))
     return Prepared(
-        data=loaded.to(device, dtype),
+        data=moved,
         device=device,
         choice=choice,
         dtype=dtype,
@@ -98,10 +100,12 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
         raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
 
 
-def build(run: schema.TrainConfig) -> tuple[Training, Prepared]:
+def build(
+    run: schema.TrainConfig, say: Callable[[str], object] = lambda line: None
+) -> tuple[Training, Prepared]:
     """The training of one run, ready to start, and what it trains with; every mistake is found here.
 
-    Raises `UserError`.
+    `say` takes what a person should know meanwhile, such as that code is compiled. Raises `UserError`.
     """
     prepared = prepare(run)
     if prepared.choice.engine == "batched":
@@ -113,7 +117,7 @@ def build(run: schema.TrainConfig) -> tuple[Training, Prepared]:
     if prepared.choice.engine == "compiled":
         from ffn_bench.engine.compiled_run import CompiledRun
 
-        engine = CompiledRun(one, prepared.data)
+        engine = CompiledRun(one, prepared.data, say)
     else:
         from ffn_bench.engine.torch_engine import TorchEngine
         from ffn_bench.model import network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ffn_bench import tags
 from ffn_bench.data.splitting import Data, Split, batch_rows
+from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.compiled_engine import CompiledEngine
 from ffn_bench.engine.metrics import by_name, by_tag
 from ffn_bench.engine.protocol import Advanced, Order
@@ -28,7 +29,9 @@ class CompiledRun:
 
     name = "compiled"
 
-    def __init__(self, run: Run, data: Data) -> None:
+    def __init__(self, run: Run, data: Data, say: Callable[[str], object]) -> None:
+        """`say` takes what a person should know of the compiling, a line each."""
+        cache = Cache(on_compile=lambda: say("compiling for this processor, once; later runs find it ready"))
         config, x = run.config, data.train.x.numpy()
         self.data, self._steps = data, run.steps
         self.widths = [data.n_features, *config.model.widths(), len(data.classes)]
@@ -40,14 +43,17 @@ class CompiledRun:
             activation=config.model.activation,
             rule=rule,
             hyper=config.optimizer.hyperparameters(),
-            rates=lambda steps: np.array([run.rate(step) for step in steps]),
+            rates=run.rates,
             x=x,
             y=data.train.y.numpy(),
             batch_size=batch_rows(len(x), config.batch_size),
             steps=run.steps,
             l2=config.l2,
             θ=np.concatenate([t.ravel() for layer in layers for t in layer]).astype(x.dtype),
+            cache=cache,
         )
+        if cache.problem:
+            say(cache.problem)
 
     @property
     def step(self) -> int:
@@ -77,8 +83,9 @@ class CompiledRun:
             split: Split = getattr(self.data, name)
             if len(split.y):
                 loss, logits = self._engine.evaluate(split.x.numpy(), split.y.numpy())
-                logits = torch.from_numpy(logits - logits.max(1, keepdims=True))
-                scores = [float(s.of_rows(logits, split.y).double().mean()) for s in tags.SCORES if s.of_rows]
+                shifted = torch.from_numpy(logits - logits.max(1, keepdims=True))
+                rows = [s.of_rows(shifted, split.y) for s in tags.SCORES if s.of_rows]
+                scores = [float(each.double().mean()) for each in rows]
                 values |= by_tag(name, by_name(loss, scores))
         return [values]
 

@@ -48,6 +48,12 @@ class Run:
         """The learning rate of a step, counted from 0."""
         return self.config.lr * self._schedule(step)
 
+    def rates(self, steps: range) -> Array:
+        """The learning rates of some steps."""
+        if self.config.schedule.name == "constant":
+            return np.full(len(steps), self.rate(0))
+        return np.array([self.rate(step) for step in steps])
+
     def network(self, x: Tensor) -> Tensor:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
         return self.training.engine.logits(self.column, x)

@@ -73,8 +73,8 @@ def not_elementwise(rule: Rule, hyper: Hyper) -> str | None:
 
 
 def _as_rows(number: float) -> Tensor:
-    """A number beside others in a tensor."""
-    return torch.tensor([[number, 3.0], [-0.5, 1e3]], dtype=torch.float64)
+    """A number amid others in a tensor."""
+    return torch.tensor([[3.0, -1.0, 0.2], [-0.5, number, 1e3], [5.0, -2.0, 0.1]], dtype=torch.float64)
 
 
 def _path(rule: Rule, hyper: Hyper, kind: Callable[[float], Any]) -> list[float]:
@@ -87,5 +87,5 @@ def _path(rule: Rule, hyper: Hyper, kind: Callable[[float], Any]) -> list[float]
         for t in STEPS:
             c = tuple(float(v) for v in rule.coefficients({**hyper, "lr": 0.03}, np.asarray(float(t))))
             θ, states = rule.update(kind(scale * math.sin(t)), θ, states, c)
-            path.append(float(θ[0, 0]) if isinstance(θ, Tensor) else float(θ))
+            path.append(float(θ[1, 1]) if isinstance(θ, Tensor) else float(θ))
     return path

@@ -21,8 +21,8 @@ from ffn_bench import errors
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.identity import unowned
-from ffn_bench.run_folder.reading import started_and_summary
+from ffn_bench.run_folder.identity import FORMAT, check_draws, unowned
+from ffn_bench.run_folder.reading import ENDED, read_identity, started_and_summary
 
 LOGS = ("metrics.jsonl", "train.log", "trajectory.bin")
 """Files of a run that only grow, beside its event file."""
@@ -96,7 +96,10 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
 
     Nothing is guessed: a folder that contains files under our names and no run.json is somebody else's.
     """
-    if started_and_summary(folder, run)[0]:
+    started, summary = started_and_summary(folder, run)
+    if started:
+        if summary is None or summary["status"] not in ENDED:
+            check_draws(folder, (read_identity(folder) or {}).get("format", FORMAT))
         return
     existing = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
     if existing == ["summary.json"] and folder.owns("summary.json"):

@@ -14,6 +14,7 @@ from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.identity import (
+    BITS_DEPEND_ON,
     FORMAT,
     READABLE,
     REPAIR,
@@ -45,7 +46,8 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
     numbers = sound and all(
         type(value) in (int, float) and 0 <= value < 1e30 for value in identity.get("chance", {}).values()
     )
-    if not (numbers and _is_plain(identity["config"])):
+    engine = sound and identity.get("engine", "torch") in BITS_DEPEND_ON
+    if not (numbers and engine and _is_plain(identity["config"])):
         raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
     config = {key: value for key, value in identity["config"].items() if key not in fingerprint.FORMER}
     return {**identity, "config": fingerprint.LATER | config}

@@ -84,9 +84,9 @@ class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
     `choice` is of its engine, `device` says in words what it trains on; `co_trained_runs` is how many runs
-    share that device's time. A run that has started in the folder is resumed: from `state`, its checkpoint, or
-    without one from the start. What was written after the checkpoint is discarded then; `notes` says which of the folder's files
-    were not as expected. The caller holds the folder's lock. Raises `UserError` (status 4)
+    share that device's time. A run that has started in the folder is resumed: from `state`, its checkpoint,
+    or without one from the start. What was written after the checkpoint is discarded then; `notes` says which
+    of the folder's files were not as expected. The caller holds the folder's lock. Raises `UserError` (4)
     where data, versions or device are no longer those it began with, and for files that are not what was
     written.
     """

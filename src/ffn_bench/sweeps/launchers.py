@@ -92,6 +92,7 @@ def launch(
     size = int(planner.master.chunk)
     sweep.view.start(Counter())
     sweep.view.expect(len(waiting))
+    sweep.view.live()
     before = {job.number: _stamp(job) for job in waiting}
     lost, idle, pause, announced = "", 0, LOOK_SECONDS, False
     try:

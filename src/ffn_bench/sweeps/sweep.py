@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ffn_bench import process, train
 from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.command_line.run_view import RunView
+from ffn_bench.configuration import schema
 from ffn_bench.engine import build
 from ffn_bench.engine.batched import group_key, tile_sizes
 from ffn_bench.engine.choice import Choice, choose
@@ -26,6 +27,7 @@ from ffn_bench.engine.device import THREADS, describe, threads
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
+from ffn_bench.optimizers import registry
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
 from ffn_bench.run_folder.recorder import CheckpointSchedule, Record
 from ffn_bench.sweeps import workers
@@ -117,7 +119,7 @@ class Sweep:
                 if group_key(run) not in prepared:
                     prepared[group_key(run)] = build.prepare(run)
                 own = prepared[group_key(run)]
-                choices[job.number] = choose(run, own.widths, own.batch_size)
+                choices[job.number] = choose(run, own.widths)
                 steps += run.epochs * own.steps_per_epoch
             except Exception as e:
                 unsound[job.number] = e
@@ -134,13 +136,17 @@ class Sweep:
         self.view.start(Counter(choices[job.number] for job in waiting), processes)
         self.view.expect(steps)
         prepared.clear()
+        if processes:
+            self._load_code(single)
         try:
             self.fail_all(unsound)
             with self.stop, threads(1 if processes else THREADS):
-                for group in groups:
-                    self._train_group(group)
                 if processes:
                     self._train_in_workers(single, processes)
+                else:
+                    self.view.live()
+                for group in groups:
+                    self._train_group(group)
                 for job in () if processes else single:
                     if not self.stop.requested:
                         self._train_alone(job, sweep_view.RunOfSweep(self.view, self._index(job)))
@@ -284,7 +290,7 @@ class Sweep:
             for run, job, state in zip(runs, jobs, states, strict=True):
                 try:
                     self.write_hydra_files(job)
-                    choice = choose(job.plan.run)
+                    choice = choose(reading.as_begun(job.plan.folder, job.plan.run))
                     device = describe(prepared.device)
                     record = Record(job.plan.folder, run, choice, device, len(jobs), state, schedule)
                     records[run] = record
@@ -376,6 +382,18 @@ class Sweep:
 
     # --- one after the other ----------------------------------------------------------------------------
 
+    def _load_code(self, jobs: Sequence[SweepRun]) -> None:
+        """Have what the workers will run compiled and loaded: they share it."""
+        kinds: dict[Any, schema.TrainConfig] = {}
+        for job in jobs:
+            run = job.plan.run
+            rule = registry.elementwise_rule(run.optimizer)
+            if rule is not None:
+                kinds.setdefault((rule.update, run.model.activation, run.dtype), run)
+        for run in kinds.values():
+            with suppress(Exception):  # its run will say so
+                build.build(run, say=self.view.note)
+
     def _train_in_workers(self, jobs: Sequence[SweepRun], processes: int) -> None:
         """Train runs in worker processes, and show what they say."""
         of_number = {job.number: job for job in jobs}
@@ -401,7 +419,7 @@ class Sweep:
         def on_lost(error: workers.Lost) -> None:
             self._fail(of_number[error.number], None, None, UserError("sweep", str(error), "", status=1))
 
-        workers.train(list(of_number), processes, work, on_message, on_lost, self.stop)
+        workers.train(list(of_number), processes, work, self.view.live, on_message, on_lost, self.stop)
 
     def _train_alone(self, job: SweepRun, view: RunView, beside: int = 0) -> None:
         """Train a run as `ffn-train` would by itself, though `beside` so many others."""

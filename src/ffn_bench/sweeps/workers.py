@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ffn_bench.engine.stop import Stop
+from ffn_bench.process import SIGNALS
 
 LOOK_SECONDS = 0.1
 """Between two looks at signals."""
@@ -51,19 +52,21 @@ def train(
     numbers: Iterable[int],
     count: int,
     work: Callable[[int, Send], None],
+    on_start: Callable[[], None],
     on_message: Callable[[int, Any], None],
     on_lost: Callable[[Lost], None],
     stop: Stop,
 ) -> None:
     """Let `count` processes call `work(number, send)` for every number, each for one at a time.
 
-    What they send is handed to `on_message`. Where a `stop` is requested, workers are asked to stop, too:
-    they leave their runs in good order, and no further number is begun.
+    `on_start` is called once they exist; what they send is handed to `on_message`. Where a `stop` is
+    requested, workers are asked to stop, too: they leave their runs in good order, and no other is begun.
     """
     left, workers = deque(numbers), list[Worker]()
     try:
         while len(workers) < count and left:
             workers.append(_start(left.popleft(), work))
+        on_start()
         asked = False
         while workers:
             if stop.requested and not asked:
@@ -82,13 +85,17 @@ def train(
                     on_message(worker.number, content)
                     continue
                 workers.remove(worker)
-                if kind == "done" and left:
-                    number = left.popleft()
-                    worker.connection.send(number)
-                    workers.append(Worker(worker.process, worker.connection, number))
-                    continue
                 if kind == "done":
-                    worker.connection.send(None)
+                    number = left.popleft() if left else None
+                    try:
+                        worker.connection.send(number)
+                    except OSError:  # it was killed meanwhile, and lost nothing
+                        if number is not None:
+                            workers.append(_start(number, work))
+                    else:
+                        if number is not None:
+                            workers.append(Worker(worker.process, worker.connection, number))
+                            continue
                 worker.process.join()
                 worker.connection.close()
                 if kind == "ended" and not stop.requested:
@@ -106,7 +113,12 @@ def _start(number: int, work: Callable[[int, Send], None]) -> Worker:
     ours, its = context.Pipe()
     process = context.Process(target=_serve, args=(its, ours, os.getpid(), number, work), daemon=True)
     sys.stdout.flush()
-    process.start()
+    # A signal that comes before the process listens must not be one for its copy of our `stop`.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     its.close()
     return Worker(process, ours, number)
 
@@ -123,7 +135,9 @@ def _serve(connection: Connection, parents: Connection, parent: int, number: int
         except BrokenPipeError:  # the parent has ended
             os.kill(os.getpid(), signal.SIGTERM)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which forgets one that came before we left its group
     with suppress(BrokenPipeError, EOFError, ConnectionResetError), Stop() as stop:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         while number is not None and not stop.requested:
             work(number, send)
             connection.send(("done", None))

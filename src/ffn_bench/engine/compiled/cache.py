@@ -1,9 +1,9 @@
 """Compiled code on disk, for later processes.
 
-A folder of the user's cache directory holds one file for each compiled module; its name is a digest of all that
-the code depends on, so a file is never out of date, only unused. A file begins with a digest of its content: what
-is damaged is compiled again. Files are written under another name and renamed, so that two processes at once see
-each other's complete or not at all.
+A folder of the user's cache directory holds one file for each compiled module; its name is a digest of all
+that the code depends on, so a file is never out of date, only unused. A file begins with a digest of its
+content: what is damaged is compiled again. Files are written under another name and renamed, so that of two
+processes at once each sees the other's complete or not at all.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+OURS = re.compile(r"[0-9a-f]{64}\.(code|\w+\.new)")
+"""Names of files that we write."""
 
 UNUSED_DAYS = 60
 """A file that nobody has read for so long is removed when another one is written."""
@@ -30,7 +34,7 @@ def digest_of(*parts: str | bytes) -> str:
 
 
 def default_folder() -> Path:
-    """`FFN_BENCH_CACHE_DIR`, or `ffn-bench/` in the user's cache directory (`XDG_CACHE_HOME` or `~/.cache`)."""
+    """`FFN_BENCH_CACHE_DIR`, or `ffn-bench` in the user's cache directory, `XDG_CACHE_HOME` or `~/.cache`."""
     if explicit := os.environ.get("FFN_BENCH_CACHE_DIR"):
         return Path(explicit)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -38,22 +42,28 @@ def default_folder() -> Path:
 
 
 class Cache:
-    """Compiled code in `folder` (None: the user's). `problem` says why nothing is kept there, if so."""
+    """Compiled code in `folder` (None: the user's). `problem` says why nothing is kept there, if so.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.problem = ""
+    `on_compile` is called before something is compiled for the first time.
+    """
+
+    def __init__(self, folder: Path | None = None, on_compile: Callable[[], object] = lambda: None) -> None:
+        self.problem, self._on_compile, self._has_compiled = "", on_compile, False
         try:
             self.folder = folder or default_folder()
         except RuntimeError:  # no home directory
             self.folder, self.problem = Path(), "compiled code is not kept: no cache directory is known"
 
     def get(self, key: str, compile_: Callable[[], bytes]) -> bytes:
-        """The content kept under a key; where there is none, or it is damaged, what `compile_` gives, kept."""
+        """The content kept under a key; where there is none or it is damaged, what `compile_` gives."""
         path = self.folder / f"{key}.code"
         if not self.problem:
             content = _read(path)
             if content is not None:
                 return content
+        if not self._has_compiled:
+            self._has_compiled = True
+            self._on_compile()
         content = compile_()
         self._write(path, content)
         return content
@@ -64,7 +74,7 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _remove_unused(self.folder)
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".new")
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=f"{path.stem}.", suffix=".new")
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(hashlib.sha256(content).digest() + content)
@@ -78,10 +88,15 @@ class Cache:
 
 
 def _read(path: Path) -> bytes | None:
-    """A file's content, or None where it is missing or damaged."""
+    """A file's content, or None where it is missing, damaged, or such that another user could have written
+    it: it will run as this user."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read()
     except OSError:
+        return None
+    if hasattr(os, "getuid") and (status.st_uid not in (0, os.getuid()) or status.st_mode & 0o022):
         return None
     with contextlib.suppress(OSError):  # where it is another user's, its time stays
         os.utime(path)
@@ -92,7 +107,7 @@ def _read(path: Path) -> bytes | None:
 def _remove_unused(folder: Path) -> None:
     """Remove files that were not used for UNUSED_DAYS, and what an interrupted process left."""
     oldest = time.time() - UNUSED_DAYS * 86400
-    for path in (*folder.glob("*.code"), *folder.glob("*.new")):
+    for path in (path for path in folder.iterdir() if OURS.fullmatch(path.name)):
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             if path.stat().st_mtime < oldest:
                 path.unlink()

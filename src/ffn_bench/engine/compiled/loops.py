@@ -1,72 +1,92 @@
-"""Loops over whole registers, written from plain Python functions: σ, σ', update rules, losses.
+"""Loops over whole registers from plain Python functions: σ, σ', update rules, losses.
 
-Each becomes an LLVM module with one function `loop(a, b, c, d, n, m)`: four arrays, whose memory does not
-overlap, and two numbers. The kernels call it by its address, so a new rule or activation compiles this and
-nothing else. All arrays have room for whole registers: no loop has a tail.
+Each becomes an LLVM module with one function `loop`, of four arrays and two integers, which the kernels
+call by its address. All arrays have room for whole registers: no loop has a tail.
 """
 
 from __future__ import annotations
 
-from llvmlite import ir
+import functools
+from collections.abc import Hashable
 
-from ffn_bench.engine.compiled.loop_writer import LoopWriter
 from ffn_bench.engine.compiled.losses import Logits, Loss
-from ffn_bench.engine.compiled.registers import INT64
 from ffn_bench.engine.compiled.vector_math import Numbers
+from ffn_bench.engine.compiled.writer import Index, Writer
 from ffn_bench.model.activations import Activation
-from ffn_bench.optimizers.rules import Rule
+from ffn_bench.optimizers.rule_forms import Rule, Update
 
 
 class NotCompilableError(Exception):
     """An update rule that is not plain elementwise arithmetic, and why. Another engine can train with it."""
 
 
+def _writer(dtype: str, arrays: str, integers: str) -> Writer:
+    return Writer("loop", dtype, dict.fromkeys(arrays.split(), "numbers"), integers.split())
+
+
+@functools.cache
 def of_function(activation: Activation, dtype: str) -> str:
-    """a = h̄, b = h: h ← σ(h̄)"""
-    writer = LoopWriter(dtype)
-    return writer.each(lambda i: writer.store(activation.function(writer.load(0, i)), 1, i))
+    """h = σ(h̄)"""
+    writer = _writer(dtype, "h_bar h _1 _2", "n _3")
+
+    def body(i: Index) -> None:
+        writer.store(activation.function(writer.load("h_bar", i)), "h", i)
+
+    writer.loop(0, writer["n"], writer.emitter.lanes, body)
+    return writer.text()
 
 
+@functools.cache
 def of_derivative(activation: Activation, dtype: str) -> str:
-    """a = g, b = h̄, c = h: g ← g ⊙ σ'(h̄)"""
-    writer = LoopWriter(dtype)
+    """g = g ⊙ σ'(h̄)"""
+    writer = _writer(dtype, "g h_bar h _1", "n _2")
 
-    def body(i: ir.Value) -> None:
-        derivative = activation.derivative(writer.load(1, i), writer.load(2, i))
-        writer.store(writer.load(0, i) * derivative, 0, i)
+    def body(i: Index) -> None:
+        derivative = activation.derivative(writer.load("h_bar", i), writer.load("h", i))
+        writer.store(writer.load("g", i) * derivative, "g", i)
 
-    return writer.each(body)
+    writer.loop(0, writer["n"], writer.emitter.lanes, body)
+    return writer.text()
+
+
+@functools.cache
+def of_loss(loss: Loss, dtype: str) -> str:
+    """From z of n rows, in `losses` its entries at their labels: the rows' losses, and in z the gradient."""
+    writer = _writer(dtype, "z weights losses _1", "n n_classes")
+
+    def body(i: Index) -> None:
+        value = loss(Logits(writer, i), writer.load("losses", i), writer.load("weights", i))
+        writer.store(value, "losses", i)
+
+    writer.loop(0, writer["n"], writer.emitter.lanes, body)
+    return writer.text()
 
 
 def of_rule(rule: Rule, n_coefficients: int, dtype: str) -> str:
-    """a = θ, b = g, c = the states, m numbers each, d = the coefficients.
+    """θ and the states, in `S` one behind another at distances of `room`, by the rule's update.
 
-    Raises `NotCompilableError` where the rule's update is not plain elementwise arithmetic.
+    Raises `NotCompilableError` where that is not plain elementwise arithmetic.
     """
-    writer, n_states = LoopWriter(dtype), len(rule.states)
-    coefficients = tuple(writer.coefficient(3, k) for k in range(n_coefficients))
-    starts = [writer.builder.mul(writer.m, ir.Constant(INT64, k)) for k in range(n_states)]
+    write = _of_update if isinstance(rule.update, Hashable) else _of_update.__wrapped__
+    return write(rule.update, len(rule.states), n_coefficients, dtype)
 
-    def body(i: ir.Value) -> None:
-        at = [writer.builder.add(start, i) for start in starts]
-        g, θ, state = writer.load(1, i), writer.load(0, i), tuple(writer.load(2, k) for k in at)
-        θ, state = rule.update(g, θ, state, coefficients)
-        for value, array, index in zip((θ, *state), (0, *[2] * n_states), (i, *at), strict=True):
+
+@functools.cache
+def _of_update(update: Update, n_states: int, n_coefficients: int, dtype: str) -> str:
+    writer = _writer(dtype, "θ g S c", "n room")
+    c = tuple(writer.repeated("c", writer.integer(k)) for k in range(n_coefficients))
+
+    def body(i: Index) -> None:
+        at = [writer.plus(writer.times(writer["room"], k), i) for k in range(n_states)]
+        g, θ, state = writer.load("g", i), writer.load("θ", i), tuple(writer.load("S", k) for k in at)
+        θ, state = update(g, θ, state, c)
+        arrays = ["θ", *["S"] * n_states]
+        for value, array, index in zip((θ, *state), arrays, (i, *at), strict=True):
             writer.store(value if isinstance(value, Numbers) else g.constant(value), array, index)
 
     try:
-        return writer.each(body)
+        writer.loop(0, writer["n"], writer.emitter.lanes, body)
     except Exception as error:
-        name = getattr(rule.update, "__qualname__", "the update")
+        name = getattr(update, "__qualname__", "the update")
         raise NotCompilableError(f"{name} is not plain elementwise arithmetic: {error}") from error
-
-
-def of_loss(loss: Loss, dtype: str) -> str:
-    """a = z of n rows and m classes, b = the rows' weights, c = z of their labels, then their losses."""
-    writer = LoopWriter(dtype)
-
-    def body(i: ir.Value) -> None:
-        labelled, weight = writer.load(2, i), writer.load(1, i)
-        writer.store(loss(Logits(writer, i), labelled, weight), 2, i)
-
-    return writer.each(body)
+    return writer.text()

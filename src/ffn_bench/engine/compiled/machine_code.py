@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,9 @@ import llvmlite
 from llvmlite import binding as llvm
 
 from ffn_bench.engine.compiled.cache import Cache, digest_of
+
+KERNEL_SOURCES = ("instructions.py", "kernels.py", "machine_code.py", "plan.py", "registers.py")
+"""The modules that the kernels' code depends on."""
 
 
 class Processor(NamedTuple):
@@ -31,7 +34,11 @@ def processor() -> Processor:
 
 @functools.cache
 def _host() -> Processor:
-    return Processor(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    try:
+        features = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot tell; the name implies the usual ones
+        features = ""
+    return Processor(llvm.get_host_cpu_name(), features)
 
 
 def _new_target(cpu: Processor) -> llvm.TargetMachine:
@@ -97,7 +104,7 @@ class Function:
 
 
 _LOADED: dict[str, Function] = {}
-"""What this process has loaded, by the cache's keys. Code is never unloaded: somebody may hold its address."""
+"""What this process has loaded, by the cache's keys. It stays: somebody may hold the address."""
 
 
 def _function(name: str, key: str, cache: Cache, compile_: Callable[[Processor], bytes]) -> int:
@@ -108,21 +115,24 @@ def _function(name: str, key: str, cache: Cache, compile_: Callable[[Processor],
     return _LOADED[key].address
 
 
-def loop(text: str, cache: Cache) -> int:
-    """The address of a module's function `loop`, compiled now or found in the cache.
+def function(name: str, text: str, cache: Cache) -> int:
+    """The address of a module's function, compiled now or found in the cache.
 
     The key of the cache is the module's text itself: an edited rule is never served as it was.
     """
-    return _function("loop", text, cache, lambda cpu: compiled(text, cpu))
+    return _function(name, text, cache, lambda cpu: compiled(text, cpu))
 
 
 def kernel(name: str, dtype: str, cache: Cache) -> int:
-    """The address of one of `kernels`, compiled now or found in the cache, whose key is the sources of this
-    package and numba's version."""
-    key = digest_of(name, dtype, version("numba"), *_sources())
+    """The address of one of `kernels`, compiled now or found in the cache, whose key is their sources and
+    numba's version."""
+    key = digest_of(name, dtype, _sources_of_kernels())
     return _function(name, key, cache, lambda cpu: compiled_kernel(name, dtype, cpu))
 
 
-def _sources() -> Iterator[bytes]:
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        yield from (path.name.encode(), path.read_bytes())
+@functools.cache
+def _sources_of_kernels() -> str:
+    """A digest of what the kernels' code depends on."""
+    folder = Path(__file__).parent
+    sources = [(folder / name).read_bytes() for name in KERNEL_SOURCES]
+    return digest_of(version("numba"), *sources)

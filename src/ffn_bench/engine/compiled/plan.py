@@ -13,7 +13,10 @@ from ffn_bench.engine.compiled.registers import BYTES
 IntArray = NDArray[np.int64]
 Numbers = NDArray[Any]
 
-HEADER = 8
+FUNCTIONS = ("function", "derivative", "loss", "rule", "product", "transpose", "squares")
+"""What is compiled beside the kernels, which call it by its address."""
+
+HEADER = 2 + len(FUNCTIONS)
 """Integers of a plan before its lists of integers."""
 
 
@@ -24,13 +27,30 @@ def aligned(count: int, dtype: np.dtype[Any]) -> Numbers:
     return raw[skip : skip + count * dtype.itemsize].view(dtype)
 
 
+def address(array: Numbers) -> int:
+    """Where an array begins in memory."""
+    begin: int = array.__array_interface__["data"][0]
+    return begin
+
+
+class Located:
+    """An array, and where it lies in memory, which NumPy takes a microsecond to say."""
+
+    def __init__(self, array: Numbers) -> None:
+        self.array, self._begin, self._stride = array, address(array), array.strides[0]
+
+    def at(self, row: int) -> int:
+        """Where one of its rows begins."""
+        return self._begin + row * self._stride
+
+
 def rounded_up(n: int, unit: int) -> int:
     """The smallest multiple of `unit` that is at least n."""
     return -(-n // unit) * unit
 
 
 def chunk_rows(batch_size: int, lanes: int, largest: int = 128) -> int:
-    """Rows that go through the network together: a batch in equal parts, each filled up to whole registers."""
+    """Rows that go through the network together: equal parts of a batch, in whole registers."""
     parts = -(-batch_size // largest)
     return rounded_up(-(-batch_size // parts), lanes)
 
@@ -50,18 +70,14 @@ class Plan:
         largest = max(room)
         starts = np.cumsum([0, *(r * b for r in room * 2), *[largest * b] * 3])
         h, h_bar, others = starts[: n_layers + 1], starts[n_layers + 1 : -4], starts[-4:-1]
-        loops = [addresses[name] for name in ("function", "derivative", "loss")]
-        header = [n_layers, b, lanes, *loops, 1]
-        header += [0] * (HEADER - len(header))
+        header = [n_layers, b, *(addresses[name] for name in FUNCTIONS)]
         lists = [header, widths, room, h, h_bar, others, np.arange(largest) * b]
         self.integers: IntArray = np.concatenate([np.asarray(x, np.int64) for x in lists])
         self.H = aligned(int(starts[-1]), dtype)
         self.weights, self.losses = aligned(b, dtype), aligned(b, dtype)
         self.labels, self.starts = np.zeros(b, np.int64), np.zeros(b, np.int64)
+        self.scratch = (self.H, self.weights, self.losses, self.labels, self.starts)
+        """What a kernel works on, in its order."""
         for k in range(1, n_layers):  # the bias as a row of W: every h has a row of ones behind it
             begin = int(h[k]) + widths[k] * b
             self.H[begin : begin + b] = 1
-
-    def scratch(self) -> tuple[int, ...]:
-        """Addresses of what a kernel works on: H, weights, losses, labels, starts."""
-        return tuple(x.ctypes.data for x in (self.H, self.weights, self.losses, self.labels, self.starts))

@@ -1,9 +1,9 @@
 """Vector registers as Python numbers: arithmetic that is run once, and writes machine instructions.
 
 A `Register` stands for a vector of 64 bytes (16 numbers in float32, 8 in float64) that will exist when the
-compiled code runs. `a * b + c` on registers computes nothing: each operator appends one LLVM instruction to the
-function being written. Plain Python such as an update rule, called once with registers, so becomes the body of
-a loop over whole vectors.
+compiled code runs. `a * b + c` on registers computes nothing: each operator appends one LLVM instruction to
+the function being written. Plain Python such as an update rule, called once with registers, so becomes the
+body of a loop over whole vectors.
 
 Arithmetic is IEEE's, rounded after every operation, without any fast-math flag: what is written is what is
 computed, on every processor, and NumPy gives the same bits. A multiply-add that rounds once is asked for by
@@ -186,7 +186,7 @@ class Register:
         return self
 
     def __abs__(self) -> Self:
-        return self._intrinsic("fabs")
+        return self.abs()
 
     def _compare(self, relation: str, x: Any, unordered: bool = False) -> Any:
         value = self._value_of(x)
@@ -224,7 +224,7 @@ class Register:
 
     def abs(self) -> Self:
         """|x|"""
-        return abs(self)
+        return self._intrinsic("fabs")
 
     def sqrt(self) -> Self:
         """√x, correctly rounded."""
@@ -236,7 +236,7 @@ class Register:
 
     def isnan(self) -> Mask:
         """Where x is no number."""
-        return self._compare("uno", self)  # type: ignore[no-any-return]
+        return self._compare("uno", self)
 
     def where(self, condition: Mask, other: Register | Number) -> Self:
         """This where the condition is true, the other elsewhere."""
