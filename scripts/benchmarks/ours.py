@@ -26,9 +26,6 @@ import torch  # isort: skip
 
 from benchmarks.work import Epoch, Work  # isort: skip
 
-SWEEP_EPOCHS = 7
-"""Of a run of a sweep: 2,100 steps of the small network, about as many as the default run has."""
-
 
 def _config(work: Work, seed: int = 0, epochs: int = 10**6) -> schema.TrainConfig:
     """A run of Adam."""
@@ -92,36 +89,49 @@ def _timed(train: Callable[[], None], steps: int, threads: int = 1) -> Epoch:
     return epoch
 
 
+def _compiled_engine(run: Run) -> CompiledRun:
+    return CompiledRun(run, run.data, lambda _: None)
+
+
 def compiled(work: Work) -> Epoch:
     """One run on one core."""
     run = Run(_config(work), _data(work))
-    return _timed(_epoch_of(Training(CompiledRun(run, run.data), [run])), run.steps_per_epoch)
+    return _timed(_epoch_of(Training(_compiled_engine(run), [run])), run.steps_per_epoch)
 
 
-def compiled_sweep(work: Work, runs: int) -> Epoch:
+def compiled_sweep(work: Work, runs: int, epochs: int) -> Epoch:
     """Runs as a sweep trains them: worker processes, one for each core, are forked; each trains one whole
-    run after the other, from initial weights to its last step. The time is that of all this."""
+    run of `epochs` after the other, from initial weights to its last step. The time is that of all this."""
     data = _data(work)
-    configs = [_config(work, seed, SWEEP_EPOCHS) for seed in range(runs)]
+    configs = [_config(work, seed, epochs) for seed in range(runs)]
     processes = min(len(os.sched_getaffinity(0)), runs)
 
     def train(number: int, send: workers.Send) -> None:
         run = Run(configs[number], data)
-        training = _without_evaluation(Training(CompiledRun(run, data), [run]))
+        training = _without_evaluation(Training(_compiled_engine(run), [run]))
         for _ in training.measurements():
             pass
         send(run.step)
 
+    steps: list[int] = []
+
+    def on_message(number: int, step: int) -> None:
+        steps.append(step)
+
     def epoch() -> tuple[int, float]:
-        steps: list[int] = []
+        steps.clear()
         start = time.perf_counter()
-        workers.train(range(runs), processes, train, lambda _, step: steps.append(step), _raise, Stop())
+        workers.train(range(runs), processes, train, _nothing, on_message, _raise, Stop())
         seconds = time.perf_counter() - start
-        assert steps == [SWEEP_EPOCHS * work.steps] * runs
+        assert steps == [epochs * work.steps] * runs
         return sum(steps), seconds
 
     compiled(work)()  # what is compiled is loaded before the fork
     return epoch
+
+
+def _nothing() -> None:
+    pass
 
 
 def _raise(error: Exception) -> None:
@@ -164,5 +174,5 @@ def batched(work: Work, runs: int, where: str) -> Epoch:
 
 def chosen(work: Work) -> tuple[str, str]:
     """The engine that `engine=auto` chooses for this work, and why it is not the compiled one."""
-    choice = choose(_config(work), work.widths, work.batch_size)
+    choice = choose(_config(work), work.widths)
     return choice.engine, choice.reason
