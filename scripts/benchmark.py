@@ -92,7 +92,7 @@ def describe_machine() -> dict[str, str]:
 def show(table: Table) -> None:
     """A table and its demands, as Markdown."""
     print(f"\n### {table.title}\n")
-    print_rows(table.rows)
+    print_rows(table.shown or table.rows)
     if table.demands:
         print()
         print_rows([demand_row(demand) for demand in table.demands])
@@ -105,8 +105,9 @@ def demand_row(demand: Demand) -> dict[str, Any]:
     """A demand as a row of a table."""
     value = "not measured" if demand.value is None else f"{demand.value:.2f} {demand.unit}"
     limit = f"{'at least' if demand.at_least else 'at most'} {demand.limit:g} {demand.unit}"
-    verdict = "" if demand.value is None else "yes" if demand.holds and not demand.excuse else "no"
-    return {"demand": demand.what, "measured": value, "limit": limit, "holds": demand.excuse or verdict}
+    missed = "" if demand.value is None else demand.excuse or "no"
+    verdict = "yes" if demand.is_met else missed
+    return {"demand": demand.what, "measured": value, "limit": limit, "holds": verdict}
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

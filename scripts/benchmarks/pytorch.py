@@ -45,6 +45,8 @@ def lecture_loop(work: Work, where: str = "cpu") -> Epoch:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if where == "cuda":
+            torch.cuda.synchronize()
         return len(loader), time.perf_counter() - start
 
     return epoch
