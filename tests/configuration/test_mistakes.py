@@ -329,7 +329,7 @@ def test_a_bug_keeps_its_traceback(ffn: Command, monkeypatch: pytest.MonkeyPatch
     def bug(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("ffn_bench.optimizers.schedules.build_schedule", bug)
+    monkeypatch.setattr("ffn_bench.engine.loop.build_schedule", bug)
     result = ffn("epochs=1")
     assert result.code == 1
     assert "Traceback" in result.err
