@@ -1,14 +1,31 @@
-"""Update rules with hyper-parameters: those of their YAML files, and others that make another variant."""
+"""Update rules with hyper-parameters, of every variant, and PyTorch's activations."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch.nn import functional
 
 from cases import parsed
 from ffn_bench.optimizers.rule_forms import Rule
 from ffn_bench.optimizers.rules import RULES
+
+PYTORCHS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "identity": lambda x: x,
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "elu": functional.elu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "softplus": functional.softplus,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+"""Activations as PyTorch has them, to compare with. Every name of `ACTIVATIONS` needs one."""
 
 DECAY = {"weight_decay": 0.1}
 OTHER_VALUES: dict[str, list[dict[str, Any]]] = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
 import hashlib
 import itertools
 import math
+import mmap
 import os
 import re
 import shutil
@@ -30,9 +32,8 @@ from ffn_bench.engine.compiled import machine_code
 from ffn_bench.engine.compiled.cache import Cache, digest_of
 from ffn_bench.engine.compiled.compiled_engine import TABLE, CompiledEngine
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.activations import ACTIVATIONS as TORCH_ACTIVATIONS
 from ffn_bench.optimizers import registry
-from rule_cases import RULE_CASES, RuleCase
+from rule_cases import PYTORCHS, RULE_CASES, RuleCase
 
 Numbers = NDArray[Any]
 SOURCES = Path(ffn_bench.__file__).parents[1]
@@ -90,10 +91,13 @@ class Case:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_cache() -> Iterator[None]:
-    """A cache of these tests' own, and float64 as PyTorch's default: in it NAdam keeps its product."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FFN_BENCH_CACHE_DIR", folder)
+def one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of these tests' own, which pytest-xdist's workers share, and float64 as PyTorch's default: in
+    it NAdam keeps its product."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFN_BENCH_CACHE_DIR", str(folder))
         torch.set_default_dtype(torch.float64)
         yield
         torch.set_default_dtype(torch.float32)
@@ -158,7 +162,7 @@ class Reference:
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         layers = list(zip(self.tensors[::2], self.tensors[1::2], strict=True))
         for W, b in layers[:-1]:
-            x = TORCH_ACTIVATIONS[self.case.activation].function(x @ W + b)
+            x = PYTORCHS[self.case.activation](x @ W + b)
         return x @ layers[-1][0] + layers[-1][1]
 
     def θ(self) -> torch.Tensor:
@@ -297,6 +301,7 @@ def test_bits_do_not_depend_on_a_restore(rule: RuleCase) -> None:
         first.advance(4 if epoch < 2 else 2, 7)
     assert first.step == 10
     second.restore(first.state(), first.step)
+    assert second.advance(10, 1).losses.size == 0  # not before it knows where in which epoch
     got = trained(second, case)[0]
     assert bits(expected[10:], *whole.state().values()) == bits(got, *second.state().values())
 
@@ -481,6 +486,16 @@ def test_a_damaged_file_is_compiled_again(tmp_path: Path) -> None:
         assert cache.get(key, lambda: b"") == content
 
 
+def test_a_file_that_others_may_write_is_not_run(tmp_path: Path) -> None:
+    key = digest_of("a")
+    Cache(tmp_path).get(key, lambda: b"planted")
+    (path,) = tmp_path.iterdir()
+    path.chmod(0o666)
+    assert Cache(tmp_path).get(key, lambda: b"compiled") == b"compiled"
+    assert Cache(tmp_path).get(key, lambda: b"") == b"compiled"
+    assert not path.stat().st_mode & 0o077
+
+
 def test_two_writers_at_once(tmp_path: Path) -> None:
     """One sees the other's file whole or not at all, and nothing is left over."""
     contents = {digest_of(str(k)): str(k).encode() * 10_000 for k in range(20)}
@@ -540,11 +555,13 @@ def test_a_read_only_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_what_is_long_unused_is_removed(tmp_path: Path) -> None:
     Cache(tmp_path).get(digest_of("old"), lambda: b"old")
     Cache(tmp_path).get(digest_of("used"), lambda: b"used")
+    (tmp_path / f"{digest_of('killed')}.a1.new").write_text("left by a process that was killed")
+    (tmp_path / "my.code").write_text("another program's")
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0))
     assert Cache(tmp_path).get(digest_of("used"), lambda: b"") == b"used"
     Cache(tmp_path).get(digest_of("new"), lambda: b"new")
-    assert {p.stem for p in tmp_path.iterdir()} == {digest_of("used"), digest_of("new")}
+    assert {p.stem for p in tmp_path.iterdir()} == {digest_of("used"), digest_of("new"), "my"}
 
 
 # --- misuse ---------------------------------------------------------------------------------------------
@@ -601,6 +618,34 @@ def test_misuse_of_methods_is_refused() -> None:
     for x, y in ((X[:, :5], Y), (X, Y + 5), (X.astype("f4"), Y)):
         with pytest.raises(ValueError, match=r"\w"):
             engine.evaluate(x, y)
+
+
+def train_beside_forbidden_memory() -> None:
+    """Train on arrays that end where memory does: one number further, and the process is killed."""
+    page, maps = mmap.PAGESIZE, []
+
+    def at_the_end(values: Numbers) -> Numbers:
+        pages = -(-values.nbytes // page)
+        maps.append(memory := mmap.mmap(-1, (pages + 1) * page))
+        last = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + pages * page
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(last), page, 0) == 0
+        array = np.frombuffer(memory, values.dtype, values.size, pages * page - values.nbytes)
+        array[:] = values.ravel()
+        return array.reshape(values.shape)
+
+    for dtype, width in itertools.product(("float32", "float64"), (1, 5, 16, 17)):
+        case = Case(rule=RuleCase("sgd"), widths=(width, 4, 3), n=37, batch=10, dtype=dtype, l2=1e-3)
+        x, y, _ = case.data()
+        x, y = at_the_end(x), at_the_end(y)
+        engine = case.engine(x=x, y=y)
+        engine.begin_epoch(at_the_end(case.order(0)), 0)
+        engine.advance(10, 1)
+        engine.evaluate(x, y)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="protects memory with mprotect")
+def test_nothing_is_read_behind_the_arrays() -> None:
+    python("-c", "import test_compiled; test_compiled.train_beside_forbidden_memory()")
 
 
 def test_steps_end_with_the_epoch_and_with_the_run() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -23,7 +25,9 @@ def test_function_and_derivative_are_pytorchs(name: str, dtype: torch.dtype) -> 
     reference = OURS_ALONE.get(name) or getattr(F, name)
     ours, theirs = (NUMBERS.to(dtype).requires_grad_() for _ in range(2))
     h, expected = ACTIVATIONS[name].function(ours), reference(theirs)
-    close = {"rtol": 1e-13, "atol": 1e-15} if dtype == torch.float64 else {"rtol": 3e-6, "atol": 2e-6}
+    close: dict[str, Any] = (
+        {"rtol": 1e-13, "atol": 1e-15} if dtype == torch.float64 else {"rtol": 3e-6, "atol": 2e-6}
+    )
     torch.testing.assert_close(h, expected, **close)
     (by_autograd,) = torch.autograd.grad(h.sum(), ours)
     (slope,) = torch.autograd.grad(expected.sum(), theirs)

@@ -25,7 +25,7 @@ from ffn_bench.data.splitting import Data, Split, batch_rows
 from ffn_bench.engine.metrics import by_name, by_tag
 from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.backprop import by_hand, logits_of, penalty
+from ffn_bench.model.backprop import by_hand, penalty
 from ffn_bench.model.layers import flat, layered
 from ffn_bench.model.network import FFN, forward
 from ffn_bench.optimizers import registry
@@ -299,7 +299,7 @@ class BatchedEngine:
         sums = torch.zeros(1 + len(tags.SCORES), R, device=self.device, dtype=torch.float64)
         rows = max(1, EVALUATED_NUMBERS // (R * max(self.widths)))
         for x, y in zip(split.x.split(rows), split.y.split(rows), strict=True):
-            logits = logits_of(self._layers, x.expand(R, -1, -1), self.activation).permute(1, 2, 0)
+            logits = forward(self._layers, x.expand(R, -1, -1), self.activation).permute(1, 2, 0)
             labels = y[:, None].expand(-1, R)
             logits = logits - logits.amax(1, keepdim=True)
             loss = logits.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)

@@ -68,7 +68,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
     check_memory(widths, dtype)
     rows = batch_rows(n, run.batch_size)
-    choice = choose(run, widths, rows)
+    choice = choose(run, widths)
     device = torch.device("cpu") if choice.engine == "compiled" else find_device(run.device, run.dtype)
     moved = kept(f"{run.data!r} on {device} as {dtype}", lambda: loaded.to(device, dtype))
     return Prepared(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig
+from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
 from ffn_bench.errors import UserError
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.rules import RULES
@@ -24,7 +24,11 @@ class Choice:
     """Why it is not the compiled engine."""
 
 
-def choose(run: TrainConfig, widths: Sequence[int] = (), batch_rows: int = 0) -> Choice:
+WIDE = 1_000_000
+"""Parameters from which on PyTorch's products, on all cores, are faster than the compiled engine on one."""
+
+
+def choose(run: TrainConfig, widths: Sequence[int] = ()) -> Choice:
     """The engine that `engine=` names, or for `auto` the one that suits a network of these widths.
 
     Raises `UserError` where a run cannot be trained by the engine it asks for.
@@ -37,6 +41,9 @@ def choose(run: TrainConfig, widths: Sequence[int] = (), batch_rows: int = 0) ->
         raise UserError("engine", f"batched cannot train this run: {not_batched}", "use engine=auto")
     if run.engine != "auto":
         return Choice(run.engine, f"engine={run.engine}" if run.engine != "compiled" else "")
+    parameters = count_parameters(list(widths))
+    if not_compiled is None and parameters > WIDE:
+        return Choice("torch", f"{parameters:,} parameters are faster on all cores")
     if not_compiled is None:
         return Choice("compiled")
     on_gpu = run.device not in ("auto", "cpu", "mps")

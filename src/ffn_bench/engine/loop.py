@@ -13,7 +13,7 @@ from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
 from ffn_bench.engine import checkpoint_state
-from ffn_bench.engine.metrics import Measurement, log_point
+from ffn_bench.engine.metrics import Measurement, log_point, mean
 from ffn_bench.engine.protocol import Advanced, Array, Engine, Order
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
@@ -213,29 +213,28 @@ class Training:
         """A run's log points among the steps made, whose losses are the last of `losses`; the run's share of
         the time they took was `seconds`."""
         made, before = len(advanced.losses), run.train_seconds
-        first, points, begin = self.engine.step - made, [], 0
-        own = losses[:, :, run.column]
+        first, waiting = self.engine.step - made, len(losses) - made
         bad = np.flatnonzero(~np.isfinite(advanced.losses[:, 1, run.column]))
         last = int(bad[0]) if len(bad) else made - 1
-        for k in range(last + 1):
-            at = first + k + 1
-            if at % self._log_every and at != run.steps and not (len(bad) and k == last):
-                continue
-            end = len(losses) - made + k + 1
-            loss, objective = (sum(column) / (end - begin) for column in own[begin:end].T.tolist())
-            begin = end
-            run.train_seconds = before + seconds * (k + 1) / made
-            grad_norm, weight_norm, change, norm_before = advanced.norms[k, :, run.column].tolist()
+        at = list(range((-first - 1) % self._log_every, last + 1, self._log_every))
+        if (len(bad) or first + made == run.steps) and (not at or at[-1] != last):
+            at.append(last)
+        by_step, objectives = losses[:, :, run.column].T.tolist()
+        norms = advanced.norms[at, :, run.column].tolist()
+        points, begin = [], 0
+        for k, (grad_norm, weight_norm, change, norm_before) in zip(at, norms, strict=True):
+            end = waiting + k + 1
             values = log_point(
-                loss=loss,
-                objective=objective,
-                lr=run.rate(at - 1),
+                loss=mean(by_step[begin:end]),
+                objective=mean(objectives[begin:end]),
+                lr=run.rate(first + k),
                 grad_norm=grad_norm,
                 weight_norm=weight_norm,
                 change=change,
                 norm_before=norm_before,
             )
-            points.append(Measurement(at, run.epoch, run.train_seconds, values))
+            begin = end
+            points.append(Measurement(first + k + 1, run.epoch, before + seconds * (k + 1) / made, values))
         run.step, run.train_seconds = self.engine.step, before + seconds
         if len(bad):
             value = float(advanced.losses[last, 1, run.column])

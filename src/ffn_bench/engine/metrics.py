@@ -74,6 +74,17 @@ def evaluate_all(network: Callable[[Tensor], Tensor], data: Data) -> dict[str, f
     return values
 
 
+def mean(values: Sequence[float]) -> float:
+    """The mean, its sum rounded once: the same on every version of Python, whose `sum` has changed."""
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):  # infinities of both signs, or numbers near the largest
+        return sum(values) / len(values)
+
+
+_TRAIN_LOSS, _TRAIN_OBJECTIVE = tags.LOSS.tag("train"), tags.OBJECTIVE.tag("train")
+
+
 def log_point(
     *,
     loss: float,
@@ -87,8 +98,8 @@ def log_point(
     """What a log point reports of the training, by tag: means of loss and objective over the steps since the
     last one, and of the last step its rate, ‖g‖, ‖θ‖ after it, and how far θ went, from which ‖θ‖."""
     return {
-        tags.LOSS.tag("train"): loss,
-        tags.OBJECTIVE.tag("train"): objective,
+        _TRAIN_LOSS: loss,
+        _TRAIN_OBJECTIVE: objective,
         tags.LR.name: lr,
         tags.GRAD_NORM.name: grad_norm,
         tags.WEIGHT_NORM.name: weight_norm,

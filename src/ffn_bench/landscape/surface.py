@@ -22,7 +22,7 @@ from ffn_bench import tags
 from ffn_bench.engine.device import THREADS
 from ffn_bench.model.activations import ACTIVATIONS, Activation
 from ffn_bench.model.layers import layered
-from ffn_bench.model.network import forward_stacked
+from ffn_bench.model.network import forward
 from ffn_bench.run_folder.files import Folder
 
 PLANE_SCORE = f"plane_{tags.SCORE.name}"
@@ -80,7 +80,7 @@ def evaluate(
         moved = layered(torch.addmm(origin[None], chosen, directions), widths)[1:]
         for first, labels in batches:
             h = torch.addmm(first[:1], chosen, first[1:]).unflatten(1, (len(labels), widths[1]))
-            h = forward_stacked(h, moved, activation)
+            h = forward(moved, activation.function(h), activation) if moved else h
             right = h.gather(2, labels.expand(len(chosen), -1)[:, :, None])[..., 0]
             sums[0] += (h.logsumexp(2) - right).sum(1, dtype=torch.float64)
             sums[1] += (h.argmax(2) == labels).sum(1)

@@ -7,15 +7,13 @@ loss is the mean cross-entropy over the batch, the objective adds λ Σ‖W‖²
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ffn_bench.model.activations import Activation
-
-Layers = Sequence[tuple[Tensor, Tensor]]
+from ffn_bench.model.network import Layers, forward, forward_pass
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def by_hand(layers: Layers, x: Tensor, y: Tensor, activation: Activation, l2: fl
     g^L = (p − 1_y)/b;  ∂l/∂W^k = (h^{k−1})ᵀ ḡ^k, ∂l/∂b^k = Σ ḡ^k over the batch;
     g^{k−1} = ḡ^k (W^k)ᵀ, ḡ^{k−1} = g^{k−1} ⊙ σ'(h̄^{k−1}); and last ∂l/∂x = ḡ^1 (W^1)ᵀ.
     """
-    hs, h_bars = _forward(layers, x, activation)
+    hs, h_bars = forward_pass(layers, x, activation)
     log_p = h_bars[-1].log_softmax(-1)
     loss = _cross_entropy(log_p, y)
 
@@ -70,22 +68,7 @@ def by_autograd(layers: Layers, x: Tensor, y: Tensor, activation: Activation, l2
 
 def loss_of(layers: Layers, x: Tensor, y: Tensor, activation: Activation) -> Tensor:
     """The loss alone, `[]` or `[runs]`."""
-    return _cross_entropy(logits_of(layers, x, activation).log_softmax(-1), y)
-
-
-def logits_of(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
-    """Logits `[…, b, n_classes]`."""
-    return _forward(layers, x, activation)[1][-1]
-
-
-def _forward(layers: Layers, x: Tensor, activation: Activation) -> tuple[list[Tensor], list[Tensor]]:
-    """h^0 = x, h^1, … and h̄^1, …, h̄^L, of which the last is the logits."""
-    hs, h_bars = [x], []
-    for k, (W, b) in enumerate(layers):
-        h_bars.append(hs[-1] @ W + b.unsqueeze(-2))
-        if k < len(layers) - 1:
-            hs.append(activation.function(h_bars[-1]))
-    return hs, h_bars
+    return _cross_entropy(forward(layers, x, activation).log_softmax(-1), y)
 
 
 def _cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:

@@ -51,18 +51,29 @@ def _parameter(values: npt.NDArray[np.float64], dtype: torch.dtype) -> nn.Parame
     return nn.Parameter(torch.from_numpy(values).to(dtype))
 
 
-def forward(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, activation: Activation) -> Tensor:
-    """Logits `[b, n_classes]` of `x [b, n_features]` by layers (W `[n_in, n_out]`, b `[n_out]`)."""
-    *hidden, (W_out, b_out) = layers
-    h = x
-    for W, b in hidden:
-        h = activation.function(torch.addmm(b, h, W))
-    return torch.addmm(b_out, h, W_out)
+Layers = Sequence[tuple[Tensor, Tensor]]
+"""(W `[…, n_in, n_out]`, b `[…, n_out]`) of every layer."""
 
 
-def forward_stacked(h_bar: Tensor, layers: Sequence[tuple[Tensor, Tensor]], activation: Activation) -> Tensor:
-    """Logits `[k, b, n_classes]` of k networks from the first layers' h̄ `[k, b, n]`, by the layers behind it
-    (W `[k, n_in, n_out]`, b `[k, n_out]`)."""
-    for W, b in layers:
-        h_bar = torch.baddbmm(b[:, None], activation.function(h_bar), W)
-    return h_bar
+def forward(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
+    """Logits `[…, b, n_classes]` of `x […, b, n_features]`."""
+    return forward_pass(layers, x, activation)[1][-1]
+
+
+def forward_pass(layers: Layers, x: Tensor, activation: Activation) -> tuple[list[Tensor], list[Tensor]]:
+    """h^0 = x, h^1, … and h̄^1, …, h̄^L (L1), of which the last is the logits."""
+    hs, h_bars = [x], []
+    for k, (W, b) in enumerate(layers):
+        h_bars.append(_affine(hs[-1], W, b))
+        if k < len(layers) - 1:
+            hs.append(activation.function(h_bars[-1]))
+    return hs, h_bars
+
+
+def _affine(h: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """h W + b, as one operation where PyTorch has one."""
+    if h.ndim == W.ndim == 2:
+        return torch.addmm(b, h, W)
+    if h.ndim == W.ndim == 3:
+        return torch.baddbmm(b.unsqueeze(-2), h, W)
+    return h @ W + b.unsqueeze(-2)

@@ -188,7 +188,7 @@ def adadelta(g: Numbers, θ: Numbers, state: Row, c: Row) -> Step:
     γ, δ = state
     g = g + λ * θ
     γ = toward(γ, g * g, w)
-    Δ = sqrt(δ + ε) / sqrt(γ + ε) * g
+    Δ = sqrt((δ + ε) / (γ + ε)) * g  # one root, not two
     return θ - η * Δ, (γ, toward(δ, Δ * Δ, w))
 
 

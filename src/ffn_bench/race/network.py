@@ -21,7 +21,7 @@ from ffn_bench.data.splitting import batch_rows, epoch_order
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.activations import Activation
 from ffn_bench.model.layers import flat, layered, shapes_of
-from ffn_bench.model.network import FFN, forward_stacked
+from ffn_bench.model.network import FFN, forward
 from ffn_bench.model.principal_plane import Principal, principal_plane
 from ffn_bench.race.paths import Raced, advance
 from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
@@ -59,9 +59,7 @@ class Problem:
 
     def losses(self, θ: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy `[k]` of `θ [k, P]` on rows x, y, by k forward passes in one."""
-        (W, b), *rest = layered(θ, self.widths)
-        first = torch.baddbmm(b[:, None], x.expand(len(θ), *x.shape), W)
-        logits = forward_stacked(first, rest, self.activation)
+        logits = forward(layered(θ, self.widths), x.expand(len(θ), *x.shape), self.activation)
         each = F.cross_entropy(logits.flatten(0, 1), y.repeat(len(θ)), reduction="none")
         return each.view(len(θ), -1).mean(1)
 

@@ -119,7 +119,7 @@ class Sweep:
                 if group_key(run) not in prepared:
                     prepared[group_key(run)] = build.prepare(run)
                 own = prepared[group_key(run)]
-                choices[job.number] = choose(run, own.widths, own.batch_size)
+                choices[job.number] = choose(run, own.widths)
                 steps += run.epochs * own.steps_per_epoch
             except Exception as e:
                 unsound[job.number] = e

@@ -11,10 +11,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+OURS = re.compile(r"[0-9a-f]{64}\.(code|\w+\.new)")
+"""Names of files that we write."""
 
 UNUSED_DAYS = 60
 """A file that nobody has read for so long is removed when another one is written."""
@@ -70,7 +74,7 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _remove_unused(self.folder)
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".new")
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=f"{path.stem}.", suffix=".new")
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(hashlib.sha256(content).digest() + content)
@@ -84,10 +88,15 @@ class Cache:
 
 
 def _read(path: Path) -> bytes | None:
-    """A file's content, or None where it is missing or damaged."""
+    """A file's content, or None where it is missing, damaged, or such that another user could have written
+    it: it will run as this user."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read()
     except OSError:
+        return None
+    if hasattr(os, "getuid") and (status.st_uid not in (0, os.getuid()) or status.st_mode & 0o022):
         return None
     with contextlib.suppress(OSError):  # where it is another user's, its time stays
         os.utime(path)
@@ -98,7 +107,7 @@ def _read(path: Path) -> bytes | None:
 def _remove_unused(folder: Path) -> None:
     """Remove files that were not used for UNUSED_DAYS, and what an interrupted process left."""
     oldest = time.time() - UNUSED_DAYS * 86400
-    for path in (*folder.glob("*.code"), *folder.glob("*.new")):
+    for path in (path for path in folder.iterdir() if OURS.fullmatch(path.name)):
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             if path.stat().st_mtime < oldest:
                 path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn_bench.engine.compiled import loops, machine_code, products
 from ffn_bench.engine.compiled.cache import Cache
+from ffn_bench.engine.compiled.loops import NotCompilableError
 from ffn_bench.engine.compiled.losses import LOSSES
-from ffn_bench.engine.compiled.plan import Plan, aligned, chunk_rows, rounded_up
+from ffn_bench.engine.compiled.plan import Located, Plan, address, aligned, chunk_rows, rounded_up
+from ffn_bench.engine.compiled.program import program
 from ffn_bench.engine.compiled.registers import BYTES
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.optimizers.rule_forms import Rule
@@ -27,13 +27,6 @@ TABLE = 1024
 
 EVALUATION_ROWS = 128
 """Rows that are evaluated together."""
-
-_POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-_TRAIN = ctypes.CFUNCTYPE(
-    _INTEGER, *[_POINTER] * 10, *[_INTEGER] * 4, _FLOAT, *[_POINTER] * 4, *[_INTEGER] * 6, *[_POINTER] * 2
-)
-_EVALUATE = ctypes.CFUNCTYPE(_INTEGER, *[_POINTER] * 9, _INTEGER, *[_POINTER] * 2)
-"""`kernels.train` and `evaluate` as C functions, which run without the interpreter's lock."""
 
 
 class Advanced(NamedTuple):
@@ -86,6 +79,8 @@ class CompiledEngine:
         self.dtype, self.l2, self.steps, self.batch_size = x.dtype, float(l2), steps, min(batch_size, len(x))
         self._check_rows(x, y)
         self.x, self.y, self.step = x, y, 0
+        if not isinstance(rule, Rule):
+            raise NotCompilableError("the rule is a function of whole tensors")
         self._rule, self._hyper, self._rates = rule, dict(hyper), rates
         self.cache = cache or Cache()
 
@@ -98,40 +93,20 @@ class CompiledEngine:
             row[: self.P] = first
         self._set(self._θ, θ, "θ")
 
-        self._coefficients, self._table_of = self._table(0), 0
-        self._compile(ACTIVATIONS[activation], LOSSES[loss])
-        b = chunk_rows(self.batch_size, lanes)
-        self._plan = Plan(self.widths, b, self.dtype, self._addresses)
+        self._coefficients, self._table_of = Located(self._table(0)), 0
+        n_coefficients = self._coefficients.array.shape[1]
+        functions = ACTIVATIONS[activation], LOSSES[loss]
+        self._program = program(*functions, rule, n_coefficients, self.dtype.name, self.cache)
+        plan = Plan(self.widths, chunk_rows(self.batch_size, lanes), self.dtype, self._program.addresses)
+        self._plan = plan
         self._evaluation_plan: Plan | None = None
-        self._order: IntArray = np.arange(0)
-        self._begin = 0
-        arrays = (self._plan.integers, self._θ, self._g, self._S, self._before)
+        self._order, self._begin = Located(np.arange(0)), 0  # where in it the next step's rows begin
+        self._losses, self._norms = Located(np.empty((0, 2))), Located(np.empty((0, 4)))
+        arrays = (plan.integers, self._θ, self._g, self._S, self._before, *plan.scratch)
         self._fixed_arguments = (
-            *(array.ctypes.data for array in arrays), *self._plan.scratch(),
-            self.P, self._P_room, self.batch_size, self._coefficients.shape[1],
-            self.l2, self.x.ctypes.data, self.y.ctypes.data,
+            *map(address, arrays), self.P, self._P_room, self.batch_size, n_coefficients, self.l2, address(x),
+            address(y),
         )  # fmt: skip
-
-    def _compile(self, activation: Any, loss: Any) -> None:
-        kind, cache = self.dtype.name, self.cache
-        n_coefficients = self._coefficients.shape[1]
-        loop_texts = {
-            "function": loops.of_function(activation, kind),
-            "derivative": loops.of_derivative(activation, kind),
-            "loss": loops.of_loss(loss, kind),
-            "rule": loops.of_rule(self._rule, n_coefficients, kind),
-        }
-        addresses = {name: machine_code.function("loop", text, cache) for name, text in loop_texts.items()}
-        tiles = products.tiles_for(machine_code.processor().features)
-        texts = {
-            "product": products.of_product(kind, tiles),
-            "transpose": products.of_transpose(kind),
-            "squares": products.of_squares(kind),
-        }
-        addresses |= {name: machine_code.function(name, text, cache) for name, text in texts.items()}
-        self._addresses = addresses
-        self._train = _TRAIN(machine_code.kernel("train", kind, cache))
-        self._evaluate = _EVALUATE(machine_code.kernel("evaluate", kind, cache))
 
     # --- training -------------------------------------------------------------------------------------------
 
@@ -140,15 +115,12 @@ class CompiledEngine:
         steps `done` were made already."""
         if order is None:
             order = np.arange(len(self.x))
-        _check(
-            order.dtype == np.int64 and order.ndim == 1 and order.flags.c_contiguous,
-            "order is not int64 [rows]",
-        )
-        _check(
-            len(order) > 0 and order.min() >= 0 and order.max() < len(self.x), "order has rows that x has not"
-        )
+        fits = order.dtype == np.int64 and order.ndim == 1 and order.flags.c_contiguous
+        _check(fits, "order is not contiguous int64 [rows]")
+        fits = len(order) > 0 and bool(order.min() >= 0 and order.max() < len(self.x))
+        _check(fits, "order has rows that x has not")
         _check(done >= 0 and done * self.batch_size <= len(order), f"an epoch does not have {done} steps")
-        self._order, self._begin = order, done * self.batch_size
+        self._order, self._begin = Located(order), done * self.batch_size
 
     def advance(self, count: int, log_every: int) -> Advanced:
         """Up to `count` more steps of this epoch: fewer at its end, or where an objective is not finite.
@@ -157,42 +129,40 @@ class CompiledEngine:
         whose objective is not finite, which is the last one made.
         """
         _check(count >= 0 and log_every >= 1, f"{count} steps, log points every {log_every}")
-        left = -(-(len(self._order) - self._begin) // self.batch_size)
+        left = -(-(len(self._order.array) - self._begin) // self.batch_size)
         count = max(0, min(count, left, self.steps - self.step))
-        losses = np.empty((count, 2))
-        norms = np.empty((count // log_every + 3, 4))
-        done = 0
-        while done < count:
-            block = self.step // TABLE
-            if block != self._table_of:
-                self._coefficients, self._table_of = self._table(block), block
-            part = min(count - done, (block + 1) * TABLE - self.step)
-            logged = self._log_points(self.step - done, self.step, log_every)
-            made = self._steps(part, log_every, losses[done:], norms[logged:])
+        losses, norms = self._output(count, count // log_every + 2)
+        done = logged = 0
+        finite = True
+        while done < count and finite:
+            in_table = self.step % TABLE
+            if self._table_of != self.step // TABLE:
+                self._table_of = self.step // TABLE
+                self._coefficients = Located(self._table(self._table_of))
+            part = min(count - done, TABLE - in_table)
+            made = self._program.train(
+                *self._fixed_arguments, self._coefficients.at(in_table), self._order.at(0),
+                len(self._order.array), self._begin, part, self.step, self.steps, log_every,
+                losses.at(done), norms.at(logged),
+            )  # fmt: skip
+            finite = math.isfinite(losses.array[done + made - 1, 1])
+            logged += self._log_points(self.step, self.step + made, log_every, finite)
+            self.step += made
+            self._begin += made * self.batch_size
             done += made
-            if made < part or not math.isfinite(losses[done - 1, 1]):
-                break
-        first = self.step - done
-        logged = self._log_points(first, self.step, log_every)
-        stopped = done and not math.isfinite(losses[done - 1, 1])
-        if stopped and self.step % log_every and self.step != self.steps:
-            logged += 1
-        return Advanced(losses[:done], np.sqrt(norms[:logged]))
+        return Advanced(losses.array[:done].copy(), np.sqrt(norms.array[:logged]))
 
-    def _log_points(self, first: int, last: int, log_every: int) -> int:
+    def _output(self, n_losses: int, n_norms: int) -> tuple[Located, Located]:
+        """Where kernels write losses and norms: arrays that are used again, as finding out where one lies
+        costs as much as half a step."""
+        if n_losses > len(self._losses.array) or n_norms > len(self._norms.array):
+            self._losses, self._norms = Located(np.empty((n_losses, 2))), Located(np.empty((n_norms, 4)))
+        return self._losses, self._norms
+
+    def _log_points(self, first: int, last: int, log_every: int, finite: bool) -> int:
         """How many of the steps first + 1 … last are log points."""
-        points = last // log_every - first // log_every
-        return points + (first < self.steps == last and self.steps % log_every != 0)
-
-    def _steps(self, count: int, log_every: int, losses: Array, norms: Array) -> int:
-        c = self._coefficients[self.step % TABLE :]
-        made = self._train(
-            *self._fixed_arguments, c.ctypes.data, self._order.ctypes.data, len(self._order),
-            self._begin, count, self.step, self.steps, log_every, losses.ctypes.data, norms.ctypes.data,
-        )  # fmt: skip
-        self.step += made
-        self._begin += made * self.batch_size
-        return int(made)
+        last_is_one = last % log_every == 0 or last == self.steps or not finite
+        return (last - 1) // log_every - first // log_every + last_is_one
 
     def _table(self, block: int) -> Numbers:
         """The rule's coefficients of steps TABLE · block …, `[steps, K]`: always of whole blocks, so that
@@ -225,6 +195,7 @@ class CompiledEngine:
         for name, row in zip(names, (self._θ, *self._S), strict=False):
             self._set(row, state[name], name)
         self.step = step
+        self._order, self._begin = Located(np.arange(0)), 0
 
     def _set(self, row: Numbers, values: Numbers, name: str) -> None:
         fits = values.shape == (self.P,) and values.dtype == self.dtype
@@ -237,13 +208,11 @@ class CompiledEngine:
         """The mean loss of some rows and their logits `[n, n_classes]`."""
         self._check_rows(x, y)
         if self._evaluation_plan is None:
-            self._evaluation_plan = Plan(self.widths, EVALUATION_ROWS, self.dtype, self._addresses)
+            self._evaluation_plan = Plan(self.widths, EVALUATION_ROWS, self.dtype, self._program.addresses)
         plan, total = self._evaluation_plan, np.zeros(1)
         logits = np.empty((len(x), self.widths[-1]), self.dtype)
-        self._evaluate(
-            plan.integers.ctypes.data, self._θ.ctypes.data, *plan.scratch(), x.ctypes.data, y.ctypes.data,
-            len(x), logits.ctypes.data, total.ctypes.data,
-        )  # fmt: skip
+        before, after = (plan.integers, self._θ, *plan.scratch, x, y), (logits, total)
+        self._program.evaluate(*map(address, before), len(x), *map(address, after))
         return (float(total[0]) / len(x) if len(x) else math.nan), logits
 
     def logits(self, x: Numbers) -> Numbers:

@@ -49,8 +49,8 @@ def call(typing: Any, address: Any, *arguments: Any) -> Any:
 
 # --- denormals ------------------------------------------------------------------------------------------
 # Numbers below the smallest normal one count as 0 while a kernel runs. Processors take a hundred cycles and
-# more for an operation with such a number, and training makes many: the average of a gradient that has become 0
-# halves with every seventh step of Adam, is 1e-38 after 800 steps, and would stay near there for ever.
+# more for an operation with such a number, and training makes many: the average of a gradient that has become
+# 0 halves with every seventh step of Adam, is 1e-38 after 800 steps, and would stay near there for ever.
 
 FLUSH = 1 << 15 | 1 << 6
 """Of x86's control register MXCSR: results are flushed to 0, arguments are taken as 0."""

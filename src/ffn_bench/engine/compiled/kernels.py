@@ -147,9 +147,8 @@ def train(
 ) -> int:  # fmt: skip
     """`count` steps, from the rows at `begin` of the epoch's `n_rows` on; gives how many were made.
 
-    It stops after a step whose objective is not finite. `step` steps were made
-    before. Squares of norms are written for steps that divide by `log_every`, the run's last, and one that
-    is not finite.
+    It stops after a step whose objective is not finite. `step` steps were made before. Squares of norms are
+    written for steps that divide by `log_every`, for the run's last, and for one that is not finite.
     """
     old = flush_denormals()
     net = net_of(plan, H)

@@ -7,12 +7,13 @@ call by its address. All arrays have room for whole registers: no loop has a tai
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 
 from ffn_bench.engine.compiled.losses import Logits, Loss
 from ffn_bench.engine.compiled.vector_math import Numbers
 from ffn_bench.engine.compiled.writer import Index, Writer
 from ffn_bench.model.activations import Activation
-from ffn_bench.optimizers.rule_forms import Rule
+from ffn_bench.optimizers.rule_forms import Rule, Update
 
 
 class NotCompilableError(Exception):
@@ -66,13 +67,19 @@ def of_rule(rule: Rule, n_coefficients: int, dtype: str) -> str:
 
     Raises `NotCompilableError` where that is not plain elementwise arithmetic.
     """
-    writer, n_states = _writer(dtype, "θ g S c", "n room"), len(rule.states)
+    write = _of_update if isinstance(rule.update, Hashable) else _of_update.__wrapped__
+    return write(rule.update, len(rule.states), n_coefficients, dtype)
+
+
+@functools.cache
+def _of_update(update: Update, n_states: int, n_coefficients: int, dtype: str) -> str:
+    writer = _writer(dtype, "θ g S c", "n room")
     c = tuple(writer.repeated("c", writer.integer(k)) for k in range(n_coefficients))
 
     def body(i: Index) -> None:
         at = [writer.plus(writer.times(writer["room"], k), i) for k in range(n_states)]
         g, θ, state = writer.load("g", i), writer.load("θ", i), tuple(writer.load("S", k) for k in at)
-        θ, state = rule.update(g, θ, state, c)
+        θ, state = update(g, θ, state, c)
         arrays = ["θ", *["S"] * n_states]
         for value, array, index in zip((θ, *state), arrays, (i, *at), strict=True):
             writer.store(value if isinstance(value, Numbers) else g.constant(value), array, index)
@@ -80,6 +87,6 @@ def of_rule(rule: Rule, n_coefficients: int, dtype: str) -> str:
     try:
         writer.loop(0, writer["n"], writer.emitter.lanes, body)
     except Exception as error:
-        name = getattr(rule.update, "__qualname__", "the update")
+        name = getattr(update, "__qualname__", "the update")
         raise NotCompilableError(f"{name} is not plain elementwise arithmetic: {error}") from error
     return writer.text()

@@ -34,7 +34,11 @@ def processor() -> Processor:
 
 @functools.cache
 def _host() -> Processor:
-    return Processor(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    try:
+        features = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot tell; the name implies the usual ones
+        features = ""
+    return Processor(llvm.get_host_cpu_name(), features)
 
 
 def _new_target(cpu: Processor) -> llvm.TargetMachine:
@@ -122,11 +126,13 @@ def function(name: str, text: str, cache: Cache) -> int:
 def kernel(name: str, dtype: str, cache: Cache) -> int:
     """The address of one of `kernels`, compiled now or found in the cache, whose key is their sources and
     numba's version."""
-    key = digest_of(name, dtype, version("numba"), _sources())
+    key = digest_of(name, dtype, _sources_of_kernels())
     return _function(name, key, cache, lambda cpu: compiled_kernel(name, dtype, cpu))
 
 
 @functools.cache
-def _sources() -> str:
+def _sources_of_kernels() -> str:
+    """A digest of what the kernels' code depends on."""
     folder = Path(__file__).parent
-    return digest_of(*((folder / name).read_bytes() for name in KERNEL_SOURCES))
+    sources = [(folder / name).read_bytes() for name in KERNEL_SOURCES]
+    return digest_of(version("numba"), *sources)

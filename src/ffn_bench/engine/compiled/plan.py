@@ -27,6 +27,23 @@ def aligned(count: int, dtype: np.dtype[Any]) -> Numbers:
     return raw[skip : skip + count * dtype.itemsize].view(dtype)
 
 
+def address(array: Numbers) -> int:
+    """Where an array begins in memory."""
+    begin: int = array.__array_interface__["data"][0]
+    return begin
+
+
+class Located:
+    """An array, and where it lies in memory, which NumPy takes a microsecond to say."""
+
+    def __init__(self, array: Numbers) -> None:
+        self.array, self._begin, self._stride = array, address(array), array.strides[0]
+
+    def at(self, row: int) -> int:
+        """Where one of its rows begins."""
+        return self._begin + row * self._stride
+
+
 def rounded_up(n: int, unit: int) -> int:
     """The smallest multiple of `unit` that is at least n."""
     return -(-n // unit) * unit
@@ -59,10 +76,8 @@ class Plan:
         self.H = aligned(int(starts[-1]), dtype)
         self.weights, self.losses = aligned(b, dtype), aligned(b, dtype)
         self.labels, self.starts = np.zeros(b, np.int64), np.zeros(b, np.int64)
+        self.scratch = (self.H, self.weights, self.losses, self.labels, self.starts)
+        """What a kernel works on, in its order."""
         for k in range(1, n_layers):  # the bias as a row of W: every h has a row of ones behind it
             begin = int(h[k]) + widths[k] * b
             self.H[begin : begin + b] = 1
-
-    def scratch(self) -> tuple[int, ...]:
-        """Addresses of what a kernel works on: H, weights, losses, labels, starts."""
-        return tuple(x.ctypes.data for x in (self.H, self.weights, self.losses, self.labels, self.starts))

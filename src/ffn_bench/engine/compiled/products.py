@@ -133,7 +133,7 @@ SUMS = 4
 
 @functools.cache
 def of_squares(dtype: str) -> str:
-    """total[0] = Σ x², in float64: x[i]² is added in lane i mod 32, and then the lanes, from first to last."""
+    """total[0] = Σ x², in float64: x[i]² is added in lane i mod 32, then all lanes are, in order."""
     writer = Writer("squares", dtype, {"x": "numbers", "total": "doubles"}, ("n",))
     builder = writer.builder
     wide, narrow = Emitter(builder, "float64"), Emitter(builder, dtype, lanes=8)
