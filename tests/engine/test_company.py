@@ -353,9 +353,11 @@ def test_a_rule_that_raises_ends_the_run_it_raises_in(
     assert result.code == 1
     reference = {f.name: outcome(f) for f in Path("outputs/sweeps/whole").glob("*/")}
     folders = {f.name: f for f in Path("outputs/sweeps/s").glob("*/")}
-    statuses = {n: json.loads((f / "summary.json").read_text())["status"] for n, f in folders.items()}
-    assert sorted(statuses.values()) == ["failed"] * 2 + ["finished"] * 4
-    assert result.out.count("RuntimeError: a rate above 1") == 2
+    assert result.out.count("failed       RuntimeError: a rate above 1") == 2
+    # The compiled engine asks for coefficients before it begins: then nothing is written of the run.
+    ended = {n: f / "summary.json" for n, f in folders.items() if (f / "summary.json").exists()}
+    statuses = {n: json.loads(file.read_text())["status"] for n, file in ended.items()}
+    assert [s for s in sorted(statuses.values()) if s != "failed"] == ["finished"] * 4
     for name, expected in reference.items():
         assert statuses[name] == "finished"
         assert outcome(folders[name]) == expected

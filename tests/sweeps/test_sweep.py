@@ -314,7 +314,7 @@ def test_a_failed_run_is_reported_at_once_and_again_and_the_others_continue(tmp_
     assert [line.split()[2] for line in lines if line.startswith("  [")] == ["finished", "failed", "finished"]
     assert any(line.startswith("  failed ") and "epochs=300" in line for line in lines)
     assert "1 failed" in result.stdout
-    assert len(folders(tmp_path, "s")) == 3
+    assert len(folders(tmp_path, "s")) == 3, result.stdout
     log = next(f for f in folders(tmp_path, "s") if "epochs=300" in f.name) / "train.log"
     assert "File too large" in log.read_text()
 
