@@ -333,7 +333,8 @@ def test_many_runs_are_put_away_in_time(tmp_path: Path) -> None:
 
     Its time is counted in CPU seconds, which busy neighbours do not lengthen.
     """
-    process = start("train", "-m", "seed=range(400)", "epochs=2000", "name=x", cwd=tmp_path)
+    keys = ("engine=batched", "seed=range(400)", "epochs=2000", "name=x")  # side by side
+    process = start("train", "-m", *keys, cwd=tmp_path)
     while len(list(tmp_path.glob("outputs/sweeps/x/*/metrics.jsonl"))) < 200:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -566,7 +567,7 @@ def test_a_figure_takes_any_name(text: str) -> None:
     plot.set_xticks([0, 1], [plot_style.literal(text)] * 2)
     legend = plot.legend()
     assert len(legend.get_texts()) == 2
-    _, svg = plot_style.save(figure, text)
+    _, svg = plot_style.save(figure, f"ffn-race {text}")
     words = [
         "".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     ]
