@@ -567,7 +567,7 @@ def test_a_figure_takes_any_name(text: str) -> None:
     plot.set_xticks([0, 1], [plot_style.literal(text)] * 2)
     legend = plot.legend()
     assert len(legend.get_texts()) == 2
-    _, svg = plot_style.save(figure, text)
+    _, svg = plot_style.save(figure, f"ffn-race {text}")
     words = [
         "".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     ]

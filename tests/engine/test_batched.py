@@ -124,10 +124,12 @@ def test_a_rows_bits_do_not_depend_on_its_company(dtype: str, batch_size: str) -
         f"dtype={dtype}",
         f"batch_size={batch_size}",
         "epochs=2",
-        "data.n_samples=300",
         "data=synthetic",
+        "data.n_samples=900",
         "data.n_classes=5",
-        "log_every=10",  # enough for a sum in blocks, whose order depends on the number of rows
+        "data.val_fraction=0.4",  # enough for a sum in blocks, whose order depends on the number of runs
+        "data.test_fraction=0.4",
+        "log_every=10",
     ]
     own = [
         ["lr=0.01", "seed=3", "l2=0.001"],

@@ -303,10 +303,11 @@ class BatchedEngine:
             labels = y[:, None].expand(-1, R)
             logits = logits - logits.amax(1, keepdim=True)
             loss = logits.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
-            sums[0] += loss.sum(0, dtype=torch.float64)
+            # Along rows of memory: the order of a sum down its columns depends on how many there are.
+            sums[0] += loss.T.contiguous().sum(1, dtype=torch.float64)
             for k, score in enumerate(tags.SCORES, start=1):
                 assert score.of_rows is not None
-                sums[k] += score.of_rows(logits, labels).sum(0)
+                sums[k] += score.of_rows(logits, labels).T.contiguous().sum(1)
         means: list[list[float]] = (sums / n)[:, self._watched].T.tolist()
         return means
 
