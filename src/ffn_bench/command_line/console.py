@@ -89,6 +89,8 @@ def count(n: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds in the unit a person would use."""
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
