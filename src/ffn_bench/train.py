@@ -87,7 +87,11 @@ def train_run(
         if trained.status == "running":
             record.interrupt()
             stop.raise_if_requested()
-        summary = record.close(trained.status, trained.reason)
+        try:
+            summary = record.close(trained.status, trained.reason)
+        except OSError as e:  # a short run meets a full disk only here
+            record.fail(e)
+            raise
         view.end(summary, shown)
     stop.raise_if_requested()
     return reading.score_of(summary)

@@ -176,7 +176,7 @@ launchers.train_chunk(Path(sys.argv[1]))
 def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) -> None:
     """What the launcher's handler raises comes out, and the next job goes on: in each engine."""
     settings = [f"optimizer={optimizer}", "data=moons", "batch_size=full", "checkpoint_seconds=0.1"]
-    keys = [*settings, "epochs=200" if optimizer == "lbfgs" else "epochs=20000", "log_every=1000"]
+    keys = [*settings, "epochs=200" if optimizer == "lbfgs" else "epochs=6000", "log_every=1000"]
     configs = [parsed(*keys, f"seed={seed}") for seed in range(4)]
     described = [
         {
