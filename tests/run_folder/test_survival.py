@@ -75,8 +75,8 @@ def kill_at_random(seed: int, kills: int, longest: float, *arguments: str, cwd: 
     return hit
 
 
-RUN = ("optimizer=nadam", "epochs=150", "log_every=7", "checkpoint_seconds=0.02")
-SWEEP = ("-m", "optimizer=sgd,nadam,lecture/adam", "seed=range(0,4)", "epochs=60", "log_every=7",
+RUN = ("optimizer=nadam", "epochs=1000", "log_every=7", "checkpoint_seconds=0.02")
+SWEEP = ("-m", "optimizer=sgd,nadam,lecture/adam", "seed=range(0,4)", "epochs=300", "log_every=7",
          "checkpoint_seconds=0.02")  # fmt: skip
 
 
@@ -358,7 +358,7 @@ def test_retry_trains_only_what_failed(ffn: Command, tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_little(ffn: Command, tmp_path: Path) -> None:
-    arguments = ("epochs=400", "name=x", "checkpoint_seconds=0.05")
+    arguments = ("epochs=2000", "name=x", "checkpoint_seconds=0.05")
     process = start(*arguments, cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not (tmp_path / "outputs" / "x" / "metrics.jsonl").exists() and time.monotonic() < deadline:
@@ -369,7 +369,7 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_little(ffn: Command, tmp_path: 
     assert process.returncode == 130
     assert "Traceback" not in err
     finish(*arguments, cwd=tmp_path)
-    assert ffn("epochs=400", "name=y").code == 0
+    assert ffn("epochs=2000", "name=y").code == 0
     assert outcome(tmp_path / "outputs" / "x") == outcome(tmp_path / "outputs" / "y")
 
 
@@ -418,7 +418,7 @@ def test_what_a_kill_tore_is_cut_off(ffn: Command, tmp_path: Path) -> None:
 
 
 def test_stopped_and_continued_it_is_the_same(ffn: Command, tmp_path: Path) -> None:
-    process = start("epochs=300", "name=x", cwd=tmp_path)
+    process = start("epochs=2000", "name=x", cwd=tmp_path)
     while not (tmp_path / "outputs" / "x" / "metrics.jsonl").exists():
         time.sleep(0.02)
     for _ in range(3):
@@ -427,7 +427,7 @@ def test_stopped_and_continued_it_is_the_same(ffn: Command, tmp_path: Path) -> N
         process.send_signal(signal.SIGCONT)
         time.sleep(0.1)
     assert process.communicate(timeout=60)[1] == ""
-    assert ffn("epochs=300", "name=y").code == 0
+    assert ffn("epochs=2000", "name=y").code == 0
     assert outcome(tmp_path / "outputs" / "x") == outcome(tmp_path / "outputs" / "y")
 
 

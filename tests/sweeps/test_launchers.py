@@ -131,7 +131,7 @@ def test_a_sweep_in_chunks_is_the_sweep(launcher: str, tmp_path: Path, begin: Be
 def test_a_killed_worker_costs_its_unfinished_steps_only(
     launcher: str, tmp_path: Path, begin: Begin, ffn: Command
 ) -> None:
-    keys = ("data=moons", "epochs=1000", "seed=range(0,6)", "log_every=100")
+    keys = ("data=moons", "epochs=4000", "seed=range(0,6)", "log_every=1000")
     assert ffn("-m", *keys, "name=plain").code == 0
     process = begin(tmp_path, launcher, *keys, "chunk=3", "name=scaled", "checkpoint_seconds=0.2")
     sweep, killed = tmp_path / "outputs/sweeps/scaled", 0
@@ -174,9 +174,9 @@ launchers.train_chunk(Path(sys.argv[1]))
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_a_job_that_is_out_of_time_fails_no_run(tmp_path: Path, optimizer: str) -> None:
-    """What the launcher's handler raises comes out, and the next job goes on: in batches and alone."""
+    """What the launcher's handler raises comes out, and the next job goes on: in each engine."""
     settings = [f"optimizer={optimizer}", "data=moons", "batch_size=full", "checkpoint_seconds=0.1"]
-    keys = [*settings, "epochs=200" if optimizer == "lbfgs" else "epochs=4000", "log_every=1000"]
+    keys = [*settings, "epochs=200" if optimizer == "lbfgs" else "epochs=20000", "log_every=1000"]
     configs = [parsed(*keys, f"seed={seed}") for seed in range(4)]
     described = [
         {

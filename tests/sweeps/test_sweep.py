@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,7 +52,7 @@ def folders(tmp_path: Path, name: str) -> list[Path]:
 
 @pytest.mark.parametrize("launcher", ["workers", "sequential"])
 def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, launcher: str) -> None:
-    """The same files, the same scalars at the same steps; in the batched engine equal to rounding."""
+    """The same files, and the same bits."""
     swept = ("optimizer=sgd,rmsprop,lbfgs", "seed=0,1", "epochs=2", "dtype=float64", "batch_size=full")
     result = ffn("-m", f"hydra/launcher={launcher}", "name=s", *swept)
     assert result.code == 0, result.err
@@ -68,16 +69,14 @@ def test_a_sweep_leaves_what_single_runs_would(ffn: Command, tmp_path: Path, lau
         assert names[0] == names[1]
         for line, other in zip(lines_of(folder), lines_of(single), strict=True):
             assert line.keys() == other.keys()
-            assert {
-                k: v for k, v in line.items() if "/" in k or k in ("step", "epoch", "lr")
-            } == pytest.approx(
-                {k: v for k, v in other.items() if "/" in k or k in ("step", "epoch", "lr")}, rel=1e-9
-            )
-        assert [s[:2] for s in scalars_of(folder)] == [s[:2] for s in scalars_of(single)]
+            times = ("time", "train_seconds")
+            assert all(line[key] == other[key] for key in line if key not in times)
+        assert scalars_of(folder) == scalars_of(single)
         own, single_config = ((f / ".hydra" / "config.yaml").read_text() for f in (folder, single))
         assert own == single_config.replace(f"name: single{number}", "name: s")
     assert "6 runs" in result.out
-    assert ("2 runs: lbfgs looks at the loss several times a step" in result.out) == (launcher == "workers")
+    assert re.search(r"^  compiled +4 runs$", result.out, re.M)
+    assert re.search(r"^  torch +2 runs: lbfgs looks at the loss several times a step$", result.out, re.M)
     assert "leaderboard" in result.out
     assert "tensorboard --logdir outputs/sweeps/s" in result.out
 
@@ -228,19 +227,22 @@ def test_a_run_in_training_is_in_use(
     ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
     """From its first to its last file its own folder is held, against a run that begins there by itself."""
-    held = []
 
     def replace(folder: Folder, name: str, content: bytes) -> str | None:
         if name in ("run.json", "summary.json"):
-            held.append((folder.name, holder(folder)))
+            with noted.open("a") as file:  # perhaps in another process
+                file.write(f"{folder.name} {os.getpid()} {holder(folder)}\n")
         return original(folder, name, content)
 
-    original = Folder.replace
+    original, noted = Folder.replace, tmp_path / "noted"
     monkeypatch.setattr(Folder, "replace", replace)
     command = ("-m", f"hydra/launcher={launcher}", "name=s", "data=moons", "epochs=1", "seed=0,1")
     assert ffn(*command).code == 0
-    assert len(held) == 4
-    assert all(by is not None and by.startswith(f"process {os.getpid()}") for _, by in held)
+    lines = [line.split(maxsplit=2) for line in noted.read_text().splitlines()]
+    assert Counter(name for name, _, _ in lines) == {f.name: 2 for f in folders(tmp_path, "s")}
+    for _, pid, by in lines:
+        assert by.startswith(f"process {pid} on ")
+        assert (int(pid) == os.getpid()) == (launcher == "sequential")
     assert all(holder(Folder(folder)) is None for folder in folders(tmp_path, "s"))
 
 
@@ -271,7 +273,8 @@ def test_what_another_process_trained_meanwhile_is_taken(
 def test_more_runs_in_a_tile_than_files_may_be_open(tmp_path: Path) -> None:
     """Tiles are as small then as their locks."""
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
-    code += "sys.argv = ['ffn-train', '-m', 'name=s', 'epochs=1', 'data=moons', 'seed=range(0,120)']; "
+    code += "sys.argv = ['ffn-train', '-m', 'engine=batched', 'name=s', 'epochs=1', 'data=moons', "
+    code += "'seed=range(0,120)']; "
     code += "from ffn_bench.train import main; main()"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=False, timeout=120, capture_output=True, text=True
@@ -308,7 +311,7 @@ def test_a_failed_run_is_reported_at_once_and_again_and_the_others_continue(tmp_
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
     lines = result.stdout.splitlines()
-    assert [line.split()[2] for line in lines if line.startswith("  [")] == ["finished", "finished", "failed"]
+    assert [line.split()[2] for line in lines if line.startswith("  [")] == ["finished", "failed", "finished"]
     assert any(line.startswith("  failed ") and "epochs=600" in line for line in lines)
     assert "1 failed" in result.stdout
     assert len(folders(tmp_path, "s")) == 3
@@ -316,10 +319,11 @@ def test_a_failed_run_is_reported_at_once_and_again_and_the_others_continue(tmp_
     assert "File too large" in log.read_text()
 
 
-@pytest.mark.parametrize(("threads", "runs"), [(1, 5), (2, 70)])
-def test_ctrl_c_ends_every_run_in_good_order(tmp_path: Path, threads: int, runs: int) -> None:
-    """A tile in the main thread, and two on threads of their own."""
-    process = start("-m", f"seed=range(0,{runs})", "epochs=100000", "name=s", cwd=tmp_path, threads=threads)
+@pytest.mark.parametrize("runs", [5, 70])
+def test_ctrl_c_ends_every_run_in_good_order(tmp_path: Path, runs: int) -> None:
+    """Of those that train side by side; `test_workers.py` has the others."""
+    keys = ("-m", "engine=batched", f"seed=range(0,{runs})", "epochs=100000", "name=s")
+    process = start(*keys, cwd=tmp_path)
     sweep = tmp_path / "outputs" / "sweeps" / "s"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -540,7 +544,7 @@ def test_what_one_record_raises_costs_no_neighbour_a_restart(
     monkeypatch.setattr(sweep, "Record", Faulty)
     monkeypatch.setattr(Faulty, "fails_in", where)
     monkeypatch.setattr(Faulty, "created", [])
-    result = ffn("-m", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
+    result = ffn("-m", "engine=batched", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
     others = "interrupted" if where == "interrupt" else "finished"
     assert statuses(tmp_path) == {0: others, 1: None if where == "__init__" else "failed", 2: others}
     assert result.code == (1 if others == "finished" else 143), result.err
@@ -562,15 +566,17 @@ def test_data_that_cannot_be_prepared_any_more_ends_the_runs_on_it(
         return prepare(run)
 
     monkeypatch.setattr(build, "prepare", prepared)
-    result = ffn("-m", "data=moons", "data.noise=0.1,0.2", "seed=0,1", "epochs=2", "name=s")
+    keys = ("-m", "engine=batched", "data=moons", "data.noise=0.1,0.2", "seed=0,1", "epochs=2", "name=s")
+    result = ffn(*keys)
     assert result.code == 1, result.err
     assert "data: is gone" in result.out and "2 failed" in result.out
     finished = [f for f in of_seeds(tmp_path) if (f / "summary.json").exists()]
     assert len(finished) == 2 and all("noise=0.2" in f.name for f in finished)
 
 
+@pytest.mark.parametrize("launcher", ["workers", "sequential"])
 def test_a_run_that_raises_by_itself_ends_itself_only(
-    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
     train_run = train.train_run
 
@@ -580,9 +586,11 @@ def test_a_run_that_raises_by_itself_ends_itself_only(
         return train_run(run, *rest)
 
     monkeypatch.setattr(train, "train_run", trained)
-    result = ffn("-m", "hydra/launcher=sequential", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
+    result = ffn("-m", f"hydra/launcher={launcher}", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
     assert result.code == 1
-    assert "RuntimeError: of one run alone" in result.err
+    assert "RuntimeError: of one run alone" in result.out
+    # A bug keeps its traceback; a worker writes it past what this process captures.
+    assert ("RuntimeError: of one run alone" in result.err) == (launcher == "sequential")
     ended = {f.name: (f / "summary.json").exists() for f in of_seeds(tmp_path)}
     assert sum(ended.values()) == 2 and "1 failed" in result.out
 
@@ -590,7 +598,7 @@ def test_a_run_that_raises_by_itself_ends_itself_only(
 def test_a_run_of_another_state_leaves_its_neighbours_together(
     ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["-m", "data=moons", "seed=0,1,2,3", "epochs=2", "name=s"]
+    arguments = ["-m", "engine=batched", "data=moons", "seed=0,1,2,3", "epochs=2", "name=s"]
     assert ffn(*arguments).code == 0
     for folder in of_seeds(tmp_path):
         (folder / "summary.json").unlink()

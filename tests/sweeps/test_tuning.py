@@ -29,6 +29,7 @@ from ffn_bench.configuration import schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.identity import FORMAT
 from ffn_bench.run_folder.lock import Lock
 from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps.planning import Planned
@@ -142,12 +143,12 @@ def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, flo
             }
             summary = {"status": status, **counts, "best": None if status == "failed" else best}
             run = replace(default_run, lr=rate, seed=seed, stage="tune")
-            identity = {"format": 1, "config": schema.flatten(run), "data_sha256": ""}
+            identity = {"format": FORMAT, "config": schema.flatten(run), "data_sha256": ""}
             folder.replace("run.json", files.to_json(identity))
             folder.replace("summary.json", files.to_json(summary))
-            plans.append(Planned((f"lr={rate:g}",), run, folder, None))
+            plans.append(Planned((f"lr={rate:g}",), run, folder))
         trials.append(Trial((f"lr={rate:g}",), plans))
-    default = [Planned((), default_run, Folder(tmp_path / "default"), None)]
+    default = [Planned((), default_run, Folder(tmp_path / "default"))]
     return Combination(
         base=(),
         optimizer="adam",
@@ -311,10 +312,18 @@ def test_a_status_trains_nothing(ffn: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "optimizers"), [((), 12), (("-m", "optimizer=adam,sgd"), 2)])
 def test_the_lectures_optimizers(ffn: Command, arguments: tuple[str, ...], optimizers: int) -> None:
-    """The experiment's list, and the command line's in its place; ten seeds each for chosen and default."""
+    """The experiment's list, or the command line's; twenty seeds each for chosen and default settings."""
     result = ffn("+experiment=lecture_optimizers", "hydra.sweeper.trials=3", "status=true", *arguments)
     assert result.code == 0, result.err
-    assert f"{optimizers * (3 + 10)} missing" in result.out
+    assert f"{optimizers * (3 + 20)} missing" in result.out
+
+
+@pytest.mark.parametrize(("rules", "seeds"), [("random_25", 20), ("defaults", 20), ("grid_deepobs", 10)])
+def test_final_seeds_are_twenty_but_for_deepobs(ffn: Command, rules: str, seeds: int) -> None:
+    trials = 0 if rules == "defaults" else 3
+    result = ffn(f"+tune={rules}", "hydra.sweeper.trials=3", "optimizer=adam", "status=true", *SMALL)
+    assert result.code == 0, result.err
+    assert f"{trials + seeds} missing" in result.out
 
 
 def test_runs_of_a_search_that_fail(ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +409,7 @@ def test_a_space_of_a_persons_own(ffn: Command, tmp_path: Path) -> None:
 # --- that a kill changes nothing ------------------------------------------------------------------------
 
 KILLED = ("+tune=random_25", "hydra.sweeper.trials=6", "hydra.sweeper.final_seeds=[5,6]", "data=moons",
-          "epochs=60", "optimizer=momentum,adam", "checkpoint_seconds=0.02")  # fmt: skip
+          "epochs=400", "optimizer=momentum,adam", "checkpoint_seconds=0.02")  # fmt: skip
 
 
 def test_a_killed_tuning_ends_as_one_that_was_not(tmp_path: Path) -> None:
@@ -448,7 +457,7 @@ def test_ctrl_c_in_the_search_ends_it_all(tmp_path: Path) -> None:
     process = start(*long, "epochs=100000", "name=t", cwd=tmp_path)
     sweep = sweep_folder(tmp_path, "t")
     deadline = time.monotonic() + 60
-    while len(list(sweep.glob("*/run.json"))) < 12 and time.monotonic() < deadline:
+    while not list(sweep.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

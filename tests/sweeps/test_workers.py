@@ -23,6 +23,7 @@ from ffn_bench.engine.stop import Stop
 from ffn_bench.run_folder import checkpoints
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.lock import holder
+from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps import sweep, workers
 from run_folder.test_folders import FFN_TRAIN
 from run_folder.test_survival import outcome
@@ -155,6 +156,23 @@ def test_a_worker_that_is_killed_costs_its_run_only(whole: dict[int, Any], tmp_p
     assert "1 runs have started and are resumed" in out
     assert {f: f.stat().st_mtime_ns for f in untouched} == untouched
     assert outcomes(folder) == whole
+
+
+def test_a_worker_that_is_killed_after_its_run_has_ended_costs_nothing(
+    ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Record.close
+
+    def closed(self: Record, status: str, reason: str) -> dict[str, Any]:
+        close(self, status, reason)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    monkeypatch.setattr(Record, "close", closed)
+    result = ffn("-m", "data=moons", "epochs=1", "seed=0,1,2", "name=s")
+    assert result.code == 0, result.err
+    assert result.out.count(" finished ") == 3
+    assert statuses(tmp_path / SWEEPS / "s") == dict.fromkeys(range(3), "finished")
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])

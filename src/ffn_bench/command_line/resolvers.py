@@ -26,8 +26,8 @@ def register_resolvers() -> None:
 
 def _run_folder(name: str | None) -> str:
     """A run's or sweep's own name, or date/time with a tail that keeps starts in one second apart."""
-    if name:
-        return name
+    if name not in (None, ""):  # a name may be 0
+        return str(name)
     return datetime.datetime.now().strftime("%Y-%m-%d/%H-%M-%S-") + secrets.token_hex(2)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffn_bench import errors
 from ffn_bench.configuration import fingerprint, schema
-from ffn_bench.engine.choice import Choice
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
+
+if TYPE_CHECKING:
+    from ffn_bench.engine.choice import Choice
 
 FORMAT = 2
 """Of the run folder. In format 1 PyTorch drew the initial weights and NumPy's PCG64 the order of rows: a seed

@@ -417,7 +417,12 @@ class Sweep:
                 self.view.measured(self._index(job), content)
 
         def on_lost(error: workers.Lost) -> None:
-            self._fail(of_number[error.number], None, None, UserError("sweep", str(error), "", status=1))
+            job = of_number[error.number]
+            status, summary = job.plan.status_and_summary()
+            if status in reading.ENDED and summary:  # all that it had to do was done
+                self._end(job, summary)
+            else:
+                self._fail(job, None, None, UserError("sweep", str(error), "", status=1))
 
         workers.train(list(of_number), processes, work, self.view.live, on_message, on_lost, self.stop)
 
