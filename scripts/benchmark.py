@@ -57,6 +57,8 @@ def main() -> None:
 
     machine = describe_machine()
     print(" · ".join(f"{key} {value}" for key, value in machine.items()))
+    if os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1):
+        print("the machine is busy: PyTorch's threads collapse, no number is valid", file=sys.stderr)
     measured: dict[str, Table] = {}
     for name, measure in wanted.items():
         start = time.perf_counter()
