@@ -54,7 +54,7 @@ def test_the_modules_of_private_names_have_some() -> None:
 TESTS = Path(__file__).parent
 POSITIONAL = {
     "Pair", "Cell", "Competitor", "Study",
-    "BatchRow", "Segment",
+    "Segment",
     "Trained", "Distribution", "Curvature",
     "ContourFigure", "Problem", "Track", "Scene",
 }  # fmt: skip

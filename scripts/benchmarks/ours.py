@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ffn_bench.configuration import schema
 from ffn_bench.data.splitting import Data, Split
 from ffn_bench.engine import build, device
-from ffn_bench.engine.batched import tile_sizes
+from ffn_bench.engine.batched import group_sizes
 from ffn_bench.engine.choice import choose
 from ffn_bench.engine.compiled_run import CompiledRun
 from ffn_bench.engine.loop import Run, Training
@@ -159,7 +159,7 @@ def torch_engine(work: Work, gradient: str = "autograd", where: str = "cpu") -> 
 def batched(work: Work, runs: int, where: str) -> Epoch:
     """Runs side by side on a GPU, every one with its seed and learning rate."""
     configs, data = [_config(work, seed) for seed in range(runs)], _data(work, where)
-    sizes = tile_sizes(runs, work.widths, work.batch_size, getattr(torch, work.dtype), torch.device(where))
+    sizes = group_sizes(runs, work.widths, work.batch_size, getattr(torch, work.dtype), torch.device(where))
     epochs = []
     for size in sizes:
         some, configs = configs[:size], configs[size:]

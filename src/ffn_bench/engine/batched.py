@@ -54,15 +54,15 @@ def bytes_of_a_run(widths: Sequence[int], batch_size: int, dtype: torch.dtype) -
     return dtype.itemsize * numbers
 
 
-def tile_sizes(
+def group_sizes(
     count: int, widths: Sequence[int], batch_size: int, dtype: torch.dtype, device: torch.device
 ) -> list[int]:
     """Into which numbers `count` runs are divided: as many together as half of a GPU's free memory holds."""
-    tiles = 1
+    groups = 1
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        tiles = -(-count // max(1, free // 2 // bytes_of_a_run(widths, batch_size, dtype)))
-    return [count // tiles + (k < count % tiles) for k in range(tiles)]
+        groups = -(-count // max(1, free // 2 // bytes_of_a_run(widths, batch_size, dtype)))
+    return [count // groups + (k < count % groups) for k in range(groups)]
 
 
 class Row(Protocol):

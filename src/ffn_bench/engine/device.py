@@ -50,9 +50,6 @@ THREADS = torch.get_num_threads()
 QUIET = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" and "GOMP_SPINCOUNT" not in os.environ
 """Whether threads sleep while they wait for each other, as `ffn_bench` sets it if imported before torch."""
 
-SMALL_STEP = 1_000_000
-"""Multiply-adds of a mini-batch's forward pass that give a tile's thread enough to do."""
-
 LARGE_STEP = 30_000_000
 """Multiply-adds of a mini-batch's forward pass from which on a second thread is worth waking."""
 
@@ -92,15 +89,6 @@ def threads_for(widths: Sequence[int], batch_size: int) -> int:
 def multiply_adds(widths: Sequence[int], batch_size: int) -> int:
     """Of a mini-batch's forward pass."""
     return batch_size * sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
-
-
-def keep_memory() -> None:
-    """Have the C library keep memory that PyTorch gives back, instead of asking the system for it again.
-
-    Freeing one large block raises the sizes from which glibc returns memory (its dynamic threshold, at most
-    32 MB). Without this a step of 128 runs may spend more time on page faults than on arithmetic.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def describe(device: torch.device) -> str:

@@ -62,11 +62,6 @@ def first_state(rule: TensorRule, θ: Tensor, hyper: Hyper) -> State:
     return _held(rule.init(θ, hyper), θ)
 
 
-def advance(rule: TensorRule, θ: Tensor, g: Tensor, state: State, hyper: Hyper, t: int) -> None:
-    """One step of a rule: θ, in place, and `state` take what it gives for them."""
-    _store(θ, g, state, *rule.update(g, state, θ, hyper, t))
-
-
 def _store(θ: Tensor, g: Tensor, state: State, after: Tensor, state_after: State) -> None:
     state.update(_held(state_after, θ, g))
     θ.copy_(after)

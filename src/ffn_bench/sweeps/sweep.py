@@ -21,7 +21,7 @@ from ffn_bench.command_line.mistakes import explain
 from ffn_bench.command_line.run_view import RunView
 from ffn_bench.configuration import schema
 from ffn_bench.engine import build
-from ffn_bench.engine.batched import group_key, tile_sizes
+from ffn_bench.engine.batched import group_key, group_sizes
 from ffn_bench.engine.choice import Choice, choose
 from ffn_bench.engine.device import THREADS, describe, threads
 from ffn_bench.engine.loop import Run, Training
@@ -252,13 +252,13 @@ class Sweep:
         except Exception as e:
             self.fail_all({job.number: e for job in group})
             return
-        sizes = tile_sizes(len(group), prepared.widths, prepared.batch_size, prepared.dtype, prepared.device)
+        sizes = group_sizes(len(group), prepared.widths, prepared.batch_size, prepared.dtype, prepared.device)
         members = iter(group)
         most = max(1, process.descriptors(2 * len(group)) // 2)  # a lock each
         fitting = [list(itertools.islice(members, size)) for size in sizes]
-        for tile in [some[at : at + most] for some in fitting for at in range(0, len(some), most)]:
+        for together in [some[at : at + most] for some in fitting for at in range(0, len(some), most)]:
             if not self.stop.requested:
-                with self.locked(tile) as held:
+                with self.locked(together) as held:
                     for jobs in self._groups(held):
                         self._train_rows(jobs, prepared)
 

@@ -219,10 +219,6 @@ class CompiledEngine:
         """Logits `[n, n_classes]`."""
         return self.evaluate(x, np.zeros(len(x), np.int64))[1]
 
-    def mean_loss(self, x: Numbers, y: IntArray) -> float:
-        """The mean loss of some rows, without the penalty."""
-        return self.evaluate(x, y)[0]
-
     def _check_rows(self, x: Numbers, y: IntArray) -> None:
         """Compiled code reads what it is told: whatever it is told is checked here."""
         fits = x.ndim == 2 and x.shape[1] == self.widths[0] and x.dtype == self.dtype and x.flags.c_contiguous
