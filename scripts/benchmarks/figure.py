@@ -24,6 +24,7 @@ POINTS = {
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """A panel for each network, from the rows of the table `speed`; bands are the least and the greatest."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     works = list(dict.fromkeys(row["work"] for row in rows))
     figure = Figure(figsize=(5.4 * len(works), 4.4), layout="constrained")
@@ -53,6 +54,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="runs", ylabel="model-steps per second", title=work)
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.grid(alpha=0.3)
     handles = {
         label: handle
