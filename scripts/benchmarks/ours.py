@@ -9,17 +9,20 @@ import os
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from ffn_bench.configuration import schema
-from ffn_bench.data.splitting import Data, Split
+from ffn_bench.data.splitting import Array, Data, Split
 from ffn_bench.engine import build, device
 from ffn_bench.engine.batched import group_sizes
 from ffn_bench.engine.choice import choose
 from ffn_bench.engine.compiled_run import CompiledRun
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.stop import Stop
+from ffn_bench.engine.tensors import on_device
 from ffn_bench.engine.torch_engine import TorchEngine
 from ffn_bench.model.network import FFN
-from ffn_bench.optimizers.registry import build_optimizer
+from ffn_bench.optimizers.torch_optimizers import build_optimizer
 from ffn_bench.sweeps import workers
 
 import torch  # isort: skip
@@ -44,10 +47,10 @@ def _config(work: Work, seed: int = 0, epochs: int = 10**6) -> schema.TrainConfi
     )
 
 
-def _data(work: Work, where: str = "cpu") -> Data:
+def _data(work: Work) -> Data[Array]:
     """Rows to train on, and none to evaluate."""
-    x, y = (torch.from_numpy(array).to(where) for array in work.data())
-    none, one = Split(x[:0], y[:0]), torch.ones(1)
+    x, y = work.data()
+    none, one = Split(x[:0], y[:0]), np.ones(1)
     return Data(
         name="bench",
         train=Split(x, y),
@@ -58,6 +61,8 @@ def _data(work: Work, where: str = "cpu") -> Data:
         mean=one,
         std=one,
         sha256="",
+        chance={},
+        n_features=x.shape[1],
     )
 
 
@@ -142,10 +147,10 @@ def torch_engine(work: Work, gradient: str = "autograd", where: str = "cpu") -> 
     """One run in the torch engine, on the threads that `ffn-train` would give it."""
     config = _config(work)
     net = FFN(list(work.widths), config.model, seed=0, dtype=getattr(torch, work.dtype)).to(where)
-    run = Run(config, _data(work, where))
+    run = Run(config, _data(work))
     engine = TorchEngine(
         net,
-        run.data,
+        on_device(run.data, where),
         build_optimizer(config.optimizer, net.parameters()),
         run.rate,
         batch_size=work.batch_size,
@@ -158,12 +163,12 @@ def torch_engine(work: Work, gradient: str = "autograd", where: str = "cpu") -> 
 
 def batched(work: Work, runs: int, where: str) -> Epoch:
     """Runs side by side on a GPU, every one with its seed and learning rate."""
-    configs, data = [_config(work, seed) for seed in range(runs)], _data(work, where)
-    sizes = group_sizes(runs, work.widths, work.batch_size, getattr(torch, work.dtype), torch.device(where))
+    configs, data = [_config(work, seed) for seed in range(runs)], _data(work)
+    sizes = group_sizes(runs, work.widths, work.batch_size, work.dtype, where)
     epochs = []
     for size in sizes:
         some, configs = configs[:size], configs[size:]
-        epochs.append(_epoch_of(build.build_batched(some, data)))
+        epochs.append(_epoch_of(build.build_batched(some, data, on_device(data, where))))
 
     def train() -> None:
         for epoch in epochs:

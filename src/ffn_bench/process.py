@@ -352,6 +352,14 @@ def descriptors(wanted: int) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def cores() -> int:
+    """Cores that this process may use, or what OMP_NUM_THREADS says."""
+    try:
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    except (KeyError, ValueError):
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_limits() -> None:
     """Raise `UserError` (status 5) where memory is limited too much: at once, or when a library that needs
     more is imported."""

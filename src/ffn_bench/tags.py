@@ -10,10 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any, Literal
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 """Splits of the data, and their names in texts."""
@@ -34,9 +31,9 @@ class Quantity:
     """Bounds of what it can be."""
     unit: str = ""
     """`nats`, or `%` for a proportion, which is shown in per cent; else a number without a unit."""
-    of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
-    """What is averaged over the rows of a split, `[n, …]`, numbers or booleans: a function of
-    logits `[n, n_classes, …]`, shifted so that the largest of a row is 0, and labels `[n, …]`."""
+    of_rows: Callable[[Any, Any], Any] | None = None
+    """What is averaged over the rows of a split, `[n, …]`, numbers or booleans: a function of logits
+    `[n, n_classes, …]`, shifted so that the largest of a row is 0, and labels `[n, …]`, arrays or tensors."""
     chance: Callable[[int], float] | None = None
     """The value of a constant prediction by the number of classes, for classes of equal size."""
 
@@ -85,15 +82,6 @@ class Quantity:
         return f"{100 * value:+.2f}" if self.is_percent else f"{value:+.3g}"
 
 
-def _is_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest logit, of equal ones the first, is the label's."""
-    correct = logits.gather(1, labels.unsqueeze(1)).squeeze(1) == 0
-    # argmax is slow, so it is used only where logits are equal.
-    if int((logits == 0).sum()) != correct.numel():
-        correct = logits.argmax(1) == labels
-    return correct
-
-
 QUANTITIES = (
     Quantity(
         name="accuracy",
@@ -102,7 +90,7 @@ QUANTITIES = (
         lowest=0.0,
         highest=1.0,
         unit="%",
-        of_rows=_is_correct,
+        of_rows=lambda logits, labels: logits.argmax(1) == labels,  # of equal ones the first
         chance=lambda n_classes: 1 / n_classes,
     ),
     Quantity(name="loss", splits=("train", "val", "test"), direction="lower", lowest=0.0, unit="nats"),

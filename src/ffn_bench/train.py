@@ -51,7 +51,6 @@ def train_run(
     folder's lock.
     """
     from ffn_bench.command_line import run_view
-    from ffn_bench.engine.device import describe, threads
     from ffn_bench.engine.stop import Stop
     from ffn_bench.run_folder import checkpoints
     from ffn_bench.run_folder.recorder import Record
@@ -68,10 +67,10 @@ def train_run(
     state = checkpoints.load(folder, checkpoint) if checkpoint else None
     if state is not None:
         training.resume([state])
-    with threads(1 if beside else prepared.threads), Stop() as stop:
+    with prepared.limited_threads(1 if beside else None) as threads, Stop() as stop:
         training.stop = stop
-        device = describe(prepared.device)
-        record = Record(folder, trained, prepared.choice, device, beside + 1, state)
+        device = prepared.describe_device()
+        record = Record(folder, trained, prepared.choice, device, threads, beside + 1, state)
         try:
             facts = run_view.facts_of(run, trained.data, prepared.choice, device, shown)
             warnings = [f"checkpoint {name} is damaged; an earlier one is used" for name in damaged]

@@ -126,7 +126,7 @@ def has_idle_gpu(device: str) -> bool:
     return device.startswith("cpu") and any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
-def facts_of(run: TrainConfig, data: Data, choice: Choice, device: str, folder: Path) -> dict[str, str]:
+def facts_of(run: TrainConfig, data: Data[Any], choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
     rows = [f"{split} {count(len(getattr(data, split).y))}" for split in ("train", "val", "test")]

@@ -14,19 +14,19 @@ from ffn_bench.configuration.schema import (
 )
 from ffn_bench.data.images import load_torchvision
 from ffn_bench.data.kept import kept
-from ffn_bench.data.splitting import Data, Raw, _prepare
+from ffn_bench.data.splitting import Array, Data, Raw, _prepare
 from ffn_bench.data.synthetic import load_moons, load_spirals, load_synthetic
 from ffn_bench.data.tables import load_csv
 
 
-def load(config: DataConfig) -> Data:
-    """The data set that `config` names, split and standardised, on the CPU; loaded once a command.
+def load(config: DataConfig) -> Data[Array]:
+    """The data set that `config` names, split and standardised; loaded once a command.
 
     Raises `UserError` (status 3) for files that are missing, damaged or not a table of numbers, and for
     rows too few to split.
     """
     one_of(config.name, tuple(LOADERS), "data")
-    data: Data = kept(repr(config), lambda: _prepare(LOADERS[config.name](config), config))
+    data: Data[Array] = kept(repr(config), lambda: _prepare(LOADERS[config.name](config), config))
     return data
 
 

@@ -1,4 +1,4 @@
-"""Data sets by name: rows and labels → a stratified split → standardised tensors.
+"""Data sets by name: rows and labels → a stratified split → standardised arrays.
 
 Every loader returns `Raw`; `load` splits and standardises it. Adding a data set is one loader in `LOADERS`
 and one YAML in conf/data.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ffn_bench import errors, tags
 from ffn_bench.configuration.schema import (
@@ -24,54 +23,50 @@ from ffn_bench.errors import UserError, data_error
 from ffn_bench.seeds import generator
 
 Array = npt.NDArray[Any]
+Numbers = TypeVar("Numbers")
+"""NumPy arrays, as they are loaded, or PyTorch's tensors (`engine.tensors`)."""
+Others = TypeVar("Others")
 
 
-class Split(NamedTuple):
+class Split(NamedTuple, Generic[Numbers]):
     """One split of a data set: features `x [n, n_features]`, floating, and labels `y [n]`, int64."""
 
-    x: Tensor
-    y: Tensor
+    x: Numbers
+    y: Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """A data set, split and standardised, on one device."""
+class Data(Generic[Numbers]):
+    """A data set, split and standardised."""
 
     name: str
-    train: Split
-    val: Split
-    test: Split
+    train: Split[Numbers]
+    val: Split[Numbers]
+    test: Split[Numbers]
     classes: tuple[str, ...]
     image_shape: tuple[int, ...] | None
     """(height, width) or (height, width, 3) where a row is a picture, else None."""
-    mean: Tensor
-    std: Tensor
+    mean: Array
+    std: Array
     """What was subtracted from each feature and what it was divided by: `[n_features]` or `[1]`."""
     sha256: str
     """Of the rows and labels as they were loaded."""
+    chance: dict[str, float]
+    """What a constant prediction scores, by name of the quantity; of the loss that is the entropy of the
+    class proportions in the training split."""
+    n_features: int
+    """Columns of every `x`."""
     warnings: tuple[str, ...] = ()
 
-    @property
-    def n_features(self) -> int:
-        """Columns of every `x`."""
-        return self.train.x.shape[1]
+    def map(self, convert: Callable[[Split[Numbers]], Split[Others]]) -> Data[Others]:
+        """The same data, its splits in another form."""
+        splits: dict[str, Any] = {name: convert(getattr(self, name)) for name in tags.SPLITS}
+        return replace(cast("Data[Others]", self), **splits)
 
-    @property
-    def chance(self) -> dict[str, float]:
-        """What a constant prediction scores, by name of the quantity; of the loss that is
-        the entropy of the class proportions in the training split."""
-        proportions = torch.bincount(self.train.y, minlength=len(self.classes)).double() / len(self.train.y)
-        n = len(self.classes)
-        scores = {score.name: score.chance(n) for score in tags.SCORES if score.chance is not None}
-        return {**scores, tags.LOSS.name: float(torch.special.entr(proportions).sum())}
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Data:
-        """The same data with features in `dtype`, everything on `device`."""
-
-        def move(split: Split) -> Split:
-            return Split(split.x.to(device, dtype), split.y.to(device))
-
-        return replace(self, train=move(self.train), val=move(self.val), test=move(self.test))
+def in_dtype(data: Data[Array], dtype: str) -> Data[Array]:
+    """The same data with features in `float32` or `float64`."""
+    return data.map(lambda split: Split(np.ascontiguousarray(split.x, dtype), split.y))
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Raw:
     image_shape: tuple[int, ...] | None = None
 
 
-def _prepare(raw: Raw, config: DataConfig) -> Data:
+def _prepare(raw: Raw, config: DataConfig) -> Data[Array]:
     digest = hashlib.sha256()
     for array in (raw.x, raw.y, *(raw.test or ())):
         digest.update(np.ascontiguousarray(array).data)
@@ -149,11 +144,11 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
             warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training split")
         std = np.where(std == 0, 1.0, std)
 
-    def split(x: Array, y: Array) -> Split:
+    def split(x: Array, y: Array) -> Split[Array]:
         scaled: npt.NDArray[np.floating[Any]] = x.astype(np.float32 if pixels else np.float64)
         scaled -= mean.astype(scaled.dtype)
         scaled /= std.astype(scaled.dtype)
-        return Split(torch.from_numpy(scaled), torch.from_numpy(y.astype(np.int64)))
+        return Split(scaled, y.astype(np.int64))
 
     return Data(
         name=config.name,
@@ -162,11 +157,21 @@ def _prepare(raw: Raw, config: DataConfig) -> Data:
         test=split(x_test, y_test),
         classes=raw.classes,
         image_shape=raw.image_shape,
-        mean=torch.from_numpy(mean),
-        std=torch.from_numpy(std),
+        mean=mean,
+        std=std,
         sha256=digest.hexdigest(),
+        chance=_chance(y_train, len(raw.classes)),
+        n_features=x_train.shape[1],
         warnings=tuple(warnings),
     )
+
+
+def _chance(y: Array, n_classes: int) -> dict[str, float]:
+    """`Data.chance` of these training labels."""
+    proportions = np.bincount(y, minlength=n_classes) / len(y)
+    entropy = -sum(p * math.log(p) for p in proportions.tolist() if p)
+    scores = {score.name: score.chance(n_classes) for score in tags.SCORES if score.chance is not None}
+    return {**scores, tags.LOSS.name: entropy}
 
 
 def stratified_splits(y: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
-from ffn_bench.data.splitting import Data, Split, batch_rows
+from ffn_bench.data.splitting import Array, Data, Split, batch_rows
 from ffn_bench.engine.metrics import by_name, by_tag
 from ffn_bench.engine.protocol import Advanced, Order
+from ffn_bench.engine.tensors import to_arrays, to_tensors
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import by_hand, penalty
-from ffn_bench.model.layers import flat, layered
+from ffn_bench.model.layers import by_names, flat, layered
 from ffn_bench.model.network import FFN, forward
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.rule_forms import Rule
@@ -41,25 +42,16 @@ EVALUATED_NUMBERS = 2**26
 """Logits that are computed at once."""
 
 
-def group_key(run: TrainConfig) -> tuple[Any, ...]:
-    """Runs with equal keys can be trained side by side."""
-    model = (tuple(run.model.widths()), run.model.activation)
-    loop = (run.batch_size, run.drop_last, run.log_every, run.dtype, run.device)
-    return repr(run.data), *model, *loop
-
-
-def bytes_of_a_run(widths: Sequence[int], batch_size: int, dtype: torch.dtype) -> int:
+def bytes_of_a_run(widths: Sequence[int], batch_size: int, dtype: str) -> int:
     """Memory that one row's steps touch: parameters, gradient, two moments, scratch, and activations."""
     numbers = 8 * count_parameters(list(widths)) + batch_size * (widths[0] + 6 * sum(widths[1:]))
-    return dtype.itemsize * numbers
+    return np.dtype(dtype).itemsize * numbers
 
 
-def group_sizes(
-    count: int, widths: Sequence[int], batch_size: int, dtype: torch.dtype, device: torch.device
-) -> list[int]:
+def group_sizes(count: int, widths: Sequence[int], batch_size: int, dtype: str, device: str) -> list[int]:
     """Into which numbers `count` runs are divided: as many together as half of a GPU's free memory holds."""
     groups = 1
-    if device.type == "cuda":
+    if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         groups = -(-count // max(1, free // 2 // bytes_of_a_run(widths, batch_size, dtype)))
     return [count // groups + (k < count % groups) for k in range(groups)]
@@ -144,10 +136,11 @@ class BatchedEngine:
 
     name = "batched"
 
-    def __init__(self, runs: Sequence[Row], data: Data) -> None:
+    def __init__(self, runs: Sequence[Row], data: Data[Tensor]) -> None:
         first, x = runs[0].config, data.train.x
         self.data, self.step = data, 0
-        self.device, self.dtype = x.device, x.dtype
+        self._device, self.dtype = x.device, x.dtype
+        self.device = str(x.device)
         self.widths = [data.n_features, *first.model.widths(), len(data.classes)]
         self.activation = ACTIVATIONS[first.model.activation]
         self.batch_size = batch_rows(len(data.train.y), first.batch_size)
@@ -161,16 +154,16 @@ class BatchedEngine:
     def _start(self, config: TrainConfig) -> Tensor:
         """A run's first parameters, `[P]`: those of the torch engine."""
         network = FFN(self.widths, config.model, config.seed_of("init"), self.dtype)
-        return flat(network.layers).detach().to(self.device)
+        return flat(network.layers).detach().to(self._device)
 
     def _set_up(self, θ: Tensor, states: list[dict[str, Tensor]] | None) -> None:
         """Lay out every buffer for the rows in `_rows`, whose parameters are θ."""
         self._θ, self._g = θ, torch.empty_like(θ)
         self._layers = layered(θ, self.widths)
-        λ = torch.tensor([[row.config.l2] for row in self._rows], device=self.device, dtype=self.dtype)
+        λ = torch.tensor([[row.config.l2] for row in self._rows], device=self._device, dtype=self.dtype)
         self._λ = λ if bool(λ.any()) else None
         self._is_weight = flat([(torch.ones_like(W[0]), torch.zeros_like(b[0])) for W, b in self._layers])
-        self._now = torch.zeros(2, len(θ), device=self.device, dtype=self.dtype)  # this step's losses
+        self._now = torch.zeros(2, len(θ), device=self._device, dtype=self.dtype)  # this step's losses
         self._segments: list[Segment] = []
         begin = 0
         for _, group in itertools.groupby(self._rows, key=lambda row: _segment_key(row.config)):
@@ -189,7 +182,7 @@ class BatchedEngine:
             own = Segment(members, rule, hyper, self._θ[part], self._g[part], tuple(begins))
             self._segments.append(own)
         self._chunk_ends = self.step
-        self._watched = torch.tensor(self._columns, device=self.device)
+        self._watched = torch.tensor(self._columns, device=self._device)
         self._steps: dict[int, Callable[[], None]] = {}
 
     # --- steps ------------------------------------------------------------------------------------------
@@ -208,12 +201,12 @@ class BatchedEngine:
         of_row = dict(zip(self._columns, orders, strict=True))  # a run that has ended takes any
         order = np.stack([of_row.get(row, orders[0]) for row in range(len(self._rows))])
         for first in range(done * b, order.shape[1], FETCHED * b):
-            rows = torch.from_numpy(order[:, first : first + FETCHED * b]).to(self.device)
+            rows = torch.from_numpy(order[:, first : first + FETCHED * b]).to(self._device)
             yield from rows.split(b, 1)
 
     def advance(self, count: int, log_every: int, log_last: bool) -> Advanced:
         """Make steps; on a CPU none after one with an objective that is not finite. Reads losses once."""
-        losses = torch.empty(count, 2, len(self._rows), device=self.device, dtype=self.dtype)
+        losses = torch.empty(count, 2, len(self._rows), device=self._device, dtype=self.dtype)
         norms: dict[int, Tensor] = {}
         made = 0
         for rows in itertools.islice(self._batches, count):
@@ -222,7 +215,7 @@ class BatchedEngine:
             self._step(rows)
             losses[made].copy_(self._now)
             # On a GPU a look at every loss would stop it every time; there it is seen after the last step.
-            ends = self.device.type == "cpu" and not bool(self._now[1, self._watched].isfinite().all())
+            ends = self._device.type == "cpu" and not bool(self._now[1, self._watched].isfinite().all())
             if is_logged or ends:
                 norms[made] = self._norms(before)
             made += 1
@@ -253,7 +246,7 @@ class BatchedEngine:
         """A step on mini-batches of a size, whose rows stand in `_indices`; on CUDA captured in a graph."""
         if not self._steps and not full_batch:
             shape = len(self._rows), self.batch_size
-            self._indices = torch.zeros(shape, device=self.device, dtype=torch.int64)
+            self._indices = torch.zeros(shape, device=self._device, dtype=torch.int64)
         train = self.data.train
 
         def step() -> None:
@@ -263,7 +256,7 @@ class BatchedEngine:
                 segment.update()
 
         rows = None if full_batch else self._indices[:, :size]
-        return _Captured(step) if self.device.type == "cuda" else step
+        return _Captured(step) if self._device.type == "cuda" else step
 
     def _backward(self, x: Tensor, y: Tensor) -> None:
         """Losses and every run's gradient (L11) of `x [runs, b, n_features]`, `y [runs, b]`."""
@@ -284,19 +277,19 @@ class BatchedEngine:
 
     @torch.no_grad()
     def evaluate(self) -> list[dict[str, float]]:
-        """Losses and scores of the splits that have rows, as `metrics.evaluate_all`, for every run."""
+        """Losses and scores of the splits that have rows, as `evaluation.evaluate_all`, for every run."""
         by_run: list[dict[str, float]] = [{} for _ in self._columns]
         for name in tags.SPLITS:
-            split: Split = getattr(self.data, name)
+            split: Split[Tensor] = getattr(self.data, name)
             if len(split.y):
                 for values, (loss, *scores) in zip(by_run, self._evaluate_split(split), strict=True):
                     values |= by_tag(name, by_name(loss, scores))
         return by_run
 
-    def _evaluate_split(self, split: Split) -> list[list[float]]:
+    def _evaluate_split(self, split: Split[Tensor]) -> list[list[float]]:
         """For every run its means over a split: cross-entropy, then each of `tags.SCORES`."""
         R, n = len(self._rows), len(split.y)
-        sums = torch.zeros(1 + len(tags.SCORES), R, device=self.device, dtype=torch.float64)
+        sums = torch.zeros(1 + len(tags.SCORES), R, device=self._device, dtype=torch.float64)
         rows = max(1, EVALUATED_NUMBERS // (R * max(self.widths)))
         for x, y in zip(split.x.split(rows), split.y.split(rows), strict=True):
             logits = forward(self._layers, x.expand(R, -1, -1), self.activation).permute(1, 2, 0)
@@ -316,7 +309,7 @@ class BatchedEngine:
     def keep(self, runs: Sequence[int]) -> None:
         """Go on with these runs only; the others leave with an epoch to come."""
         self._columns = [self._columns[run] for run in runs]
-        self._watched = torch.tensor(self._columns, device=self.device)
+        self._watched = torch.tensor(self._columns, device=self._device)
 
     def _drop_others(self) -> None:
         """Go on without the rows that have ended, once they are half: a captured step must be made anew."""
@@ -338,10 +331,8 @@ class BatchedEngine:
 
     def state(self, run: int) -> dict[str, Any]:
         """A run's network, by the names of an `FFN`'s state_dict, and its optimizer's states."""
-        network = {}
-        for k, (W, b) in enumerate(self.layers(run)):
-            network[f"weights.{k}"], network[f"biases.{k}"] = W, b
-        return {"network": network, "optimizer": self._state(self._columns[run])}
+        optimizer = to_arrays(self._state(self._columns[run]))
+        return {"network": by_names(self.layers(run)), "optimizer": optimizer}
 
     def state_like(self, run: int, step: int) -> dict[str, Any]:
         """What `state` must be like after so many steps."""
@@ -352,18 +343,23 @@ class BatchedEngine:
         self.step = step
         of_row: list[dict[str, Tensor]] = [{} for _ in states]
         for index, state in zip(self._columns, states, strict=True):
-            for k, (W, b) in enumerate(self._layers):
-                W[index].copy_(state["network"][f"weights.{k}"])
-                b[index].copy_(state["network"][f"biases.{k}"])
-            of_row[index] = {k: v.to(self.device) for k, v in state["optimizer"].items()}
+            tensors = to_tensors(state)
+            for name, parameter in by_names(self._layers).items():
+                parameter[index].copy_(tensors["network"][name])
+            of_row[index] = {k: v.to(self._device) for k, v in tensors["optimizer"].items()}
         self._set_up(self._θ, of_row)
 
-    def logits(self, run: int, x: Tensor) -> Tensor:
+    def logits(self, run: int, x: Array) -> Array:
         """A run's logits `[b, n_classes]` of `x [b, n_features]`."""
-        return forward(self.layers(run), x, self.activation)
+        logits = forward(self._layers_of(run), torch.from_numpy(x).to(self._device), self.activation)
+        return logits.cpu().numpy()
 
-    def layers(self, run: int) -> list[tuple[Tensor, Tensor]]:
-        """A run's (W `[n_in, n_out]`, b `[n_out]`): views that the next step changes."""
+    def layers(self, run: int) -> list[tuple[Array, Array]]:
+        """A run's (W `[n_in, n_out]`, b `[n_out]`); on a CPU views, which the next step changes."""
+        layers: list[tuple[Array, Array]] = to_arrays(self._layers_of(run))
+        return layers
+
+    def _layers_of(self, run: int) -> list[tuple[Tensor, Tensor]]:
         index = self._columns[run]
         return [(W[index], b[index]) for W, b in self._layers]
 

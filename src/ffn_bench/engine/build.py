@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
-    from ffn_bench.data.splitting import Data
+    from ffn_bench.data.splitting import Array, Data
     from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Training
     from ffn_bench.engine.protocol import Engine
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a run trains with: its data on its device, its engine, the network's widths, steps of an epoch."""
+    """What a run trains with: its data in its dtype, its engine, the network's widths, steps of an epoch."""
 
-    data: Data
-    device: torch.device
+    data: Data[Array]
+    data_key: str
+    """What tells it from other data, within a command."""
+    device: str
+    """As PyTorch names it."""
     choice: Choice
-    dtype: torch.dtype
+    dtype: str
     widths: list[int]
     batch_size: int
     """Rows of a mini-batch, the last one of an epoch apart."""
@@ -39,22 +43,50 @@ class Prepared:
         """For its steps on a CPU, where it trains by itself."""
         from ffn_bench.engine.device import threads_for
 
-        return 1 if self.choice.engine == "compiled" else threads_for(self.widths, self.batch_size)
+        return threads_for(self.widths, self.batch_size)
+
+    @contextmanager
+    def limited_threads(self, most: int | None = None) -> Iterator[int]:
+        """Let PyTorch's operations on a CPU use as many threads as suit its steps, which are returned."""
+        if self.choice.engine == "compiled":
+            yield 1
+            return
+        from ffn_bench.engine.device import threads
+
+        count = min(self.threads, most or self.threads)
+        with threads(count):
+            yield count
+
+    def describe_device(self) -> str:
+        """Its device in words, with its threads or its name."""
+        if self.choice.engine == "compiled":
+            return "cpu (1 thread)"
+        from ffn_bench.engine.device import describe
+
+        return describe(self.device)
+
+    def tensors(self) -> Data[Tensor]:
+        """Its data as PyTorch's, on its device; brought there once a command."""
+        from ffn_bench.data.kept import kept
+        from ffn_bench.engine.tensors import on_device
+
+        tensors: Data[Tensor] = kept(
+            f"{self.data_key} on {self.device}", lambda: on_device(self.data, self.device)
+        )
+        return tensors
 
 
 def prepare(run: schema.TrainConfig) -> Prepared:
     """Load the data, choose engine and device. Raises `UserError` for every mistake but the optimizer's."""
-    import torch
-
     from ffn_bench.data import datasets
     from ffn_bench.data.kept import kept
-    from ffn_bench.data.splitting import batch_rows, steps_per_epoch
+    from ffn_bench.data.splitting import batch_rows, in_dtype, steps_per_epoch
     from ffn_bench.engine.choice import choose
-    from ffn_bench.engine.device import check_memory, find_device
-    from ffn_bench.model import network
+    from ffn_bench.model.initialisation import check_names
 
-    network.check_names(run.model)
-    find_device(run.device, run.dtype)
+    check_names(run.model)
+    if run.device not in ("auto", "cpu"):
+        _find_device(run)
     loaded = datasets.load(run.data)
     n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
@@ -64,22 +96,45 @@ def prepare(run: schema.TrainConfig) -> Prepared:
             f"{run.batch_size} is more than the {n} training rows, and drop_last drops the only batch",
             "use a smaller batch, or drop_last=false",
         )
-    dtype = getattr(torch, run.dtype)
     widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
-    check_memory(widths, dtype)
+    check_memory(widths, run.dtype)
     rows = batch_rows(n, run.batch_size)
     choice = choose(run, widths)
-    device = torch.device("cpu") if choice.engine == "compiled" else find_device(run.device, run.dtype)
-    moved = kept(f"{run.data!r} on {device} as {dtype}", lambda: loaded.to(device, dtype))
+    data_key = f"{run.data!r} as {run.dtype}"
     return Prepared(
-        data=moved,
-        device=device,
+        data=kept(data_key, lambda: in_dtype(loaded, run.dtype)),
+        data_key=data_key,
+        device="cpu" if choice.engine == "compiled" else _find_device(run),
         choice=choice,
-        dtype=dtype,
+        dtype=run.dtype,
         widths=widths,
         batch_size=rows,
         steps_per_epoch=per_epoch,
     )
+
+
+def _find_device(run: schema.TrainConfig) -> str:
+    """The device that `device=` names or `auto` takes. Raises `UserError` (status 5) where there is none."""
+    from ffn_bench.engine.device import find_device
+
+    return str(find_device(run.device, run.dtype))
+
+
+def check_memory(widths: Sequence[int], dtype: str) -> None:
+    """Raise `UserError` (status 5) when weights, gradients and two moments of Adam need more than is free."""
+    import numpy as np
+    import psutil
+
+    needed = 4 * schema.count_parameters(widths) * np.dtype(dtype).itemsize
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise UserError(
+            "model",
+            f"layers of {', '.join(f'{w:,}' for w in widths)} need {needed / 1e9:,.1f} GB to train, "
+            f"and {available / 1e9:.1f} GB are free",
+            "use narrower layers",
+            errors.RESOURCE,
+        )
 
 
 def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
@@ -109,7 +164,7 @@ def build(
     """
     prepared = prepare(run)
     if prepared.choice.engine == "batched":
-        return build_batched([run], prepared.data), prepared
+        return build_batched([run], prepared.data, prepared.tensors()), prepared
     from ffn_bench.engine.loop import Run, Training
 
     one = Run(run, prepared.data)
@@ -119,16 +174,19 @@ def build(
 
         engine = CompiledRun(one, prepared.data, say)
     else:
-        from ffn_bench.engine.torch_engine import TorchEngine
-        from ffn_bench.model import network
-        from ffn_bench.optimizers import registry
+        import torch
 
-        registry.check_optimizer(run.optimizer)
-        net = network.FFN(prepared.widths, run.model, run.seed_of("init"), prepared.dtype).to(prepared.device)
+        from ffn_bench.engine.torch_engine import TorchEngine
+        from ffn_bench.model.network import FFN
+        from ffn_bench.optimizers.torch_optimizers import build_optimizer, check_optimizer
+
+        check_optimizer(run.optimizer)
+        dtype = getattr(torch, run.dtype)
+        net = FFN(prepared.widths, run.model, run.seed_of("init"), dtype).to(prepared.device)
         engine = TorchEngine(
             net,
-            prepared.data,
-            registry.build_optimizer(run.optimizer, net.parameters()),
+            prepared.tensors(),
+            build_optimizer(run.optimizer, net.parameters()),
             one.rate,
             batch_size=prepared.batch_size,
             l2=run.l2,
@@ -137,10 +195,11 @@ def build(
     return Training(engine, [one]), prepared
 
 
-def build_batched(runs: Sequence[schema.TrainConfig], data: Data) -> Training:
-    """Runs side by side in the batched engine; they have equal `group_key`s, `data` is theirs."""
+def build_batched(runs: Sequence[schema.TrainConfig], data: Data[Array], tensors: Data[Tensor]) -> Training:
+    """Runs side by side in the batched engine; they have equal `group_key`s, the data are theirs, on their
+    device, too."""
     from ffn_bench.engine.batched import BatchedEngine
     from ffn_bench.engine.loop import Run, Training
 
     several = [Run(run, data) for run in runs]
-    return Training(BatchedEngine(several, data), several)
+    return Training(BatchedEngine(several, tensors), several)

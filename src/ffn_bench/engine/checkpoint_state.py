@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
+import numpy as np
 
 PROGRESS = ("step", "epoch", "train_seconds")
 """How far its run was when a state was taken."""
@@ -30,13 +28,11 @@ def check(state: Any, like: Any, where: str = "state") -> None:
     Lists may have any length where `like` has one entry, which stands for all. A function in `like` says
     whether the value is allowed.
     """
-    import torch
-
     if callable(like):
         if not like(state):
             raise ValueError(f"{where} is {_shown(state)}")
-    elif isinstance(like, torch.Tensor):
-        same = isinstance(state, torch.Tensor) and (state.dtype, state.shape) == (like.dtype, like.shape)
+    elif isinstance(like, np.ndarray):
+        same = isinstance(state, np.ndarray) and (state.dtype, state.shape) == (like.dtype, like.shape)
         if not same:
             raise ValueError(f"{where} is {_shown(state)}, not {_shown(like)}")
     elif isinstance(like, dict):
@@ -56,10 +52,8 @@ def check(state: Any, like: Any, where: str = "state") -> None:
 
 def _shown(value: Any) -> str:
     """A value in a few words."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
     if isinstance(value, dict):
         return "{" + ", ".join(str(key)[:20] for key in [*value][:6]) + "}"
     return repr(value)[:60]

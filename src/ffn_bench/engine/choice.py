@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,13 @@ def choose(run: TrainConfig, widths: Sequence[int] = ()) -> Choice:
         return Choice("compiled")
     on_gpu = run.device not in ("auto", "cpu", "mps")
     return Choice("batched" if on_gpu and not_batched is None else "torch", not_compiled)
+
+
+def group_key(run: TrainConfig) -> tuple[Any, ...]:
+    """Runs with equal keys can be trained side by side."""
+    model = (tuple(run.model.widths()), run.model.activation)
+    loop = (run.batch_size, run.drop_last, run.log_every, run.dtype, run.device)
+    return repr(run.data), *model, *loop
 
 
 def why_not_compiled(run: TrainConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""A run in the compiled engine: its data and state as PyTorch's, which the rest of the program knows."""
+"""A run in the compiled engine: its data, measurements and state as the rest of the program knows them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Data, Split, batch_rows
+from ffn_bench.data.splitting import Array, Data, Split, batch_rows
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.compiled_engine import CompiledEngine
 from ffn_bench.engine.metrics import by_name, by_tag
 from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.model.initialisation import initial_layers
-from ffn_bench.model.layers import layered
+from ffn_bench.model.layers import by_names, layered
 from ffn_bench.optimizers import registry
 
 if TYPE_CHECKING:
@@ -25,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class CompiledRun:
-    """One network in training on one core; see `protocol.Engine`. Arrays and tensors share their memory."""
+    """One network in training on one core; see `protocol.Engine`."""
 
-    name = "compiled"
+    name, device = "compiled", "cpu"
 
-    def __init__(self, run: Run, data: Data, say: Callable[[str], object]) -> None:
+    def __init__(self, run: Run, data: Data[Array], say: Callable[[str], object]) -> None:
         """`say` takes what a person should know of the compiling, a line each."""
         cache = Cache(on_compile=lambda: say("compiling for this processor, once; later runs find it ready"))
-        config, x = run.config, data.train.x.numpy()
+        config, x = run.config, data.train.x
         self.data, self._steps = data, run.steps
         self.widths = [data.n_features, *config.model.widths(), len(data.classes)]
         layers = initial_layers(self.widths, config.model, config.seed_of("init"))
@@ -45,7 +43,7 @@ class CompiledRun:
             hyper=config.optimizer.hyperparameters(),
             rates=run.rates,
             x=x,
-            y=data.train.y.numpy(),
+            y=data.train.y,
             batch_size=batch_rows(len(x), config.batch_size),
             steps=run.steps,
             l2=config.l2,
@@ -80,30 +78,27 @@ class CompiledRun:
         """Losses and scores of the splits that have rows, by tag."""
         values: dict[str, float] = {}
         for name in tags.SPLITS:
-            split: Split = getattr(self.data, name)
+            split: Split[Array] = getattr(self.data, name)
             if len(split.y):
-                loss, logits = self._engine.evaluate(split.x.numpy(), split.y.numpy())
-                shifted = torch.from_numpy(logits - logits.max(1, keepdims=True))
+                loss, logits = self._engine.evaluate(split.x, split.y)
+                shifted = logits - logits.max(1, keepdims=True)
                 rows = [s.of_rows(shifted, split.y) for s in tags.SCORES if s.of_rows]
-                scores = [float(each.double().mean()) for each in rows]
+                scores = [float(each.mean(dtype=np.float64)) for each in rows]
                 values |= by_tag(name, by_name(loss, scores))
         return [values]
 
-    def logits(self, run: int, x: Tensor) -> Tensor:
+    def logits(self, run: int, x: Array) -> Array:
         """Logits `[b, n_classes]` of `x [b, n_features]`."""
-        return torch.from_numpy(self._engine.logits(np.ascontiguousarray(x.numpy())))
+        return self._engine.logits(np.ascontiguousarray(x))
 
-    def layers(self, run: int = 0) -> list[tuple[Tensor, Tensor]]:
+    def layers(self, run: int = 0) -> list[tuple[Array, Array]]:
         """The weights now: views, (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
-        return layered(torch.from_numpy(self._engine.θ), self.widths)
+        return layered(self._engine.θ, self.widths)
 
     def state(self, run: int = 0) -> dict[str, Any]:
         """The network by the names of an `FFN`'s state_dict, and the rule's states."""
-        states = {name: torch.from_numpy(value) for name, value in self._engine.state().items()}
-        network = {}
-        for k, (W, b) in enumerate(layered(states.pop("θ"), self.widths)):
-            network[f"weights.{k}"], network[f"biases.{k}"] = W, b
-        return {"network": network, "optimizer": states}
+        states = self._engine.state()
+        return {"network": by_names(layered(states.pop("θ"), self.widths)), "optimizer": states}
 
     def state_like(self, run: int, step: int) -> dict[str, Any]:
         """What `state` must be like after so many steps."""
@@ -117,8 +112,7 @@ class CompiledRun:
             for k in range(len(self.widths) - 1)
             for kind in ("weights", "biases")
         ]
-        arrays = {name: value.numpy() for name, value in state["optimizer"].items()}
-        self._engine.restore({"θ": np.concatenate([t.numpy().ravel() for t in θ]), **arrays}, step)
+        self._engine.restore({"θ": np.concatenate([t.ravel() for t in θ]), **state["optimizer"]}, step)
 
     def keep(self, runs: Sequence[int]) -> None:
         """Nothing: there is one run."""

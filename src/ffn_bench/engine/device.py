@@ -1,4 +1,4 @@
-"""The device a run trains on: found by name, described, and checked for its memory."""
+"""The device that PyTorch trains on: found by name and described, and its threads."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import psutil
 import torch
 
 from ffn_bench import errors
-from ffn_bench.configuration.schema import count_parameters
 from ffn_bench.errors import UserError
 
 
@@ -91,25 +89,12 @@ def multiply_adds(widths: Sequence[int], batch_size: int) -> int:
     return batch_size * sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
 
 
-def describe(device: torch.device) -> str:
+def describe(name: str) -> str:
     """The device in words."""
+    device = torch.device(name)
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
         n = torch.get_num_threads()
         return f"cpu ({n} thread{'s' * (n > 1)})"
     return str(device)
-
-
-def check_memory(widths: Sequence[int], dtype: torch.dtype) -> None:
-    """Raise `UserError` (status 5) when weights, gradients and two moments of Adam need more than is free."""
-    needed = 4 * count_parameters(widths) * dtype.itemsize
-    available = psutil.virtual_memory().available
-    if needed > available:
-        raise UserError(
-            "model",
-            f"layers of {', '.join(f'{w:,}' for w in widths)} need {needed / 1e9:,.1f} GB to train, "
-            f"and {available / 1e9:.1f} GB are free",
-            "use narrower layers",
-            errors.RESOURCE,
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +14,10 @@ from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
 from ffn_bench.engine import checkpoint_state
 from ffn_bench.engine.metrics import Measurement, log_point, mean
-from ffn_bench.engine.protocol import Advanced, Array, Engine, Order
+from ffn_bench.engine.protocol import Advanced, Array, Engine, Numbers, Order
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.optimizers.schedules import build_schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SECONDS = 0.1
 """Of steps between two looks at signals, about."""
@@ -29,7 +26,7 @@ SECONDS = 0.1
 class Run:
     """One run in training: what it is and how far it is."""
 
-    def __init__(self, config: TrainConfig, data: Data) -> None:
+    def __init__(self, config: TrainConfig, data: Data[Numbers]) -> None:
         self.config, self.data = config, data
         self.steps_per_epoch = steps_per_epoch(len(data.train.y), config.batch_size, config.drop_last)
         self.steps = config.epochs * self.steps_per_epoch
@@ -54,16 +51,16 @@ class Run:
             return np.full(len(steps), self.rate(0))
         return np.array([self.rate(step) for step in steps])
 
-    def network(self, x: Tensor) -> Tensor:
+    def network(self, x: Numbers) -> Numbers:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
         return self.training.engine.logits(self.column, x)
 
-    def layers(self) -> list[tuple[Tensor, Tensor]]:
+    def layers(self) -> list[tuple[Numbers, Numbers]]:
         """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer; the next step may change them."""
         return self.training.engine.layers(self.column)
 
     def state(self) -> dict[str, Any]:
-        """A complete state: the progress of the run, the network's tensors, the optimizer's."""
+        """A complete state: the progress of the run, the network's arrays, the optimizer's."""
         progress = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
         window = self.training.window(self)
         engine = self.training.engine
@@ -83,7 +80,7 @@ class Run:
         checkpoint_state.check_progress(state, self.steps, self.steps_per_epoch)
         like = {**self.state(), **engine.state_like(self.column, state["step"])}
         like |= {key: state[key] for key in checkpoint_state.PROGRESS}
-        like["window"] = like["window"].new_empty(self.waiting(state["step"]), 2)
+        like["window"] = np.empty((self.waiting(state["step"]), 2))
         checkpoint_state.check({key: value for key, value in state.items() if key != "files"}, like)
 
     def waiting(self, step: int) -> int:
@@ -111,11 +108,9 @@ class Training:
         self._resumed = False
         self._seconds_per_step = math.inf
 
-    def window(self, run: Run) -> Tensor:
+    def window(self, run: Run) -> Array:
         """Losses and objectives of a run's steps since the last log point: float64 `[steps, 2]`."""
-        import torch
-
-        return torch.from_numpy(self._window[: run.waiting(run.step), :, run.column].copy())
+        return self._window[: run.waiting(run.step), :, run.column].copy()
 
     def resume(self, states: Sequence[dict[str, Any]]) -> None:
         """Let every run resume from what its `state` gave, all of them taken at the same step.
@@ -135,7 +130,7 @@ class Training:
         self._window = np.zeros((step % self._log_every, 2, len(states)))
         for run, state in zip(self.runs, states, strict=True):
             run.step, run.epoch, run.train_seconds = (state[key] for key in checkpoint_state.PROGRESS)
-            self._window[: len(state["window"]), :, run.column] = state["window"].numpy()
+            self._window[: len(state["window"]), :, run.column] = state["window"]
             if run.step == run.steps:
                 run.status = "finished"
 

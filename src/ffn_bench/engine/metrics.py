@@ -1,18 +1,17 @@
-"""What is measured: pure functions from a network and data to numbers. Nothing here writes."""
+"""What is measured of a run: pure functions to numbers, of arrays. Nothing here writes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+import numpy.typing as npt
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Data, Split
+from ffn_bench.data.splitting import Array, Split
 
 CHUNK = 8192
 """Rows evaluated at once, so that a large test set needs little memory."""
@@ -29,24 +28,6 @@ class Measurement:
     ends_epoch: bool = False
 
 
-@torch.no_grad()
-def evaluate(network: Callable[[Tensor], Tensor], split: Split) -> dict[str, float]:
-    """Means of the loss and of every score over the rows of a split, by name; NaN for an empty one."""
-    n = len(split.y)
-    if n == 0:
-        return by_name(math.nan, [math.nan] * len(tags.SCORES))
-    sums = torch.zeros(1 + len(tags.SCORES), dtype=torch.float64, device=split.y.device)
-    for x, y in zip(split.x.split(CHUNK), split.y.split(CHUNK), strict=True):
-        logits = network(x)
-        sums[0] += F.cross_entropy(logits, y, reduction="sum")
-        logits = logits - logits.amax(1, keepdim=True)
-        for k, score in enumerate(tags.SCORES, start=1):
-            assert score.of_rows is not None
-            sums[k] += score.of_rows(logits, y).sum()
-    loss, *scores = (total / n for total in sums.tolist())
-    return by_name(loss, scores)
-
-
 def by_name(loss: float, scores: Sequence[float]) -> dict[str, float]:
     """A mean loss and mean scores, in the order of `tags.SCORES`, by name."""
     # A network that overflowed still has an argmax; its accuracy would be that of a constant.
@@ -56,22 +37,12 @@ def by_name(loss: float, scores: Sequence[float]) -> dict[str, float]:
 
 
 def by_tag(split: str, values: dict[str, float]) -> dict[str, float]:
-    """What `evaluate` measured on a split, by tag. Without the training loss: it is the run's own curve."""
+    """What was measured on a split, by tag. Without the training loss: it is the run's own curve."""
     return {
         f"{name}/{split}": value
         for name, value in values.items()
         if (name, split) != (tags.LOSS.name, "train")
     }
-
-
-def evaluate_all(network: Callable[[Tensor], Tensor], data: Data) -> dict[str, float]:
-    """Losses and scores of the splits that have rows, by tag."""
-    values: dict[str, float] = {}
-    for name in tags.SPLITS:
-        split: Split = getattr(data, name)
-        if len(split.y):
-            values |= by_tag(name, evaluate(network, split))
-    return values
 
 
 def mean(values: Sequence[float]) -> float:
@@ -107,30 +78,38 @@ def log_point(
     }
 
 
-@torch.no_grad()
-def confusion_matrix(network: Callable[[Tensor], Tensor], split: Split, n_classes: int) -> Tensor:
-    """Counts `[true class, predicted class]`, int64, on the CPU."""
-    counts = torch.zeros(n_classes * n_classes, dtype=torch.int64)
-    for x, y in zip(split.x.split(CHUNK), split.y.split(CHUNK), strict=True):
-        pairs = y * n_classes + network(x).argmax(1)
-        counts += torch.bincount(pairs, minlength=n_classes * n_classes).cpu()
+def _in_chunks(
+    network: Callable[[Array], Array], split: Split[Array]
+) -> Iterator[tuple[Array, npt.NDArray[np.int64]]]:
+    """Logits `[rows, n_classes]` and labels `[rows]`, some rows at a time."""
+    for first in range(0, len(split.y), CHUNK):
+        rows = slice(first, first + CHUNK)
+        yield network(split.x[rows]), split.y[rows]
+
+
+def confusion_matrix(
+    network: Callable[[Array], Array], split: Split[Array], n_classes: int
+) -> npt.NDArray[np.int64]:
+    """Counts `[true class, predicted class]`."""
+    counts = np.zeros(n_classes * n_classes, np.int64)
+    for logits, y in _in_chunks(network, split):
+        counts += np.bincount(y * n_classes + logits.argmax(1), minlength=len(counts))
     return counts.reshape(n_classes, n_classes)
 
 
-@torch.no_grad()
 def worst_mistakes(
-    network: Callable[[Tensor], Tensor], split: Split, count: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    network: Callable[[Array], Array], split: Split[Array], count: int
+) -> tuple[Array, Array, Array]:
     """The `count` misclassified rows of largest loss, worst first: row numbers, predictions, losses."""
     losses, predictions = [], []
-    for x, y in zip(split.x.split(CHUNK), split.y.split(CHUNK), strict=True):
-        logits = network(x)
+    for logits, y in _in_chunks(network, split):
         predictions.append(logits.argmax(1))
-        losses.append(F.cross_entropy(logits, y, reduction="none"))
-    loss, predicted = torch.cat(losses), torch.cat(predictions)
-    wrong = torch.where(predicted != split.y, loss, -torch.inf)
-    rows = wrong.topk(min(count, int((predicted != split.y).sum()))).indices
-    return rows.cpu(), predicted[rows].cpu(), loss[rows].cpu()
+        shifted = logits - logits.max(1, keepdims=True)
+        losses.append(np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y])
+    loss, predicted = np.concatenate(losses), np.concatenate(predictions)
+    wrong = np.flatnonzero(predicted != split.y)
+    rows = wrong[np.argsort(-loss[wrong], kind="stable")[:count]]
+    return rows, predicted[rows], loss[rows]
 
 
 def best_of(epochs: Sequence[Measurement]) -> dict[str, Any] | None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[Any]
+"""In the dtype of the run."""
 Order = npt.NDArray[np.int64]
 
 
@@ -35,6 +34,8 @@ class Engine(Protocol):
 
     name: str
     """As checkpoints have it; only the engine that took a state resumes from it."""
+    device: str
+    """As PyTorch names it."""
 
     @property
     def step(self) -> int:
@@ -56,15 +57,15 @@ class Engine(Protocol):
     def evaluate(self) -> list[dict[str, float]]:
         """Losses and scores of the splits that have rows, by tag, for each run."""
 
-    def logits(self, run: int, x: Tensor) -> Tensor:
+    def logits(self, run: int, x: Numbers) -> Numbers:
         """A run's logits `[b, n_classes]` of `x [b, n_features]`."""
 
-    def layers(self, run: int) -> list[tuple[Tensor, Tensor]]:
+    def layers(self, run: int) -> list[tuple[Numbers, Numbers]]:
         """A run's weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer. The next step may change
         them."""
 
     def state(self, run: int) -> dict[str, Any]:
-        """A run's network and optimizer, as nested dicts of tensors and plain values."""
+        """A run's network and optimizer, as nested dicts of arrays and plain values."""
 
     def state_like(self, run: int, step: int) -> dict[str, Any]:
         """What `state` must be like after so many steps, for `checkpoint_state.check`."""

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ffn_bench.data.splitting import Data
-from ffn_bench.engine.metrics import evaluate_all
+from ffn_bench.data.splitting import Array, Data
+from ffn_bench.engine.evaluation import evaluate_all
 from ffn_bench.engine.protocol import Advanced, Order
+from ffn_bench.engine.tensors import to_arrays, to_tensors
 from ffn_bench.model.backprop import by_hand, penalty
 from ffn_bench.model.network import FFN
 from ffn_bench.model.torch_internals import foreach_norm
-from ffn_bench.optimizers import registry
+from ffn_bench.optimizers import torch_optimizers
 from ffn_bench.optimizers.newton import Newton
 
 FETCH = 2**18
@@ -38,7 +39,7 @@ class TorchEngine:
     def __init__(
         self,
         network: FFN,
-        data: Data,
+        data: Data[Tensor],
         optimizer: torch.optim.Optimizer,
         rate: Callable[[int], float],
         *,
@@ -51,6 +52,7 @@ class TorchEngine:
         self._gradient = self._gradient_by_hand if gradient == "manual" else self._gradient_by_autograd
         self._parameters: list[Tensor] = list(network.parameters())
         self._device = data.train.x.device
+        self.device = str(self._device)
         self._one = torch.ones((), device=self._device, dtype=data.train.x.dtype)  # ∂J/∂J
         # A step's hooks for profilers and torch.compile cost as much as the fused update of a small network.
         self._optimizer_step = inspect.unwrap(type(optimizer).step)
@@ -158,28 +160,31 @@ class TorchEngine:
         """Losses and scores of the splits that have rows, by tag."""
         return [evaluate_all(self.network, self.data)]
 
-    def logits(self, run: int, x: Tensor) -> Tensor:
+    @torch.no_grad()
+    def logits(self, run: int, x: Array) -> Array:
         """Logits `[b, n_classes]` of `x [b, n_features]`."""
-        logits: Tensor = self.network(x)
+        logits: Array = self.network(torch.from_numpy(x).to(self._device)).cpu().numpy()
         return logits
 
-    def layers(self, run: int = 0) -> list[tuple[Tensor, Tensor]]:
-        """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer, detached."""
-        return [(W.detach(), b.detach()) for W, b in self.network.layers]
+    def layers(self, run: int = 0) -> list[tuple[Array, Array]]:
+        """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
+        layers: list[tuple[Array, Array]] = to_arrays(self.network.layers)
+        return layers
 
     def state(self, run: int = 0) -> dict[str, Any]:
-        """The network's tensors, and the optimizer's state."""
-        return {"network": dict(self.network.state_dict()), "optimizer": self.optimizer.state_dict()}
+        """The network's parameters, and the optimizer's state."""
+        state = {"network": dict(self.network.state_dict()), "optimizer": self.optimizer.state_dict()}
+        return {name: to_arrays(part) for name, part in state.items()}
 
     def state_like(self, run: int, step: int) -> dict[str, Any]:
         """What `state` must be like after so many steps."""
         groups = [{**group, "lr": _is_rate} for group in self.optimizer.state_dict()["param_groups"]]
-        optimizer = {"state": registry.state_after(self.optimizer, step), "param_groups": groups}
-        return {"network": dict(self.network.state_dict()), "optimizer": optimizer}
+        optimizer = {"state": torch_optimizers.state_after(self.optimizer, step), "param_groups": groups}
+        return {"network": to_arrays(dict(self.network.state_dict())), "optimizer": to_arrays(optimizer)}
 
     def resume(self, states: Sequence[dict[str, Any]], step: int) -> None:
         """Go on from what `state` gave."""
-        (state,) = states
+        state = to_tensors(states[0])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = step

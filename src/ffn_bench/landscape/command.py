@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from rich.console import Console
+    from torch import Tensor
 
     from ffn_bench.data.splitting import Split
     from ffn_bench.landscape.page import Page
@@ -152,7 +153,7 @@ def _surfaces(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings)
 
     first = runs[0]
     trajectories = [(run, trajectory(run)) for run in runs]
-    split: Split = getattr(first.data, cfg.part)
+    split: Split[Tensor] = getattr(first.data, cfg.part)
     if len(split.y) == 0:
         raise UserError("part", f"the runs have no rows in {cfg.part}", "use part=train")
     cost = 51 * 51 * len(split.y) * sum(W.numel() for W, _ in first.layers)

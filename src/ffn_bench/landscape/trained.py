@@ -16,8 +16,9 @@ from torch import Tensor
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
 from ffn_bench.data.splitting import Data
 from ffn_bench.engine import checkpoint_state
+from ffn_bench.engine.tensors import on_device, to_tensors
 from ffn_bench.errors import RUN_FOLDER, UserError
-from ffn_bench.model.layers import Layers, flat
+from ffn_bench.model.layers import flat
 from ffn_bench.model.network import FFN
 from ffn_bench.run_folder import checkpoints, identity
 from ffn_bench.run_folder.files import Folder
@@ -34,9 +35,9 @@ class Trained:
 
     folder: Path
     run: TrainConfig
-    data: Data
+    data: Data[Tensor]
     widths: list[int]
-    layers: Layers
+    layers: list[tuple[Tensor, Tensor]]
     step: int
     steps_per_epoch: int
     checkpoint: str
@@ -48,7 +49,7 @@ class Trained:
     format: int
     """Of its folder."""
 
-    def initial_layers(self, dtype: torch.dtype) -> Layers:
+    def initial_layers(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
         """Its weights before the first step. Raises `UserError` (status 4) as `check_draws` does."""
         identity.check_draws(Folder(self.folder), self.format)
         network = FFN(self.widths, self.run.model, self.run.seed_of("init"), dtype)
@@ -100,9 +101,9 @@ def load(folder: Path) -> Trained:
     return Trained(
         folder,
         run,
-        prepared.data,
+        on_device(prepared.data),
         prepared.widths,
-        layers,
+        to_tensors(layers),
         int(state["step"]),
         prepared.steps_per_epoch,
         name.rpartition("/")[2],

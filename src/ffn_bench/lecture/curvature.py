@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import HiddenConfig, MoonsConfig
-from ffn_bench.data.datasets import load
 from ffn_bench.data.splitting import Data
+from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.landscape.surface import filter_normalised
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.model.backprop import by_autograd, loss_of
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=1)
-def trained_network() -> tuple[FFN, Data]:
+def trained_network() -> tuple[FFN, Data[Tensor]]:
     """A tanh network with one hidden layer of 6 units on the moons, trained by L-BFGS (32 parameters)."""
-    data = load(MoonsConfig(name="moons", n_samples=400, noise=0.25)).to(torch.device("cpu"), F64)
+    data = load_tensors(MoonsConfig(name="moons", n_samples=400, noise=0.25))
     net = FFN([2, 6, 2], HiddenConfig(name="lecture", hidden=[6], activation="tanh"), 0, F64)
     optimizer = torch.optim.LBFGS(net.parameters(), lr=1.0, max_iter=300, line_search_fn="strong_wolfe")
 
@@ -36,7 +36,7 @@ def trained_network() -> tuple[FFN, Data]:
     return net, data
 
 
-def objective(net: FFN, data: Data) -> Tensor:
+def objective(net: FFN, data: Data[Tensor]) -> Tensor:
     """The mean training loss plus a little Ω (λ = 1e-3), without which separable data has no minimum."""
     penalty = torch.stack([W.square().sum() for W in net.weights]).sum()
     return torch.nn.functional.cross_entropy(net(data.train.x), data.train.y) + 1e-3 * penalty
@@ -94,7 +94,7 @@ def curvature(context: Context) -> Iterator[Row]:
         context.figures["spectrum"] = _spectrum(eigenvalues)
 
 
-def _curvature_error(net: FFN, data: Data, direction: Tensor, H: Tensor) -> float:
+def _curvature_error(net: FFN, data: Data[Tensor], direction: Tensor, H: Tensor) -> float:
     """‖(g(θ + εv) − g(θ − εv))/2ε − Hv‖ / ‖Hv‖."""
     parameters = list(net.parameters())
     ε = 1e-5
@@ -113,7 +113,7 @@ def _move(parameters: Sequence[Tensor], change: Tensor) -> None:
         p += moved
 
 
-def _line_search(net: FFN, data: Data, direction: Tensor) -> float:
+def _line_search(net: FFN, data: Data[Tensor], direction: Tensor) -> float:
     """The least objective along ± the direction, steps from 1e-3 to 1."""
     parameters, values = list(net.parameters()), []
     for step in [s * 10 ** (-3 + k / 4) for k in range(13) for s in (1, -1)]:

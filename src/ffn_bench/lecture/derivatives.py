@@ -9,14 +9,15 @@ from torch import Tensor
 from torch.autograd.functional import jacobian as autograd_jacobian
 from torch.nn import functional as F
 
-from ffn_bench.data.datasets import load
 from ffn_bench.data.splitting import Data
-from ffn_bench.engine.device import check_memory
+from ffn_bench.engine.build import check_memory
+from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, show, topic, vector
 from ffn_bench.model import backprop
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import by_autograd, penalty
-from ffn_bench.model.network import FFN, check_names
+from ffn_bench.model.initialisation import check_names
+from ffn_bench.model.network import FFN
 
 
 def _f(x: Tensor) -> Tensor:
@@ -127,12 +128,12 @@ def _small_network() -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
     return layers, x, torch.randint(3, (8,), generator=generator)
 
 
-def _own(context: Context) -> tuple[Data, list[int]]:
+def _own(context: Context) -> tuple[Data[Tensor], list[int]]:
     """The user's data and the widths of their network. Raises `UserError` where they cannot be used."""
     check_names(context.model)
-    data = load(context.data)
+    data = load_tensors(context.data)
     widths = [data.n_features, *context.model.widths(), len(data.classes)]
-    check_memory(widths, F64)
+    check_memory(widths, "float64")
     return data, widths
 
 
@@ -142,8 +143,7 @@ def backpropagation(context: Context) -> Iterator[Row]:
     diag(σ'(h̄^{k−1})); and, left to the student, ∂l/∂x = ḡ^1 (W^1)ᵀ; averaged over the mini-batch. On
     your own network with model=… data=…: relative differences from autograd and from central
     differences, in float64."""
-    loaded, widths = _own(context)
-    data = loaded.to(torch.device("cpu"), F64)
+    data, widths = _own(context)
     net = FFN(widths, context.model, context.seed, F64)
     x, y = data.train.x[:32], data.train.y[:32]
     layers = [(W.detach(), b.detach()) for W, b in net.layers]

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ffn_bench.configuration import schema
 from ffn_bench.configuration.schema import HiddenConfig, SplitDataConfig
-from ffn_bench.data.datasets import load
 from ffn_bench.data.splitting import Data
+from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.model.backprop import by_hand
 from ffn_bench.model.hessian import gradient_and_hessian
@@ -144,7 +144,7 @@ def sgd(context: Context) -> Iterator[Row]:
         for t in range(4)
     ]
     yield compare("η_t ∝ 1/t: factors of the first four steps", [1.0, 1 / 2, 1 / 3, 1 / 4], rates)
-    data = load(SplitDataConfig(name="digits")).to(torch.device("cpu"), torch.float32)
+    data = load_tensors(SplitDataConfig(name="digits"), "float32")
     net = FFN([64, 10, 20, 15, 10], HiddenConfig(name="lecture"), 0, torch.float32)
     batch_size, all_rows = 32, len(data.train.y)
     flops = [_flops_of_gradient(net, data, n) for n in (batch_size, all_rows)]
@@ -153,7 +153,7 @@ def sgd(context: Context) -> Iterator[Row]:
     yield compare(what, all_rows / batch_size, flops[1] / flops[0])
 
 
-def _flops_of_gradient(net: FFN, data: Data, n: int) -> int:
+def _flops_of_gradient(net: FFN, data: Data[Tensor], n: int) -> int:
     """Floating-point operations of the matrix products of one forward and backward pass on n rows."""
     with FlopCounterMode(display=False) as counter:
         by_hand(net.layers, data.train.x[:n], data.train.y[:n], net.activation)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import HiddenConfig, MoonsConfig
-from ffn_bench.data.datasets import load
 from ffn_bench.data.splitting import Data
+from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.side_by_side import race
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.model.hessian import gradient_and_hessian
@@ -45,7 +45,7 @@ def newton(context: Context) -> Iterator[Row]:
         [float(values[0]), float(values[-1])],
         values[-1] < 0 and bool((values.diff() < 0).all()),
     )
-    data = load(MoonsConfig(name="moons", n_samples=400, noise=0.25)).to(torch.device("cpu"), F64)
+    data = load_tensors(MoonsConfig(name="moons", n_samples=400, noise=0.25))
     ends = {}
     for name, make in (
         ("gradient descent, η = 1", lambda p: torch.optim.SGD(p, lr=1.0)),
@@ -62,7 +62,7 @@ def newton(context: Context) -> Iterator[Row]:
             yield holds(what, f"below {first:.4f}", loss, loss < first)
 
 
-def _train_moons(data: Data, make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> float:
+def _train_moons(data: Data[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> float:
     net = FFN([2, 6, 2], HiddenConfig(name="lecture", hidden=[6], activation="tanh"), 0, F64)
     optimizer = make(list(net.parameters()))
 

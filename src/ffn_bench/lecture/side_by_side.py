@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import HiddenConfig, SplitDataConfig
-from ffn_bench.data.datasets import load
 from ffn_bench.data.splitting import Data
+from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic
 from ffn_bench.model.network import FFN
 from ffn_bench.optimizers.newton import Newton, take_step
@@ -58,7 +58,7 @@ def all_side_by_side(context: Context) -> Iterator[Row]:
             else:
                 shown = f"{float(values[0]):.3f} → {float(values[-1]):.2g}"
                 yield holds(what, "f falls in 150 steps", shown, values[-1] < values[0])
-    data = load(SplitDataConfig(name="digits")).to(torch.device("cpu"), torch.float32)
+    data = load_tensors(SplitDataConfig(name="digits"), "float32")
     curves = {who: _network_curve(make, lr, data) for who, make, lr in NETWORK_RACERS}
     starts = {round(curve[0], 6) for curve in curves.values()}
     yield compare(
@@ -86,7 +86,7 @@ NETWORK_RACERS: list[tuple[str, Callable[..., torch.optim.Optimizer], float]] = 
 ]
 
 
-def _network_curve(make: Callable[..., torch.optim.Optimizer], lr: float, data: Data) -> list[float]:
+def _network_curve(make: Callable[..., torch.optim.Optimizer], lr: float, data: Data[Tensor]) -> list[float]:
     net = FFN([64, 10, 20, 15, 10], HiddenConfig(name="lecture"), 0, torch.float32)
     optimizer = make(net.parameters(), lr=lr)
     losses = []

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 
 from ffn_bench.configuration.schema import HiddenConfig, MlpConfig, MoonsConfig, SplitDataConfig
-from ffn_bench.data.datasets import load
 from ffn_bench.data.splitting import epoch_order
-from ffn_bench.engine.metrics import evaluate
+from ffn_bench.engine.evaluation import evaluate
+from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic
 from ffn_bench.model.backprop import by_hand
 from ffn_bench.model.network import FFN
@@ -21,7 +21,7 @@ from ffn_bench.tags import LOSS, SCORE
 def deep(context: Context) -> Iterator[Row]:
     """b = 32, 50 epochs, N/b iterations an epoch: sample, forward, back-propagate, and for each layer
     W_k ← W_k − η ∂l/∂W_k, b_k ← b_k − η ∂l/∂b_k. Written out with the gradients by hand, on the digits."""
-    data = load(SplitDataConfig(name="digits")).to(torch.device("cpu"), F64)
+    data = load_tensors(SplitDataConfig(name="digits"))
     net = FFN([64, 10, 20, 15, 10], HiddenConfig(name="lecture"), context.seed, F64)
     twin = FFN([64, 10, 20, 15, 10], HiddenConfig(name="lecture"), context.seed, F64)
     builtin = torch.optim.SGD(twin.parameters(), lr=0.1)
@@ -58,7 +58,7 @@ def pipeline(context: Context) -> Iterator[Row]:
     """Train on a training set, choose hyper-parameters on a validation set, report on a separate test
     set: a network with enough parameters memorises its training rows, and a score used for
     choosing is optimistic."""
-    data = load(MoonsConfig(name="moons", n_samples=300, noise=0.5)).to(torch.device("cpu"), F64)
+    data = load_tensors(MoonsConfig(name="moons", n_samples=300, noise=0.5))
     net = FFN([2, 64, 64, 2], MlpConfig(name="mlp", depth=2, width=64), context.seed, F64)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(600):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data.splitting import Split
+from ffn_bench.data.splitting import Array, Split
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import loss_of, penalty
 from ffn_bench.model.layers import joined
@@ -182,9 +182,14 @@ ROWS = 10_000
 """Training rows that curvature is measured on while a run trains, at most: the first ones."""
 
 
-def extremes(layers: Sequence[tuple[Tensor, Tensor]], train: Split, run: TrainConfig) -> dict[str, float]:
-    """‖g‖ and the extreme eigenvalues of the objective's Hessian at these weights, by their tags."""
-    product = HessianProduct(*objective_at(layers, train.x[:ROWS], train.y[:ROWS], run))
+def extremes(
+    layers: Sequence[tuple[Array, Array]], train: Split[Array], run: TrainConfig, device: str
+) -> dict[str, float]:
+    """‖g‖ and the extreme eigenvalues of the objective's Hessian at these weights, by their tags; computed on
+    a device."""
+    tensors = [(torch.from_numpy(W).to(device), torch.from_numpy(b).to(device)) for W, b in layers]
+    x, y = (torch.from_numpy(part[:ROWS]).to(device) for part in train)
+    product = HessianProduct(*objective_at(tensors, x, y, run))
     low, high = extreme_eigenpairs(product, product.g, 1e-4)
     return {
         tags.LAMBDA_MIN.name: low.value,

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ffn_bench.checks import one_of
 from ffn_bench.configuration.schema import ModelConfig
+from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.seeds import generator
 
 Array = npt.NDArray[np.float64]
@@ -53,3 +55,9 @@ def initial_layers(widths: Sequence[int], model: ModelConfig, seed: int) -> list
     """(W `[n_in, n_out]`, b `[n_out]`) of every layer of a network of these widths, float64."""
     draws = generator(seed, "initial weights")
     return [INITS[model.init](draws, shape, model.init_std) for shape in itertools.pairwise(widths)]
+
+
+def check_names(model: ModelConfig) -> None:
+    """Raise `UserError` for an activation or init that no table holds."""
+    one_of(model.activation, tuple(ACTIVATIONS), "model.activation")
+    one_of(model.init, tuple(INITS), "model.init")

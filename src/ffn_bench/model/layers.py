@@ -1,27 +1,34 @@
-"""Parameters as layers, as tensors of any shapes, and as one flat vector."""
+"""Parameters as layers, as tensors of any shapes, and as one flat vector; arrays can be taken apart, too."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-Layers = list[tuple[Tensor, Tensor]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Shapes = Sequence[tuple[int, ...]]
+Numbers = TypeVar("Numbers", "Tensor", npt.NDArray[np.floating])
 
 
 def joined(tensors: Iterable[Tensor]) -> Tensor:
     """The numbers of some tensors, one after another: `[P]`."""
+    import torch
+
     return torch.cat([t.reshape(-1) for t in tensors])
 
 
-def parted(θ: Tensor, shapes: Shapes) -> list[Tensor]:
-    """The tensors `[…, *shape]` that `joined` strings together, as views of θ `[…, P]`."""
-    slices = θ.split([math.prod(shape) for shape in shapes], -1)
-    return [piece.reshape(*θ.shape[:-1], *shape) for piece, shape in zip(slices, shapes, strict=True)]
+def parted(θ: Numbers, shapes: Shapes) -> list[Numbers]:
+    """What is strung together in θ `[…, P]`, one after another: `[…, *shape]` each, as views."""
+    ends = [*itertools.accumulate(map(math.prod, shapes), initial=0)]
+    pieces = zip(itertools.pairwise(ends), shapes, strict=True)
+    return [θ[..., begin:end].reshape(*θ.shape[:-1], *shape) for (begin, end), shape in pieces]
 
 
 def shapes_of(widths: Sequence[int]) -> list[tuple[int, ...]]:
@@ -34,7 +41,13 @@ def flat(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return joined(t for layer in layers for t in layer)
 
 
-def layered(θ: Tensor, widths: Sequence[int]) -> Layers:
+def layered(θ: Numbers, widths: Sequence[int]) -> list[tuple[Numbers, Numbers]]:
     """(W `[…, n_in, n_out]`, b `[…, n_out]`) of every layer, as views of θ `[…, P]`."""
     tensors = parted(θ, shapes_of(widths))
     return list(zip(tensors[::2], tensors[1::2], strict=True))
+
+
+def by_names(layers: Sequence[tuple[Numbers, Numbers]]) -> dict[str, Numbers]:
+    """Layers by the names of an `FFN`'s state_dict."""
+    names = [f"{kind}.{k}" for k in range(len(layers)) for kind in ("weights", "biases")]
+    return dict(zip(names, itertools.chain.from_iterable(layers), strict=True))

@@ -13,16 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ffn_bench.checks import one_of
 from ffn_bench.configuration.schema import ModelConfig
 from ffn_bench.model.activations import ACTIVATIONS, Activation
-from ffn_bench.model.initialisation import INITS, initial_layers
-
-
-def check_names(model: ModelConfig) -> None:
-    """Raise `UserError` for an activation or init that no table holds."""
-    one_of(model.activation, tuple(ACTIVATIONS), "model.activation")
-    one_of(model.init, tuple(INITS), "model.init")
+from ffn_bench.model.initialisation import initial_layers
 
 
 class FFN(nn.Module):

@@ -57,12 +57,12 @@ def race(given: DictConfig, typed: str) -> None:
     folder = analysis.report_folder(cfg.save, Folder(Path(f"outputs/race/{cfg.surface}")))
 
     from ffn_bench.command_line.console import line, make_console, progress, tensorboard
-    from ffn_bench.optimizers import registry
+    from ffn_bench.optimizers.torch_optimizers import check_optimizer
     from ffn_bench.race import paths
 
     optimizers = [compose(name) for name in names]
     for optimizer in optimizers:
-        registry.check_optimizer(optimizer)
+        check_optimizer(optimizer)
     rates = {name: [fixed[name]] if name in fixed else paths.spaced(cfg.budget, low, high) for name in names}
     console, start = make_console(), time.perf_counter()
     with progress(console, "racing", len(names) + 1) as on_progress:  # the last is the function's grid

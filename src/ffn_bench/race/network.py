@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ffn_bench.configuration import validation
 from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
 from ffn_bench.data.splitting import batch_rows, epoch_order
+from ffn_bench.engine.tensors import on_device
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.activations import Activation
 from ffn_bench.model.layers import flat, layered, shapes_of
@@ -110,10 +111,10 @@ def read(folder: Path) -> Problem:
     recorded = read_run(from_here(runs[0]))
     check_draws(Folder(recorded.folder), recorded.format)
     run, prepared = prepare_again(recorded)
-    net = FFN(prepared.widths, run.model, run.seed_of("init"), prepared.dtype)
+    net = FFN(prepared.widths, run.model, run.seed_of("init"), getattr(torch, prepared.dtype))
     start = flat(net.layers).detach()
     assert len(start) == count_parameters(prepared.widths)
-    train = prepared.data.train
+    train = on_device(prepared.data).train
     return Problem(
         folder,
         run,

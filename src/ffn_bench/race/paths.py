@@ -19,6 +19,7 @@ from ffn_bench.model.layers import Shapes, joined, parted
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.newton import take_step
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
+from ffn_bench.optimizers.torch_optimizers import build_optimizer
 from ffn_bench.race.surfaces import Surface
 
 F64 = torch.float64
@@ -54,7 +55,7 @@ def advance(
     for rate in rates:
         parameters = [torch.nn.Parameter(tensor.clone()) for tensor in parted(start, shapes)]
         path: list[Tensor] = []
-        optimizer = registry.build_optimizer(config, parameters)
+        optimizer = build_optimizer(config, parameters)
         for group in optimizer.param_groups:
             group["lr"] = rate
             if isinstance(

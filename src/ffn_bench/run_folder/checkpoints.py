@@ -1,6 +1,6 @@
 """Checkpoints of a run: complete states, of which the last two are kept.
 
-A checkpoint is one file, `checkpoint/step-<step>-<SHA-256 of the file>.safetensors`: tensors, and the
+A checkpoint is one file, `checkpoint/step-<step>-<SHA-256 of the file>.safetensors`: arrays, and the
 rest as JSON in its header. It is written atomically, and its name shows whether any byte of it has changed.
 """
 
@@ -9,30 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import psutil
 
 from ffn_bench import errors
+from ffn_bench.data.splitting import Array
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.folders import CHECKPOINT
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 KEPT = 2
 
 
 def save(folder: Folder, state: dict[str, Any]) -> None:
-    """Write `state`, nested dicts and lists of tensors and plain values with its `step`; keep two."""
-    from safetensors.numpy import save as to_bytes  # that for PyTorch leaves every tensor to the garbage
+    """Write `state`, nested dicts and lists of arrays and plain values with its `step`; keep two."""
+    from safetensors.numpy import save as to_bytes
 
-    tensors: dict[str, Tensor] = {}
-    packed = pack(state, tensors, "")
+    arrays: dict[str, Array] = {}
+    packed = pack(state, arrays, "")
     header = {"format": "1", "state": json.dumps(packed, allow_nan=True)}
-    arrays = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in tensors.items()}
-    content = to_bytes(arrays, metadata=header)
+    content = to_bytes({key: np.asarray(array, order="C") for key, array in arrays.items()}, metadata=header)
     name = f"step-{state['step']:010d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     folder.replace(f"checkpoint/{name}", content)
     if len(names := _names(folder)) > KEPT:
@@ -82,13 +80,13 @@ def step_of(name: str) -> int:
 
 
 def load(folder: Folder, name: str) -> dict[str, Any]:
-    """The state that `save` was given, tensors on the CPU. Nothing of the file is executed.
+    """The state that `save` was given. Nothing of the file is executed.
 
     Raises `UserError` (status 4) where it is not what was written. What the state holds is for the engine to
     check, which knows what it must be: `check`.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
+    from safetensors.numpy import load as from_bytes
 
     where = f"{folder}/{name}"
     content = _read(folder, name)
@@ -122,35 +120,33 @@ def noted_size(value: Any) -> tuple[int, str | None]:
     return size, digest
 
 
-def pack(state: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    """A nested state as JSON-able values, its tensors moved into `tensors` below `path`.
+def pack(state: Any, arrays: dict[str, Array], path: str) -> Any:
+    """A nested state as JSON-able values, its arrays moved into `arrays` below `path`.
 
     Dicts become lists of pairs, since their keys may be numbers.
     """
-    import torch
-
-    if isinstance(state, torch.Tensor):
-        tensors[path] = state
+    if isinstance(state, np.ndarray):
+        arrays[path] = state
         return {"tensor": path}
     if isinstance(state, dict):
         below = f"{path}/" if path else ""
-        return {"dict": [[key, pack(value, tensors, f"{below}{key}")] for key, value in state.items()]}
+        return {"dict": [[key, pack(value, arrays, f"{below}{key}")] for key, value in state.items()]}
     if isinstance(state, (list, tuple)):
         kind = "list" if isinstance(state, list) else "tuple"
-        return {kind: [pack(value, tensors, f"{path}/{k}") for k, value in enumerate(state)]}
+        return {kind: [pack(value, arrays, f"{path}/{k}") for k, value in enumerate(state)]}
     if state is None or isinstance(state, (bool, int, float, str)):
         return {"value": state}
     raise TypeError(f"cannot keep a {type(state).__name__} in a checkpoint ({path})")
 
 
-def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
+def unpack(packed: Any, arrays: dict[str, Array]) -> Any:
     """The state that `pack` took apart."""
     ((kind, content),) = packed.items()
     if kind == "tensor":
-        return tensors[content]
+        return arrays[content]
     if kind == "dict":
-        return {key: unpack(value, tensors) for key, value in content}
+        return {key: unpack(value, arrays) for key, value in content}
     if kind in ("list", "tuple"):
-        values = [unpack(value, tensors) for value in content]
+        values = [unpack(value, arrays) for value in content]
         return values if kind == "list" else tuple(values)
     return content

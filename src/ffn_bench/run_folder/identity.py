@@ -36,7 +36,12 @@ BITS_DEPEND_ON = {"compiled": ("numba", "llvmlite"), "torch": ("torch",), "batch
 
 
 def identity(
-    run: schema.TrainConfig, choice: Choice, device: str, data_sha256: str, chance: dict[str, float]
+    run: schema.TrainConfig,
+    choice: Choice,
+    device: str,
+    threads: int,
+    data_sha256: str,
+    chance: dict[str, float],
 ) -> dict[str, Any]:
     """What run.json says: enough to tell whether two runs are the same one, and to repeat one.
 
@@ -45,12 +50,12 @@ def identity(
     import platform
     from importlib.metadata import version
 
-    import torch
-
     from ffn_bench import __version__
 
     versions = {package: version(package) for package in BITS_DEPEND_ON[choice.engine]}
     if "torch" in versions:
+        import torch
+
         versions["torch"] = torch.__version__  # which says the build, too
     return {
         "format": FORMAT,
@@ -62,7 +67,7 @@ def identity(
         "engine": choice.engine,
         "engine_reason": choice.reason or None,
         "device": device,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "versions": {
             "ffn_bench": __version__,
             **versions,

@@ -6,20 +6,17 @@ Drawn with Pillow: every run of a sweep leaves them, and a plotting library take
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ffn_bench.data.splitting import Data
+from ffn_bench.data.splitting import Array, Data
 from ffn_bench.errors import short
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DRAWING = threading.Lock()
 """To be held while drawing: fonts are shared, and their library wants one thread at a time."""
@@ -32,9 +29,10 @@ INK, PALE = (0, 0, 0), (255, 255, 255)
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings: classes may be called anything."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    package = importlib.util.find_spec("matplotlib")  # importing it takes 0.15 s
+    assert package is not None and package.submodule_search_locations
+    fonts = Path(package.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
 
 
 def _png(image: Image.Image) -> bytes:
@@ -58,17 +56,16 @@ def _write_upwards(
     image.paste(label, (at[0] - label.width // 2, y))
 
 
-def confusion_matrix(counts: Tensor, classes: Sequence[str], split: str) -> bytes:
+def confusion_matrix(counts: Array, classes: Sequence[str], split: str) -> bytes:
     """Counts `[true, predicted]`, shaded by the proportion of the true class."""
-    table = counts.numpy()
-    proportion = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    proportion = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [short(name, 12) for name in classes]
     few = len(classes) <= 30
     longest = max(_width(name, 13) for name in names) if few else 0
     turned = longest > 30
     cell = max(3, min(40, 900 // len(classes)))
     side = cell * len(classes)
-    accuracy = np.trace(table) / max(1, table.sum())
+    accuracy = np.trace(counts) / max(1, counts.sum())
     title = f"{split} part: {accuracy:.1%} correct"
     left, top = 44 + longest, 40
     width = max(left + side, left + _width(title, 15)) + 20
@@ -92,9 +89,9 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], split: str) -> byte
                 _write_upwards(image, (left + at, top + side + 8), name, 13, ends_at_point=True)
             else:
                 draw.text((left + at, top + side + 8), name, fill=INK, font=_font(13), anchor="mt")
-        for row, column in np.argwhere(table > 0):
+        for row, column in np.argwhere(counts > 0):
             ink = PALE if proportion[row, column] > 0.5 else INK
-            text, size = str(table[row, column]), 12 if table[row, column] < 10_000 else 10
+            text, size = str(counts[row, column]), 12 if counts[row, column] < 10_000 else 10
             centre = (left + column * cell + cell // 2, top + row * cell + cell // 2)
             draw.text(centre, text, fill=ink, font=_font(size), anchor="mm")
     draw.text((middle, image.height - 18), "predicted class", fill=INK, font=_font(14), anchor="mm")
@@ -102,7 +99,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], split: str) -> byte
     return _png(image)
 
 
-def mistakes(data: Data, rows: Tensor, predicted: Tensor, losses: Tensor) -> bytes:
+def mistakes(data: Data[Array], rows: Array, predicted: Array, losses: Array) -> bytes:
     """A grid of misclassified pictures of the test part, worst first, with true → predicted class."""
     assert data.image_shape is not None
     title = "largest losses of the test part: true → predicted (nats)"
@@ -120,7 +117,7 @@ def mistakes(data: Data, rows: Tensor, predicted: Tensor, losses: Tensor) -> byt
     image = Image.new(colours, (width, 40 + lines * (side + 34)), "white")
     draw = ImageDraw.Draw(image)
     draw.text((width // 2, 20), title, fill="black", font=_font(15), anchor="mm")
-    pixels = (data.test.x[rows].cpu().double() * data.std + data.mean).numpy()
+    pixels = data.test.x[rows].astype(np.float64) * data.std + data.mean
     for k, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
         low, high = picture.min(), picture.max()
         shade = (picture.reshape(data.image_shape) - low) / max(high - low, 1e-9)

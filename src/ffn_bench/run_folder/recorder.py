@@ -17,7 +17,6 @@ from ffn_bench.engine.choice import Choice
 from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
-from ffn_bench.model import hessian
 from ffn_bench.run_folder import checkpoints, folders, pictures, reading, writers
 from ffn_bench.run_folder.appended import Appended
 from ffn_bench.run_folder.files import Folder, to_json
@@ -83,7 +82,8 @@ def _sizes(folder: Folder, state: dict[str, Any], needed: Sequence[str]) -> dict
 class Record:
     """The folder of one run in training. `write` every measurement, then `close` once, however it ended.
 
-    `choice` is of its engine, `device` says in words what it trains on; `co_trained_runs` is how many runs
+    `choice` is of its engine, `device` says in words what it trains on, with so many
+    `threads`; `co_trained_runs` is how many runs
     share that device's time. A run that has started in the folder is resumed: from `state`, its checkpoint,
     or without one from the start. What was written after the checkpoint is discarded then; `notes` says which
     of the folder's files were not as expected. The caller holds the folder's lock. Raises `UserError` (4)
@@ -97,11 +97,12 @@ class Record:
         run: Run,
         choice: Choice,
         device: str,
+        threads: int,
         co_trained_runs: int = 1,
         state: dict[str, Any] | None = None,
         schedule: CheckpointSchedule | None = None,
     ) -> None:
-        self.folder, self.run, self._config = folder, run, run.config
+        self.folder, self.run, self._config, self._threads = folder, run, run.config, threads
         self.notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
@@ -113,7 +114,7 @@ class Record:
 
         # First everything is checked, then something is changed.
         folder.check_manifest()
-        described = identity(run.config, choice, device, run.data.sha256, run.data.chance)
+        described = identity(run.config, choice, device, threads, run.data.sha256, run.data.chance)
         started = reading.read_identity(folder) is not None
         if started:
             reading.check_surroundings(folder, described)
@@ -228,7 +229,12 @@ class Record:
         every = self._config.log_curvature
         if not every or measurement.epoch % every:
             return measurement
-        curvature = hessian.extremes(self.run.layers(), self.run.data.train, self._config)
+        from ffn_bench.engine.device import threads
+        from ffn_bench.model import hessian
+
+        device = self.run.training.engine.device
+        with threads(self._threads):
+            curvature = hessian.extremes(self.run.layers(), self.run.data.train, self._config, device)
         return replace(measurement, values={**measurement.values, **curvature})
 
     def interrupt(self) -> dict[str, Any]:

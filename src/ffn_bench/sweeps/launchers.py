@@ -31,7 +31,7 @@ from omegaconf import DictConfig
 from ffn_bench import process
 from ffn_bench.configuration import parsing, schema
 from ffn_bench.data.kept import loaded_once
-from ffn_bench.engine.batched import group_key
+from ffn_bench.engine.choice import group_key
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.run_folder import checkpoints, reading
 from ffn_bench.run_folder.files import Folder, to_json
@@ -267,8 +267,9 @@ class Chunk(Sweep):
         """Those runs: `train_chunk` holds their folders."""
         yield [*jobs]
 
-    def _end(self, job: SweepRun, summary: dict[str, Any]) -> None:
-        super()._end(job, summary)
+    def end(self, job: SweepRun, summary: dict[str, Any]) -> None:
+        """Note how a run ended, in its folder too where it has no record."""
+        super().end(job, summary)
         status, written = job.plan.status_and_summary()
         if job.failed and status != reading.DAMAGED and written in (None, job.before):
             with suppress(OSError, UserError):  # it failed before it had a record

@@ -34,7 +34,6 @@ from ffn_bench.configuration.schema import GROUPS, TrainConfig
 from ffn_bench.engine import build
 from ffn_bench.engine.choice import choose
 from ffn_bench.errors import RUN_FOLDER, UserError
-from ffn_bench.optimizers.registry import check_optimizer
 from ffn_bench.optimizers.rules import RULES
 from ffn_bench.run_folder import folders, lock, reading
 from ffn_bench.run_folder.files import Folder
@@ -231,6 +230,8 @@ class Planner:
         if optimizer not in self._checked:
             choose(run)
             if run.optimizer.name not in RULES:
+                from ffn_bench.optimizers.torch_optimizers import check_optimizer
+
                 check_optimizer(run.optimizer)
             self._checked.add(optimizer)
 

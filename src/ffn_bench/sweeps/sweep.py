@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import traceback
 from collections import Counter
@@ -21,15 +20,13 @@ from ffn_bench.command_line.mistakes import explain
 from ffn_bench.command_line.run_view import RunView
 from ffn_bench.configuration import schema
 from ffn_bench.engine import build
-from ffn_bench.engine.batched import group_key, group_sizes
-from ffn_bench.engine.choice import Choice, choose
-from ffn_bench.engine.device import THREADS, describe, threads
-from ffn_bench.engine.loop import Run, Training
+from ffn_bench.engine.choice import Choice, choose, group_key
+from ffn_bench.engine.loop import Run
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import UserError
 from ffn_bench.optimizers import registry
 from ffn_bench.run_folder import checkpoints, folders, hydra_files, lock, reading
-from ffn_bench.run_folder.recorder import CheckpointSchedule, Record
+from ffn_bench.run_folder.recorder import Record
 from ffn_bench.sweeps import workers
 from ffn_bench.sweeps.leaderboard import leaderboard, names_of, settings_of, varied_keys
 from ffn_bench.sweeps.planning import Planned, Planner
@@ -124,9 +121,9 @@ class Sweep:
             except Exception as e:
                 unsound[job.number] = e
         waiting = [job for job in waiting if job.number not in unsound]
-        groups = self._groups([job for job in waiting if choices[job.number].engine == "batched"])
+        together = [job for job in waiting if choices[job.number].engine == "batched"]
         single = [job for job in waiting if choices[job.number].engine != "batched"]
-        on_cpu = all(own.device.type == "cpu" for own in prepared.values())
+        on_cpu = all(own.device == "cpu" for own in prepared.values())
         processes = min(processes, len(single)) if on_cpu else 0
         before = Counter(
             "done" if job.status in reading.ENDED else "left" for job in self.jobs if job.summary
@@ -140,21 +137,23 @@ class Sweep:
             self._load_code(single)
         try:
             self.fail_all(unsound)
-            with self.stop, threads(1 if processes else THREADS):
+            with self.stop:
                 if processes:
                     self._train_in_workers(single, processes)
                 else:
                     self.view.live()
-                for group in groups:
-                    self._train_group(group)
+                if together:
+                    from ffn_bench.sweeps import side_by_side
+
+                    side_by_side.train(self, together)
                 for job in () if processes else single:
                     if not self.stop.requested:
-                        self._train_alone(job, sweep_view.RunOfSweep(self.view, self._index(job)))
+                        self._train_alone(job, sweep_view.RunOfSweep(self.view, self.index(job)))
         finally:
             self.close()
         self.stop.raise_if_requested()
 
-    def _index(self, job: SweepRun) -> int:
+    def index(self, job: SweepRun) -> int:
         """Its place among the runs of this launch."""
         return job.number - self.jobs[0].number
 
@@ -191,7 +190,7 @@ class Sweep:
             for job in held:
                 status, summary = job.plan.status_and_summary()
                 if status in reading.ENDED and summary:  # of a process that was here since we looked
-                    self._end(job, summary)
+                    self.end(job, summary)
                 else:
                     waiting.append(job)
             waiting, unsound = self.sound(waiting)
@@ -201,17 +200,7 @@ class Sweep:
     def fail_all(self, unsound: dict[int, Exception]) -> None:
         """End runs for what is wrong with them; what is in their folders stays as it is."""
         for number, error in unsound.items():
-            self._fail(self.jobs[number - self.jobs[0].number], None, None, error)
-
-    def _groups(self, jobs: Sequence[SweepRun]) -> list[list[SweepRun]]:
-        """Runs that can be trained side by side, together."""
-
-        def key(job: SweepRun) -> str:
-            # A run that begins measures its start; one with a checkpoint at step 0 has done so.
-            step = checkpoints.step_of(job.checkpoint) if job.checkpoint else -1
-            return repr((*group_key(job.plan.run), step))
-
-        return [list(group) for _, group in itertools.groupby(sorted(jobs, key=key), key=key)]
+            self.fail(self.jobs[number - self.jobs[0].number], None, None, error)
 
     def waiting(self) -> list[SweepRun]:
         """The runs to be trained; the others get what their summaries say."""
@@ -243,111 +232,7 @@ class Sweep:
             results.append(result)
         return results
 
-    # --- side by side -----------------------------------------------------------------------------------
-
-    def _train_group(self, group: list[SweepRun]) -> None:
-        """As many at a time as a GPU's memory holds."""
-        try:
-            prepared = build.prepare(group[0].plan.run)
-        except Exception as e:
-            self.fail_all({job.number: e for job in group})
-            return
-        sizes = group_sizes(len(group), prepared.widths, prepared.batch_size, prepared.dtype, prepared.device)
-        members = iter(group)
-        most = max(1, process.descriptors(2 * len(group)) // 2)  # a lock each
-        fitting = [list(itertools.islice(members, size)) for size in sizes]
-        for together in [some[at : at + most] for some in fitting for at in range(0, len(some), most)]:
-            if not self.stop.requested:
-                with self.locked(together) as held:
-                    for jobs in self._groups(held):
-                        self._train_rows(jobs, prepared)
-
-    def _train_rows(self, jobs: list[SweepRun], prepared: build.Prepared) -> None:
-        """Train runs whose folders are locked and that start at the same step, and write their folders.
-
-        What goes wrong with one run ends that run. What goes wrong with all of them, such as a rule that
-        raises or too little memory, is one run's fault or comes of too many: each half is resumed from its
-        checkpoints by itself, and so on, until the run is found.
-        """
-        if self.stop.requested or not jobs:
-            return
-        records: dict[Run, Record] = {}
-        runs: Sequence[Run] = []
-        training: Training | None = None
-        try:
-            training = build.build_batched([job.plan.run for job in jobs], prepared.data)
-            training.stop, runs = self.stop, training.runs
-            states = [self._state(job, run) for job, run in zip(jobs, runs, strict=True)]
-            if any(run.status == "failed" for run in runs):
-                left = [job for job, run in zip(jobs, runs, strict=True) if run.status != "failed"]
-                training.engine.close()
-                self._train_rows(left, prepared)
-                return
-            if states[0]:
-                training.resume([state for state in states if state])
-            of_run = dict(zip(runs, jobs, strict=True))
-            schedule = CheckpointSchedule(jobs[0].plan.run.checkpoint_seconds)
-            for run, job, state in zip(runs, jobs, states, strict=True):
-                try:
-                    self.write_hydra_files(job)
-                    choice = choose(reading.as_begun(job.plan.folder, job.plan.run))
-                    device = describe(prepared.device)
-                    record = Record(job.plan.folder, run, choice, device, len(jobs), state, schedule)
-                    records[run] = record
-                    for note in record.notes:
-                        self.view.warn(f"{job.name}: {note}")
-                    if run.status != "running":  # killed after its last step
-                        self._end(job, record.close(run.status, run.reason))
-                except Exception as e:
-                    self._fail(job, run, records.get(run), e)
-            del states
-            for measured in training.measurements():
-                for run, measurements in measured.items():
-                    job, record = of_run[run], records[run]
-                    try:
-                        record.write(measurements)
-                        self.view.measured(self._index(job), measurements)
-                        if run.status != "running":
-                            self._end(job, record.close(run.status, run.reason))
-                    except Exception as e:
-                        self._fail(job, run, record, e)
-            for run in runs:
-                if run.status == "running":
-                    try:
-                        self._end(of_run[run], records[run].interrupt())
-                    except Exception as e:
-                        self._fail(of_run[run], run, records[run], e)
-        except Exception as e:
-            left = [job for job in jobs if job.summary is None]
-            if not left:
-                raise
-            if len(left) == 1:
-                its_own = runs[jobs.index(left[0])] if runs else None
-                self._fail(left[0], its_own, records.get(its_own) if its_own else None, e)
-                return
-            if training is not None:
-                training.engine.close()
-            half = len(left) // 2
-            for half_of_jobs in (left[:half], left[half:]):
-                half_of_jobs, unsound = self.sound(half_of_jobs)
-                self.fail_all(unsound)
-                for group in self._groups(half_of_jobs):
-                    self._train_rows(group, prepared)
-        finally:
-            if training is not None:
-                training.engine.close()
-
-    def _state(self, job: SweepRun, run: Run) -> dict[str, Any] | None:
-        """The state that a run is resumed from; the run fails where that is not one of its own."""
-        if job.checkpoint is None:
-            return None
-        try:
-            state = checkpoints.load(job.plan.folder, job.checkpoint)
-            run.check(state)
-            return state
-        except Exception as e:
-            self._fail(job, run, None, e)
-            return None
+    # --- one run ----------------------------------------------------------------------------------------
 
     def write_hydra_files(self, job: SweepRun) -> None:
         """What Hydra itself would leave in a run's folder."""
@@ -359,7 +244,7 @@ class Sweep:
         assert isinstance(content, dict)
         hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
 
-    def _fail(self, job: SweepRun, run: Run | None, record: Record | None, error: Exception) -> None:
+    def fail(self, job: SweepRun, run: Run | None, record: Record | None, error: Exception) -> None:
         """End one run for an error; its neighbours continue. A bug's traceback is shown, too."""
         mistake = explain(error)
         reason = str(mistake) if mistake else f"{type(error).__name__}: {error}"
@@ -373,12 +258,13 @@ class Sweep:
                 traceback.print_exc()
         if run is not None:
             run.status, run.reason = "failed", reason
-        self._end(job, summary)
+        self.end(job, summary)
 
-    def _end(self, job: SweepRun, summary: dict[str, Any]) -> None:
+    def end(self, job: SweepRun, summary: dict[str, Any]) -> None:
+        """Note how a run ended, and show it."""
         job.summary = summary
         if self._in_worker is None:  # whose parent shows it
-            self.view.ended(self._index(job), summary)
+            self.view.ended(self.index(job), summary)
 
     # --- one after the other ----------------------------------------------------------------------------
 
@@ -410,19 +296,19 @@ class Sweep:
             job, (kind, content) = of_number[number], message
             if kind == "end":
                 if content is not None:
-                    self._end(job, content)
+                    self.end(job, content)
             elif kind == "warning":
                 self.view.warn(f"{job.name}: {content}")
             else:
-                self.view.measured(self._index(job), content)
+                self.view.measured(self.index(job), content)
 
         def on_lost(error: workers.Lost) -> None:
             job = of_number[error.number]
             status, summary = job.plan.status_and_summary()
             if status in reading.ENDED and summary:  # all that it had to do was done
-                self._end(job, summary)
+                self.end(job, summary)
             else:
-                self._fail(job, None, None, UserError("sweep", str(error), "", status=1))
+                self.fail(job, None, None, UserError("sweep", str(error), "", status=1))
 
         workers.train(list(of_number), processes, work, self.view.live, on_message, on_lost, self.stop)
 
@@ -436,11 +322,11 @@ class Sweep:
                 except Exception as e:
                     summary = each.plan.summary()
                     if summary is None or summary["status"] != "failed" or summary == each.before:
-                        self._fail(each, None, None, e)
+                        self.fail(each, None, None, e)
                         return
                     if explain(e) is None:
                         traceback.print_exc()
-                self._end(each, each.plan.summary() or {})
+                self.end(each, each.plan.summary() or {})
 
 
 def launch(
@@ -455,5 +341,5 @@ def launch(
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
     sweep = Sweep(planner, plans, first, shown)
-    sweep.run(THREADS if processes is None else processes)
+    sweep.run(process.cores() if processes is None else processes)
     return sweep.returns()
