@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data import datasets
+from ffn_bench.data.splitting import in_dtype
 from ffn_bench.engine.build import build, build_batched
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.protocol import Advanced
+from ffn_bench.engine.tensors import on_device, to_tensors
 
 
 def options(group: str) -> list[str]:
@@ -72,8 +74,14 @@ def stop_at(training: Training, step: int) -> None:
 def together(configs: Sequence[TrainConfig], device: str = "cpu") -> Training:
     """Runs in the batched engine, ready to train."""
     first = configs[0]
-    data = datasets.load(first.data).to(torch.device(device), getattr(torch, first.dtype))
-    return build_batched(configs, data)
+    data = in_dtype(datasets.load(first.data), first.dtype)
+    return build_batched(configs, data, on_device(data, device))
+
+
+def layers_of(run: Run) -> list[tuple[Tensor, Tensor]]:
+    """Copies of a run's weights, as tensors."""
+    layers: list[tuple[Tensor, Tensor]] = to_tensors(run.layers())
+    return layers
 
 
 OPTIMIZER_NEEDS = {"torch": ["optimizer.name=ASGD"]}

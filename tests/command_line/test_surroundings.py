@@ -36,7 +36,7 @@ from ffn_bench.command_line import console, plot_style, run_view, sweep_view
 from ffn_bench.command_line import tables as run_tables
 from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval
-from ffn_bench.data.splitting import Data, Split
+from ffn_bench.data.splitting import Array, Data, Split
 from ffn_bench.errors import UserError, printable
 from ffn_bench.landscape.figures import Trajectory
 from ffn_bench.landscape.page import Page
@@ -584,11 +584,11 @@ def test_every_name_has_a_file_of_its_own(names: list[str]) -> None:
     assert all(re.fullmatch(r"[\w.=-]*", s) and len(s.encode()) <= 130 for s in slugs.values())
 
 
-def pictures(labels: list[str]) -> Data:
+def pictures(labels: list[str]) -> Data[Array]:
     """Four-pixel pictures of as many classes."""
-    y = torch.arange(len(labels))
-    split = Split(torch.rand(len(labels), 4), y)
-    one, zero = torch.ones(1), torch.zeros(1)
+    y = np.arange(len(labels))
+    split = Split(np.random.default_rng(0).random((len(labels), 4)), y)
+    one, zero = np.ones(1), np.zeros(1)
     return Data(
         name="x",
         train=split,
@@ -599,6 +599,8 @@ def pictures(labels: list[str]) -> Data:
         mean=zero,
         std=one,
         sha256="",
+        chance={},
+        n_features=4,
     )
 
 
@@ -606,9 +608,9 @@ def pictures(labels: list[str]) -> Data:
 @given(st.lists(anything, min_size=2, max_size=5))
 def test_pictures_of_a_run_take_any_label(labels: list[str]) -> None:
     data = pictures(labels)
-    assert confusion_matrix(torch.eye(len(labels)).long(), labels, "test")
-    rows = torch.arange(len(labels))
-    png = mistakes(data, rows, rows, torch.rand(len(labels)))
+    assert confusion_matrix(np.eye(len(labels), dtype=np.int64), labels, "test")
+    rows = np.arange(len(labels))
+    png = mistakes(data, rows, rows, np.linspace(1, 0, len(labels)))
     assert int.from_bytes(png[16:20], "big") < 3000
 
 

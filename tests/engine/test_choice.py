@@ -17,8 +17,8 @@ from ffn_bench.engine.build import build
 from ffn_bench.engine.choice import WIDE, Choice, choose
 from ffn_bench.errors import UserError
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.optimizers.registry import OPTIMIZERS
 from ffn_bench.optimizers.rules import RULES
+from ffn_bench.optimizers.torch_optimizers import OPTIMIZERS
 
 COMPILED, TORCH, BATCHED = "compiled", "torch", "batched"
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")

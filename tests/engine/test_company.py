@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import parsed, together, trained
+from cases import layers_of, parsed, together, trained
 from conftest import Command
 from ffn_bench.configuration import parsing
 from ffn_bench.engine.build import build
@@ -238,14 +238,14 @@ def weights_together(*specs: list[str]) -> list[Tensor]:
     training = together([parsed(*SMALL, *spec) for spec in specs])
     last: dict[Run, Tensor] = {}
     for measured in training.measurements():
-        last |= {run: flat(run.layers()).clone() for run in measured}
+        last |= {run: flat(layers_of(run)) for run in measured}
     return [last[run] for run in training.runs]
 
 
 def weights_alone(*spec: str, engine: str = "torch") -> Tensor:
     (run,) = build(parsed(*SMALL, *spec, f"engine={engine}"))[0].runs
     trained(run)
-    return flat(run.layers())
+    return flat(layers_of(run))
 
 
 SPECS = [["lr=0.03"], ["lr=0.01", "seed=1", "schedule=cosine"], ["lr=0.03", "seed=2", "epochs=5"]]

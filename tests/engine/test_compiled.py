@@ -32,7 +32,7 @@ from ffn_bench.engine.compiled import machine_code
 from ffn_bench.engine.compiled.cache import Cache, digest_of
 from ffn_bench.engine.compiled.compiled_engine import TABLE, CompiledEngine
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.optimizers import registry
+from ffn_bench.optimizers import torch_optimizers
 from rule_cases import PYTORCHS, RULE_CASES, RuleCase
 
 Numbers = NDArray[Any]
@@ -175,7 +175,7 @@ class Reference:
         lecture = name.startswith("lecture/")
         states: list[dict[str, Any]] = [{} for _ in self.tensors]
         step_of = lecture_step(name.removeprefix("lecture/"), hyper) if lecture else None
-        optimizer = None if lecture else registry.OPTIMIZERS[name](self.tensors, **hyper)
+        optimizer = None if lecture else torch_optimizers.OPTIMIZERS[name](self.tensors, **hyper)
         rates, losses, norms = case.rates(range(case.steps)), [], []
         batches = (
             rows for epoch in itertools.count() for rows in torch.tensor(case.order(epoch)).split(case.batch)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cases import parsed, stop_at, trained
+from cases import layers_of, parsed, stop_at, trained
 from engine.test_batched import bits
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.engine.build import build
@@ -32,7 +32,7 @@ def run_of(engine: str, **changes: Any) -> Run:
 
 
 def weights(run: Run) -> Any:
-    return flat(run.layers()).clone()
+    return flat(layers_of(run))
 
 
 def end(engine: str, **changes: Any) -> Any:

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import OPTIMIZER_NEEDS, options, parsed, torch_run, trained
+from cases import OPTIMIZER_NEEDS, layers_of, options, parsed, torch_run, trained
 from conftest import MNIST, needs_mnist
 from ffn_bench.data import datasets, splitting
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.tensors import on_device
 from ffn_bench.engine.torch_engine import TorchEngine
 from ffn_bench.model import network
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.initialisation import INITS
-from ffn_bench.optimizers import registry, schedules
+from ffn_bench.optimizers import schedules, torch_optimizers
 from ffn_bench.optimizers.rules import RULES
 
 
@@ -44,7 +45,7 @@ def test_it_is_the_lectures_loop() -> None:
     """Against nn.Linear, torch.optim.Adam and a plain loop over the same batches."""
     run = torch_run("dtype=float64", "epochs=3", "log_every=1", "seed=4")
     layers: list[nn.Module] = []
-    for W, b in run.layers():
+    for W, b in layers_of(run):
         linear = nn.Linear(W.shape[0], W.shape[1], dtype=torch.float64)
         with torch.no_grad():
             linear.weight.copy_(W.T)
@@ -54,7 +55,7 @@ def test_it_is_the_lectures_loop() -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
     loss_function = nn.CrossEntropyLoss()
     expected = []
-    train = run.data.train
+    train = on_device(run.data).train
     for epoch in range(1, 4):
         for rows in torch.from_numpy(splitting.epoch_order(len(train.y), 4, epoch)).split(32):
             inputs, labels = train.x[rows], train.y[rows]
@@ -89,14 +90,16 @@ def test_every_combination_reduces_the_loss(optimizer: str, schedule: str) -> No
         "epochs=12",
         "log_every=1",
     )
-    loaded = datasets.load(base.data).to(torch.device("cpu"), torch.float64)
+    loaded = datasets.load(base.data)
     for activation, init in itertools.product(ACTIVATIONS, INITS):
         base.model.activation, base.model.init = activation, init
         net = network.FFN([loaded.n_features, 8, 2], base.model, 0, torch.float64)
         run = Run(base, loaded)
-        by = registry.build_optimizer(base.optimizer, net.parameters())
+        by = torch_optimizers.build_optimizer(base.optimizer, net.parameters())
         rows = len(loaded.train.y)
-        by_torch = TorchEngine(net, loaded, by, run.rate, batch_size=rows, l2=0.0, gradient="autograd")
+        by_torch = TorchEngine(
+            net, on_device(loaded), by, run.rate, batch_size=rows, l2=0.0, gradient="autograd"
+        )
         Training(by_torch, [run])
         curve = losses(trained(run))
         assert run.status == "finished"
@@ -106,8 +109,8 @@ def test_every_combination_reduces_the_loss(optimizer: str, schedule: str) -> No
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_every_optimizer_has_a_class(name: str) -> None:
     run = parsed(f"optimizer={name}", *OPTIMIZER_NEEDS.get(name, []))
-    registry.check_optimizer(run.optimizer)
-    assert name == "torch" or name in {**registry.OPTIMIZERS, **RULES}
+    torch_optimizers.check_optimizer(run.optimizer)
+    assert name == "torch" or name in {**torch_optimizers.OPTIMIZERS, **RULES}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adagrad", "adam", "adamw"])
@@ -142,7 +145,7 @@ def test_the_schedule_reaches_the_optimizer() -> None:
 
 def test_objective_is_loss_plus_penalty_of_weights_only() -> None:
     run = torch_run("l2=0.01", "dtype=float64", "epochs=1", "batch_size=full", "log_every=1", "optimizer=gd")
-    omega = 0.01 * sum(W.square().sum().item() for W, _ in run.layers())
+    omega = 0.01 * sum(float((W**2).sum()) for W, _ in run.layers())
     before = [p.clone() for p in parameters(run)]
     logged = next(m for m in trained(run) if "loss/train" in m.values).values
     assert logged["objective/train"] - logged["loss/train"] == pytest.approx(omega, rel=1e-12)

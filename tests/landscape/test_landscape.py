@@ -20,12 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 import cases
-from cases import parsed
+from cases import layers_of, parsed
 from conftest import MNIST, Command, Result, call, files_below, needs_mnist
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Split
 from ffn_bench.engine.build import build
-from ffn_bench.engine.metrics import evaluate
+from ffn_bench.engine.evaluation import evaluate
+from ffn_bench.engine.tensors import on_device
 from ffn_bench.errors import UserError
 from ffn_bench.landscape import command, figures, surface, trained, verdict
 from ffn_bench.model.activations import ACTIVATIONS
@@ -135,8 +136,8 @@ def problem(*overrides: str) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tenso
     """Layers, training rows and configuration of a small run, float64."""
     run = parsed("data=moons", "dtype=float64", "epochs=1", "model.hidden=[6]", *overrides)
     (built,) = build(run)[0].runs
-    train = built.data.train
-    return built.layers(), train.x, train.y, run
+    train = on_device(built.data).train
+    return layers_of(built), train.x, train.y, run
 
 
 def test_exact_and_lanczos_agree() -> None:
@@ -174,8 +175,8 @@ def test_lanczos_does_not_smear_the_peak_at_zero(seed: int) -> None:
     )
     (built,) = build(run)[0].runs
     cases.trained(built)
-    x, y = built.data.train.x[:300], built.data.train.y[:300]
-    g, H = gradient_and_hessian(*objective_at(built.layers(), x, y, run))
+    x, y = (torch.from_numpy(part[:300]) for part in built.data.train)
+    g, H = gradient_and_hessian(*objective_at(layers_of(built), x, y, run))
     λ = torch.linalg.eigvalsh(H)
     assert len(λ) == 1121
     known = verdict._distribution(lambda v: H @ v, g, float(λ.abs().max()))

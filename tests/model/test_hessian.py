@@ -27,7 +27,7 @@ def test_the_hessian_of_a_network_by_differences_of_its_gradient() -> None:
     engine = run.training.engine
     assert isinstance(engine, TorchEngine)
     parameters = list(engine.network.parameters())
-    x, y = run.data.train
+    x, y = map(torch.from_numpy, run.data.train)
     _, H = gradient_and_hessian(engine._objective(x, y)[0], parameters)
     p = parameters[0]
     ε = 1e-5

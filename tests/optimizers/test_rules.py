@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cases import options, parsed
 from ffn_bench.lecture.update_rules import by_plain_floats
-from ffn_bench.optimizers import registry
+from ffn_bench.optimizers import torch_optimizers
 from ffn_bench.optimizers.rule_forms import Rule, TensorRule, zeros
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer, on_tensors
 from ffn_bench.optimizers.rules import RULES, variant
@@ -87,7 +87,7 @@ def test_every_yaml_has_a_rule_or_cannot_have_one() -> None:
 @pytest.mark.parametrize("name", TWINS)
 def test_a_rule_is_its_pytorch_twin(name: str) -> None:
     for hyper in cases(name):
-        twin = trained(lambda p, h=hyper: registry.OPTIMIZERS[name](p, **h))
+        twin = trained(lambda p, h=hyper: torch_optimizers.OPTIMIZERS[name](p, **h))
         rule = trained(lambda p, h=hyper: RuleOptimizer(p, RULES[name], **h))
         assert worst(twin, rule) <= 1e-12, hyper
 
@@ -308,12 +308,12 @@ def test_without_epsilon_the_families_coincide(name: str, twin: str) -> None:
     if name == "lecture/rmsprop":
         torch_hyper["alpha"] = ours["beta"]
     a = trained(lambda p: RuleOptimizer(p, RULES[name], **ours))
-    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **torch_hyper))
+    b = trained(lambda p: torch_optimizers.OPTIMIZERS[twin](p, **torch_hyper))
     assert worst(a, b) <= 1e-12
     # With ε they do not: inside the root and outside are two numbers.
     ours["eps"] = torch_hyper["eps"] = 1e-2
     a = trained(lambda p: RuleOptimizer(p, RULES[name], **ours))
-    b = trained(lambda p: registry.OPTIMIZERS[twin](p, **torch_hyper))
+    b = trained(lambda p: torch_optimizers.OPTIMIZERS[twin](p, **torch_hyper))
     assert worst(a, b) > 1e-4
 
 

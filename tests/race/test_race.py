@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cases import options, parsed, torch_run
+from cases import layers_of, options, parsed, torch_run
 from cases import trained as trained_by_loop
 from conftest import Command, Result, call, files_below
 from ffn_bench.configuration.schema import OptimizerConfig
@@ -434,14 +434,14 @@ def test_a_network_starts_and_steps_as_ffn_train_does(trained: Path) -> None:
         "data=moons", "model.hidden=[6]", "epochs=2", "seed=3", "l2=0.01", "lr=0.1", "optimizer=momentum"
     )
     assert config["seed"] == 3
-    layers = run.layers()
+    layers = layers_of(run)
     start = flat(layers)
     assert torch.equal(problem.start, start)
     assert float(problem.penalty(start[None])[0]) == pytest.approx(float(penalty(layers)))
     trained_by_loop(run)
     raced = network.on_network(problem, config_of("momentum"), [0.1], run.steps)
     assert raced.steps[-1] == run.steps
-    torch.testing.assert_close(raced.path[-1], flat(layers), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(raced.path[-1], flat(layers_of(run)), rtol=1e-3, atol=1e-4)
 
 
 def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from tensorboard.compat.proto.event_pb2 import Event
 from cases import parsed, torch_run, trained, write_csv
 from conftest import Command, files_below
 from ffn_bench.engine import checkpoint_state
-from ffn_bench.engine.metrics import Measurement, evaluate
+from ffn_bench.engine.evaluation import evaluate
+from ffn_bench.engine.metrics import Measurement
+from ffn_bench.engine.tensors import on_device
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, reading
 from ffn_bench.run_folder.files import Folder, to_json
@@ -314,8 +316,8 @@ def test_a_full_disk_is_one_line_and_a_failed_run(tmp_path: Path) -> None:
 
 
 def test_evaluation_of_nothing_is_nan() -> None:
-    run = torch_run("data.val_fraction=0")
-    assert all(math.isnan(v) for v in evaluate(run.network, run.data.val).values())
+    nothing = on_device(torch_run("data.val_fraction=0").data).val
+    assert all(math.isnan(v) for v in evaluate(lambda x: x, nothing).values())
 
 
 def test_a_run_in_the_working_folder_does_not_stand_in_the_way(ffn: Command, tmp_path: Path) -> None:
