@@ -67,7 +67,7 @@ def _data(work: Work) -> Data[Array]:
 
 
 def _without_evaluation(training: Training) -> Training:
-    training.engine.evaluate = lambda: [{} for _ in training.runs]  # type: ignore[method-assign]
+    training._splits = []
     return training
 
 

@@ -33,7 +33,7 @@ class Quantity:
     """`nats`, or `%` for a proportion, which is shown in per cent; else a number without a unit."""
     of_rows: Callable[[Any, Any], Any] | None = None
     """What is averaged over the rows of a split, `[n, …]`, numbers or booleans: a function of logits
-    `[n, n_classes, …]`, shifted so that the largest of a row is 0, and labels `[n, …]`, arrays or tensors."""
+    `[n, n_classes, …]` and labels `[n, …]`, arrays or tensors."""
     chance: Callable[[int], float] | None = None
     """The value of a constant prediction by the number of classes, for classes of equal size."""
 

@@ -249,7 +249,8 @@ def test_evaluation_is_pytorchs(n: int, dtype: str) -> None:
     case = Case(n=n, dtype=dtype, batch=1)
     engine, reference = case.engine(), Reference(case)
     x, y, θ = case.data()
-    loss, logits = engine.evaluate(x, y)
+    rows = engine.rows(x, y)
+    loss, logits = engine.evaluate(rows), rows.logits
     want = reference.logits(reference.x)
     tolerance = 1e-12 if dtype == "float64" else 1e-5
     np.testing.assert_allclose(logits, want.detach(), rtol=tolerance, atol=tolerance)
@@ -616,7 +617,7 @@ def test_misuse_of_methods_is_refused() -> None:
             engine.restore(wrong_state, step)
     for x, y in ((X[:, :5], Y), (X, Y + 5), (X.astype("f4"), Y)):
         with pytest.raises(ValueError, match=r"\w"):
-            engine.evaluate(x, y)
+            engine.rows(x, y)
 
 
 def train_beside_forbidden_memory() -> None:
@@ -639,7 +640,7 @@ def train_beside_forbidden_memory() -> None:
         engine = case.engine(x=x, y=y)
         engine.begin_epoch(at_the_end(case.order(0)), 0)
         engine.advance(10, 1)
-        engine.evaluate(x, y)
+        engine.evaluate(engine.rows(x, y))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="protects memory with mprotect")

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
-from ffn_bench.data.splitting import Array, Data, Split, batch_rows
-from ffn_bench.engine.metrics import by_name, by_tag
+from ffn_bench.data.splitting import Array, Data, batch_rows
 from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors
 from ffn_bench.model.activations import ACTIVATIONS
@@ -276,25 +275,15 @@ class BatchedEngine:
     # --- evaluation -------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def evaluate(self) -> list[dict[str, float]]:
-        """Losses and scores of the splits that have rows, as `evaluation.evaluate_all`, for every run."""
-        by_run: list[dict[str, float]] = [{} for _ in self._columns]
-        for name in tags.SPLITS:
-            split: Split[Tensor] = getattr(self.data, name)
-            if len(split.y):
-                for values, (loss, *scores) in zip(by_run, self._evaluate_split(split), strict=True):
-                    values |= by_tag(name, by_name(loss, scores))
-        return by_run
-
-    def _evaluate_split(self, split: Split[Tensor]) -> list[list[float]]:
-        """For every run its means over a split: cross-entropy, then each of `tags.SCORES`."""
-        R, n = len(self._rows), len(split.y)
+    def evaluate(self, split: str) -> list[list[float]]:
+        """Means of loss and scores over a split, for every run."""
+        x_all, y_all = getattr(self.data, split)
+        R, n = len(self._rows), len(y_all)
         sums = torch.zeros(1 + len(tags.SCORES), R, device=self._device, dtype=torch.float64)
         rows = max(1, EVALUATED_NUMBERS // (R * max(self.widths)))
-        for x, y in zip(split.x.split(rows), split.y.split(rows), strict=True):
+        for x, y in zip(x_all.split(rows), y_all.split(rows), strict=True):
             logits = forward(self._layers, x.expand(R, -1, -1), self.activation).permute(1, 2, 0)
             labels = y[:, None].expand(-1, R)
-            logits = logits - logits.amax(1, keepdim=True)
             loss = logits.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
             # Along rows of memory: the order of a sum down its columns depends on how many there are.
             sums[0] += loss.T.contiguous().sum(1, dtype=torch.float64)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffn_bench import tags
-from ffn_bench.data.splitting import Array, Data, Split, batch_rows
+from ffn_bench.data.splitting import Array, Data, batch_rows
 from ffn_bench.engine.compiled.cache import Cache
-from ffn_bench.engine.compiled.compiled_engine import CompiledEngine
-from ffn_bench.engine.metrics import by_name, by_tag
+from ffn_bench.engine.compiled.compiled_engine import CompiledEngine, Rows
+from ffn_bench.engine.metrics import scores_of
 from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.model.initialisation import initial_layers
 from ffn_bench.model.layers import by_names, layered
@@ -32,6 +31,7 @@ class CompiledRun:
         cache = Cache(on_compile=lambda: say("compiling for this processor, once; later runs find it ready"))
         config, x = run.config, data.train.x
         self.data, self._steps = data, run.steps
+        self._splits: dict[str, Rows] = {}
         self.widths = [data.n_features, *config.model.widths(), len(data.classes)]
         layers = initial_layers(self.widths, config.model, config.seed_of("init"))
         rule = registry.elementwise_rule(config.optimizer)
@@ -74,18 +74,13 @@ class CompiledRun:
         measured[at, :, 0] = norms
         return Advanced(losses=losses[:, :, None], norms=measured)
 
-    def evaluate(self) -> list[dict[str, float]]:
-        """Losses and scores of the splits that have rows, by tag."""
-        values: dict[str, float] = {}
-        for name in tags.SPLITS:
-            split: Split[Array] = getattr(self.data, name)
-            if len(split.y):
-                loss, logits = self._engine.evaluate(split.x, split.y)
-                shifted = logits - logits.max(1, keepdims=True)
-                rows = [s.of_rows(shifted, split.y) for s in tags.SCORES if s.of_rows]
-                scores = [float(each.mean(dtype=np.float64)) for each in rows]
-                values |= by_tag(name, by_name(loss, scores))
-        return [values]
+    def evaluate(self, split: str) -> list[list[float]]:
+        """Means of loss and scores over a split."""
+        if split not in self._splits:
+            self._splits[split] = self._engine.rows(*getattr(self.data, split))
+        rows = self._splits[split]
+        loss = self._engine.evaluate(rows)
+        return [[loss, *scores_of(rows.logits, rows.y)]]
 
     def logits(self, run: int, x: Array) -> Array:
         """Logits `[b, n_classes]` of `x [b, n_features]`."""

@@ -13,7 +13,7 @@ from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
 from ffn_bench.engine import checkpoint_state
-from ffn_bench.engine.metrics import Measurement, log_point, mean
+from ffn_bench.engine.metrics import Measurement, by_tag, log_point, mean
 from ffn_bench.engine.protocol import Advanced, Array, Engine, Numbers, Order
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
@@ -99,6 +99,7 @@ class Training:
         n, b = len(first.data.train.y), first.config.batch_size
         self.engine, self.runs, self.stop = engine, runs, Stop()
         self._training_rows, self._full_batch = n, batch_rows(n, b) == n
+        self._splits = [name for name in tags.SPLITS if len(getattr(first.data, name).y)]
         self._steps_per_epoch, self._log_every = first.steps_per_epoch, first.config.log_every
         self._used_rows = min(n, self._steps_per_epoch * batch_rows(n, b))  # less with drop_last
         self._columns = [*runs]
@@ -239,8 +240,12 @@ class Training:
 
     def _evaluate(self) -> dict[Run, list[Measurement]]:
         """What is measured at the end of an epoch, and before the first."""
+        by_run: list[dict[str, float]] = [{} for _ in self._columns]
+        for split in self._splits:
+            for values, means in zip(by_run, self.engine.evaluate(split), strict=True):
+                values |= by_tag(split, means)
         measured = {}
-        for run, values in zip(self._columns, self.engine.evaluate(), strict=True):
+        for run, values in zip(self._columns, by_run, strict=True):
             if run.status != "running":
                 continue
             bad = next((tag for tag, value in values.items() if not math.isfinite(value)), None)

@@ -28,21 +28,23 @@ class Measurement:
     ends_epoch: bool = False
 
 
-def by_name(loss: float, scores: Sequence[float]) -> dict[str, float]:
-    """A mean loss and mean scores, in the order of `tags.SCORES`, by name."""
-    # A network that overflowed still has an argmax; its accuracy would be that of a constant.
+def by_tag(split: str, means: Sequence[float]) -> dict[str, float]:
+    """Means over the rows of a split by tag: of the loss, then of each of `tags.SCORES`.
+
+    Without the training loss: it is the run's own curve. NaN where the loss is not finite: a network that
+    overflowed still has an argmax, whose accuracy would be that of a constant.
+    """
+    loss, *scores = means
     finite = math.isfinite(loss)
-    named = {s.name: value if finite else math.nan for s, value in zip(tags.SCORES, scores, strict=True)}
-    return {tags.LOSS.name: loss, **named}
-
-
-def by_tag(split: str, values: dict[str, float]) -> dict[str, float]:
-    """What was measured on a split, by tag. Without the training loss: it is the run's own curve."""
-    return {
-        f"{name}/{split}": value
-        for name, value in values.items()
-        if (name, split) != (tags.LOSS.name, "train")
+    values = {
+        s.tag(split): value if finite else math.nan for s, value in zip(tags.SCORES, scores, strict=True)
     }
+    return values if split == "train" else {tags.LOSS.tag(split): loss, **values}
+
+
+def scores_of(logits: Array, y: Array) -> list[float]:
+    """The mean of each of `tags.SCORES` over rows: logits `[n, n_classes]`, labels `[n]`."""
+    return [float(np.mean(s.of_rows(logits, y), dtype=np.float64)) for s in tags.SCORES if s.of_rows]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -54,8 +54,8 @@ class Engine(Protocol):
         one that is the last for its objective, as far as they are known there.
         """
 
-    def evaluate(self) -> list[dict[str, float]]:
-        """Losses and scores of the splits that have rows, by tag, for each run."""
+    def evaluate(self, split: str) -> Sequence[Sequence[float]]:
+        """Means over the rows of a split, which has some: the loss, then each of `tags.SCORES`; for each run."""
 
     def logits(self, run: int, x: Numbers) -> Numbers:
         """A run's logits `[b, n_classes]` of `x [b, n_features]`."""

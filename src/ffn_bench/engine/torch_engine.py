@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ffn_bench.data.splitting import Array, Data
-from ffn_bench.engine.evaluation import evaluate_all
+from ffn_bench.engine.evaluation import means
 from ffn_bench.engine.protocol import Advanced, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors
 from ffn_bench.model.backprop import by_hand, penalty
@@ -156,9 +156,9 @@ class TorchEngine:
 
     # --- what there is besides --------------------------------------------------------------------------
 
-    def evaluate(self) -> list[dict[str, float]]:
-        """Losses and scores of the splits that have rows, by tag."""
-        return [evaluate_all(self.network, self.data)]
+    def evaluate(self, split: str) -> list[list[float]]:
+        """Means of loss and scores over a split."""
+        return [means(self.network, getattr(self.data, split))]
 
     @torch.no_grad()
     def logits(self, run: int, x: Array) -> Array:

@@ -38,6 +38,18 @@ class Advanced(NamedTuple):
     """`[log points, 4]`: ‖g‖, ‖θ‖ after the step, ‖θ after − before‖, ‖θ‖ before."""
 
 
+class Rows:
+    """Rows to be evaluated, with room for their logits; `CompiledEngine.rows` checks them, once."""
+
+    def __init__(self, x: Numbers, y: IntArray, n_classes: int) -> None:
+        self.x, self.y, self.logits = x, y, np.empty((len(x), n_classes), x.dtype)
+        self.total = np.zeros(1)
+        self.inputs, self.outputs = (
+            (address(x), address(y), len(x)),
+            (address(self.logits), address(self.total)),
+        )
+
+
 class CompiledEngine:
     """A network in training: `begin_epoch`, then `advance` as often as one likes.
 
@@ -100,6 +112,7 @@ class CompiledEngine:
         plan = Plan(self.widths, chunk_rows(self.batch_size, lanes), self.dtype, self._program.addresses)
         self._plan = plan
         self._evaluation_plan: Plan | None = None
+        self._evaluation_arguments: tuple[int, ...] | None = None
         self._order, self._begin = Located(np.arange(0)), 0  # where in it the next step's rows begin
         self._losses, self._norms = Located(np.empty((0, 2))), Located(np.empty((0, 4)))
         arrays = (plan.integers, self._θ, self._g, self._S, self._before, *plan.scratch)
@@ -204,20 +217,25 @@ class CompiledEngine:
 
     # --- evaluation -----------------------------------------------------------------------------------------
 
-    def evaluate(self, x: Numbers, y: IntArray) -> tuple[float, Numbers]:
-        """The mean loss of some rows and their logits `[n, n_classes]`."""
+    def rows(self, x: Numbers, y: IntArray) -> Rows:
+        """Rows for `evaluate`; like the training rows they are not copied, and must not change."""
         self._check_rows(x, y)
-        if self._evaluation_plan is None:
+        return Rows(x, y, self.widths[-1])
+
+    def evaluate(self, rows: Rows) -> float:
+        """The mean loss of some rows, whose logits `[n, n_classes]` are in `rows.logits` afterwards."""
+        if self._evaluation_arguments is None:
             self._evaluation_plan = Plan(self.widths, EVALUATION_ROWS, self.dtype, self._program.addresses)
-        plan, total = self._evaluation_plan, np.zeros(1)
-        logits = np.empty((len(x), self.widths[-1]), self.dtype)
-        before, after = (plan.integers, self._θ, *plan.scratch, x, y), (logits, total)
-        self._program.evaluate(*map(address, before), len(x), *map(address, after))
-        return (float(total[0]) / len(x) if len(x) else math.nan), logits
+            plan = self._evaluation_plan
+            self._evaluation_arguments = tuple(map(address, (plan.integers, self._θ, *plan.scratch)))
+        self._program.evaluate(*self._evaluation_arguments, *rows.inputs, *rows.outputs)
+        return float(rows.total[0]) / len(rows.x) if len(rows.x) else math.nan
 
     def logits(self, x: Numbers) -> Numbers:
         """Logits `[n, n_classes]`."""
-        return self.evaluate(x, np.zeros(len(x), np.int64))[1]
+        rows = self.rows(x, np.zeros(len(x), np.int64))
+        self.evaluate(rows)
+        return rows.logits
 
     def _check_rows(self, x: Numbers, y: IntArray) -> None:
         """Compiled code reads what it is told: whatever it is told is checked here."""
