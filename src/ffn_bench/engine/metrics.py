@@ -35,10 +35,8 @@ def by_tag(split: str, means: Sequence[float]) -> dict[str, float]:
     overflowed still has an argmax, whose accuracy would be that of a constant.
     """
     loss, *scores = means
-    finite = math.isfinite(loss)
-    values = {
-        s.tag(split): value if finite else math.nan for s, value in zip(tags.SCORES, scores, strict=True)
-    }
+    scores = scores if math.isfinite(loss) else [math.nan] * len(scores)
+    values = {score.tag(split): value for score, value in zip(tags.SCORES, scores, strict=True)}
     return values if split == "train" else {tags.LOSS.tag(split): loss, **values}
 
 

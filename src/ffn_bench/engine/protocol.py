@@ -55,7 +55,7 @@ class Engine(Protocol):
         """
 
     def evaluate(self, split: str) -> Sequence[Sequence[float]]:
-        """Means over the rows of a split, which has some: the loss, then each of `tags.SCORES`; for each run."""
+        """Means over a split, which has rows: the loss, then each of `tags.SCORES`; for each run."""
 
     def logits(self, run: int, x: Numbers) -> Numbers:
         """A run's logits `[b, n_classes]` of `x [b, n_features]`."""

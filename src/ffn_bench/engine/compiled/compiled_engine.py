@@ -44,10 +44,7 @@ class Rows:
     def __init__(self, x: Numbers, y: IntArray, n_classes: int) -> None:
         self.x, self.y, self.logits = x, y, np.empty((len(x), n_classes), x.dtype)
         self.total = np.zeros(1)
-        self.inputs, self.outputs = (
-            (address(x), address(y), len(x)),
-            (address(self.logits), address(self.total)),
-        )
+        self.arguments = address(x), address(y), len(x), address(self.logits), address(self.total)
 
 
 class CompiledEngine:
@@ -228,7 +225,7 @@ class CompiledEngine:
             self._evaluation_plan = Plan(self.widths, EVALUATION_ROWS, self.dtype, self._program.addresses)
             plan = self._evaluation_plan
             self._evaluation_arguments = tuple(map(address, (plan.integers, self._θ, *plan.scratch)))
-        self._program.evaluate(*self._evaluation_arguments, *rows.inputs, *rows.outputs)
+        self._program.evaluate(*self._evaluation_arguments, *rows.arguments)
         return float(rows.total[0]) / len(rows.x) if len(rows.x) else math.nan
 
     def logits(self, x: Numbers) -> Numbers:
