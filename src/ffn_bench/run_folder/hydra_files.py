@@ -23,6 +23,10 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 _Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
+_written: dict[tuple[str, ...], tuple[str, str]] = {}
+"""The node written last under each path of keys, as `repr`, and its YAML: in a sweep most are equal."""
+
+
 def write(
     folder: Folder, config: Mapping[Any, Any], hydra: Mapping[Any, Any], overrides: Sequence[str]
 ) -> None:
@@ -31,15 +35,31 @@ def write(
     `config` and `hydra` are the composed configuration and its node `hydra`, as plain values.
     """
     contents = {
-        "config": config,
-        "hydra": {"hydra": {**hydra, "output_subdir": SUBDIR}},
-        "overrides": overrides,
+        "config": [_node((str(key),), value) for key, value in config.items()],
+        "hydra": [
+            "hydra:\n",
+            *(_node(("hydra", key), value) for key, value in {**hydra, "output_subdir": SUBDIR}.items()),
+        ],
+        "overrides": [_yaml(overrides)],
     }
-    missing = {f"{SUBDIR}/{name}.yaml": content for name, content in contents.items()}
-    missing = {file: content for file, content in missing.items() if folder.kind(file) is None}
+    missing = {f"{SUBDIR}/{name}.yaml": "".join(parts).encode() for name, parts in contents.items()}
+    folder.put_all({file: text for file, text in missing.items() if folder.kind(file) is None})
 
-    def text(content: Any) -> str:
-        options: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
-        return str(yaml.dump(content, Dumper=_Dumper, **options))
 
-    folder.put_all({file: text(content).encode() for file, content in missing.items()})
+def _node(path: tuple[str, ...], value: Any) -> str:
+    """A node of a configuration as YAML, with its key, where it stands in its file."""
+    content = repr(value)
+    if _written.get(path, ("",))[0] != content:
+        node = {path[-1]: value}
+        for key in reversed(path[:-1]):
+            node = {key: node}
+        text = _yaml(node)
+        for _ in path[:-1]:  # the lines of the keys above are there already
+            text = text.partition("\n")[2]
+        _written[path] = content, text
+    return _written[path][1]
+
+
+def _yaml(content: Any) -> str:
+    options: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
+    return str(yaml.dump(content, Dumper=_Dumper, **options))

@@ -74,9 +74,11 @@ class ConfigTemplate:
         self.cfg = cfg
         self.run: TrainConfig | None = None
         self._current: dict[str, str] = {}
-        raw = OmegaConf.to_container(cfg, resolve=False)
+        raw = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
         assert isinstance(raw, dict)
-        self.subdir = raw.pop("hydra")["sweep"]["subdir"]
+        self._hydra = raw.pop("hydra")
+        self._raw = raw
+        self.subdir = self._hydra["sweep"]["subdir"]
         linked = {path: text for path, text in _leaves(raw) if "${" in text}
         self._paths = {tuple(key.split(".")[: 2 if key.split(".")[0] in GROUPS else 1]) for key in keys}
         for path, text in linked.items():
@@ -91,6 +93,16 @@ class ConfigTemplate:
         if repr(value) != self._current.get(key):
             OmegaConf.update(self.cfg, key, value, merge=True)
             self._current[key] = repr(value)
+
+    def plain(self) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """What is composed as plain values, interpolations as they are written, and its node `hydra`. The
+        next call changes both."""
+        for key in self._current:
+            *above, last = key.split(".")
+            value = OmegaConf.select(self.cfg, key)
+            plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            functools.reduce(operator.getitem, above, self._raw)[last] = plain
+        return self._raw, self._hydra
 
     def values(self) -> dict[tuple[str, ...], Any]:
         """What may differ from run to run, by path: (key,) or (group, key)."""
@@ -247,16 +259,32 @@ class Planner:
 
         Raises Hydra's and OmegaConf's errors.
         """
-        task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
         cfg = self._set(job).cfg
         with flag_override(cfg, ["struct", "readonly"], [False, False]):
-            hydra = cfg.hydra
-            hydra.overrides.task = [override.input_line for override in task]
-            hydra.job.override_dirname = get_overrides_dirname(task, **hydra.job.config.override_dirname)
-            hydra.job.id = hydra.job.num = number
-            if str(hydra.sweep.dir) != str(self.folder):
-                hydra.sweep.dir = str(self.folder)
+            for (node, key), value in self._of_job(job, number).items():
+                cfg.hydra[node][key] = value
         return cfg
+
+    def files_of(self, planned: Planned, number: int) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """`compose` as plain values, and its node `hydra`, as Hydra writes them into a run's folder. They are
+        valid until the next call, which may change them."""
+        content, hydra = self._set(planned.overrides).plain()
+        for (node, key), value in self._of_job(planned.overrides, number).items():
+            hydra[node][key] = value
+        hydra["runtime"]["output_dir"] = str(planned.folder.path.absolute())
+        return content, hydra
+
+    def _of_job(self, job: Sequence[str], number: int) -> dict[tuple[str, str], Any]:
+        """What is a run's own in the node `hydra`: (node, key) and its value."""
+        task = [override for override in map(self._parsed, job) if not override.is_hydra_override()]
+        other_folder = str(self._set(job).cfg.hydra.sweep.dir) != str(self.folder)
+        return {
+            ("overrides", "task"): [override.input_line for override in task],
+            ("job", "override_dirname"): get_overrides_dirname(task, **self._dirname),
+            ("job", "id"): str(number),
+            ("job", "num"): number,
+            **({("sweep", "dir"): str(self.folder)} if other_folder else {}),
+        }
 
     def _run_and_subdir(self, job: Sequence[str]) -> tuple[TrainConfig, str]:
         """What a run is, and its folder below the sweep's."""

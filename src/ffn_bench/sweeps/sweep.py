@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
-from omegaconf import OmegaConf, open_dict
 
 from ffn_bench import process, train
 from ffn_bench.command_line import sweep_view, tables
@@ -237,12 +236,8 @@ class Sweep:
     def write_hydra_files(self, job: SweepRun) -> None:
         """What Hydra itself would leave in a run's folder."""
         assert self.planner is not None
-        cfg = self.planner.compose(job.plan.overrides, job.number)
-        with open_dict(cfg):
-            cfg.hydra.runtime.output_dir = str(job.plan.folder.path.absolute())
-        content = OmegaConf.to_container(cfg, enum_to_str=True)
-        assert isinstance(content, dict)
-        hydra_files.write(job.plan.folder, content, content.pop("hydra"), [*job.plan.overrides])
+        content, hydra = self.planner.files_of(job.plan, job.number)
+        hydra_files.write(job.plan.folder, content, hydra, [*job.plan.overrides])
 
     def fail(self, job: SweepRun, run: Run | None, record: Record | None, error: Exception) -> None:
         """End one run for an error; its neighbours continue. A bug's traceback is shown, too."""
