@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,23 @@ BITS_DEPEND_ON = {"compiled": ("numba", "llvmlite"), "torch": ("torch",), "batch
 """Packages whose version the numbers of an engine may depend on."""
 
 
+@functools.cache
+def _surroundings(engine: str) -> dict[str, Any]:
+    """Versions of what an engine's numbers depend on, and the machine."""
+    import platform
+    from importlib.metadata import version
+
+    from ffn_bench import __version__
+
+    versions = {package: version(package) for package in BITS_DEPEND_ON[engine]}
+    if "torch" in versions:
+        import torch
+
+        versions["torch"] = torch.__version__  # which says the build, too
+    own = {"ffn_bench": __version__, **versions, "python": platform.python_version()}
+    return {"versions": own, "machine": platform.platform()}
+
+
 def identity(
     run: schema.TrainConfig,
     choice: Choice,
@@ -47,16 +65,6 @@ def identity(
 
     `chance` is what a constant prediction comes to, by kind of metric: what a failed run counts as in a mean.
     """
-    import platform
-    from importlib.metadata import version
-
-    from ffn_bench import __version__
-
-    versions = {package: version(package) for package in BITS_DEPEND_ON[choice.engine]}
-    if "torch" in versions:
-        import torch
-
-        versions["torch"] = torch.__version__  # which says the build, too
     return {
         "format": FORMAT,
         "protocol": PROTOCOL,
@@ -68,12 +76,7 @@ def identity(
         "engine_reason": choice.reason or None,
         "device": device,
         "threads": threads,
-        "versions": {
-            "ffn_bench": __version__,
-            **versions,
-            "python": platform.python_version(),
-        },
-        "machine": platform.platform(),
+        **_surroundings(choice.engine),
         "command": sys.argv,
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }

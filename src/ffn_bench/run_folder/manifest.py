@@ -9,6 +9,7 @@ It may come from anywhere: a line that is none of ours, such as a torn one, name
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
@@ -16,6 +17,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 HEADER = {"ffn-bench manifest": 1}
+
+TEMPORARY = re.compile(r"[0-9a-f]{16}\.tmp")
 
 Entries = dict[str, dict[str, set[tuple[int, str]]]]
 """Under `file` and `temporary` (size, SHA-256) by name, under `log` names."""
@@ -26,8 +29,9 @@ def has_header(content: bytes) -> bool:
     return _object(content.partition(b"\n")[0]) == HEADER
 
 
+@functools.lru_cache(4)
 def entries(content: bytes) -> Entries:
-    """What the lines after the header name."""
+    """What the lines after the header name. Not to be changed: it is kept for the same content."""
     named: Entries = {"file": {}, "log": {}, "temporary": {}}
     for line in map(_object, content.splitlines()[1:]):
         size, digest = line.get("size"), line.get("sha256")
@@ -62,8 +66,8 @@ def _is_temporary(name: Any, of: Any) -> bool:
     """Whether a name that comes from a file is one that we give a file on its way to its own."""
     if not (_is_below(name) and _is_below(of)) or PurePosixPath(name).parent != PurePosixPath(of).parent:
         return False
-    leaf = re.escape(PurePosixPath(of).name[:200])
-    return re.fullmatch(rf"\.{leaf}\.[0-9a-f]{{16}}\.tmp", PurePosixPath(name).name) is not None
+    before, after = f".{PurePosixPath(of).name[:200]}.", PurePosixPath(name).name
+    return after.startswith(before) and TEMPORARY.fullmatch(after[len(before) :]) is not None
 
 
 def _object(line: bytes) -> dict[str, Any]:
