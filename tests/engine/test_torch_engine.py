@@ -55,7 +55,8 @@ def test_it_is_the_lectures_loop() -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
     loss_function = nn.CrossEntropyLoss()
     expected = []
-    train = on_device(run.data).train
+    data = on_device(run.data)
+    train = data.train
     for epoch in range(1, 4):
         for rows in torch.from_numpy(splitting.epoch_order(len(train.y), 4, epoch)).split(32):
             inputs, labels = train.x[rows], train.y[rows]
@@ -68,7 +69,7 @@ def test_it_is_the_lectures_loop() -> None:
     measured = trained(run)
     assert losses(measured) == pytest.approx(expected, rel=1e-10)
     with torch.no_grad():
-        accuracy = (net(run.data.test.x).argmax(1) == run.data.test.y).double().mean().item()
+        accuracy = (net(data.test.x).argmax(1) == data.test.y).double().mean().item()
     assert measured[-1].values["accuracy/test"] == accuracy
 
 
