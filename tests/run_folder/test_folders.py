@@ -128,7 +128,7 @@ def test_versions_are_those_that_the_numbers_depend_on(ffn: Command, tmp_path: P
 
 
 def test_images_and_text_in_the_event_file(ffn: Command, tmp_path: Path) -> None:
-    assert ffn("epochs=2", "name=x").code == 0
+    assert ffn("epochs=2", "name=x", "log_mistakes=true").code == 0
     kinds: dict[str, str] = {}
     for file in (tmp_path / "outputs" / "x").glob("events*"):
         for record in RawEventFileLoader(str(file)).Load():
