@@ -69,7 +69,14 @@ def test_model_options() -> None:
 
 def test_fingerprint_is_of_the_result_only() -> None:
     base = fingerprint.fingerprint(parsed())
-    for same in ("name=x", "max_runs=3", "engine=torch", "gradient=autograd", "init_seed=null"):
+    for same in (
+        "name=x",
+        "max_runs=3",
+        "engine=torch",
+        "gradient=autograd",
+        "init_seed=null",
+        "log_mistakes=true",
+    ):
         assert base == fingerprint.fingerprint(parsed(same)), same
     changes = ("lr=0.1", "seed=1", "l2=1e-3", "data.split_seed=1", "schedule=cosine", "optimizer=adamw")
     for change in (*changes, "init_seed=0", "order_seed=0", "gradient=manual"):

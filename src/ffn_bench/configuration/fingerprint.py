@@ -27,8 +27,10 @@ NOT_RESULTS = (
     "chunk_file",
     "optimizer.lr",
     "engine",
+    "log_mistakes",
 )
-"""Keys that say where a run is kept or how it is handled, or repeat another; no result depends on them."""
+"""Keys that say where a run is kept, how it is handled or what is drawn of it, or repeat another; no result
+depends on them."""
 
 SEEDS = ("seed", "init_seed", "order_seed", "data.split_seed")
 """Keys in which repetitions of one run differ."""

@@ -351,6 +351,7 @@ class TrainConfig:
     stage: str | None = None
     log_every: int = 10
     log_curvature: int = 0
+    log_mistakes: bool = False
     trajectory: bool = False
     max_runs: int = 10_000
     chunk: int = 64

@@ -296,14 +296,15 @@ class Record:
         self._schedule.record_cost(time.monotonic() - start)
 
     def _write_pictures(self) -> None:
-        """The confusion matrix, on the test part where there is one; of pictures also the worst mistakes."""
+        """The confusion matrix, on the test part where there is one; the worst mistakes there, where they are
+        asked for and it is of pictures."""
         run, data = self.run, self.run.data
         split = next(split for split in ("test", "val", "train") if len(getattr(data, split).y))
         counts = metrics.confusion_matrix(run.network, getattr(data, split), len(data.classes))
         with pictures.DRAWING:
             picture = pictures.confusion_matrix(counts, data.classes, split)
         self._tensorboard.write_image(f"confusion matrix/{split}", picture, run.step)
-        if data.image_shape and len(data.test.y):
+        if self._config.log_mistakes and data.image_shape and len(data.test.y):
             worst = metrics.worst_mistakes(run.network, data.test, 18)
             if len(worst[0]):
                 with pictures.DRAWING:

@@ -7,8 +7,8 @@ may have any number of runs in training.
 
 from __future__ import annotations
 
+import functools
 import io
-import json
 import os
 import re
 import socket
@@ -17,18 +17,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from google_crc32c import value as crc32c
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+import orjson
 
 from ffn_bench import tags
 from ffn_bench.data.splitting import Array
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import printable
+from ffn_bench.run_folder import event_messages
 from ffn_bench.run_folder.appended import Appended
-from ffn_bench.run_folder.files import Folder, finite
+from ffn_bench.run_folder.files import Folder
 
 METRICS = (
     *(quantity.tag(split) for quantity in tags.HELD_OUT for split in ("test", "val")),
@@ -62,11 +59,13 @@ class TextLog:
     def note(self, level: str, message: str) -> None:
         """A line of its own, or several."""
         message = "\n".join(map(printable, message.split("\n")))
-        timestamp = time.time()
-        stamp = (
-            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(timestamp))},{int(timestamp % 1 * 1000):03d}"
-        )
-        self.file.write(f"{stamp} {level} {message}\n".encode())
+        second, fraction = divmod(time.time(), 1)
+        self.file.write(f"{_clock(int(second))},{int(fraction * 1000):03d} {level} {message}\n".encode())
+
+
+@functools.lru_cache(maxsize=1)
+def _clock(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 class JsonLines:
@@ -82,9 +81,9 @@ class JsonLines:
             "epoch": measurement.epoch,
             "time": round(time.time(), 3),
             "train_seconds": round(measurement.train_seconds, 6),
-            **finite(measurement.values),
+            **measurement.values,
         }
-        self.file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self.file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
 
 
 class Trajectory:
@@ -131,77 +130,39 @@ class TensorBoard:
 
     def begin(self) -> None:
         """What the first record of a file must be."""
-        self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self.file.write(event_messages.record(event_messages.version(time.time())))
 
     def write(self, measurement: Measurement) -> None:
         """One event with every scalar of the measurement."""
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in measurement.values.items()]
-        self._add(Summary(value=values), measurement.step)
+        event = event_messages.scalars(time.time(), measurement.step, measurement.values)
+        self.file.write(event_messages.record(event))
 
     def write_text(self, tag: str, markdown: str) -> None:
         """A page of TensorBoard's Text tab."""
-        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-        text = TensorProto(dtype="DT_STRING", string_val=[markdown.encode()], tensor_shape=shape)
-        plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
-        self._add(Summary(value=[Summary.Value(tag=f"{tag}/text_summary", metadata=plugin, tensor=text)]))
+        self._add(event_messages.text(f"{tag}/text_summary", markdown))
 
-    def write_hparams(self, settings: dict[str, Any], superset: dict[str, Any]) -> None:
+    def write_hparams(self, settings: Mapping[str, Any], superset: Mapping[str, Any]) -> None:
         """The run's row of the HParams table.
 
         TensorBoard reads the table's columns from the first run it meets, so every run names the same
         `superset` of settings, whichever of them it has.
         """
-        from tensorboard.plugins.hparams import api_pb2
-        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
-
-        columns = api_pb2.Experiment(
-            metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in METRICS]
-        )
-        row = SessionStartInfo(start_time_secs=time.time())
-        for key, example in superset.items():
-            text = isinstance(example, str)
-            kind = api_pb2.DATA_TYPE_STRING if text else api_pb2.DATA_TYPE_FLOAT64
-            columns.hparam_infos.add(name=key, type=kind, differs=key in FIRST_COLUMNS)
-            value = settings.get(key)
-            if value is not None:
-                setattr(
-                    row.hparams[key],
-                    "string_value" if text else "number_value",
-                    str(value) if text else value,
-                )
-        self._add_hparams("experiment", experiment=columns)
-        self._add_hparams("session_start_info", session_start_info=row)
+        columns = tuple((key, isinstance(example, str)) for key, example in superset.items())
+        values = ((key, settings.get(key), is_text) for key, is_text in columns)
+        row = {key: str(value) if is_text else value for key, value, is_text in values if value is not None}
+        self._add(event_messages.hparams_columns(columns, FIRST_COLUMNS, METRICS))
+        self._add(event_messages.hparams_row(time.time(), row))
 
     def write_end(self, finished: bool) -> None:
         """The row's status in the HParams table."""
-        from tensorboard.plugins.hparams import api_pb2
-        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
-
-        status = api_pb2.STATUS_SUCCESS if finished else api_pb2.STATUS_FAILURE
-        end = SessionEndInfo(status=status, end_time_secs=time.time())
-        self._add_hparams("session_end_info", session_end_info=end)
-
-    def _add_hparams(self, tag: str, **content: Any) -> None:
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-        # The names of `tensorboard.plugins.hparams.metadata`, which takes 0.3 s to import.
-        plugin = SummaryMetadata.PluginData(
-            plugin_name="hparams", content=HParamsPluginData(**content).SerializeToString()
-        )
-        value = Summary.Value(tag=f"_hparams_/{tag}", metadata=SummaryMetadata(plugin_data=plugin))
-        self._add(Summary(value=[value]))
+        self._add(event_messages.hparams_end(time.time(), finished))
 
     def write_image(self, tag: str, png: bytes, step: int) -> None:
         """A picture of TensorBoard's Images tab."""
-        width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
-        image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
-        self._add(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+        self._add(event_messages.image(tag, png), step)
 
-    def _add(self, summary: Any, step: int = 0) -> None:
-        self._put(Event(wall_time=time.time(), step=step, summary=summary))
-
-    def _put(self, event: Any) -> None:
-        self.file.write(_framed(event.SerializeToString()))
+    def _add(self, value: bytes, step: int = 0) -> None:
+        self.file.write(event_messages.record(event_messages.event(time.time(), step, value)))
 
 
 def of_pictures(pictures: Mapping[str, bytes], step: int) -> bytes:
@@ -211,15 +172,3 @@ def of_pictures(pictures: Mapping[str, bytes], step: int) -> bytes:
     for name, png in pictures.items():
         board.write_image(name.removesuffix(".png"), png, step)
     return content.getvalue()
-
-
-def _framed(data: bytes) -> bytes:
-    """A record of TensorFlow's format: length, its masked CRC-32C, data, the data's. TensorBoard's own writer
-    computes the checksums in Python, which takes longer than all else about an event."""
-
-    def masked(content: bytes) -> int:
-        checksum: int = crc32c(content)
-        return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, struct.pack("<I", masked(length)), data, struct.pack("<I", masked(data))))
