@@ -3,6 +3,8 @@
 Hydra composes a configuration from files for every run, which takes it 60 ms. Runs of a sweep mostly differ
 in plain values (a seed, a learning rate), so it is asked once for each choice of files; values are then set
 in a copy that is used over and over, and only they are read back from it.
+
+What checks data and optimizers is imported once a run has been composed: a mistyped key is answered before.
 """
 
 from __future__ import annotations
@@ -25,17 +27,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from ffn_bench.command_line import tables
 from ffn_bench.command_line.hydra_internals import BasicSweeper, get_overrides_dirname
 from ffn_bench.command_line.resolvers import SUBDIR
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.fingerprint import NOT_RESULTS, SEEDS, fingerprint, result_keys, results_of
 from ffn_bench.configuration.schema import GROUPS, TrainConfig
 from ffn_bench.engine import build
-from ffn_bench.engine.choice import choose
 from ffn_bench.errors import RUN_FOLDER, UserError
-from ffn_bench.optimizers.registry import check_optimizer
-from ffn_bench.optimizers.rules import RULES
 from ffn_bench.run_folder import folders, lock, reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.sweeps.leaderboard import names_of, settings_of
@@ -221,6 +219,10 @@ class Planner:
 
     def _check(self, planned: Planned) -> None:
         """Data, network and device once for all runs that share them, the optimizer's settings likewise."""
+        from ffn_bench.engine.choice import choose
+        from ffn_bench.optimizers.registry import check_optimizer
+        from ffn_bench.optimizers.rules import RULES
+
         run = planned.run
         shared = repr((run.data, run.model, run.batch_size, run.drop_last, run.dtype, run.device))
         if shared not in self._checked:
@@ -314,6 +316,8 @@ def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Pla
 
     `jobs` are the overrides of `plans`, which are read one after the other, and not kept.
     """
+    from ffn_bench.command_line import tables
+
     listed = len(jobs) <= tables.STATUS_ROWS
     names = names_of([settings_of(job) for job in jobs]) if listed else itertools.repeat("")
 
