@@ -52,7 +52,14 @@ from ffn_bench.command_line.quick_hydra import QuickHydra
 from ffn_bench.command_line.resolvers import RESOLVERS, unlisted
 from ffn_bench.configuration import parsing, schema, yaml_files
 from ffn_bench.configuration.notation import misread, plain
-from ffn_bench.configuration.omegaconf_internals import BaseContainer, full_key, resolvers
+from ffn_bench.configuration.omegaconf_internals import (
+    BaseContainer,
+    full_key,
+    omegaconf_utils,
+    parsed_once,
+    quick_yaml_loader,
+    resolvers,
+)
 from ffn_bench.errors import UserError
 
 ARGUMENT = re.compile(r"[:,]\s*([-+]?[.\d][\w.+-]*)(?=\s*[,}])")
@@ -109,6 +116,8 @@ def guarded(node: type) -> Iterator[None]:
         (BaseContainer, "_resolvers", resolvers()),
         (HydraOverrideVisitor, "_createPrimitive", _primitive),
         (overrides_parser, "create_functions", _functions),
+        (omegaconf_utils, "get_yaml_loader", quick_yaml_loader),
+        (omegaconf_utils, "parse", parsed_once),
         (hydra_module, "Hydra", QuickHydra),
         (Plugins, "_scan_all_plugins", staticmethod(plugin_packages.scan_early)),
     ]

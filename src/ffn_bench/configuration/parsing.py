@@ -76,7 +76,7 @@ def untyped(node: type) -> type:
         for f in dataclasses.fields(node)
     ]
     own = {"__typed__": node, "__module__": __name__}
-    return dataclasses.make_dataclass(f"{UNTYPED}{node.__name__}", keys, namespace=own)
+    return dataclasses.make_dataclass(f"{UNTYPED}{node.__name__}", keys, namespace=own, repr=False, eq=False)
 
 
 UNTYPED = "Untyped"

@@ -2,13 +2,15 @@
 
 Hydra composes a configuration from files for every run, which takes it 60 ms. Runs of a sweep mostly differ
 in plain values (a seed, a learning rate), so it is asked once for each choice of files; values are then set
-in a copy that is used over and over, and only they are read back from it.
+in a copy that is used over and over, and only they are read back from it. Where all runs choose the files
+that the sweep itself was composed of, that copy is of the sweep's configuration.
 
 What checks data and optimizers is imported once a run has been composed: a mistyped key is answered before.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import json
@@ -25,7 +27,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from ffn_bench.command_line.hydra_internals import BasicSweeper, get_overrides_dirname
 from ffn_bench.command_line.resolvers import SUBDIR
@@ -286,7 +288,7 @@ class Planner:
         key = files, tuple(override.key_or_group for override in plain)
         template = self._templates.get(key)
         if template is None:
-            cfg = self.loader.load_sweep_config(self.master, list(job))
+            cfg = self._copy_of_master(files, plain) or self.loader.load_sweep_config(self.master, list(job))
             if len(self._templates) == TEMPLATES:
                 del self._templates[next(iter(self._templates))]
             self._templates[key] = template = ConfigTemplate(cfg, key[1])
@@ -298,6 +300,24 @@ class Planner:
                 self.loader.load_sweep_config(self.master, list(job))  # whose error says more
                 raise
         return template
+
+    def _copy_of_master(self, files: Sequence[str], plain: Sequence[Override]) -> DictConfig | None:
+        """The configuration of runs that set some values and choose the files that the sweep's own does, which
+        was composed already; None where they must be composed. Raises OmegaConf's errors."""
+        chosen = set(self.master.hydra.overrides.task)
+        if not all(file in chosen and self._is_group(self._parsed(file).key_or_group) for file in files):
+            return None
+        if any(override.type != OverrideType.CHANGE for override in plain):
+            return None
+        cfg = copy.deepcopy(self.master)
+        for override in plain:
+            try:
+                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+            except (ConfigAttributeError, ConfigKeyError):  # a key that does not exist
+                raise
+            except OmegaConfBaseException:
+                return None  # composing says more
+        return cfg
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override sets one value that already exists, and chooses no file."""
