@@ -26,9 +26,11 @@ LATE = frozenset(
 )  # fmt: skip
 """Packages that offer options of `hydra/launcher` and `hydra/sweeper`, and nothing else."""
 GROUPS = ("hydra/launcher", "hydra/sweeper")
-EARLY = {*GROUPS} | {f"{GROUPS[0]}/{name}" for name in ("basic", "workers", "sequential")} | {
-    f"{GROUPS[1]}/{name}" for name in ("basic", "checked")
-}
+EARLY = (
+    {*GROUPS}
+    | {f"{GROUPS[0]}/{name}" for name in ("basic", "workers", "sequential")}
+    | {f"{GROUPS[1]}/{name}" for name in ("basic", "checked")}
+)
 """Options of these groups that need no such package."""
 
 

@@ -19,7 +19,9 @@ class _OnDemand:
 
 
 class QuickHydra(Hydra):
-    """Hydra's application object, to which one configuration is composed once."""
+    """Hydra's application object, which composes a configuration once. Its loader is our `Loader`."""
+
+    config_loader: Any
 
     def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
         """`hydra.mode`, for which Hydra composes the configuration one more time."""

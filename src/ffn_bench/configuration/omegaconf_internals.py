@@ -27,24 +27,25 @@ __all__ = [
 ]
 
 omegaconf_utils = omegaconf._utils
-"""Where OmegaConf looks for the class that reads YAML, `get_yaml_loader()`, and for `parse`, by which it checks
-every text that holds an interpolation whenever a node is given it."""
+"""Where OmegaConf looks for the class that reads YAML, `get_yaml_loader()`, and for `parse`, by which it
+checks every text that holds an interpolation whenever a node is given it."""
 
 
 @functools.cache
 def quick_yaml_loader() -> Any:
-    """The class by which OmegaConf reads YAML, with the parser in C where PyYAML has it: a tenth of the time."""
+    """The class by which OmegaConf reads YAML, with the parser in C where there is one."""
     own = get_yaml_loader()
     if not yaml.__with_libyaml__:
         return own
 
-    class QuickLoader(yaml.cyaml.CParser, own):  # type: ignore[misc]
-        def __init__(self, stream: Any) -> None:
-            yaml.cyaml.CParser.__init__(self, stream)
-            yaml.constructor.SafeConstructor.__init__(self)
-            yaml.resolver.Resolver.__init__(self)
+    parser: Any = vars(yaml.cyaml)["CParser"]
 
-    return QuickLoader
+    def begin(self: Any, stream: Any) -> None:
+        for base in (yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
+            base.__init__(self)
+        parser.__init__(self, stream)
+
+    return type("QuickLoader", (parser, own), {"__init__": begin})
 
 
 parsed_once = functools.lru_cache(1000)(parse)

@@ -109,7 +109,7 @@ def register_optimizers(plugins: Mapping[str, dict[str, Any]]) -> None:
 
 
 class _Offers(dict[str, Any]):
-    """The group `optimizer` of Hydra's store before anybody has looked for an optimizer of another package."""
+    """The group `optimizer` of Hydra's store until somebody looks for an optimizer of another package."""
 
     def __init__(self, ask: Callable[[], Mapping[str, dict[str, Any]]]) -> None:
         super().__init__()

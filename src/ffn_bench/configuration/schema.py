@@ -25,8 +25,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 class Keys:
-    """Keys of a configuration: equal, and written, by their values. Such methods of each of 33 dataclasses would
-    take a tenth of the time that --help takes."""
+    """Keys of a configuration: equal, and written, by their values, as dataclasses are. Methods of their own
+    for each of 33 of them would take --help 15 ms."""
 
     def __eq__(self, other: object) -> bool:
         return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
