@@ -304,7 +304,7 @@ class Planner:
     def _copy_of_master(self, files: Sequence[str], plain: Sequence[Override]) -> DictConfig | None:
         """The configuration of runs that set some values and choose the files that the sweep's own does,
         which was composed already; None where they must be composed. Raises OmegaConf's errors."""
-        chosen = set(self.master.hydra.overrides.task)
+        chosen: Any = OmegaConf.to_container(self.master.hydra.overrides.task, resolve=False)
         if not all(file in chosen and self._is_group(self._parsed(file).key_or_group) for file in files):
             return None
         if any(override.type != OverrideType.CHANGE for override in plain):
