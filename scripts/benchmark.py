@@ -2,8 +2,9 @@
 
     python scripts/benchmark.py                      all tables; exit status 1 where a demand is missed
     python scripts/benchmark.py --table batch rules  some tables
-    python scripts/benchmark.py --table sweep        a whole sweep of 128 runs, folders included
-    python scripts/benchmark.py --table scale        sweeps of 100 to 10,000 runs: training, status, report
+    python scripts/benchmark.py --startup            what a person waits for before and after training
+    python scripts/benchmark.py --sweep              a whole sweep of 128 runs, folders included
+    python scripts/benchmark.py --scale              sweeps of 100 to 10,000 runs: training, status, report
     python scripts/benchmark.py --figure x.png       a picture of model-steps per second against runs
     python scripts/benchmark.py --write x.json       the numbers as JSON
     python scripts/benchmark.py --device cuda        programs on a GPU, nothing demanded
@@ -43,7 +44,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", nargs="+", choices=TABLES, default=list(DEFAULT), help="tables to measure")
+    parser.add_argument("--table", nargs="+", choices=TABLES, default=[], help="tables to measure")
+    for name in ("startup", "sweep", "scale"):
+        parser.add_argument(
+            f"--{name}", dest="alone", action="append_const", const=name, help=f"--table {name}"
+        )
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--figure", type=Path, help="where to draw the table `speed`")
@@ -53,7 +58,7 @@ def main() -> None:
     if options.device == "cuda":
         wanted["speed"] = functools.partial(tables.speed, device="cuda")
     else:
-        wanted |= {name: TABLES[name] for name in options.table}
+        wanted |= {name: TABLES[name] for name in [*options.table, *(options.alone or ())] or DEFAULT}
 
     machine = describe_machine()
     print(" · ".join(f"{key} {value}" for key, value in machine.items()))

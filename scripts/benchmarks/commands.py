@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from benchmarks.homes import Homes
@@ -28,14 +30,49 @@ print(time.perf_counter() - start)
 """Prints the seconds in which a compiled engine is built and makes its first step, PyTorch apart."""
 
 
-STARTUP: dict[str, tuple[float | None, str]] = {
-    "import torch": (None, "s"),
-    "ffn-train --help, against import torch": (0.6, "×"),
-    "ffn-train beyond import torch and training": (2.5, "s"),
-    "ffn-train with nothing compiled yet, more than later": (3.5, "s"),
-    "compiled engine from the cache, to its first step": (0.3, "s"),
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A command that is measured as a whole process, its child processes included."""
+
+    what: str
+    words: tuple[str, ...]
+    """`{}` stands for the number of the round."""
+    limit: float
+    unit: str = "×"
+    """× for the wall time of `import torch`, or s."""
+    status: int = 0
+
+
+STARTS = (
+    Start(what="ffn-train", words=("ffn-train", "name=r{}"), limit=0.65),
+    Start(what="ffn-train --help", words=("ffn-train", "--help"), limit=0.2),
+    Start(what="ffn-train lrr=1", words=("ffn-train", "lrr=1"), limit=0.2, status=2),
+    Start(what="ffn-train -m lrr=1,2", words=("ffn-train", "-m", "lrr=1,2"), limit=0.2, status=2),
+    Start(what="completion", words=("ffn-train", "-sc", "query=bash"), limit=0.2),
+    Start(what="ffn-compare of 30 runs", words=("ffn-compare", "runs=outputs/sweeps/thirty"), limit=1.2),
+    Start(
+        what="ffn-train -m … status=true of 30 runs",
+        words=("ffn-train", "-m", "seed=range(0,30)", "epochs=2", "name=thirty", "status=true"),
+        limit=0.45,
+    ),
+    Start(
+        what="ffn-race surface=saddle",
+        words=("ffn-race", "surface=saddle", "save=race{}"),
+        limit=11.5 / 2,
+        unit="s",
+    ),
+    Start(what="ffn-lecture", words=("ffn-lecture",), limit=7.5 / 2, unit="s"),
+)
+"""Commands that a person waits for, each with its limit."""
+COMPILED: dict[str, float] = {
+    "ffn-train with nothing compiled yet, more than later": 3.5,
+    "compiled engine from the cache, to its first step": 0.3,
 }
-"""What is measured of start-up, its limit and its unit."""
+"""Seconds, at most, that compiled code costs."""
+MEMORY_MB = 200.0
+"""Of a default run, at most."""
+LAUNCHERS = ("joblib-launcher", "submitit-launcher", "ray-launcher", "optuna-sweeper")
+"""Plug-ins of Hydra that nobody may have to wait for."""
 
 
 def _ffn_train() -> str:
@@ -44,45 +81,88 @@ def _ffn_train() -> str:
 
 def _seconds(folder: str, *command: str, cache: Path | None = None) -> float:
     """Of a whole command, with its compiled code in a folder of its own, if one is given."""
-    own = {} if cache is None else {"FFN_BENCH_CACHE_DIR": str(cache)}
     start = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **own})
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env=_environment(cache))
     return time.perf_counter() - start
 
 
+def _environment(cache: Path | None) -> dict[str, str]:
+    """Of a command as a person starts it: its modules are compiled once, and kept so."""
+    own = {} if cache is None else {"FFN_BENCH_CACHE_DIR": str(cache)}
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, **own}
+
+
 def _load_seconds(cache: Path) -> float:
-    environment = {**os.environ, "FFN_BENCH_CACHE_DIR": str(cache)}
+    environment = _environment(cache)
     paths = [str(Path(__file__).parents[1]), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     command = [sys.executable, "-c", LOAD]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
+def _measured(folder: str, start: Start, number: int, cache: Path) -> tuple[float, float]:
+    """Seconds and most MB of a command, whose exit status must be the expected one."""
+    name, *words = (word.format(number) for word in start.words)
+    program = [str(Path(sys.executable).with_name(name)), *words]
+    begun = time.perf_counter()
+    with subprocess.Popen(
+        program,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if start.status else None,
+        env=_environment(cache) | {"COMP_LINE": "ffn-train optimizer=ad"},
+    ) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - begun
+    assert process.returncode == start.status, program
+    return seconds, used.ru_maxrss / 1e3
+
+
 def startup(homes: Homes, rounds: int) -> Table:
-    """Commands beside `import torch`, and what the first use of compiled code costs more than a later one."""
-    values: list[dict[str, float]] = []
+    """Whole commands beside `import torch`, in turns; what the first use of compiled code costs more."""
+    values: dict[str, list[float]] = {}
+    units = {"import torch": "s"}
+    limits: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         warm = Path(folder) / "warm"
-        for number in range(min(rounds, 3) + 1):
+        sweep_words = ("-m", "seed=range(0,30)", "epochs=2", "name=thirty")
+        _seconds(folder, _ffn_train(), *sweep_words, cache=warm)
+        for number in range(rounds + 1):
             torch = _seconds(folder, sys.executable, "-c", "import torch")
-            shown = _seconds(folder, _ffn_train(), "--help")
-            fresh = _seconds(folder, _ffn_train(), f"name=f{number}", cache=Path(folder) / f"cache{number}")
-            run = _seconds(folder, _ffn_train(), f"name=r{number}", cache=warm)
-            summary = json.loads((Path(folder) / "outputs" / f"r{number}" / "summary.json").read_text())
-            loaded = _load_seconds(warm)
-            if number:  # the first round warms up
-                beyond = run - summary["train_seconds"] - torch
-                values.append(
-                    dict(zip(STARTUP, (torch, shown / torch, beyond, fresh - run, loaded), strict=True))
-                )
-    table = Table(title="Start-up, seconds")
-    for what, (limit, unit) in STARTUP.items():
-        own = [value[what] for value in values]
-        table.rows.append({"what": what, "value": spread(own), "unit": unit})
-        if limit is not None:
-            median = statistics.median(own)
-            table.demands.append(Demand(what=what, value=median, limit=limit, at_least=False, unit=unit))
+            own = {"import torch": torch}
+            for start in STARTS:
+                seconds, megabytes = _measured(folder, start, number, warm)
+                own[start.what] = seconds / torch if start.unit == "×" else seconds
+                units[start.what], limits[start.what] = start.unit, start.limit
+                if start is STARTS[0]:
+                    memory, run = megabytes, seconds
+            own["most memory of ffn-train"] = memory
+            if number <= 3:
+                fresh = _seconds(folder, _ffn_train(), f"name=f{number}", cache=Path(folder) / f"c{number}")
+                own |= zip(COMPILED, (fresh - run, _load_seconds(warm)), strict=True)
+            for what, value in own.items() if number else ():  # the first round warms up
+                values.setdefault(what, []).append(value)
+    units |= dict.fromkeys(COMPILED, "s") | {"most memory of ffn-train": "MB"}
+    limits |= COMPILED | {"most memory of ffn-train": MEMORY_MB}
+    table = Table(title="Start-up: whole commands, × is the wall time of import torch in the same round")
+    for what, measured in values.items():
+        table.rows.append({"what": what, "value": spread(measured), "unit": units[what]})
+        if what in limits:
+            median, limit = statistics.median(measured), limits[what]
+            demand = Demand(what=what, value=median, limit=limit, at_least=False, unit=units[what])
+            table.demands.append(demand)
+    table.notes.append(f"Installed plug-ins of Hydra: {', '.join(_installed_launchers()) or 'none'}.")
     return table
+
+
+def _installed_launchers() -> list[str]:
+    """Those of `LAUNCHERS` that are installed; with all of them the commands must keep to their limits."""
+    names = {
+        str(distribution.metadata["Name"]).replace("_", "-") for distribution in metadata.distributions()
+    }
+    return [name for name in LAUNCHERS if f"hydra-{name}" in names]
 
 
 def sweep(homes: Homes, rounds: int) -> Table:

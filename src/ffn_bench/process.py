@@ -10,6 +10,7 @@ import codecs
 import contextlib
 import errno
 import functools
+import gc
 import importlib.abc
 import io
 import os
@@ -62,6 +63,7 @@ def begin() -> None:
     script = next((word for word in sys.orig_argv[1:] if not word.startswith("-")), "")
     if Path(script).name in COMMANDS or script.startswith("ffn_bench."):
         _state.is_command = True
+        gc.disable()  # imports make no garbage; `start.collector_put_off` ends this
         open_streams()
         last()
         listen()

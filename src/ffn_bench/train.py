@@ -148,8 +148,6 @@ def begin(cfg: DictConfig) -> Lock:
     Raises `UserError` for a run that could not be trained. Creates nothing but the folder and its lock, and
     nothing at all if there is an error.
     """
-    from ffn_bench.command_line import tables
-
     run = parsing.parse(cfg)
     if run.chunk_file is not None:
         raise UserError("chunk_file", "is set by a sweep for its jobs", "leave it out")
@@ -163,6 +161,8 @@ def begin(cfg: DictConfig) -> Lock:
     folder = Folder(path)
     folders.check_location(path)
     if run.status:
+        from ffn_bench.command_line import tables
+
         tables.show_status(
             [("run", *reading.status_and_summary(folder, run))], path, holder(folder), listed=True
         )

@@ -40,3 +40,43 @@ def test_names_of_overrides() -> None:
     overrides = OverridesParser.create().parse_overrides(["lr=0.1", "seed=2"])
     name = internals.get_overrides_dirname(overrides, ["seed"], ",", "=")
     assert name == "lr=0.1"
+
+
+def test_hydra_makes_its_application_by_the_name_that_is_replaced() -> None:
+    from hydra._internal.utils import _run_hydra
+
+    assert vars(internals.hydra_module)["Hydra"] is internals.Hydra
+    assert "from .hydra import Hydra" in inspect.getsource(_run_hydra)
+    assert "get_mode(config_name=config_name, overrides=overrides)" in inspect.getsource(_run_hydra)
+
+
+def test_a_mode_that_is_none_is_that_of_the_flags() -> None:
+    from hydra._internal.utils import _run_app
+
+    text = inspect.getsource(_run_app)
+    assert "if mode is None:" in text and '["hydra.mode=RUN"]' in text and '["hydra.mode=MULTIRUN"]' in text
+
+
+def test_lists_of_groups_are_for_templates_only() -> None:
+    text = inspect.getsource(internals.Hydra)
+    uses = [line.strip() for line in text.splitlines() if "format_config_groups(" in line]
+    assert len(uses) == 3 and all("GROUPS=" in line or line.startswith("def ") for line in uses)
+    assert "substitute(" in text
+
+
+def test_plugins_are_scanned_as_is_assumed() -> None:
+    assert [*inspect.signature(internals.scan_plugins).parameters] == ["modules"]
+    text = inspect.getsource(internals.scan_plugins)
+    assert text.count("pkgutil.") == 1 and "pkgutil.walk_packages(" in text
+    assert vars(internals.plugins_module)["pkgutil"].walk_packages
+    assert "self._scan_all_plugins(modules=" in inspect.getsource(internals.plugins_module.Plugins)
+    _, stats = internals.scan_plugins([])
+    assert stats.modules_import_time == {}
+
+
+def test_the_store_copies_what_it_loads() -> None:
+    """Sources that are shared between copies of a repository hand out nothing that can be changed."""
+    from hydra.core.config_store import ConfigStore
+
+    text = inspect.getsource(ConfigStore.load)
+    assert "copy.copy(ret)" in text and "ret.node = copy.deepcopy(ret.node)" in text

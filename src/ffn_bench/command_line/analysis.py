@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from ffn_bench import errors
@@ -38,7 +37,7 @@ def run_analysis(
     `task` is also handed the command as it was typed; every argument goes through `rewrite` first; `several`
     says what to write instead of `-m`.
     """
-    ConfigStore.instance().store(group="_schema", name=name, node=parsing.untyped(node), package="_global_")
+    parsing.register_command(name, node)
     typed = shlex.join([command_name(), *sys.argv[1:]])
 
     def handed(cfg: DictConfig) -> None:

@@ -11,6 +11,7 @@ Hydra's classes; nothing else in this package reaches into Hydra for it.
 from __future__ import annotations
 
 import importlib.resources
+import inspect
 import os
 import re
 import sys
@@ -37,6 +38,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ffn_bench import errors
+from ffn_bench.command_line import plugin_packages
 from ffn_bench.command_line.hydra_internals import (
     ConfigLoaderImpl,
     ConfigRepository,
@@ -46,15 +48,26 @@ from ffn_bench.command_line.hydra_internals import (
     hydra_module,
 )
 from ffn_bench.command_line.invocation import command_name, config_folder
+from ffn_bench.command_line.quick_hydra import QuickHydra
 from ffn_bench.command_line.resolvers import RESOLVERS, unlisted
 from ffn_bench.configuration import parsing, schema, yaml_files
 from ffn_bench.configuration.notation import misread, plain
-from ffn_bench.configuration.omegaconf_internals import BaseContainer, full_key, resolvers
+from ffn_bench.configuration.omegaconf_internals import (
+    BaseContainer,
+    full_key,
+    omegaconf_utils,
+    parsed_once,
+    quick_yaml_loader,
+    resolvers,
+)
 from ffn_bench.errors import UserError
 
 ARGUMENT = re.compile(r"[:,]\s*([-+]?[.\d][\w.+-]*)(?=\s*[,}])")
 """Numbers that are given to a resolver."""
 RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
+
+PLAIN_OVERRIDE = re.compile(r"(?!hydra)[\w./]+=[^$]*\Z")
+"""Sets a key of the run, or chooses a file by its name."""
 
 OURS = "hydra_plugins.ffn_bench_launcher."
 LAUNCHERS = (
@@ -103,8 +116,12 @@ def guarded(node: type) -> Iterator[None]:
         (BaseContainer, "_resolvers", resolvers()),
         (HydraOverrideVisitor, "_createPrimitive", _primitive),
         (overrides_parser, "create_functions", _functions),
+        (omegaconf_utils, "get_yaml_loader", quick_yaml_loader),
+        (omegaconf_utils, "parse", parsed_once),
+        (hydra_module, "Hydra", QuickHydra),
+        (Plugins, "_scan_all_plugins", staticmethod(plugin_packages.scan_early)),
     ]
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
+    originals = [(owner, name, inspect.getattr_static(owner, name)) for owner, name, _ in replacements]
     try:
         for replacement in replacements:
             setattr(*replacement)
@@ -181,16 +198,44 @@ class Repository(ConfigRepository):
             )
             self.sources.append(kind(provider, path))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Repository:
+        """Hydra copies a repository whenever it looks something up, to give the copy other sources. These
+        hold a path and no state, and one of them all registered configurations: 15 ms a copy."""
+        copy = object.__new__(Repository)
+        copy.sources = list(self.sources)
+        return copy
+
     def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
         _check_below(config_path)
-        return super()._find_object_source(config_path, object_type)
+        if config_path.startswith(plugin_packages.GROUPS) and config_path not in plugin_packages.EARLY:
+            _import_late()
+        source = super()._find_object_source(config_path, object_type)
+        is_ours = isinstance(source, FolderSource) and _is_ours(source.path)
+        if config_path.startswith("optimizer/") and not is_ours:
+            _register_offered()
+            source = super()._find_object_source(config_path, object_type)
+        return source
 
     def get_group_options(
         self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG
     ) -> list[str]:
         """Called by Hydra, for messages and completion."""
         _check_below(group_name)
+        if group_name.startswith(plugin_packages.GROUPS):
+            _import_late()
+        if group_name.startswith("optimizer"):
+            _register_offered()
         return super().get_group_options(group_name, results_filter)
+
+
+def _import_late() -> None:
+    with _resolvers_kept():
+        plugin_packages.import_late()
+
+
+def _register_offered() -> None:
+    with _resolvers_kept():
+        parsing.register_offered()
 
 
 def _check_below(config_path: str) -> None:
@@ -253,6 +298,13 @@ class Loader(ConfigLoaderImpl):
             )
         return cfg
 
+    def leaves_mode_open(self, config_name: str | None, overrides: Sequence[str]) -> bool:
+        """Whether no file and no override can set `hydra.mode`: none but the command's own files take part,
+        and of these only those do that are chosen with a `+` (+tune=…)."""
+        path = [str(entry.path) for entry in self.config_search_path.get_path()]
+        own_files = path == ["pkg://hydra.conf", str(config_folder()), "structured://"]
+        return own_files and "/" not in str(config_name) and all(map(PLAIN_OVERRIDE.match, overrides))
+
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         result = repo.load_config(str(default.config_path))
         scheme, _, folder = result.path.partition("://") if result else ("", "", "")
@@ -307,6 +359,8 @@ def _check(raw: Any, kind: type | None, run_mode: RunMode) -> None:
             raise UserError(f"hydra.{key}".strip("."), f"{value!r} is not a mapping", "write keys and values")
     for key, plugin, known in (("launcher", Launcher, LAUNCHERS), ("sweeper", Sweeper, SWEEPERS)):
         target = _target(node[key])
+        if not str(target).startswith((OURS, "hydra._internal.")):
+            _import_late()
         if target not in known and target not in _installed(plugin):
             what = f"{target!r} is not an installed {key}"
             raise UserError(f"hydra.{key}._target_", what, f"choose by name: hydra/{key}=…")
@@ -404,6 +458,17 @@ def _keep_resolvers(announced: Announced) -> None:
         if name not in RESOLVERS:
             OmegaConf.clear_resolver(name)
     OmegaConf.register_new_resolver("oc.env", partial(_environment, announced), replace=True)
+
+
+@contextmanager
+def _resolvers_kept() -> Iterator[None]:
+    """Undo what packages that are imported meanwhile do to the resolvers."""
+    before = resolvers()
+    try:
+        yield
+    finally:
+        BaseContainer._resolvers.clear()
+        BaseContainer._resolvers.update(before)
 
 
 def _environment(announced: Announced, name: str, *default: Any, _node_: Node) -> Any:

@@ -9,11 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import hydra._internal.hydra
+import hydra.core.plugins
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 
 if TYPE_CHECKING:
@@ -26,12 +29,15 @@ __all__ = [
     "ConfigLoaderImpl",
     "ConfigRepository",
     "FileConfigSource",
+    "Hydra",
     "IConfigRepository",
     "SourcesRegistry",
     "get_args_parser",
     "get_overrides_dirname",
     "hydra_module",
+    "plugins_module",
     "raised",
+    "scan_plugins",
 ]
 
 PLUGINS = {
@@ -48,7 +54,12 @@ def __getattr__(name: str) -> Any:
 
 
 hydra_module = hydra._internal.hydra
-"""Where Hydra looks for the class of its loader."""
+"""Where Hydra looks for the class of its loader, and its own."""
+
+plugins_module: Any = hydra.core.plugins
+"""Where Hydra walks through packages of plug-ins, by `pkgutil.walk_packages`."""
+scan_plugins = Plugins._scan_all_plugins
+"""Imports all plug-ins below some packages; returns their classes and `ScanStats`."""
 
 
 def raised(result: JobReturn) -> BaseException:

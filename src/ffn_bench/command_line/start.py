@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import os
 import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import hydra
@@ -37,7 +37,7 @@ def run(config_name: str, node: type, task: Callable[[DictConfig], Any]) -> None
         resolvers.register_resolvers()
         OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
         sys.argv[1:] = arguments.prepare(sys.argv[1:])
-        register_plugins(sys.argv[1:])
+        parsing.offer_optimizers(partial(offered_optimizers, sys.argv[1:]))
         decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
         with composition.guarded(node), loaded_once():
             decorate(task)()
@@ -62,11 +62,13 @@ def resume_collector() -> None:
     gc.enable()
 
 
-def register_plugins(argv: list[str]) -> None:
-    """Make the optimizers of other installed packages known to Hydra as options of the group `optimizer`.
+def offered_optimizers(argv: list[str]) -> dict[str, dict[str, Any]]:
+    """The optimizers of other installed packages, which become options of the group `optimizer`.
 
-    Only one that the command line names is imported, to learn its hyper-parameters.
+    Only one that the command line names is imported, to learn its hyper-parameters; others have none.
     """
+    import importlib.metadata
+
     plugins: dict[str, dict[str, Any]] = {}
     for entry in importlib.metadata.entry_points(group="ffn_bench.optimizers"):
         plugins[entry.name] = {}
@@ -74,7 +76,7 @@ def register_plugins(argv: list[str]) -> None:
             from ffn_bench.optimizers.registry import plugin_defaults
 
             plugins[entry.name] = plugin_defaults(entry.name)
-    parsing.register_optimizers(plugins)
+    return plugins
 
 
 def config_groups() -> str:

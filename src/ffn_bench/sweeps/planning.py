@@ -2,11 +2,15 @@
 
 Hydra composes a configuration from files for every run, which takes it 60 ms. Runs of a sweep mostly differ
 in plain values (a seed, a learning rate), so it is asked once for each choice of files; values are then set
-in a copy that is used over and over, and only they are read back from it.
+in a copy that is used over and over, and only they are read back from it. Where all runs choose the files
+that the sweep itself was composed of, that copy is of the sweep's configuration.
+
+What checks data and optimizers is imported once a run has been composed: a mistyped key is answered before.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import json
@@ -23,18 +27,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from ffn_bench.command_line import tables
 from ffn_bench.command_line.hydra_internals import BasicSweeper, get_overrides_dirname
 from ffn_bench.command_line.resolvers import SUBDIR
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.fingerprint import NOT_RESULTS, SEEDS, fingerprint, result_keys, results_of
 from ffn_bench.configuration.schema import GROUPS, TrainConfig
 from ffn_bench.engine import build
-from ffn_bench.engine.choice import choose
 from ffn_bench.errors import RUN_FOLDER, UserError
-from ffn_bench.optimizers.rules import RULES
 from ffn_bench.run_folder import folders, lock, reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.sweeps.leaderboard import names_of, settings_of
@@ -232,6 +233,9 @@ class Planner:
 
     def _check(self, planned: Planned) -> None:
         """Data, network and device once for all runs that share them, the optimizer's settings likewise."""
+        from ffn_bench.engine.choice import choose
+        from ffn_bench.optimizers.rules import RULES
+
         run = planned.run
         shared = repr((run.data, run.model, run.batch_size, run.drop_last, run.dtype, run.device))
         if shared not in self._checked:
@@ -313,7 +317,7 @@ class Planner:
         key = files, tuple(override.key_or_group for override in plain)
         template = self._templates.get(key)
         if template is None:
-            cfg = self.loader.load_sweep_config(self.master, list(job))
+            cfg = self._copy_of_master(files, plain) or self.loader.load_sweep_config(self.master, list(job))
             if len(self._templates) == TEMPLATES:
                 del self._templates[next(iter(self._templates))]
             self._templates[key] = template = ConfigTemplate(cfg, key[1])
@@ -325,6 +329,24 @@ class Planner:
                 self.loader.load_sweep_config(self.master, list(job))  # whose error says more
                 raise
         return template
+
+    def _copy_of_master(self, files: Sequence[str], plain: Sequence[Override]) -> DictConfig | None:
+        """The configuration of runs that set some values and choose the files that the sweep's own does,
+        which was composed already; None where they must be composed. Raises OmegaConf's errors."""
+        chosen: Any = OmegaConf.to_container(self.master.hydra.overrides.task, resolve=False)
+        if not all(file in chosen and self._is_group(self._parsed(file).key_or_group) for file in files):
+            return None
+        if any(override.type != OverrideType.CHANGE for override in plain):
+            return None
+        cfg = copy.deepcopy(self.master)
+        for override in plain:
+            try:
+                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+            except (ConfigAttributeError, ConfigKeyError):  # a key that does not exist
+                raise
+            except OmegaConfBaseException:
+                return None  # composing says more
+        return cfg
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether an override sets one value that already exists, and chooses no file."""
@@ -343,6 +365,8 @@ def show_status(folder: Path, jobs: Sequence[Sequence[str]], plans: Iterable[Pla
 
     `jobs` are the overrides of `plans`, which are read one after the other, and not kept.
     """
+    from ffn_bench.command_line import tables
+
     listed = len(jobs) <= tables.STATUS_ROWS
     names = names_of([settings_of(job) for job in jobs]) if listed else itertools.repeat("")
 

@@ -105,7 +105,7 @@ class CheckedSweeper(BasicSweeper):
         folders.check_location(folder)
         if not self.config.status:
             check_free(Folder(folder))
-        from ffn_bench.sweeps import planning  # which needs PyTorch
+        from ffn_bench.sweeps import planning
 
         start.resume_collector()
         planner = planning.Planner(self.config, self.hydra_context)
