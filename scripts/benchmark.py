@@ -5,6 +5,7 @@
     python scripts/benchmark.py --startup            what a person waits for before and after training
     python scripts/benchmark.py --sweep              a whole sweep of 128 runs, folders included
     python scripts/benchmark.py --scale              sweeps of 100 to 10,000 runs: training, status, report
+    python scripts/benchmark.py --table csv          a large table from its file
     python scripts/benchmark.py --figure x.png       a picture of model-steps per second against runs
     python scripts/benchmark.py --write x.json       the numbers as JSON
     python scripts/benchmark.py --device cuda        programs on a GPU, nothing demanded
@@ -36,7 +37,11 @@ from benchmarks import commands, figure, tables
 from benchmarks.homes import Homes
 from benchmarks.tables import Demand, Table
 
-DEFAULT: dict[str, Callable[[Homes, int], Table]] = {**tables.TABLES, "startup": commands.startup}
+DEFAULT: dict[str, Callable[[Homes, int], Table]] = {
+    **tables.TABLES,
+    "startup": commands.startup,
+    "csv": commands.csv,
+}
 TABLES = {**DEFAULT, "sweep": commands.sweep, "scale": commands.scale}
 
 
@@ -87,7 +92,7 @@ def describe_machine() -> dict[str, str]:
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
     installed = {}
-    for name in ("torch", "numba", "numpy", "jax", "lightning", "scikit-learn"):
+    for name in ("torch", "numba", "numpy", "polars", "jax", "lightning", "scikit-learn"):
         try:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy
+
 from benchmarks.homes import Homes
 from benchmarks.tables import Demand, Table, spread
 
@@ -28,6 +30,20 @@ epoch()
 print(time.perf_counter() - start)
 """
 """Prints the seconds in which a compiled engine is built and makes its first step, PyTorch apart."""
+
+READ = """
+import sys, time
+import numpy
+from ffn_bench.configuration.schema import CsvConfig
+from ffn_bench.data import tables
+start = time.perf_counter()
+tables.POLARS_BYTES = float(sys.argv[2])
+table = tables.load_csv(CsvConfig(name="csv", path=sys.argv[1], target="label"))
+seconds = time.perf_counter() - start
+assert table.x.shape == (200_000, 30)
+print(seconds)
+"""
+"""Prints the seconds in which a CSV file becomes rows, labels and classes, with the import of Polars."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +179,33 @@ def _installed_launchers() -> list[str]:
         str(distribution.metadata["Name"]).replace("_", "-") for distribution in metadata.distributions()
     }
     return [name for name in LAUNCHERS if f"hydra-{name}" in names]
+
+
+def csv(homes: Homes, rounds: int) -> Table:
+    """`data=csv` with a file of 200,000 rows of 30 numbers and a label, 51 MB, by each of its two readers."""
+    readers: dict[str, list[float]] = {"0": [], "inf": []}  # from how many bytes on Polars reads
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "table.csv"
+        numbers = numpy.random.default_rng(0).normal(size=(200_000, 30))
+        with file.open("w") as text:
+            text.write(",".join([*(f"f{k}" for k in range(30)), "label"]) + "\n")
+            text.writelines(
+                ("%.5f," * 30 + "c%d\n") % (*row, k % 5) for k, row in enumerate(numbers.tolist())
+            )
+        for _ in range(rounds):
+            for polars_bytes, seconds in readers.items():
+                command = [sys.executable, "-c", READ, str(file), polars_bytes]
+                seconds.append(
+                    float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                )
+        size = file.stat().st_size / 1e6
+    table = Table(title=f"A table of 200,000 × 31 cells, {size:.0f} MB, seconds")
+    for what, seconds in zip(("Polars", "Python's reader"), readers.values(), strict=True):
+        table.rows.append({"read by": what, "seconds": spread(seconds)})
+    median = statistics.median(readers["0"])
+    what = "from the file to numbers and classes, with the import of Polars"
+    table.demands = [Demand(what=what, value=median, limit=1, at_least=False, unit="s")]
+    return table
 
 
 def sweep(homes: Homes, rounds: int) -> Table:

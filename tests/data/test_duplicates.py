@@ -100,6 +100,29 @@ def test_groups_stay_whole_and_splits_are_near_their_sizes(
         assert (abs(len(split) + left_over - expected) >= abs(len(split) - expected)).all()
 
 
+@pytest.mark.parametrize("equal_hashes", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8", "int64"])
+@pytest.mark.parametrize("copies", [0, 3, 300])
+def test_equal_rows(dtype: str, copies: int, equal_hashes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few copies, many, none; rows of any number of bytes; rows that have equal hashes and are different."""
+    rng = np.random.default_rng(0)
+    if equal_hashes:  # of a row and its columns in another order
+        factors = type("Generator", (), {"integers": lambda *_, size, dtype: np.zeros(size, dtype)})
+        monkeypatch.setattr(np.random, "default_rng", lambda *_: factors())
+    for width in (1, 2, 3, 8, 16):
+        x = rng.permutation(2**16)[: 400 * width].reshape(400, width)
+        x[5] = x[4, ::-1]
+        x = x.view(np.uint8).astype(dtype) if dtype == "uint8" else x.astype(dtype) - 7 * (dtype != "uint8")
+        for _ in range(copies):
+            x[rng.integers(400)] = x[rng.integers(400)]
+        if x.dtype.kind == "f":
+            x[7], x[9] = 0.0, -0.0
+        rows = [tuple(row) for row in x.tolist()]
+        groups = splitting.equal_rows(x)
+        assert groups.dtype == np.int64
+        assert groups.tolist() == [rows.index(row) for row in rows]
+
+
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(raw=tables(), seed=st.integers(0, 3), standard=st.booleans())
 def test_the_count_is_right_and_0_when_kept_together(raw: Raw, seed: int, standard: bool) -> None:

@@ -197,10 +197,28 @@ def _stratified_order(y: Array, rng: np.random.Generator) -> Array:
 
 def equal_rows(x: Array) -> Array:
     """For every row the number of the first row that equals it: int64 `[n]`."""
-    x = np.ascontiguousarray(x + 0.0 if x.dtype.kind == "f" else x)  # makes 0.0 of -0.0
-    as_bytes = x.view(np.dtype((np.void, x.shape[1] * x.itemsize))).ravel()
+    x = np.ascontiguousarray(x)
+    zero = 0.0 if x.dtype.kind == "f" else 0  # makes 0.0 of -0.0
+    first_equal = rows = np.arange(len(x))
+    row_bytes = x.shape[1] * x.itemsize
+    if len(x) and row_bytes % 8 == 0:  # sorting hashes is ten times as fast as sorting rows
+        factors = np.random.default_rng(0).integers(2**63, size=row_bytes // 8, dtype=np.uint64) * 2 + 1
+        hashes = np.empty(len(x), np.uint64)
+        n_block = 2**18 // row_bytes + 1  # rows that fit into the processor's cache
+        for start in range(0, len(x), n_block):
+            words = (x[start : start + n_block] + zero).view(np.uint64)
+            hashes[start : start + n_block] = (words ^ (words >> 32)) @ factors
+        ordered = np.sort(hashes)
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(repeated) == 0:
+            return first_equal
+        if len(repeated) < len(x) // 10:  # the others equal no other row
+            rows = np.flatnonzero(np.isin(hashes, repeated))
+
+    as_bytes = (x[rows] + zero).view(np.dtype((np.void, row_bytes))).ravel()
     _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
-    return first[inverse]
+    first_equal[rows] = rows[first[inverse]]
+    return first_equal
 
 
 def grouped_splits(y: Array, groups: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
