@@ -47,7 +47,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {
         "lines": hexed,
         "events": events,
-        "weights": {k: v.numpy().tobytes() for k, v in state["network"].items()},
+        "weights": {k: v.tobytes() for k, v in state["network"].items()},
         "step": state["step"],
         "summary": {k: v for k, v in summary.items() if k != "train_seconds"},
     }
