@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ffn_bench.run_folder import checkpoints
 from ffn_bench.run_folder.files import Folder
 
@@ -162,14 +164,14 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
 
 def rewrite_checkpoints(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the states of all checkpoints, and give the files the checksums and places they then have."""
-    from safetensors.torch import save as to_bytes
+    from safetensors.numpy import save as to_bytes
 
     for file in sorted((folder / "checkpoint").iterdir()):
         state = checkpoints.load(Folder(folder), f"checkpoint/{file.name}")
         change(state)
-        tensors: dict[str, Any] = {}
-        header = {"format": "1", "state": json.dumps(checkpoints.pack(state, tensors, ""))}
-        content = to_bytes({k: t.contiguous() for k, t in tensors.items()}, metadata=header)
+        arrays: dict[str, Any] = {}
+        header = {"format": "1", "state": json.dumps(checkpoints.pack(state, arrays, ""))}
+        content = to_bytes({k: np.asarray(a, order="C") for k, a in arrays.items()}, metadata=header)
         step = state["step"] if isinstance(state.get("step"), int) and 0 <= state["step"] < 10**10 else 7
         name = f"step-{step:010d}-{hashlib.sha256(content).hexdigest()}.safetensors"
         file.unlink()
@@ -180,15 +182,13 @@ def rewrite_checkpoints(folder: Path, change: Callable[[dict[str, Any]], object]
             manifest.write(json.dumps(entry) + "\n")
 
 
-def _first_tensor(tree: Any, change: Callable[[Any], Any]) -> bool:
+def _first_array(tree: Any, change: Callable[[Any], Any]) -> bool:
     """Replace the first moment, or the like, of an optimizer's state."""
-    import torch
-
     for key, value in tree.items() if isinstance(tree, dict) else ():
-        if isinstance(value, torch.Tensor) and value.numel() > 1:
+        if isinstance(value, np.ndarray) and value.size > 1:
             tree[key] = change(value)
             return True
-        if _first_tensor(value, change):
+        if _first_array(value, change):
             return True
     return False
 
@@ -210,15 +210,15 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "no engine": lambda s: s.pop("engine"),
     "no network": lambda s: s.pop("network"),
     "network is a list": lambda s: s.update(network=[]),
-    "a weight of another shape": lambda s: _first_tensor(s["network"], lambda t: t.reshape(-1)[:-1].clone()),
-    "a weight of another dtype": lambda s: _first_tensor(s["network"], lambda t: t.double()),
-    "a weight of whole numbers": lambda s: _first_tensor(s["network"], lambda t: t.long()),
-    "a weight too many": lambda s: s["network"].update({"weights.9": s["network"]["weights.0"].clone()}),
+    "a weight of another shape": lambda s: _first_array(s["network"], lambda a: a.reshape(-1)[:-1]),
+    "a weight of another dtype": lambda s: _first_array(s["network"], lambda a: a.astype(np.float64)),
+    "a weight of whole numbers": lambda s: _first_array(s["network"], lambda a: a.astype(np.int64)),
+    "a weight too many": lambda s: s["network"].update({"weights.9": s["network"]["weights.0"]}),
     "no optimizer": lambda s: s.pop("optimizer"),
     "optimizer is text": lambda s: s.update(optimizer="adam"),
-    "a moment of another shape": lambda s: _first_tensor(s["optimizer"], lambda t: t.reshape(-1)[:1].clone()),
-    "a moment of another dtype": lambda s: _first_tensor(s["optimizer"], lambda t: t.double()),
-    "a moment that is a number": lambda s: _first_tensor(s["optimizer"], lambda t: 0.0),
+    "a moment of another shape": lambda s: _first_array(s["optimizer"], lambda a: a.reshape(-1)[:1]),
+    "a moment of another dtype": lambda s: _first_array(s["optimizer"], lambda a: a.astype(np.float64)),
+    "a moment that is a number": lambda s: _first_array(s["optimizer"], lambda a: 0.0),
     "no window": lambda s: s.pop("window"),
     "window is text": lambda s: s.update(window="wide"),
     "something more": lambda s: s.update(more=1),
