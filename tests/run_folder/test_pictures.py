@@ -147,3 +147,15 @@ def test_what_is_kept_between_pictures_is_bounded() -> None:
     for cache, most in ((pictures._named_frame, 8), (pictures._count, 1024), (pictures._text, 256)):
         info = cache.cache_info()
         assert info.maxsize == most >= info.currsize
+
+
+@pytest.mark.parametrize("classes", [["a", "b", "c", "d"], LONG])
+def test_axes_are_named_at_their_middle(classes: list[str]) -> None:
+    pixels = pixels_of(pictures.confusion_matrix(np.eye(len(classes), dtype=np.int64), classes, "test"))
+    left, top, right, bottom = box_of(pixels)
+    rows = np.flatnonzero((pixels[:, :30] < 128).any((1, 2)))
+    columns = np.flatnonzero((pixels[-28:] < 128).any((0, 2)))
+    assert abs((rows[0] + rows[-1]) / 2 - (top + bottom) / 2) <= 2
+    assert abs((columns[0] + columns[-1]) / 2 - (left + right) / 2) <= 2
+    assert np.ptp(rows) == pytest.approx(pictures._width("true class", 14), abs=4)
+    assert np.ptp(columns) == pytest.approx(pictures._width("predicted class", 14), abs=4)
