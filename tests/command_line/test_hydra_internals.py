@@ -64,6 +64,11 @@ def test_lists_of_groups_are_for_templates_only() -> None:
     assert "substitute(" in text
 
 
+def test_plugins_are_printed_by_what_is_replaced() -> None:
+    for method in (internals.Hydra._print_all_info, internals.Hydra._print_plugins_info):
+        assert "self._print_plugins()" in inspect.getsource(method)
+
+
 def test_plugins_are_scanned_as_is_assumed() -> None:
     assert [*inspect.signature(internals.scan_plugins).parameters] == ["modules"]
     text = inspect.getsource(internals.scan_plugins)

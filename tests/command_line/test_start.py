@@ -119,6 +119,12 @@ def test_completion_lists_the_launchers_of_all_packages() -> None:
     assert {"hydra/launcher=joblib", "hydra/launcher=workers"} <= set(done.stdout.split())
 
 
+def test_information_lists_the_plugins_of_all_packages() -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done, _ = run_listed("--info", "plugins")
+    assert {"JoblibLauncher", "WorkersLauncher"} <= set(done.stdout.split())
+
+
 def test_packages_that_are_imported_late_offer_launchers_and_sweepers_only() -> None:
     """Other kinds of plug-ins would have to be there from the start."""
     Plugins.instance()

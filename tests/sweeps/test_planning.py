@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from conftest import Command
 from ffn_bench.sweeps import planning
@@ -35,7 +36,7 @@ def planner_of(ffn: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
             def __init__(self, *given: Any) -> None:
                 super().__init__(*given)
                 parser = OverridesParser.create(config_loader=self.loader)
-                task = list(self.master.hydra.overrides.task)
+                task: Any = OmegaConf.to_container(self.master.hydra.overrides.task)
                 then(self, planning.jobs_of(parser.parse_overrides(task), 100))
 
         monkeypatch.setattr(planning, "Planner", Planner)

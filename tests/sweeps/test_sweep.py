@@ -398,7 +398,7 @@ def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pyte
             [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
             for values in itertools.product(*swept.values())
         ]
-        for job in [*jobs, *TANGLED]:
+        for job in [*jobs, *TANGLED, *(["name=s", *job] for job in [*jobs, *TANGLED])]:
             expected = loader.load_sweep_config(master, job)
             expected.hydra.job.num = expected.hydra.job.id = 3
             planned = planner.find(job)

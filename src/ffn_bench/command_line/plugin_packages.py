@@ -49,7 +49,7 @@ def import_late() -> None:
         classes, more = _scan([importlib.import_module("hydra_plugins")], pending.__contains__)
         for kind in classes:
             plugins.register(kind)
-        stats.modules_import_time |= dict.fromkeys(pending, 0.0) | more.modules_import_time
+        stats.modules_import_time |= more.modules_import_time
 
 
 def _scan(modules: list[Any], is_wanted: Callable[[str], bool]) -> Any:

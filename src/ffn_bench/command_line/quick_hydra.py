@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ffn_bench.command_line.hydra_internals import Hydra
+from ffn_bench.command_line.plugin_packages import import_late
 
 
 class _OnDemand:
@@ -28,6 +29,11 @@ class QuickHydra(Hydra):
         if self.config_loader.leaves_mode_open(config_name, overrides):
             return None
         return super().get_mode(config_name, overrides)
+
+    def _print_plugins(self) -> None:
+        """All plug-ins, for --info."""
+        import_late()
+        super()._print_plugins()
 
     def format_config_groups(self, predicate: Callable[[str], bool], compact: bool = True) -> Any:
         """All groups and their options, for a template of --help; ours does not name them."""

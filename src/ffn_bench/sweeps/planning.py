@@ -338,6 +338,10 @@ class Planner:
             return None
         if any(override.type != OverrideType.CHANGE for override in plain):
             return None
+        keys = {override.key_or_group for override in plain}
+        in_master = [override for override in map(self._parsed, chosen) if not override.is_sweep_override()]
+        if not all(o.key_or_group in keys or o.input_line in files for o in in_master):
+            return None  # a tuning leaves out what it sets itself
         cfg = copy.deepcopy(self.master)
         for override in plain:
             try:
