@@ -84,16 +84,17 @@ def _header(line: str, delimiter: str) -> list[str]:
 
 
 def _cells_are_plain(text: bytes, delimiter: str, n_delimiters: int) -> bool:
-    """Whether no cell is longer than Python's reader permits; without quotes, whether there are
-    `n_delimiters`; with them, whether each quote is the first or the last character of a cell."""
+    """Whether no cell is longer than Python's reader permits, each quote is the first or the last character
+    of a cell, and there are `n_delimiters` apart from those in quotes."""
     separator, half = delimiter.encode(), csv.field_size_limit() // 2
     for start in range(0, len(text) - half, half):  # a cell that is too long covers such a block
         if text.find(separator, start, start + half) < 0 and text.find(b"\n", start, start + half) < 0:
             return False
     characters = np.frombuffer(text, np.uint8)
+    blocks = np.array_split(characters, len(text) // 2**18 + 1)  # that fit into the processor's cache
+    counted = sum(np.count_nonzero(block == separator[0]) for block in blocks)
     if b'"' not in text:
-        blocks = np.array_split(characters, len(text) // 2**18 + 1)  # that fit into the processor's cache
-        return sum(np.count_nonzero(block == separator[0]) for block in blocks) == n_delimiters
+        return counted == n_delimiters
 
     # The first quote is the first character of its cell, which it opens. The next one closes that cell, as it
     # is not doubled; then the third opens one, and so on.
@@ -105,7 +106,11 @@ def _cells_are_plain(text: bytes, delimiter: str, n_delimiters: int) -> bool:
     begins[0] |= opening[0] == (len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0)
     ends = np.isin(characters[np.minimum(closing + 1, len(text) - 1)], [ord(delimiter), ord("\n"), ord("\r")])
     ends[-1] |= closing[-1] == len(text) - 1
-    return bool(begins.all() and ends.all())
+    if not (begins.all() and ends.all()):
+        return False
+    if counted > n_delimiters:
+        counted -= np.add.reduceat(characters == separator[0], quotes, dtype=np.int64)[::2].sum()
+    return counted == n_delimiters
 
 
 def _parse(text: bytes, delimiter: str, target: int, n_columns: int, n_rows: int) -> Table | None:
