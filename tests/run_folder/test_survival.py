@@ -447,7 +447,7 @@ def limited_memory(tmp_path: Path, *arguments: str) -> subprocess.CompletedProce
     code = f"""
 import resource, sys
 sys.argv = ['ffn-train', *{list(arguments)!r}]
-import ffn_bench.sweeps.sweep, ffn_bench.run_folder.recorder, ffn_bench.train
+import ffn_bench.sweeps.sweep, ffn_bench.run_folder.recorder, ffn_bench.train, torch
 size = next(int(l.split()[1]) * 1024 for l in open('/proc/self/status') if l.startswith('VmSize'))
 resource.setrlimit(resource.RLIMIT_AS, (size + 1_500_000_000,) * 2)
 ffn_bench.train.main()
