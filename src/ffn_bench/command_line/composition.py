@@ -16,7 +16,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from string import Template
@@ -153,7 +152,6 @@ class FolderSource(FileConfigSource):
         )
 
 
-@dataclass
 class OptimizerFile(ConfigResult):
     """An optimizer's file that has a `search_space`: what tuning tries, and no part of a configuration."""
 
@@ -166,7 +164,9 @@ def _search_space_apart(config_path: str, result: ConfigResult) -> ConfigResult:
     content = OmegaConf.to_container(result.config, resolve=False)
     assert isinstance(content, dict)
     space = content.pop("search_space")
-    return OptimizerFile(**{**vars(result), "config": OmegaConf.create(content)}, search_space=space)
+    optimizer = OptimizerFile(**{**vars(result), "config": OmegaConf.create(content)})
+    optimizer.search_space = space
+    return optimizer
 
 
 def _check_defaults(entries: Any, file: Path) -> None:
