@@ -37,6 +37,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from scipy import special, stats
 
+from ffn_bench.command_line.composition import guarded
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.compare import axes, notes, numbers, read, study
 from ffn_bench.compare.statistics import Array
@@ -219,7 +220,8 @@ def _minus(a: Array, b: Array) -> Array:
 def template() -> dict[str, Any]:
     """The flat configuration of a run with default settings."""
     parsing.register()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    folder = str(config_folder())
+    with guarded(schema.TrainConfig), initialize_config_dir(folder, version_base="1.3"):
         return schema.flatten(parsing.typed(compose("config"), schema.TrainConfig))
 
 

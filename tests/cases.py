@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ffn_bench.command_line.composition import guarded
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
@@ -28,7 +29,7 @@ def options(group: str) -> list[str]:
 
 def composed(*overrides: str) -> DictConfig:
     parsing.register()
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+    with guarded(TrainConfig), initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         return compose("config", list(overrides))
 
 

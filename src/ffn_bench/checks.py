@@ -14,7 +14,7 @@ def at_most(value: float, bound: float, key: str) -> None:
 def check_seed(seed: int, key: str) -> None:
     """Raise `UserError` unless every random generator takes the seed (scikit-learn's takes 32 bits)."""
     if not 0 <= seed < 2**32:
-        raise UserError(key, f"{seed} is not between 0 and {2**32 - 1}", "use a smaller integer")
+        raise UserError(key, f"{seed} is not between 0 and {2**32 - 1}", "use an integer in that range")
 
 
 def at_least(value: float, bound: float, key: str, *, open_bound: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Update rules for plug-ins: what a rule of your own is made of, see `optimizers.rule_forms`."""
 
-from ffn_bench.optimizers.elementwise import absolute, maximum, sign, sqrt, toward
+from ffn_bench.optimizers.elementwise import absolute, maximum, sign, sqrt, toward, where
 from ffn_bench.optimizers.rule_forms import AnyRule as Rule
 from ffn_bench.optimizers.rule_forms import Hyper, State, zeros
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
@@ -17,5 +17,6 @@ __all__ = [
     "sign",
     "sqrt",
     "toward",
+    "where",
     "zeros",
 ]

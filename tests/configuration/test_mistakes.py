@@ -35,7 +35,7 @@ KEYS = [
     (["epochs=1.5"], 2, ["epochs"]),
     (["epochs=true"], 2, ["epochs"]),
     (["log_every=0"], 2, ["log_every"]),
-    (["seed=-1"], 2, ["seed"]),
+    (["seed=-1"], 2, ["seed", "use an integer in that range"]),
     (["batch_size=0"], 2, ["batch_size"]),
     (["batch_size=ful"], 2, ["batch_size", "full"]),
     (["batch_size=5000", "drop_last=true"], 2, ["batch_size", "1257"]),

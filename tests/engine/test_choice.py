@@ -5,11 +5,18 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ffn_bench
 from cases import OPTIMIZER_NEEDS, options, parsed
 from ffn_bench.configuration.schema import HiddenConfig, TrainConfig
 from ffn_bench.configuration.validation import DTYPES, GRADIENTS
@@ -101,6 +108,61 @@ def test_without_numba_pytorch_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(run_of("adam")) == Choice(TORCH, "numba is not installed")
     with pytest.raises(UserError, match="numba is not installed"):
         choose(run_of("adam", engine=COMPILED))
+
+
+BROKEN = "Numba needs NumPy 2.2 or less. Got NumPy 2.5."
+
+
+@pytest.fixture
+def command_with_broken_numba(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`ffn-train` in a process in which a numba is installed that cannot be imported; nothing is compiled."""
+    (tmp_path / "packages" / "numba").mkdir(parents=True)
+    (tmp_path / "packages" / "numba" / "__init__.py").write_text(f"raise ImportError({BROKEN!r})\n")
+    path = os.pathsep.join([str(tmp_path / "packages"), str(Path(ffn_bench.__file__).parents[1])])
+    environment = {**os.environ, "PYTHONPATH": path}
+
+    def command(*keys: str, cache: Path = tmp_path / "cache") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ffn_bench.train", "data=moons", "epochs=1", *keys],
+            cwd=tmp_path, env={**environment, "FFN_BENCH_CACHE_DIR": str(cache)},
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+
+    return command
+
+
+@pytest.mark.parametrize("keys", [["name=a"], ["-m", "seed=0,1", "name=a"]], ids=["run", "sweep"])
+def test_with_a_broken_numba_pytorch_trains(
+    keys: list[str], command_with_broken_numba: Callable[..., Any], tmp_path: Path
+) -> None:
+    result = command_with_broken_numba(*keys)
+    assert (result.returncode, result.stderr) == (0, "")
+    files = [*tmp_path.glob("outputs/**/run.json")]
+    assert len(files) == (2 if "-m" in keys else 1)
+    for file in files:
+        identity = json.loads(file.read_text())
+        assert identity["engine"] == TORCH
+        assert identity["engine_reason"] == f"numba cannot be imported: {BROKEN.rstrip('.')}"
+
+
+def test_with_a_broken_numba_nothing_else_is_compiled(
+    command_with_broken_numba: Callable[..., Any],
+) -> None:
+    result = command_with_broken_numba("engine=compiled")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert f"compiled cannot train this run: numba cannot be imported: {BROKEN[:-1]}" in result.stderr
+
+
+def test_a_broken_numba_is_not_needed_for_what_is_in_the_cache(
+    command_with_broken_numba: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FFN_BENCH_CACHE_DIR", str(tmp_path / "filled"))
+    build(replace(small_run("adam"), dtype="float32"))
+    result = command_with_broken_numba("name=a", cache=tmp_path / "filled")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads((tmp_path / "outputs" / "a" / "run.json").read_text())["engine"] == COMPILED
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))

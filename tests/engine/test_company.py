@@ -27,7 +27,18 @@ from ffn_bench.model.layers import flat
 from ffn_bench.optimizers import registry, rule_checks
 from ffn_bench.optimizers.rule_forms import AnyRule, TensorRule
 from ffn_bench.race import paths, surfaces
-from ffn_bench.rules import RULES, Rule, RuleOptimizer, absolute, maximum, sign, sqrt, toward, zeros
+from ffn_bench.rules import (
+    RULES,
+    Rule,
+    RuleOptimizer,
+    absolute,
+    maximum,
+    sign,
+    sqrt,
+    toward,
+    where,
+    zeros,
+)
 from rule_cases import RULE_CASES, RuleCase
 from run_folder.test_survival import outcome
 
@@ -121,10 +132,18 @@ def rate(hyper: Any, t: Any) -> Any:
     return (hyper["lr"],)
 
 
+def with_choices(g: Any, θ: Any, state: Any, c: Any) -> Any:
+    """Every place where a plain number can stand, and a coefficient in the condition."""
+    v = where(g > 0, 0.9 * state[0] + g, 0.5 * state[0])
+    v = where(abs(v) > 0.1, v, 0.1)
+    return θ - c[0] * where(v > -1, where(c[0] > 0.02, 2.0, v), v), (v,)
+
+
 NUMBERS: dict[str, Rule] = {
     "of two states": Rule(of_two_states, corrected_rate, ("s", "v"), lambda h: (0.0, h["v"]), {"v": 0.5}),
     "with functions": Rule(with_functions, rate, ("v",)),
     "without states": Rule(lambda g, θ, state, c: (θ - c[0] * g, state), rate),
+    "with choices": Rule(with_choices, rate, ("v",)),
 }
 """Elementwise rules of numbers, in two parts."""
 NOT_OF_NUMBERS: dict[str, tuple[Rule, str]] = {

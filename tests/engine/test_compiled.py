@@ -429,6 +429,7 @@ def test_later_processes_import_neither_numba_nor_torch() -> None:
         ("optimizers/rules.py", "+ g * g\n    return θ - η * g / (", "+ g * g\n    return θ + η * g / ("),
         ("optimizers/elementwise.py", "return x.sqrt() if", "return x.sqrt() * 2 if"),
         ("engine/compiled/losses.py", "total.log()", "total"),
+        ("engine/compiled/machine_code.py", "assembly(text)", "assembly(text.replace('fsub', 'fadd'))"),
         ("engine/compiled/kernels.py", "loss /= end - begin", "loss /= 2 * (end - begin)"),
     ],
 )  # fmt: skip

@@ -259,6 +259,24 @@ def test_the_public_constructor_takes_either_kind() -> None:
     assert worst(paths[0], paths[2]) <= 1e-15
 
 
+def test_a_choice_is_numpys_on_all_kinds_of_numbers() -> None:
+    from ffn_bench.rules import where
+
+    x = np.array([-1.0, 2.0, np.nan], np.float32)
+    for a, b in ((x, 0.1), (0.1, x), (x, 2 * x)):
+        expected = np.where(x > 0, a, b)
+        assert where(x > 0, a, b).dtype == np.float32
+        np.testing.assert_array_equal(where(x > 0, a, b), expected)
+        tensors = [torch.tensor(v) if isinstance(v, np.ndarray) else v for v in (a, b)]
+        chosen = where(torch.tensor(x) > 0, *tensors)
+        assert chosen.dtype == torch.float32
+        np.testing.assert_array_equal(chosen, expected)
+        each = zip(x, *np.broadcast_arrays(np.float32(a), np.float32(b)), strict=True)
+        np.testing.assert_array_equal([where(v > 0, p, q) for v, p, q in each], expected)
+    with pytest.raises(TypeError, match="plain numbers"):
+        where(torch.tensor(x) > 0, 1.0, 0.1)
+
+
 def test_rules_need_neither_torch_nor_a_compiler() -> None:
     code = (
         "import sys, ffn_bench.optimizers.rules\n"

@@ -81,7 +81,8 @@ def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
     }
     run = json.loads((folder / "run.json").read_text())
     assert (run["format"], run["engine"], run["engine_reason"]) == (2, "compiled", None)
-    assert run["versions"].keys() == {"ffn_bench", "numba", "llvmlite", "python"}
+    assert run["versions"].keys() == {"ffn_bench", "numpy", "numba", "llvmlite", "python"}
+    assert run["versions"]["numpy"] == np.__version__
     assert run["versions"]["numba"] == importlib.metadata.version("numba")
     assert run["config"]["lr"] == 0.01
     assert re.fullmatch(r"[0-9a-f]{64}", run["fingerprint"])
@@ -124,7 +125,7 @@ def test_versions_are_those_that_the_numbers_depend_on(ffn: Command, tmp_path: P
         assert ffn("epochs=1", "data=moons", f"engine={engine}", f"name={engine}").code == 0
         run = json.loads((tmp_path / "outputs" / engine / "run.json").read_text())
         assert (run["engine"], run["engine_reason"]) == (engine, f"engine={engine}")
-        assert run["versions"].keys() == {"ffn_bench", "torch", "python"}
+        assert run["versions"].keys() == {"ffn_bench", "numpy", "torch", "python"}
         assert run["versions"]["torch"] == torch.__version__
 
 

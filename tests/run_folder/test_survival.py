@@ -309,14 +309,61 @@ def test_a_run_keeps_the_engine_that_it_began_with(ffn: Command, tmp_path: Path)
     (folder / "summary.json").unlink()
     assert ffn("epochs=2", "name=x").code == 0
     assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
-    (other / "summary.json").unlink()
-    result = ffn("epochs=2", "engine=torch", "name=y")
-    assert (result.code, result.err.count("\n")) == (4, 1)
-    assert "it is from the compiled engine" in result.err
-    shutil.rmtree(other / "checkpoint")
-    result = ffn("epochs=2", "engine=torch", "name=y")
-    assert (result.code, result.err.count("\n")) == (4, 1)
-    assert "engine was compiled, now torch" in result.err
+    before = outcome(other)
+    for left in ("summary.json", "checkpoint", ""):  # it has ended; it has a checkpoint; it has none
+        for key in ("engine=torch", "gradient=autograd"):
+            result = ffn("epochs=2", key, "name=y")
+            assert (result.code, result.err.count("\n")) == (4, 1)
+            word = key.partition("=")[0]
+            assert result.err.rstrip().endswith(
+                f"outputs/y: was begun by the compiled engine, and {key} asks for the torch engine; "
+                f"leave {word} out, or use another name"
+            )
+        if left == "summary.json":
+            assert outcome(other) == before
+            (other / left).unlink()
+        elif left:
+            shutil.rmtree(other / left)
+    assert ffn("epochs=2", "engine=compiled", "name=y").code == 0
+    assert outcome(other) == before
+
+
+def test_the_engine_of_a_sweep_is_kept_too(ffn: Command, tmp_path: Path) -> None:
+    assert ffn("-m", "seed=0,1", "epochs=1", "name=s").code == 0
+    before = {f: f.read_bytes() for f in files_below(tmp_path / "outputs") if f.name == "summary.json"}
+    result = ffn("-m", "seed=0,1", "epochs=1", "name=s", "engine=torch")
+    assert result.code == 1
+    assert result.out.count("was begun by the compiled engine, and engine=torch asks for") == 2
+    assert {f: f.read_bytes() for f in before} == before
+
+
+def test_a_difference_is_told_as_it_was_written(ffn: Command) -> None:
+    """gradient=auto and gradient=autograd are one run, of one fingerprint, but not one word."""
+    assert ffn("epochs=1", "name=x").code == 0
+    for key, words in (
+        ("gradient=manual", "gradient was auto, now manual"),
+        ("model.hidden=[3]", "model.hidden was [10, 20, 15], now [3]"),
+    ):
+        result = ffn("epochs=1", "name=x", key)
+        assert result.code == 4
+        assert f"holds another run: {words};" in result.err
+
+
+def test_a_run_of_another_numpy_is_not_resumed(ffn: Command, tmp_path: Path) -> None:
+    """NumPy draws weights and orders. Its version was not recorded at first: those runs are resumed."""
+    file = tmp_path / "outputs" / "x" / "run.json"
+    assert ffn("epochs=2", "name=x").code == 0
+    identity = json.loads(file.read_text())
+    for version, code in (("1.0", 4), (None, 0)):
+        (file.parent / "summary.json").unlink(missing_ok=True)
+        versions = {**identity["versions"], "numpy": version}
+        if version is None:
+            del versions["numpy"]
+        file.write_text(json.dumps({**identity, "versions": versions}))
+        result = ffn("epochs=2", "name=x")
+        assert result.code == code, result.err
+        if code:
+            assert f"numpy was 1.0, now {np.__version__}" in result.err
 
 
 def test_a_sweep_is_extended_and_its_status_shown(ffn: Command, tmp_path: Path) -> None:

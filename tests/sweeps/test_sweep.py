@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from cases import write_csv
 from conftest import Command, files_below
 from ffn_bench import train
+from ffn_bench.command_line.composition import guarded
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.schema import TrainConfig
@@ -390,7 +391,7 @@ def test_planning_composes_what_hydra_composes(tmp_path: Path, monkeypatch: pyte
         "+hydra.job.env_set.OMP_NUM_THREADS": ["1"],
         "data.val_fraction": ["0", "0.2"],
     }
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+    with guarded(TrainConfig), initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", ["name=s"], run_mode=RunMode.MULTIRUN)
         planner = Planner(master, HydraContext(loader, Callbacks()))

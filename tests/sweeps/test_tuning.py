@@ -21,9 +21,11 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
-from cases import OPTIMIZER_NEEDS, options, parsed
+from cases import OPTIMIZER_NEEDS, composed, options, parsed
 from conftest import Command, Result
+from ffn_bench.command_line.composition import guarded
 from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import schema
 from ffn_bench.errors import UserError
@@ -47,8 +49,11 @@ SMALL = ("data=moons", "epochs=2")
 
 
 def space_of(option: str) -> list[Axis]:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        texts = read_space(GlobalHydra.instance().config_loader(), option)
+    with (
+        guarded(schema.TrainConfig),
+        initialize_config_dir(version_base="1.3", config_dir=str(config_folder())),
+    ):
+        _, texts = read_space(GlobalHydra.instance().config_loader(), option)
     return [Axis.read(key, text, option) for key, text in texts.items()]
 
 
@@ -89,9 +94,17 @@ def test_every_space_draws_valid_settings_within_its_bounds(option: str) -> None
         assert f"lr={run.lr:.10g}" == setting[0]
 
 
-def test_spaces_go_with_an_optimizer() -> None:
-    assert set(options("search_space")) - {"default"} <= set(options("optimizer"))
-    assert space_of("torch") == space_of("default") == space_of("my/own")
+def test_an_optimizer_without_a_space_has_the_default() -> None:
+    of_none = {option for option in options("optimizer") if space_of(option) == space_of("my/own")}
+    assert of_none == {"torch"}
+
+
+@pytest.mark.parametrize("option", options("optimizer"))
+def test_a_space_is_no_part_of_a_configuration(option: str) -> None:
+    """Neither where the optimizer's keys are nor, in a file for `_global_`, where the run's are."""
+    file = config_folder() / "optimizer" / f"{option}.yaml"
+    assert (option == "torch") or "search_space:" in file.read_text()
+    assert "search_space" not in OmegaConf.to_yaml(composed(f"optimizer={option}"))
 
 
 def test_draws_of_a_budget_are_the_first_of_a_larger_one() -> None:
@@ -387,23 +400,35 @@ def test_mistakes_are_one_line_and_create_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_space_of_a_persons_own(ffn: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_space_of_a_persons_own(ffn: Command, tmp_path: Path, apart: bool) -> None:
+    """In a file of its own, or in the optimizer's."""
     own = tmp_path / "mine"
     (own / "search_space").mkdir(parents=True)
     (own / "optimizer").mkdir()
     text = (config_folder() / "optimizer" / "momentum.yaml").read_text().replace("0.9", "0.8")
+    text = text.partition("search_space:")[0]
     (own / "optimizer" / "heavy.yaml").write_text(text)
-    file = own / "search_space" / "heavy.yaml"
-    file.write_text("lr: interval(0.1, 0.2)\noptimizer.momentum: choice(0.3, 0.4)\n")
+    file = own / ("search_space" if apart else "optimizer") / "heavy.yaml"
+
+    def write(space: str) -> None:
+        lines = "".join(f"  {line}\n" for line in space.splitlines())
+        file.write_text(space if apart else f"{text}search_space:\n{lines}")
+
+    write("lr: interval(0.1, 0.2)\noptimizer.momentum: choice(0.3, 0.4)\n")
     short = ("hydra.sweeper.trials=3", "hydra.sweeper.final_seeds=[5]")
     command = (f"--config-dir={own}", "+tune=random_25", *short, *SMALL, "optimizer=heavy", "name=t")
     assert ffn(*command).code == 0
     tried = [c for c in configs(tmp_path, "t").values() if c["stage"] == "tune"]
     assert all(0.1 <= c["lr"] <= 0.2 and c["optimizer.momentum"] in (0.3, 0.4) for c in tried)
-    file.write_text("lr: intervall(0.1, 0.2)\n")
-    assert "search_space/heavy: lr: 'intervall" in ffn(*command).err
-    file.write_text("lr: interval(0.1, 0.2)\nlr: 3\n")
-    assert "heavy.yaml, line 2: key 'lr' is duplicated" in ffn(*command).err
+    where = "search_space/heavy" if apart else "optimizer/heavy.yaml, search_space"
+    write("lr: intervall(0.1, 0.2)\n")
+    assert f"{where}: lr: 'intervall" in ffn(*command).err
+    write("")
+    assert ("is empty" if apart else f"{where}: contains no lines of the form key") in ffn(*command).err
+    write("lr: interval(0.1, 0.2)\nlr: 3\n")
+    line = 2 if apart else text.count("\n") + 3
+    assert f"heavy.yaml, line {line}: key 'lr' is duplicated" in ffn(*command).err
 
 
 # --- that a kill changes nothing ------------------------------------------------------------------------

@@ -143,7 +143,11 @@ class FolderSource(FileConfigSource):
     """A folder of YAML files. One that is not ours is read by `yaml_files`, once."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read an option. Raises `UserError` for faults in a person's file."""
+        """Read an option, an optimizer's search space apart. Raises `UserError` for faults in a person's
+        file."""
+        return _search_space_apart(config_path, self._read(config_path))
+
+    def _read(self, config_path: str) -> ConfigResult:
         if _is_ours(self.path):
             return super().load_config(config_path)
         name = self._normalize_file_name(config_path)
@@ -163,6 +167,23 @@ class FolderSource(FileConfigSource):
             config=OmegaConf.create(content),
             header=header,
         )
+
+
+class OptimizerFile(ConfigResult):
+    """An optimizer's file that has a `search_space`: what tuning tries, and no part of a configuration."""
+
+    search_space: Any = None
+
+
+def _search_space_apart(config_path: str, result: ConfigResult) -> ConfigResult:
+    if not config_path.startswith("optimizer/") or "search_space" not in result.config:
+        return result
+    content = OmegaConf.to_container(result.config, resolve=False)
+    assert isinstance(content, dict)
+    space = content.pop("search_space")
+    optimizer = OptimizerFile(**{**vars(result), "config": OmegaConf.create(content)})
+    optimizer.search_space = space
+    return optimizer
 
 
 def _check_defaults(entries: Any, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
-from ffn_bench.errors import UserError
+from ffn_bench.errors import UserError, first_line, is_memory_error
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.rules import RULES
 
@@ -38,14 +39,18 @@ def choose(run: TrainConfig, widths: Sequence[int] = ()) -> Choice:
 
     Raises `UserError` where a run cannot be trained by the engine it asks for.
     """
-    not_compiled = why_not_compiled(run)
+    if run.engine == "torch":
+        return Choice("torch", "engine=torch")
     not_batched = why_not_batched(run)
-    if run.engine == "compiled" and not_compiled:
-        raise UserError("engine", f"compiled cannot train this run: {not_compiled}", "use engine=auto")
-    if run.engine == "batched" and not_batched:
-        raise UserError("engine", f"batched cannot train this run: {not_batched}", "use engine=auto")
-    if run.engine != "auto":
-        return Choice(run.engine, f"engine={run.engine}" if run.engine != "compiled" else "")
+    if run.engine == "batched":
+        if not_batched:
+            raise UserError("engine", f"batched cannot train this run: {not_batched}", "use engine=auto")
+        return Choice("batched", "engine=batched")
+    not_compiled = why_not_compiled(run)
+    if run.engine == "compiled":
+        if not_compiled:
+            raise UserError("engine", f"compiled cannot train this run: {not_compiled}", "use engine=auto")
+        return Choice("compiled")
     parameters = count_parameters(list(widths))
     if not_compiled is None and parameters > WIDE:
         return Choice("torch", f"{parameters:,} parameters are faster on all cores")
@@ -66,9 +71,30 @@ def why_not_compiled(run: TrainConfig) -> str | None:
     """Why the compiled engine cannot train a run, or None where it can."""
     if run.device not in ("auto", "cpu"):
         return f"device={run.device}"
-    if importlib.util.find_spec("numba") is None:
-        return "numba is not installed"
-    return why_not_batched(run) or _why_not_compilable(run.optimizer)
+    return why_not_batched(run) or _why_no_compiler(run.dtype) or _why_not_compilable(run.optimizer)
+
+
+def _why_no_compiler(dtype: str) -> str | None:
+    """Why nothing can be compiled here, or None where it can, or where what numba would do is done."""
+    for package in ("llvmlite", "numba"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+    return _why_not_importable(dtype)
+
+
+@functools.cache
+def _why_not_importable(dtype: str) -> str | None:
+    try:
+        from ffn_bench.engine.compiled import machine_code
+        from ffn_bench.engine.compiled.cache import Cache
+
+        if not machine_code.has_kernels(dtype, Cache()):
+            import numba  # noqa: F401
+    except Exception as error:  # such as an ImportError for a NumPy that it does not know
+        if is_memory_error(error):
+            raise
+        return f"numba cannot be imported: {first_line(str(error) or type(error).__name__)}"
+    return None
 
 
 def why_not_batched(run: TrainConfig) -> str | None:

@@ -24,14 +24,15 @@ from ffn_bench.optimizers import torch_optimizers
 from ffn_bench.optimizers.newton import Newton
 
 FETCH = 2**18
-"""Features fetched at once from the training set: 1 MB in float32."""
+"""Features fetched at once from the training set, 1 MB in float32: one gather for several mini-batches takes
+less time than one for each, and a megabyte is still in the processor's cache when its batches are used."""
 
 
 class TorchEngine:
     """One network in training; see `protocol.Engine`.
 
     `rate` gives the learning rate of a step, counted from 0; `batch_size` is in rows. `gradient` is
-    `autograd` or `manual`, which is by the lecture's equations.
+    `manual`, by the lecture's equations, or `autograd`, which is what `auto` means here.
     """
 
     name = "torch"
@@ -84,12 +85,16 @@ class TorchEngine:
             self.step += 1
             losses.append(loss)
             objectives.append(objective)
-            # On a GPU reading every loss would synchronise every step; there it is seen after the last one.
+            # A run ends with the step whose objective is NaN or ∞; that step is a log point, too. On a GPU
+            # reading every loss would synchronise every step; there it is seen after the last one.
             ends = self._device.type == "cpu" and not math.isfinite(objective.item())
             if is_logged or ends:
                 norms[made - 1] = self._norms(before)
             if ends:
                 break
+        # All numbers in one tensor, so that the device is waited for once: first the losses, then the
+        # objectives, then of each log point ‖g‖, ‖θ‖ …, each of them one number for every parameter tensor,
+        # whose squares add up: ‖θ‖² = Σ ‖W‖² + Σ ‖b‖².
         values = torch.stack([*losses, *objectives, *(n for four in norms.values() for n in four)]).tolist()
         made = len(losses)
         measured = np.full((made, 4, 1), math.nan)

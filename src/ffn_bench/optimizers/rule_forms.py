@@ -100,10 +100,8 @@ class TensorRule(AnyRule):
 
     Gradient `g` and parameters `θ` have one shape, the state is a dict of tensors that begins as
     `init(θ, hyper)`, the hyper-parameters are numbers, t is the number of the step, from 1. Nothing changes
-    in place, nothing is remembered outside the state, nothing is drawn at random. A rule is elementwise where
-    no number of θ depends on another one: then θ may be one tensor, or `[runs, P]` with a learning rate of
-    its own for every run (`hyper["lr"]` of shape `[runs, 1]`); `rule_checks.apart` finds by trying whether
-    it is.
+    in place, nothing is remembered outside the state, nothing is drawn at random; `rule_checks.impure` tries
+    that. It may look at its whole tensor (a norm, a mean), so the torch engine trains it, run by run.
     """
 
     update: TensorUpdate
@@ -111,6 +109,4 @@ class TensorRule(AnyRule):
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters, `lr` apart."""
     scope: Scope = None
-    """What a number of the new θ depends on: on its own element alone, or on others of its tensor, too (a
-    norm, a shape). Runs of an elementwise rule can be trained together; None is found out by
-    trying."""
+    """Without effect, and taken from older plug-ins: what a number of the new θ was said to depend on."""

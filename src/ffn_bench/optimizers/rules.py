@@ -2,10 +2,11 @@
 
 A rule has two parts. `coefficients(hyper, t)` is what depends on the hyper-parameters and on the number t of
 the step (from 1) alone: float64, for many steps at once. `update(g, θ, state, c)` is elementwise: gradient,
-parameter, states and coefficients → the new parameter and states. It is plain arithmetic and calls nothing
-but `elementwise`, so that one text serves torch tensors, NumPy arrays and numbers, of which the compiled
-engine makes a loop. A variant (Nesterov, amsgrad, centered) is an update of its own: no loop carries a
-branch. Nothing is remembered outside the states, and nothing is drawn at random.
+parameter, states and coefficients → the new parameter and states. It is plain arithmetic and the functions
+of `elementwise`, so that one text serves torch tensors, NumPy arrays, numbers, and the registers with which
+the compiled engine calls it once, to write the body of its loop. A variant (Nesterov, amsgrad, centered) is
+an update of its own: no loop carries a branch. Nothing is remembered outside the states, and nothing is drawn
+at random.
 
 `RULES` holds PyTorch's semantics under PyTorch's names, and the lecture's equations (L14) as `lecture/…`.
 They differ: the lecture's ε stands inside the square root, PyTorch's outside; the lecture's momentum is an

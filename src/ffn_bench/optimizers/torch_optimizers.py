@@ -16,8 +16,8 @@ from torch import Tensor
 from ffn_bench.configuration.parsing import fitted
 from ffn_bench.configuration.schema import OURS, OptimizerConfig, TorchOptimizerConfig
 from ffn_bench.errors import UserError, nearest
+from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.newton import Newton
-from ffn_bench.optimizers.registry import plugin, reason_not_elementwise
 from ffn_bench.optimizers.rule_forms import AnyRule
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
 from ffn_bench.optimizers.rules import RULES
@@ -94,7 +94,7 @@ def _find(config: OptimizerConfig) -> AnyRule | type[torch.optim.Optimizer]:
         return OPTIMIZERS[config.name]
     if config.name in RULES:
         return RULES[config.name]
-    if offered := plugin(config.name):
+    if offered := registry.plugin(config.name):
         return offered
     names = (*OPTIMIZERS, *RULES)
     raise UserError(
@@ -107,7 +107,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
 
     Raises `UserError`.
     """
-    reason_not_elementwise(config)
+    registry.reason_not_elementwise(config)
     weight = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = build_optimizer(config, [weight])
 

@@ -28,12 +28,24 @@ REPAIR = "restore it, or train again in a new folder with force=true"
 
 
 def check_identity(folder: Folder, identity: dict[str, Any], run: schema.TrainConfig) -> None:
-    """Raise `UserError` (status 4) unless what run.json says is this run."""
-    check_same(folder, fingerprint.result_keys(run), fingerprint.results_of(identity["config"]))
+    """Raise `UserError` (status 4) unless what run.json says is this run, and of the engine that `run` asks
+    for by name: also where the run has ended."""
+    current, recorded = fingerprint.result_keys(run), fingerprint.results_of(identity["config"])
+    _refuse(folder, _differing(current, recorded), schema.flatten(run), identity["config"])
+    engine, key = ("torch", "gradient") if run.gradient != "auto" else (None, "")  # only that one has one
+    engine, key = (run.engine, "engine") if run.engine != "auto" else (engine, key)
+    began = identity.get("engine", engine)  # which format 1 did not say
+    if engine is not None and engine != began:
+        what = f"was begun by the {began} engine, and {key}={getattr(run, key)} asks for the {engine} engine"
+        raise UserError(str(folder), what, f"leave {key} out, or use another name", errors.RUN_FOLDER)
 
 
-BITS_DEPEND_ON = {"compiled": ("numba", "llvmlite"), "torch": ("torch",), "batched": ("torch",)}
-"""Packages whose version the numbers of an engine may depend on."""
+BITS_DEPEND_ON = {
+    "compiled": ("numpy", "numba", "llvmlite"),
+    "torch": ("numpy", "torch"),
+    "batched": ("numpy", "torch"),
+}
+"""Packages whose version the numbers of an engine may depend on; NumPy draws initial weights and orders."""
 
 
 @functools.cache
@@ -97,11 +109,21 @@ def check_same(folder: Folder, current: dict[str, Any], recorded: dict[str, Any]
 
     `current` is compared with what was `recorded`; keys that only one of them has count, too.
     """
+    _refuse(folder, _differing(current, recorded), current, recorded)
+
+
+def _differing(current: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
     current = json.loads(json.dumps(current))  # tuples are lists in a file
-    if different := [key for key in {**recorded, **current} if recorded.get(key) != current.get(key)]:
-        key = different[0]
-        others = f" (and {', '.join(different[1:4])})" if different[1:] else ""
-        what = f"holds another run: {key} was {recorded.get(key)}, now {current.get(key)}{others}"
+    return [key for key in {**recorded, **current} if recorded.get(key) != current.get(key)]
+
+
+def _refuse(folder: Folder, keys: list[str], current: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """Raise `UserError` where there are keys that differ."""
+    if keys:
+        key = keys[0]
+        others = f" (and {', '.join(keys[1:4])})" if keys[1:] else ""
+        now = json.loads(json.dumps(current.get(key)))
+        what = f"holds another run: {key} was {recorded.get(key)}, now {now}{others}"
         todo = "it is never overwritten: use another name, or force=true, which trains again in a new folder"
         raise UserError(str(folder), what, todo, errors.RUN_FOLDER)
 

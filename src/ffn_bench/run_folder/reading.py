@@ -221,7 +221,10 @@ def check_surroundings(folder: Folder, identity: dict[str, Any]) -> None:
         versions = content.get("versions", {})
         device = str(content.get("device")).partition(" ")[0]  # what follows are words about it
         same = {"data": content.get("data_sha256"), "device": device, "engine": content.get("engine")}
-        depends = [name for name in versions if name not in ("python", "safetensors")]
+        ignored = {"python", "safetensors"}
+        if "numpy" not in began.get("versions", {}):  # which was not recorded at first
+            ignored.add("numpy")
+        depends = [name for name in versions if name not in ignored]
         return {**same, **{name: versions.get(name) for name in depends}}
 
     check_same(folder, essence(identity), essence(began))

@@ -14,10 +14,14 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from ffn_bench.command_line.composition import OptimizerFile
 from ffn_bench.errors import UserError
 
 REPEATS = 1000
 """Consecutive draws without a new setting after which a space is taken as exhausted."""
+
+DEFAULT = {"lr": "tag(log, interval(1e-5, 10))"}
+"""The space of an optimizer that has none of its own."""
 
 
 def parse(key: str, text: object, where: str) -> Override:
@@ -105,20 +109,20 @@ def draws(space: Sequence[Axis], name: str, search_seed: int) -> Iterator[Settin
             yield setting
 
 
-def read_space(loader: ConfigLoader, option: str) -> dict[str, Any]:
-    """The search space of `optimizer=<option>`: conf/search_space/<option>.yaml, else default.yaml.
+def read_space(loader: ConfigLoader, option: str) -> tuple[str, dict[str, Any]]:
+    """Where the search space of `optimizer=<option>` stands, and the space: `search_space` in the optimizer's
+    file, a file search_space/<option>.yaml of a person's `--config-dir`, else `DEFAULT`.
 
-    A person's own `--config-dir` may hold one. Raises `UserError` for a faulty file.
+    Raises `UserError` for a faulty one.
     """
     repository = loader.repository  # type: ignore[attr-defined]  # of Hydra's one implementation
-    for name in (option, "default"):
-        result = repository.load_config(f"search_space/{name}")
-        if result is None:
-            continue
-        content = OmegaConf.to_container(result.config)
-        if not isinstance(content, dict) or not content:
-            raise UserError(
-                f"search_space/{name}", "contains no lines of the form key: values", "write lr: interval(…)"
-            )
-        return {str(key): value for key, value in content.items()}
-    raise UserError("search_space/default", "is missing", "reinstall ffn-bench")
+    where = f"optimizer/{option}.yaml, search_space"
+    optimizer = repository.load_config(f"optimizer/{option}")
+    if isinstance(optimizer, OptimizerFile):
+        space = optimizer.search_space
+    else:
+        where, file = f"search_space/{option}", repository.load_config(f"search_space/{option}")
+        space = OmegaConf.to_container(file.config) if file is not None else DEFAULT
+    if not isinstance(space, dict) or not space:
+        raise UserError(where, "contains no lines of the form key: values", "write lr: interval(…)")
+    return where, {str(key): value for key, value in space.items()}

@@ -39,8 +39,8 @@ SEARCHES = ("grid", "random", "optuna", "none")
 class Rules:
     """How it is searched: the keys that conf/tune/*.yaml sets below `hydra.sweeper`. Raises `UserError`.
 
-    Seeds are a list, or text in Hydra's sweep syntax such as `range(1,31)`. `space` stands in for the files
-    of conf/search_space.
+    Seeds are a list, or text in Hydra's sweep syntax such as `range(1,31)`. `space` stands in for those
+    of the optimizers' files.
     """
 
     search: str
@@ -118,7 +118,7 @@ class Tuning:
         options = [self._option_of(base) for base in bases]
         spaces = {one: self._space_of(one, ranges) for one in dict.fromkeys(options)}
         settings = {one: self._settings(one, space) for one, space in spaces.items()}
-        of_files = {one: read_space(planner.loader, one).keys() for one in spaces}
+        of_files = {one: read_space(planner.loader, one)[1].keys() for one in spaces}
         a_trial, a_final = len(rules.tuning_seeds), len(rules.final_seeds)
         searched = rules.search != "none"
         count = {one: rules.trials if rules.search == "optuna" else len(settings[one]) for one in spaces}
@@ -184,7 +184,7 @@ class Tuning:
         where = "hydra.sweeper.space"
         texts = self.rules.space
         if texts is None:
-            where, texts = f"search_space/{option}", read_space(self.planner.loader, option)
+            where, texts = read_space(self.planner.loader, option)
         space = {key: Axis.read(key, text, where) for key, text in texts.items()}
         space |= {key: Axis.read(key, text, key) for key, text in ranges.items()}
         for key in ("seed", "stage", "optimizer", "optimizer.lr"):

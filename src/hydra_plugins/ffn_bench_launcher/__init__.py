@@ -23,7 +23,7 @@ TUNING = {
     "search": None,  # grid, random, optuna or none: conf/tune says which
     "trials": 25,
     "parallel_trials": 5,  # that Optuna gives at a time
-    "space": None,  # instead of the files of conf/search_space
+    "space": None,  # instead of those in the optimizers' files
     "search_seed": 0,
     "tuning_seeds": [0],
     "final_seeds": [*range(1, 21)],

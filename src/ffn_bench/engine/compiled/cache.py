@@ -54,9 +54,13 @@ class Cache:
         except RuntimeError:  # no home directory
             self.folder, self.problem = Path(), "compiled code is not kept: no cache directory is known"
 
+    def has(self, key: str) -> bool:
+        """Whether an undamaged content is kept under a key."""
+        return not self.problem and _read(self._path(key)) is not None
+
     def get(self, key: str, compile_: Callable[[], bytes]) -> bytes:
         """The content kept under a key; where there is none or it is damaged, what `compile_` gives."""
-        path = self.folder / f"{key}.code"
+        path = self._path(key)
         if not self.problem:
             content = _read(path)
             if content is not None:
@@ -67,6 +71,9 @@ class Cache:
         content = compile_()
         self._write(path, content)
         return content
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.code"
 
     def _write(self, path: Path, content: bytes) -> None:
         if self.problem:

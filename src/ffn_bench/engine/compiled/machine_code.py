@@ -17,6 +17,9 @@ from ffn_bench.engine.compiled.cache import Cache, digest_of
 KERNEL_SOURCES = ("instructions.py", "kernels.py", "machine_code.py", "plan.py", "registers.py")
 """The modules that the kernels' code depends on."""
 
+KERNELS = ("train", "evaluate")
+"""The functions of `kernels` that a run needs."""
+
 
 class Processor(NamedTuple):
     """What code is compiled for: a processor's name and features, in LLVM's words."""
@@ -109,10 +112,15 @@ _LOADED: dict[str, Function] = {}
 
 def _function(name: str, key: str, cache: Cache, compile_: Callable[[Processor], bytes]) -> int:
     cpu = processor()
-    key = digest_of(key, *cpu, llvmlite.__version__)
+    key = _full(key, cpu)
     if key not in _LOADED:
         _LOADED[key] = Function(cache.get(key, lambda: compile_(cpu)), name, cpu)
     return _LOADED[key].address
+
+
+def _full(key: str, cpu: Processor) -> str:
+    """The cache's key: with the processor, LLVM's version, and this module, which says what LLVM does."""
+    return digest_of(key, *cpu, llvmlite.__version__, _sources(("machine_code.py",)))
 
 
 def function(name: str, text: str, cache: Cache) -> int:
@@ -126,13 +134,21 @@ def function(name: str, text: str, cache: Cache) -> int:
 def kernel(name: str, dtype: str, cache: Cache) -> int:
     """The address of one of `kernels`, compiled now or found in the cache, whose key is their sources and
     numba's version."""
-    key = digest_of(name, dtype, _sources_of_kernels())
+    key = _key_of_kernel(name, dtype)
     return _function(name, key, cache, lambda cpu: compiled_kernel(name, dtype, cpu))
 
 
+def has_kernels(dtype: str, cache: Cache) -> bool:
+    """Whether the cache holds all of `kernels`: numba is not imported then."""
+    return all(cache.has(_full(_key_of_kernel(name, dtype), processor())) for name in KERNELS)
+
+
+def _key_of_kernel(name: str, dtype: str) -> str:
+    return digest_of(name, dtype, version("numba"), _sources(KERNEL_SOURCES))
+
+
 @functools.cache
-def _sources_of_kernels() -> str:
-    """A digest of what the kernels' code depends on."""
+def _sources(names: tuple[str, ...]) -> str:
+    """A digest of some modules of this package."""
     folder = Path(__file__).parent
-    sources = [(folder / name).read_bytes() for name in KERNEL_SOURCES]
-    return digest_of(version("numba"), *sources)
+    return digest_of(*((folder / name).read_bytes() for name in names))

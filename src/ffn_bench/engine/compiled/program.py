@@ -48,5 +48,5 @@ def program(
     }
     addresses = {name: machine_code.function("loop", text, cache) for name, text in of_loops.items()}
     addresses |= {name: machine_code.function(name, text, cache) for name, text in others.items()}
-    train, evaluate = (machine_code.kernel(name, dtype, cache) for name in ("train", "evaluate"))
+    train, evaluate = (machine_code.kernel(name, dtype, cache) for name in machine_code.KERNELS)
     return Program(addresses, _TRAIN(train), _EVALUATE(evaluate))

@@ -104,6 +104,8 @@ class Mask:
     def __init__(self, emitter: Emitter, value: ir.Value) -> None:
         self.emitter, self.value = emitter, value
 
+    # a ∧ b, a ∨ b, ¬a
+
     def __and__(self, other: Mask) -> Mask:
         return Mask(self.emitter, self.emitter.builder.and_(self.value, other.value))
 
@@ -150,6 +152,8 @@ class Register:
             return NotImplemented
         return self._new(getattr(self.emitter.builder, instruction)(*values))
 
+    # a + b, a − b, a · b, a / b, of two registers or a register and a number on either side
+
     def __add__(self, x: Any) -> Any:
         return self._binary("fadd", self, x)
 
@@ -174,6 +178,8 @@ class Register:
     def __rtruediv__(self, x: Any) -> Any:
         return self._binary("fdiv", x, self)
 
+    # xⁿ for n = 2 and n = ½; −x, +x, |x|
+
     def __pow__(self, n: Any) -> Any:
         if isinstance(n, (int, float)) and n == 2:
             return self * self
@@ -196,6 +202,8 @@ class Register:
         compare = builder.fcmp_unordered if unordered else builder.fcmp_ordered
         return Mask(self.emitter, compare(relation, self.value, value))
 
+    # a < b, a ≤ b, a > b, a ≥ b, a = b: false where one is NaN; a ≠ b: true there
+
     def __lt__(self, x: Any) -> Any:
         return self._compare("<", x)
 
@@ -216,6 +224,8 @@ class Register:
 
     def __bool__(self) -> bool:
         raise TypeError("a branch on computed values cannot be compiled: use where(condition, a, b)")
+
+    # functions of x, each one instruction or two
 
     def _intrinsic(self, name: str, *others: Register) -> Self:
         emitter = self.emitter
