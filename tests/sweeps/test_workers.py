@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import psutil
 import pytest
 
 from conftest import Command
+from ffn_bench import process as own_process
 from ffn_bench.engine.stop import Stop
 from ffn_bench.run_folder import checkpoints
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.lock import holder
 from ffn_bench.run_folder.recorder import Record
-from ffn_bench.sweeps import sweep, workers
+from ffn_bench.sweeps import workers
 from run_folder.test_folders import FFN_TRAIN
 from run_folder.test_survival import outcome
 
@@ -76,7 +78,7 @@ def test_a_run_is_the_same_bits_wherever_it_trains(
     if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
         ways["joblib"] = (1, ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1"))
     for way, (processes, launcher) in ways.items():
-        monkeypatch.setattr(sweep, "THREADS", processes)
+        monkeypatch.setattr(own_process, "cores", partial(int, processes))
         for count in (2, 8):
             result = ffn("-m", *keys, *launcher, f"seed=range(0,{count})", f"name={way}{count}")
             assert result.code == 0, result.err
