@@ -46,6 +46,10 @@ print(seconds)
 """Prints the seconds in which a CSV file becomes rows, labels and classes, with the import of Polars."""
 
 
+IMPORT_TORCH = 1.7
+"""Seconds of `import torch` where limits were set in seconds; elsewhere they are held relative to it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """A command that is measured as a whole process, its child processes included."""
@@ -54,8 +58,7 @@ class Start:
     words: tuple[str, ...]
     """`{}` stands for the number of the round."""
     limit: float
-    unit: str = "×"
-    """× for the wall time of `import torch`, or s."""
+    """Of its wall time against that of `import torch`."""
     status: int = 0
 
 
@@ -72,12 +75,11 @@ STARTS = (
         limit=0.45,
     ),
     Start(
-        what="ffn-race surface=saddle",
+        what="ffn-race surface=saddle, with its film",
         words=("ffn-race", "surface=saddle", "save=race{}"),
-        limit=11.5 / 2,
-        unit="s",
+        limit=11.5 / 2 / IMPORT_TORCH,
     ),
-    Start(what="ffn-lecture", words=("ffn-lecture",), limit=7.5 / 2, unit="s"),
+    Start(what="ffn-lecture", words=("ffn-lecture",), limit=7.5 / 2 / IMPORT_TORCH),
 )
 """Commands that a person waits for, each with its limit."""
 COMPILED: dict[str, float] = {
@@ -150,8 +152,8 @@ def startup(homes: Homes, rounds: int) -> Table:
             own = {"import torch": torch}
             for start in STARTS:
                 seconds, megabytes = _measured(folder, start, number, warm)
-                own[start.what] = seconds / torch if start.unit == "×" else seconds
-                units[start.what], limits[start.what] = start.unit, start.limit
+                own[start.what] = seconds / torch
+                units[start.what], limits[start.what] = "×", start.limit
                 if start is STARTS[0]:
                     memory, run = megabytes, seconds
             own["most memory of ffn-train"] = memory
@@ -208,33 +210,54 @@ def csv(homes: Homes, rounds: int) -> Table:
     return table
 
 
+SWEEP: dict[str, tuple[float, str]] = {
+    "ffn-train -m seed=range(0,128), against import torch": (11.2 / 3 / IMPORT_TORCH, "×"),
+    "one more run, beside its training on all cores": (5.0, "ms"),
+    "+experiment=lecture_optimizers, a network": (18.0, "ms"),
+}
+"""What is measured of sweeps of the digits, folders included: its limit and its unit."""
+
+
 def sweep(homes: Homes, rounds: int) -> Table:
-    """`ffn-train -m seed=range(0,128)` on digits, folders included."""
-    seconds, training, bounds = [], [], []
+    """Sweeps of the digits, folders included: a whole command, one more run, the lecture's study."""
+    values: dict[str, list[float]] = {what: [] for what in SWEEP}
+    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(rounds):
-            name = f"name=r{number}"
-            _seconds(folder, _ffn_train(), name)
-            summary = json.loads((Path(folder) / "outputs" / f"r{number}" / "summary.json").read_text())
-            seconds.append(_seconds(folder, _ffn_train(), "-m", name, "seed=range(0,128)"))
-            training.append(summary["train_seconds"])
-            bounds.append(128 * training[-1] / 15 + 128 * 0.06)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    table = Table(title="A sweep of 128 runs")
-    table.rows = [
-        {"what": "ffn-train: training only, seconds", "value": spread(training)},
-        {"what": "ffn-train -m seed=range(0,128): all of it, seconds", "value": spread(seconds)},
-        {"what": "most memory, GB", "value": spread([peak])},
-    ]
-    allowed = statistics.median(s / b for s, b in zip(seconds, bounds, strict=True))
-    what = "the sweep, against 1/15 of 128 times the training and 60 ms a run"
-    table.demands = [Demand(what=what, value=allowed, limit=1, at_least=False)]
+        for number in range(min(rounds, 3) + 1):
+            torch = _seconds(folder, sys.executable, "-c", "import torch")
+            few, many = (
+                _seconds(folder, _ffn_train(), "-m", f"name={runs}-{number}", f"seed=range(0,{runs})")
+                for runs in (8, 128)
+            )
+            summaries = (Path(folder) / f"outputs/sweeps/128-{number}").glob("*/summary.json")
+            training = statistics.mean(json.loads(f.read_text())["train_seconds"] for f in summaries)
+            study = ("+experiment=lecture_optimizers", f"name=study{number}")
+            own = (
+                many / torch,
+                1e3 * ((many - few) / 120 - training / cores),
+                1e3 * _seconds(folder, _ffn_train(), *study) / 912,  # networks
+            )
+            for what, value in zip(SWEEP, own, strict=True):
+                values[what] += [value] if number else []  # the first round warms up
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    table = Table(title="Sweeps of the digits")
+    for what, (limit, unit) in SWEEP.items():
+        table.rows.append({"what": what, "value": spread(values[what]), "unit": unit})
+        median = statistics.median(values[what])
+        table.demands.append(Demand(what=what, value=median, limit=limit, at_least=False, unit=unit))
+    table.rows.append({"what": "most memory", "value": spread([peak]), "unit": "MB"})
     return table
+
+
+SCALE = {"train": 40.0, "status": 2.0, "report": 20.0}
+"""Seconds, at most, of a command on 10,000 short runs, where `import torch` takes `IMPORT_TORCH`."""
+SCALE_GB = 0.5
+"""Memory of any of them, at most."""
 
 
 def scale(homes: Homes, rounds: int) -> Table:
     """What sweeps of 10², 10³ and 10⁴ runs of one epoch cost, command by command: seconds, memory, disk."""
-    table = Table(title="Sweeps of 100 to 10,000 runs")
+    table, most = Table(title="Sweeps of 100 to 10,000 runs"), 0.0
     with tempfile.TemporaryDirectory() as folder:
         for runs in (100, 1_000, 10_000):
             keys = ["-m", "data=moons", "epochs=1", f"seed=range(0,{runs})", f"name=n{runs}"]
@@ -244,6 +267,7 @@ def scale(homes: Homes, rounds: int) -> Table:
                 ("resume, with nothing left to do", ["ffn-train", *keys]),
                 ("report", ["ffn-compare", f"runs=outputs/sweeps/n{runs}", "save=report"]),
             ):
+                torch = _seconds(folder, sys.executable, "-c", "import torch")
                 start = time.perf_counter()
                 program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
                 with subprocess.Popen(program, cwd=folder, stdout=subprocess.DEVNULL) as process:
@@ -253,9 +277,15 @@ def scale(homes: Homes, rounds: int) -> Table:
                 seconds = time.perf_counter() - start
                 numbers = {"seconds": seconds, "ms a run": seconds / runs * 1e3, "GB": used.ru_maxrss / 1e6}
                 table.rows.append({"runs": runs, "command": what, **numbers})
+                most = max(most, numbers["GB"])
+                if runs == 10_000 and what in SCALE:
+                    limit, named = SCALE[what] / IMPORT_TORCH, f"10,000 runs: {what}, against import torch"
+                    demand = Demand(what=named, value=seconds / torch, limit=limit, at_least=False)
+                    table.demands.append(demand)
             files = [*(Path(folder) / f"outputs/sweeps/n{runs}").glob("*seed*/**/*")]
             kilobytes = sum(file.stat().st_blocks * 512 for file in files) / runs / 1e3
             table.notes.append(
                 f"{runs} runs: {len(files) / runs:.1f} files and {kilobytes:.1f} kB on disk a run."
             )
+    table.demands.append(Demand(what="most memory", value=most, limit=SCALE_GB, at_least=False, unit="GB"))
     return table
