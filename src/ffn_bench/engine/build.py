@@ -66,10 +66,12 @@ class Prepared:
         return describe(self.device)
 
     def tensors(self) -> Data[Tensor]:
-        """Its data as PyTorch's, on its device; brought there once a command."""
+        """Its data as PyTorch's, on its device; brought to a GPU once a command."""
         from ffn_bench.data.kept import kept
         from ffn_bench.engine.tensors import on_device
 
+        if self.device == "cpu":  # where they share the arrays' memory
+            return on_device(self.data)
         tensors: Data[Tensor] = kept(
             f"{self.data_key} on {self.device}", lambda: on_device(self.data, self.device)
         )
