@@ -319,11 +319,14 @@ class _Trial(importlib.abc.MetaPathFinder):
     depends on how the library was built and on the number of cores, so it is tried.
     """
 
+    def __init__(self) -> None:
+        self.tried: set[str] = set()
+
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
         """Nothing, or `UserError` (status 5)."""
-        if fullname not in TRIALS:
+        if fullname not in TRIALS or fullname in self.tried:
             return
-        sys.meta_path.remove(self)
+        self.tried.add(fullname)
         import subprocess
 
         lower = {kind: (max(0, soft - MARGIN), hard) for kind, (soft, hard) in limits().items()}
