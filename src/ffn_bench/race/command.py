@@ -57,9 +57,11 @@ def race(given: DictConfig, typed: str) -> None:
     folder = analysis.report_folder(cfg.save, Folder(Path(f"outputs/race/{cfg.surface}")))
 
     from ffn_bench.command_line.console import line, make_console, progress, tensorboard
+    from ffn_bench.model.torch_internals import put_compiler_off
     from ffn_bench.optimizers.torch_optimizers import check_optimizer
     from ffn_bench.race import paths
 
+    put_compiler_off()
     optimizers = [compose(name) for name in names]
     for optimizer in optimizers:
         check_optimizer(optimizer)
