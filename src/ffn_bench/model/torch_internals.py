@@ -6,6 +6,7 @@ tests/model/test_torch_internals.py says what is relied on.
 from __future__ import annotations
 
 import importlib
+import operator
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -16,30 +17,34 @@ import torch
 foreach_norm = torch._foreach_norm
 """Euclidean norms of a list of tensors in one call."""
 
-COMPILER = "torch._dynamo"
 
+class _Later(ModuleType):
+    """Stands for a module of PyTorch until somebody wants more of it than some functions."""
 
-class _CompilerLater(ModuleType):
-    """Stands for the front end of `torch.compile` until somebody wants more of it than two functions."""
-
-    @staticmethod
-    def disable(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
-        """Keep the compiler out of a function. No compiler is there."""
-        return function
-
-    @staticmethod
-    def graph_break() -> None:
-        """Break a graph that is being traced. None is."""
+    def __init__(self, name: str, is_package: bool, **functions: Callable[..., Any]) -> None:
+        super().__init__(name)
+        vars(self).update(functions, _is_package=is_package)
 
     def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(COMPILER) is self:
-            del sys.modules[COMPILER]
-        return getattr(importlib.import_module(COMPILER), name)
+        own = self.__name__
+        imports_below = name == "__path__" and self._is_package
+        if name.startswith("__") and not imports_below:  # `inspect` looks at all modules
+            raise AttributeError(name)
+        if sys.modules.get(own) is self:
+            del sys.modules[own]
+        return getattr(importlib.import_module(own), name)
 
 
 def put_compiler_off() -> None:
-    """Have `torch.optim` not import `torch._dynamo`, which takes two thirds of the time of `import torch`.
+    """Have `torch.optim` and `torch.autograd.grad` import no compiler, which takes nine tenths of the time of
+    `import torch` once more. Whoever compiles gets it as ever.
 
-    Every optimizer imports it, to keep a compiler out of its methods. Whoever compiles gets it as ever.
+    Every optimizer imports `torch._dynamo` to keep it out of its methods, and `grad` the algebra of symbolic
+    shapes to compare two shapes.
     """
-    sys.modules.setdefault(COMPILER, _CompilerLater(COMPILER))
+    stand_ins = (
+        _Later("torch._dynamo", True, disable=lambda function, *_, **__: function, graph_break=lambda: None),
+        _Later("torch.fx.experimental.symbolic_shapes", False, expect_true=bool, sym_eq=operator.eq),
+    )
+    for module in stand_ins:
+        sys.modules.setdefault(module.__name__, module)
