@@ -110,4 +110,4 @@ def _lay_out(figure: Figure) -> None:
     if engine := figure.get_layout_engine():
         figure.set_dpi(DPI)
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # a "none" would draw twice, too
