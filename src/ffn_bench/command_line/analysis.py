@@ -136,17 +136,18 @@ def render(console: Console, figures: Mapping[str, Figure], command: str) -> dic
     contents = {f"{name}.{kind}": b"" for name in figures for kind in ("png", "svg")}  # their order
     names = [*figures]
     with (
-        beside(lambda: _drawn(figures, names[1::2], command)) as others,
+        beside(lambda: files_of(figures, names[1::2], command)) as others,
         progress(console, "drawing", len(names)) as on_progress,
     ):
         for number, name in enumerate(names[::2], 1):
-            contents |= _drawn(figures, [name], command)
+            contents |= files_of(figures, [name], command)
             on_progress(2 * number - 1)
         contents |= others()
     return contents
 
 
-def _drawn(figures: Mapping[str, Figure], names: Sequence[str], command: str) -> dict[str, bytes]:
+def files_of(figures: Mapping[str, Figure], names: Sequence[str], command: str) -> dict[str, bytes]:
+    """The files of some of the figures, as `render` returns them."""
     from ffn_bench.command_line import plot_style
 
     contents: dict[str, bytes] = {}

@@ -300,19 +300,26 @@ def write(
     tensorboard: bool,
 ) -> dict[str, str]:
     """Write the pictures, the film and the numbers; returns the names of the files. Raises `OSError`."""
+    from ffn_bench.command_line.beside import beside
     from ffn_bench.command_line.console import progress
     from ffn_bench.race import figures, film
 
-    pictures = analysis.render(console, figures.draw_all(scene), typed)
-    contents = dict(pictures)
+    drawn = figures.draw_all(scene)
     if animation:
-        with progress(console, "filming", len(film.moments(scene))) as on_progress:
-            frames = list(film.frames(scene, on_progress))
-        with progress(console, "packing", 2) as on_progress:
-            contents["race.gif"] = film.gif(frames, typed)
-            on_progress(1)
-            if (packed := film.mp4(frames, typed)) is not None:
-                contents["race.mp4"] = packed
+        with beside(lambda: analysis.files_of(drawn, [*drawn], typed)) as stills:
+            with progress(console, "filming", len(film.moments(scene))) as on_progress:
+                frames = list(film.frames(scene, on_progress))
+            with progress(console, "packing", 3) as on_progress:
+                movies = {"race.gif": film.gif(frames, typed)}
+                on_progress(1)
+                if (packed := film.mp4(frames, typed)) is not None:
+                    movies["race.mp4"] = packed
+                on_progress(2)
+                pictures = stills()
+        contents = pictures | movies
+    else:
+        pictures = analysis.render(console, drawn, typed)
+        contents = dict(pictures)
     contents["race.json"] = files.to_json(numbers(scene, raced, typed))
     if tensorboard:
         contents |= analysis.for_tensorboard(pictures, 0)
