@@ -6,7 +6,7 @@ import errno
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,15 +126,33 @@ def say_renamed(console: Console, written: Mapping[str, str]) -> None:
 
 
 def render(console: Console, figures: Mapping[str, Figure], command: str) -> dict[str, bytes]:
-    """Each figure as PNG and as SVG, by the names of the files, with the command that made them inside."""
-    from ffn_bench.command_line import plot_style
+    """Each figure as PNG and as SVG, by the names of the files, with the command that made them inside.
+
+    Every other one is drawn by another core, if there is one.
+    """
+    from ffn_bench.command_line.beside import beside
     from ffn_bench.command_line.console import progress
 
+    contents = {f"{name}.{kind}": b"" for name in figures for kind in ("png", "svg")}  # their order
+    names = [*figures]
+    with (
+        beside(lambda: files_of(figures, names[1::2], command)) as others,
+        progress(console, "drawing", len(names)) as on_progress,
+    ):
+        for number, name in enumerate(names[::2], 1):
+            contents |= files_of(figures, [name], command)
+            on_progress(2 * number - 1)
+        contents |= others()
+    return contents
+
+
+def files_of(figures: Mapping[str, Figure], names: Sequence[str], command: str) -> dict[str, bytes]:
+    """The files of some of the figures, as `render` returns them."""
+    from ffn_bench.command_line import plot_style
+
     contents: dict[str, bytes] = {}
-    with progress(console, "drawing", len(figures)) as on_progress:
-        for number, (name, figure) in enumerate(figures.items(), 1):
-            contents[f"{name}.png"], contents[f"{name}.svg"] = plot_style.save(figure, command)
-            on_progress(number)
+    for name in names:
+        contents[f"{name}.png"], contents[f"{name}.svg"] = plot_style.save(figures[name], command)
     return contents
 
 

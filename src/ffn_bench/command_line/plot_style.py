@@ -19,6 +19,8 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc6699", "#b8860b", "#3aa6dd", "#7b
 """Told apart by people with any colour vision: after Okabe and Ito (2008), darkened where white would drown
 them; past the eighth the line's dashes change."""
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+DPI = 160
+"""Of PNGs."""
 COLOURS = (INK, MUTED, GRID, PAPER, *SERIES)
 STYLE: dict[Any, Any] = {
     "figure.facecolor": PAPER,
@@ -92,11 +94,20 @@ def save(figure: Figure, command: str) -> tuple[bytes, bytes]:
     with mpl.rc_context({**STYLE, "svg.hashsalt": command}), warnings.catch_warnings():
         for words in ("Glyph .* missing from font", "constrained_layout not applied"):
             warnings.filterwarnings("ignore", words)  # names may be of any script and any length
+        _lay_out(figure)
         for kind, metadata in (
             ("png", {"Description": command}),
             ("svg", {"Description": command, "Date": None}),
         ):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+            figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
             kinds.append(buffer.getvalue())
     return kinds[0], kinds[1]
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give the plots of a figure their places once: with its layout left on, each file would draw all twice."""
+    if engine := figure.get_layout_engine():
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # a "none" would draw twice, too

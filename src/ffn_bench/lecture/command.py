@@ -48,6 +48,11 @@ def show(given: DictConfig) -> bool:
     validation.check_model(cfg.model)
     checks.check_seed(cfg.seed, "seed")
     topics = chosen(cfg.topic)
+
+    from ffn_bench.engine.device import threads
+    from ffn_bench.model.torch_internals import put_compiler_off
+
+    put_compiler_off()
     folder = None if cfg.save is None else analysis.report_folder(cfg.save, Folder(Path(cfg.save)))
     for topic in topics:
         topic.check(Context(cfg.data, cfg.model, cfg.seed))
@@ -56,7 +61,8 @@ def show(given: DictConfig) -> bool:
     disagreeing, count = [], 0
     for topic in topics:
         context = Context(cfg.data, cfg.model, cfg.seed, draw=folder is not None)
-        rows = list(topic.rows(context))
+        with threads(1):  # for networks so small, others would only be waited for
+            rows = list(topic.rows(context))
         print_topic(console, topic, rows)
         disagreeing += [f"{topic.name}: {row.what}" for row in rows if not row.ok]
         count += len(rows)

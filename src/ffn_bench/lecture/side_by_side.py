@@ -40,6 +40,29 @@ def race(surface: Surface, make: Callable[..., torch.optim.Optimizer], lr: float
     return torch.stack(path)
 
 
+def race_of_all(name: str, steps: int = 150) -> dict[str, Tensor]:
+    """The paths of all `RACERS` on a surface as `race` has them.
+
+    One pass back gives all their gradients, each of its own row; Newton's method needs passes of its own.
+    """
+    surface = SURFACES[name]
+    racers = {who: partial(make, lr=lrs[name]) for who, (make, lrs) in RACERS.items()}
+    alone = [who for who, make in racers.items() if isinstance(make([torch.zeros(1)]), Newton)]
+    together = [who for who in racers if who not in alone]
+    θ = torch.tensor(surface.start, dtype=F64).repeat(len(together), 1)
+    rows = [*map(torch.nn.Parameter, θ)]  # which share its memory
+    optimizers = [racers[who]([row]) for who, row in zip(together, rows, strict=True)]
+    points = [θ.clone()]
+    for _ in range(steps):
+        gradients = torch.autograd.grad(surface.function(current := θ.detach().requires_grad_()).sum(), current)
+        for optimizer, row, row.grad in zip(optimizers, rows, gradients[0], strict=True):
+            optimizer.step()
+        points.append(θ.clone())
+    paths = dict(zip(together, torch.stack(points, dim=1), strict=True))
+    paths |= {who: race(surface, RACERS[who][0], RACERS[who][1][name], steps) for who in alone}
+    return {who: paths[who] for who in racers}
+
+
 @topic("race", "L15", "All optimizers side by side")
 def all_side_by_side(context: Context) -> Iterator[Row]:
     """One start, one surface, every optimizer's path: on a saddle, in an ill-conditioned valley, on
@@ -48,7 +71,7 @@ def all_side_by_side(context: Context) -> Iterator[Row]:
     all_paths: dict[str, dict[str, Tensor]] = {}
     for name in ("saddle", "valley", "beale"):
         surface = SURFACES[name]
-        all_paths[name] = paths = {who: race(surface, make, lrs[name]) for who, (make, lrs) in RACERS.items()}
+        all_paths[name] = paths = race_of_all(name)
         for who, path in paths.items():
             values = surface.function(path)
             what = f"{name}, {surface.formula}: {who}, lr {RACERS[who][1][name]:g}"

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from ffn_bench import checks
 from ffn_bench.command_line import analysis
 from ffn_bench.command_line.analysis import words
-from ffn_bench.configuration import parsing, schema
+from ffn_bench.command_line.invocation import config_folder
+from ffn_bench.configuration import parsing, schema, validation
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
@@ -57,10 +58,12 @@ def race(given: DictConfig, typed: str) -> None:
     folder = analysis.report_folder(cfg.save, Folder(Path(f"outputs/race/{cfg.surface}")))
 
     from ffn_bench.command_line.console import line, make_console, progress, tensorboard
+    from ffn_bench.model.torch_internals import put_compiler_off
     from ffn_bench.optimizers.torch_optimizers import check_optimizer
     from ffn_bench.race import paths
 
-    optimizers = [compose(name) for name in names]
+    put_compiler_off()
+    optimizers = compose(names)
     for optimizer in optimizers:
         check_optimizer(optimizer)
     rates = {name: [fixed[name]] if name in fixed else paths.spaced(cfg.budget, low, high) for name in names}
@@ -142,15 +145,48 @@ def check_run(cfg: schema.RaceConfig) -> None:
         raise UserError("start", f"{list(cfg.start)} is not a point", "write start=[1.0,0.5]")
 
 
-def compose(name: str) -> schema.OptimizerConfig:
-    """An optimizer with the default settings in conf/optimizer. Raises Hydra's errors for an unknown name."""
+def compose(names: Sequence[str]) -> list[schema.OptimizerConfig]:
+    """Optimizers with the default settings in conf/optimizer. Raises Hydra's errors for an unknown name."""
+    first = _composed(names[0])
+    return [first.optimizer, *((_read(name, first) or _composed(name)).optimizer for name in names[1:])]
+
+
+def _composed(name: str) -> schema.TrainConfig:
+    """A run with this optimizer as Hydra composes it, which takes 60 ms."""
     import hydra
 
-    cfg = hydra.compose("config", overrides=[f"optimizer={name}"])
-    optimizer = parsing.parse(cfg).optimizer
-    if optimizer.name != name:  # ./sgd, sgd.yaml
-        raise UserError("optimizers", f"{name!r} is not a valid name", f"write {optimizer.name}")
-    return optimizer
+    run = parsing.parse(hydra.compose("config", overrides=[f"optimizer={name}"]))
+    if run.optimizer.name != name:  # ./sgd, sgd.yaml
+        raise UserError("optimizers", f"{name!r} is not a valid name", f"write {run.optimizer.name}")
+    return run
+
+
+def _read(name: str, run: schema.TrainConfig) -> schema.TrainConfig | None:
+    """The same with the rest of `run`, from the optimizer's file alone: its values upon those of its schema.
+
+    None where a person's folder may hold one of that name, or the file is not one of ours.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    loader, file = GlobalHydra.instance().config_loader(), config_folder() / "optimizer" / f"{name}.yaml"
+    folders = {entry.path for entry in loader.get_search_path().get_path() if "://" not in str(entry.path)}
+    if folders != {str(config_folder())} or not file.is_file():
+        return None
+    content = OmegaConf.load(file)
+    assert isinstance(content, DictConfig)
+    defaults = content.pop("defaults", [])
+    entry = re.fullmatch(r"/(_schema/optimizer/\w+)@(_here_|optimizer)", defaults[0])
+    if content.get("name") != name or len(defaults) != 1 or entry is None:
+        return None
+    node = ConfigStore.instance().load(f"{entry[1]}.yaml").node
+    whole = OmegaConf.create({"lr": run.lr, "optimizer": OmegaConf.merge(node, content)})
+    kind = parsing.schema_of(whole.optimizer)
+    assert kind is not None
+    run = dataclasses.replace(run, optimizer=parsing.typed(whole.optimizer, kind, "optimizer."))
+    validation.check(run)
+    return run
 
 
 # --- the race -------------------------------------------------------------------------------------------
@@ -264,19 +300,26 @@ def write(
     tensorboard: bool,
 ) -> dict[str, str]:
     """Write the pictures, the film and the numbers; returns the names of the files. Raises `OSError`."""
+    from ffn_bench.command_line.beside import beside
     from ffn_bench.command_line.console import progress
     from ffn_bench.race import figures, film
 
-    pictures = analysis.render(console, figures.draw_all(scene), typed)
-    contents = dict(pictures)
+    drawn = figures.draw_all(scene)
     if animation:
-        with progress(console, "filming", len(film.moments(scene))) as on_progress:
-            frames = list(film.frames(scene, on_progress))
-        with progress(console, "packing", 2) as on_progress:
-            contents["race.gif"] = film.gif(frames, typed)
-            on_progress(1)
-            if (packed := film.mp4(frames, typed)) is not None:
-                contents["race.mp4"] = packed
+        with beside(lambda: analysis.files_of(drawn, [*drawn], typed)) as stills:
+            with progress(console, "filming", len(film.moments(scene))) as on_progress:
+                frames = list(film.frames(scene, on_progress))
+            with progress(console, "packing", 3) as on_progress:
+                movies = {"race.gif": film.gif(frames, typed)}
+                on_progress(1)
+                if (packed := film.mp4(frames, typed)) is not None:
+                    movies["race.mp4"] = packed
+                on_progress(2)
+                pictures = stills()
+        contents = pictures | movies
+    else:
+        pictures = analysis.render(console, drawn, typed)
+        contents = dict(pictures)
     contents["race.json"] = files.to_json(numbers(scene, raced, typed))
     if tensorboard:
         contents |= analysis.for_tensorboard(pictures, 0)

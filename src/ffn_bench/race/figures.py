@@ -231,10 +231,13 @@ def surface_3d(scene: Scene) -> Figure:
     shades = RAMP(norm(scene.grid))
     shades[..., :3] *= 0.72 + 0.28 * light[..., None]
     stride = max(1, len(scene.a) // 80)
-    plot.plot_surface(
-        A, B, Z, rstride=stride, cstride=stride, facecolors=shades, lw=0, antialiased=False, shade=False,
+    patches = plot.plot_surface(
+        A, B, Z, rstride=stride, cstride=stride, color=PAPER, lw=0, antialiased=False, shade=False,
         rasterized=True, zorder=0,
     )  # fmt: skip
+    corners = shades[:-1:stride, :-1:stride].reshape(-1, 4)  # as an array: lists of colours take 0.2 s
+    patches.set_facecolor(corners)
+    patches.set_edgecolor(corners)
     plot.contour(A, B, Z, levels=14, colors=LINES, linewidths=0.5, linestyles="solid", zorder=1)
     lift = 0.01 * float(np.ptp(Z))
     for k, track in enumerate(scene.tracks):

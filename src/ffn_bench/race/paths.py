@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ffn_bench.configuration.schema import OptimizerConfig
+from ffn_bench.configuration.schema import NewtonConfig, OptimizerConfig
 from ffn_bench.model.layers import Shapes, joined, parted
 from ffn_bench.optimizers import registry
-from ffn_bench.optimizers.newton import take_step
+from ffn_bench.optimizers.newton import damped_newton_step, take_step
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
 from ffn_bench.optimizers.torch_optimizers import build_optimizer
 from ffn_bench.race.surfaces import Surface
@@ -40,8 +40,9 @@ def advance(
 ) -> None:
     """Run `steps` steps of an optimizer from `start [P]` with each of k `rates`; `on_step` gets each step.
 
-    Elementwise rules advance all rates at once. Others (Newton, L-BFGS, another package's) run one by one, on
-    tensors of `shapes` (by default one, of all P numbers), and `on_step` is then called when all are done.
+    Elementwise rules advance all rates at once, and so does Newton's method where P is small: without
+    `shapes`. Others (L-BFGS, another package's) run one by one, on tensors of `shapes` (by default one, of
+    all P numbers), and `on_step` is then called when all are done.
     """
     rule = registry.elementwise_rule(config)
     if rule is not None:
@@ -49,6 +50,9 @@ def advance(
         column = torch.tensor(rates, dtype=start.dtype)[:, None]
         by_rule = RuleOptimizer([θ], rule, **config.hyperparameters() | {"lr": column})
         _advance(objective, by_rule, steps, on_step, lambda: θ)
+        return
+    if isinstance(config, NewtonConfig) and shapes is None:
+        _newton(objective, start, config.damping, rates, steps, on_step)
         return
     shapes = shapes or [tuple(start.shape)]
     paths: list[list[Tensor]] = []
@@ -90,6 +94,38 @@ def _advance(
         if not isinstance(optimizer, torch.optim.LBFGS) or bool(torch.isfinite(θ()).all()):
             take_step(optimizer, value)
         on_step(t + 1, θ().detach())
+
+
+def _newton(
+    objective: Objective, start: Tensor, damping: float, rates: Sequence[float], steps: int, on_step: OnStep
+) -> None:
+    """`optimizers.newton.Newton` at k rates at once: each row takes the step that it would take alone."""
+    θ = start.expand(len(rates), -1).clone()
+    on_step(0, θ)
+    for t in range(steps):
+        current = θ.clone().requires_grad_()
+        value = objective(current, t)
+        (g,) = torch.autograd.grad(value.sum(), current, create_graph=True)
+        H = torch.zeros(*g.shape, g.shape[1], dtype=g.dtype)
+        if g.requires_grad:  # a linear objective has no second derivative
+            for i in range(g.shape[1]):
+                (H[:, i],) = torch.autograd.grad(
+                    g[:, i].sum(), current, retain_graph=True, materialize_grads=True
+                )
+        value, g, H = value.detach(), g.detach(), (H + H.mT) / 2
+        direction = torch.zeros_like(θ)
+        for row in torch.isfinite(H).all(2).all(1).nonzero()[:, 0]:  # else there is nothing to solve
+            direction[row] = damped_newton_step(g[row], H[row], damping)
+        slope = torch.stack([a @ b for a, b in zip(g, direction, strict=True)])
+        size, searching = torch.tensor(rates, dtype=θ.dtype), direction.ne(0).any(1)
+        for _ in range(20):
+            moved = torch.where(searching[:, None], θ + direction * size[:, None], θ)
+            falls = searching & (objective(moved, t) <= value + 1e-4 * size * slope)
+            θ = torch.where(falls[:, None], moved, θ)
+            searching, size = searching & ~falls, size / 2
+            if not bool(searching.any()):
+                break
+        on_step(t + 1, θ)
 
 
 # --- on a surface ---------------------------------------------------------------------------------------
