@@ -40,7 +40,7 @@ from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.lock import Lock, holder
 from ffn_bench.run_folder.reading import read_summary
 from ffn_bench.run_folder.recorder import Record
-from ffn_bench.sweeps import sweep
+from ffn_bench.sweeps import side_by_side, sweep
 from ffn_bench.sweeps.leaderboard import leaderboard, score_of
 from ffn_bench.sweeps.planning import Planner
 from hostile import STATES, bytes_below, rewrite_checkpoints
@@ -542,7 +542,7 @@ def statuses(tmp_path: Path) -> dict[int, str | None]:
 def test_what_one_record_raises_costs_no_neighbour_a_restart(
     ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(sweep, "Record", Faulty)
+    monkeypatch.setattr(side_by_side, "Record", Faulty)
     monkeypatch.setattr(Faulty, "fails_in", where)
     monkeypatch.setattr(Faulty, "created", [])
     result = ffn("-m", "engine=batched", "data=moons", "seed=0,1,2", "epochs=2", "name=s")
@@ -560,7 +560,8 @@ def test_data_that_cannot_be_prepared_any_more_ends_the_runs_on_it(
     prepare, calls = build.prepare, [0]
 
     def prepared(run: TrainConfig) -> build.Prepared:
-        if sys._getframe(1).f_globals["__name__"] == sweep.__name__ and "noise=0.1" in repr(run.data):
+        asks = sys._getframe(1).f_globals["__name__"]
+        if asks in (sweep.__name__, side_by_side.__name__) and "noise=0.1" in repr(run.data):
             calls[0] += 1
             if calls[0] >= when:
                 raise UserError("data", "is gone", "bring it back", 3)
