@@ -160,13 +160,13 @@ class _Products(TorchFunctionMode):
     PyTorch's own counter, which gives the same, imports a compiler.
     """
 
-    flops = 0
+    flops: int = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func.__name__ in ("addmm", "mm", "matmul", "__matmul__"):
             a, b = args[-2:]
-            self.flops += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+            self.flops += 2 * int(a.shape[0] * a.shape[1] * b.shape[1])
         return result
 
 

@@ -54,8 +54,10 @@ def race_of_all(name: str, steps: int = 150) -> dict[str, Tensor]:
     optimizers = [racers[who]([row]) for who, row in zip(together, rows, strict=True)]
     points = [θ.clone()]
     for _ in range(steps):
-        gradients = torch.autograd.grad(surface.function(current := θ.detach().requires_grad_()).sum(), current)
-        for optimizer, row, row.grad in zip(optimizers, rows, gradients[0], strict=True):
+        current = θ.detach().requires_grad_()
+        (g,) = torch.autograd.grad(surface.function(current).sum(), current)
+        for optimizer, row, gradient in zip(optimizers, rows, g, strict=True):
+            row.grad = gradient
             optimizer.step()
         points.append(θ.clone())
     paths = dict(zip(together, torch.stack(points, dim=1), strict=True))
