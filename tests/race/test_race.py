@@ -27,7 +27,7 @@ from ffn_bench.configuration.schema import OptimizerConfig
 from ffn_bench.errors import UserError
 from ffn_bench.model.backprop import penalty
 from ffn_bench.model.hessian import gradient_and_hessian
-from ffn_bench.model.layers import flat
+from ffn_bench.model.layers import Shapes, flat
 from ffn_bench.race import command, figures, film, network, paths, scene, surfaces
 from ffn_bench.race.surfaces import SURFACES, Surface
 from ffn_bench.run_folder.files import MANIFEST
@@ -56,14 +56,14 @@ def derivatives(name: str, at: tuple[float, float]) -> tuple[float, Tensor, Tens
 @pytest.mark.parametrize("name", SURFACES)
 def test_newton_at_all_rates_goes_as_it_goes_alone(name: str) -> None:
     surface, together, alone = SURFACES[name], list[Tensor](), list[Tensor]()
-    for points, shapes in ((together, None), (alone, [(2,)])):
-        objective = paths.noisy(surface, 30, 0)
-        start = torch.tensor(surface.start, dtype=F64)
-        record = points.append
-        paths.advance(
-            objective, start, config_of("newton"), [1e-4, 0.1, 1.0, 50.0], 30,
-            lambda t, θ, record=record: record(θ.clone()), shapes,
-        )  # fmt: skip
+    kinds: list[tuple[list[Tensor], Shapes | None]] = [(together, None), (alone, [(2,)])]
+    for points, shapes in kinds:
+        start, objective = torch.tensor(surface.start, dtype=F64), paths.noisy(surface, 30, 0)
+
+        def record(t: int, θ: Tensor, points: list[Tensor] = points) -> None:
+            points.append(θ.clone())
+
+        paths.advance(objective, start, config_of("newton"), [1e-4, 0.1, 1.0, 50.0], 30, record, shapes)
     torch.testing.assert_close(torch.stack(together), torch.stack(alone), rtol=1e-12, atol=0, equal_nan=True)
 
 

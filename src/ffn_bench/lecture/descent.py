@@ -160,7 +160,7 @@ class _Products(TorchFunctionMode):
     PyTorch's own counter, which gives the same, imports a compiler.
     """
 
-    flops: int = 0
+    flops = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -174,4 +174,4 @@ def _flops_of_gradient(net: FFN, data: Data[Tensor], n: int) -> int:
     """Floating-point operations of the matrix products of one forward and backward pass on n rows."""
     with _Products() as counter:
         by_hand(net.layers, data.train.x[:n], data.train.y[:n], net.activation)
-    return counter.flops
+    return int(counter.flops)
