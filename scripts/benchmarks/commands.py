@@ -62,6 +62,9 @@ class Start:
     status: int = 0
 
 
+THIRTY = ("-m", "optimizer=sgd,adam,rmsprop", "seed=range(0,10)", "epochs=5", "name=thirty")
+"""A sweep of 30 runs that are compared: with a verdict, and every figure of three competitors."""
+
 STARTS = (
     Start(what="ffn-train", words=("ffn-train", "name=r{}"), limit=0.65),
     Start(what="ffn-train --help", words=("ffn-train", "--help"), limit=0.2),
@@ -71,7 +74,7 @@ STARTS = (
     Start(what="ffn-compare of 30 runs", words=("ffn-compare", "runs=outputs/sweeps/thirty"), limit=1.2),
     Start(
         what="ffn-train -m … status=true of 30 runs",
-        words=("ffn-train", "-m", "seed=range(0,30)", "epochs=2", "name=thirty", "status=true"),
+        words=("ffn-train", *THIRTY, "status=true"),
         limit=0.45,
     ),
     Start(
@@ -145,8 +148,7 @@ def startup(homes: Homes, rounds: int) -> Table:
     limits: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         warm = Path(folder) / "warm"
-        sweep_words = ("-m", "seed=range(0,30)", "epochs=2", "name=thirty")
-        _seconds(folder, _ffn_train(), *sweep_words, cache=warm)
+        _seconds(folder, _ffn_train(), *THIRTY, cache=warm)
         for number in range(rounds + 1):
             torch = _seconds(folder, sys.executable, "-c", "import torch")
             own = {"import torch": torch}

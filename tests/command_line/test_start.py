@@ -89,6 +89,37 @@ def test_completion_imports_only_what_it_needs(line: str, answer: str) -> None:
     assert "ffn_bench.train" in modules and not modules & HEAVY - OTHER_OPTIMIZERS
 
 
+ANALYSES: dict[str, tuple[list[str], set[str]]] = {
+    "compare": (["runs=outputs/sweeps/s"], {"torch", "sklearn", "scipy.stats", "pandas"}),
+    "lecture": ([], {"torch._dynamo.eval_frame", "sympy", "triton", "sklearn", "scipy", "matplotlib"}),
+    "race": (
+        ["surface=saddle"],
+        {"torch._dynamo.eval_frame", "sympy", "triton", "sklearn", "scipy", "pandas"},
+    ),
+}
+"""Arguments of commands that analyse, and what these do not import."""
+UNUSED = {"matplotlib.pyplot", "IPython", "tensorboard", "numba", "plotly", "ray", "optuna"}
+
+
+@pytest.mark.parametrize("command", ANALYSES)
+def test_an_analysis_imports_only_what_it_needs(
+    command: str, ffn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, unused = ANALYSES[command]
+    if command == "compare":
+        assert ffn("-m", "seed=0,1", "epochs=1", "name=s").code == 0
+    code = LISTED.replace("ffn_bench.train", f"ffn_bench.{command}.command").replace(
+        "ffn-train", f"ffn-{command}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    modules = set(done.stderr.rpartition("\nmodules: ")[2].split())
+    assert f"ffn_bench.{command}.command" in modules and not modules & (unused | UNUSED)
+
+
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher"
 
 

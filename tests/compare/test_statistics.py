@@ -24,6 +24,13 @@ def array(*values: float) -> Array:
 # --- aggregates -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 10, 31])
+def test_the_interquartile_mean_is_scipys(n: int) -> None:
+    x = np.random.default_rng(n).normal(size=(20, n))
+    x[3, 0], x[4] = INF, np.nan
+    assert np.array_equal(statistics.AGGREGATES["iqm"](x), stats.trim_mean(x, 0.25, axis=-1), equal_nan=True)
+
+
 def test_aggregates_of_known_numbers() -> None:
     x = array(1, 2, 3, 4, 5, 6, 7, 100)
     assert statistics.AGGREGATES["mean"](x) == 16

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_moons
 
 from cases import DATA_NEEDS, options, parsed, write_csv
 from conftest import MNIST, needs_mnist
-from ffn_bench.configuration.schema import CsvConfig, SplitDataConfig
+from ffn_bench.configuration.schema import CsvConfig, MoonsConfig, SplitDataConfig
 from ffn_bench.configuration.validation import check_data
 from ffn_bench.data import datasets, splitting, tables
 from ffn_bench.errors import UserError
@@ -67,6 +68,14 @@ def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     expected = load_digits()
     assert np.array_equal(raw.x, expected.data)
     assert np.array_equal(raw.y, expected.target)
+
+
+@pytest.mark.parametrize(("n", "noise", "seed"), [(2, 0.0, 0), (401, 0.25, 0), (1000, 0.15, 2**32 - 1)])
+def test_moons_are_scikit_learns(n: int, noise: float, seed: int) -> None:
+    config = MoonsConfig(name="moons", n_samples=n, noise=noise, split_seed=seed)
+    raw = datasets.LOADERS["moons"](config)
+    x, y = make_moons(n_samples=n, noise=noise, random_state=seed)
+    assert np.array_equal(raw.x, x) and np.array_equal(raw.y, y) and raw.y.dtype == np.int64
 
 
 def test_csv_labels_of_any_kind(tmp_path: Path) -> None:

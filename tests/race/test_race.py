@@ -9,7 +9,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ffn_bench.configuration.schema import OptimizerConfig
 from ffn_bench.errors import UserError
 from ffn_bench.model.backprop import penalty
 from ffn_bench.model.hessian import gradient_and_hessian
-from ffn_bench.model.layers import flat
+from ffn_bench.model.layers import Shapes, flat
 from ffn_bench.race import command, figures, film, network, paths, scene, surfaces
 from ffn_bench.race.surfaces import SURFACES, Surface
 from ffn_bench.run_folder.files import MANIFEST
@@ -51,6 +51,37 @@ def derivatives(name: str, at: tuple[float, float]) -> tuple[float, Tensor, Tens
     θ = torch.tensor(at, dtype=F64, requires_grad=True)
     value = SURFACES[name].function(θ)
     return float(value.detach()), *gradient_and_hessian(value, [θ])
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_newton_at_all_rates_goes_as_it_goes_alone(name: str) -> None:
+    surface, together, alone = SURFACES[name], list[Tensor](), list[Tensor]()
+    kinds: list[tuple[list[Tensor], Shapes | None]] = [(together, None), (alone, [(2,)])]
+    for points, shapes in kinds:
+        start, objective = torch.tensor(surface.start, dtype=F64), paths.noisy(surface, 30, 0)
+
+        def record(t: int, θ: Tensor, points: list[Tensor] = points) -> None:
+            points.append(θ.clone())
+
+        paths.advance(objective, start, config_of("newton"), [1e-4, 0.1, 1.0, 50.0], 30, record, shapes)
+    torch.testing.assert_close(torch.stack(together), torch.stack(alone), rtol=1e-12, atol=0, equal_nan=True)
+
+
+def test_optimizers_are_read_as_hydra_composes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bool] = []
+
+    def compare(names: Sequence[str]) -> Any:
+        whole = command._composed("sgd")
+        for name in IN_THE_PLANE:
+            if (read := command._read(name, whole)) is not None:
+                compared.append(repr(read.optimizer) == repr(command._composed(name).optimizer))
+        raise UserError("test", "is over", "go on")
+
+    monkeypatch.setattr(command, "compose", compare)
+    monkeypatch.setattr(sys, "argv", ["ffn-race"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert len(compared) > len(IN_THE_PLANE) / 2 and all(compared)
 
 
 # --- surfaces -------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 from ffn_bench import process
@@ -21,13 +22,14 @@ T = TypeVar("T")
 
 @contextmanager
 def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
-    """Have a forked process do `work`; what is yielded waits for its result, which is pickled.
+    """Have a forked process do `work`; what is yielded waits for its result, which is pickled,
+    and may be called again.
 
     Where there is one core, or the process dies or raises, the caller does the work itself when it wants the
     result. The process never outlives the block. No thread of ours may run yet: a live display, for one.
     """
     if process.cores() == 1:
-        yield work
+        yield cache(work)
         return
     reading, writing = os.pipe()
     parent = os.getpid()
@@ -41,6 +43,7 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
     os.close(writing)
     result = open(reading, "rb")  # noqa: SIM115, PTH123
 
+    @cache
     def wait() -> T:
         content = result.read()
         try:
@@ -70,7 +73,7 @@ def _serve(work: Callable[[], object], writing: int, parent: int) -> None:
                 os._exit(1)
         gc.disable()
         content = pickle.dumps(work())
-        with open(writing, "wb") as pipe:  # noqa: PTH123
+        with open(writing, "wb") as pipe:
             pipe.write(content)
     finally:
         os._exit(0)

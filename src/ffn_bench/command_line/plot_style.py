@@ -106,7 +106,7 @@ def save(figure: Figure, command: str) -> tuple[bytes, bytes]:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Give the plots of a figure their places once: with its layout left on, each file would draw all twice."""
+    """Give the plots of a figure their places once: a layout left on would draw all twice for each file."""
     if engine := figure.get_layout_engine():
         figure.set_dpi(DPI)
         engine.execute(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 
 from ffn_bench import checks
 from ffn_bench.command_line import analysis
+from ffn_bench.command_line.beside import beside
 from ffn_bench.configuration import parsing, schema, validation
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
@@ -26,6 +28,8 @@ MODULES = (
     "derivatives", "curvature", "descent", "training", "update_rules", "side_by_side", "second_order",
 )  # fmt: skip
 """Modules that register topics when they are imported."""
+LATE = 14
+"""The number in the lecture from which on topics take as long as all before: another core computes them."""
 
 
 def lecture(given: DictConfig, typed: str) -> None:
@@ -49,7 +53,6 @@ def show(given: DictConfig) -> bool:
     checks.check_seed(cfg.seed, "seed")
     topics = chosen(cfg.topic)
 
-    from ffn_bench.engine.device import threads
     from ffn_bench.model.torch_internals import put_compiler_off
 
     put_compiler_off()
@@ -59,15 +62,22 @@ def show(given: DictConfig) -> bool:
     console = make_console()
     start = time.perf_counter()
     disagreeing, count = [], 0
-    for topic in topics:
-        context = Context(cfg.data, cfg.model, cfg.seed, draw=folder is not None)
-        with threads(1):  # for networks so small, others would only be waited for
-            rows = list(topic.rows(context))
-        print_topic(console, topic, rows)
-        disagreeing += [f"{topic.name}: {row.what}" for row in rows if not row.ok]
-        count += len(rows)
-        if folder:
-            save_figures(console, folder, topic, context)
+    late = [topic for topic in topics if int(topic.number[1:]) >= LATE]
+    if folder or late == topics:  # figures stay here
+        late = []
+
+    def late_rows() -> list[list[Row]]:
+        return [rows_of(topic, Context(cfg.data, cfg.model, cfg.seed)) for topic in late]
+
+    with beside(late_rows) if late else nullcontext(list) as others:
+        for topic in topics:
+            context = Context(cfg.data, cfg.model, cfg.seed, draw=folder is not None)
+            rows = others()[late.index(topic)] if topic in late else rows_of(topic, context)
+            print_topic(console, topic, rows)
+            disagreeing += [f"{topic.name}: {row.what}" for row in rows if not row.ok]
+            count += len(rows)
+            if folder:
+                save_figures(console, folder, topic, context)
     for line in disagreeing:
         console.print(Text(f"✗ {line}", style="bold red"), soft_wrap=True)
     summary = (
@@ -75,6 +85,14 @@ def show(given: DictConfig) -> bool:
     )
     console.print(Text(summary, style="bold green" if not disagreeing else "bold red"))
     return not disagreeing
+
+
+def rows_of(topic: Topic, context: Context) -> list[Row]:
+    """All rows of a topic."""
+    from ffn_bench.engine.device import threads
+
+    with threads(1):  # for networks so small, others would only be waited for
+        return list(topic.rows(context))
 
 
 def chosen(names: str | list[str]) -> list[Topic]:

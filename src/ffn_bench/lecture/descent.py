@@ -166,7 +166,7 @@ class _Products(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func.__name__ in ("addmm", "mm", "matmul", "__matmul__"):
             a, b = args[-2:]
-            self.flops += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+            self.flops += 2 * int(a.shape[0] * a.shape[1] * b.shape[1])
         return result
 
 
@@ -174,4 +174,4 @@ def _flops_of_gradient(net: FFN, data: Data[Tensor], n: int) -> int:
     """Floating-point operations of the matrix products of one forward and backward pass on n rows."""
     with _Products() as counter:
         by_hand(net.layers, data.train.x[:n], data.train.y[:n], net.activation)
-    return counter.flops
+    return int(counter.flops)

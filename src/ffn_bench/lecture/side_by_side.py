@@ -12,6 +12,7 @@ from ffn_bench.configuration.schema import HiddenConfig, SplitDataConfig
 from ffn_bench.data.splitting import Data
 from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic
+from ffn_bench.model.backprop import loss_of
 from ffn_bench.model.network import FFN
 from ffn_bench.optimizers.newton import Newton, take_step
 from ffn_bench.race.surfaces import SURFACES, Surface
@@ -54,8 +55,10 @@ def race_of_all(name: str, steps: int = 150) -> dict[str, Tensor]:
     optimizers = [racers[who]([row]) for who, row in zip(together, rows, strict=True)]
     points = [θ.clone()]
     for _ in range(steps):
-        gradients = torch.autograd.grad(surface.function(current := θ.detach().requires_grad_()).sum(), current)
-        for optimizer, row, row.grad in zip(optimizers, rows, gradients[0], strict=True):
+        current = θ.detach().requires_grad_()
+        (g,) = torch.autograd.grad(surface.function(current).sum(), current)
+        for optimizer, row, gradient in zip(optimizers, rows, g, strict=True):
+            row.grad = gradient
             optimizer.step()
         points.append(θ.clone())
     paths = dict(zip(together, torch.stack(points, dim=1), strict=True))
@@ -82,7 +85,7 @@ def all_side_by_side(context: Context) -> Iterator[Row]:
                 shown = f"{float(values[0]):.3f} → {float(values[-1]):.2g}"
                 yield holds(what, "f falls in 150 steps", shown, values[-1] < values[0])
     data = load_tensors(SplitDataConfig(name="digits"), "float32")
-    curves = {who: _network_curve(make, lr, data) for who, make, lr in NETWORK_RACERS}
+    curves = _network_curves(data)
     starts = {round(curve[0], 6) for curve in curves.values()}
     yield compare(
         "the digits network: different first losses among the optimizers (one start)", 1, len(starts)
@@ -109,14 +112,26 @@ NETWORK_RACERS: list[tuple[str, Callable[..., torch.optim.Optimizer], float]] = 
 ]
 
 
-def _network_curve(make: Callable[..., torch.optim.Optimizer], lr: float, data: Data[Tensor]) -> list[float]:
+def _network_curves(data: Data[Tensor], steps: int = 100) -> dict[str, list[float]]:
+    """The training losses of each optimizer on a network of its own from one start, before each step.
+
+    One pass gives all their gradients: their networks are the rows of one.
+    """
     net = FFN([64, 10, 20, 15, 10], HiddenConfig(name="lecture"), 0, torch.float32)
-    optimizer = make(net.parameters(), lr=lr)
+    count = len(NETWORK_RACERS)
+    stacked = [p.detach().repeat(count, *(1,) * p.dim()) for layer in net.layers for p in layer]
+    rows = [[torch.nn.Parameter(p[k]) for p in stacked] for k in range(count)]  # which share their memory
+    optimizers = [make(own, lr=lr) for own, (_, make, lr) in zip(rows, NETWORK_RACERS, strict=True)]
     losses = []
-    for _ in range(100):
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(net(data.train.x), data.train.y)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses
+    for _ in range(steps):
+        current = [p.detach().requires_grad_() for p in stacked]
+        layers = [(W, b) for W, b in zip(current[::2], current[1::2], strict=True)]
+        loss = loss_of(layers, data.train.x, data.train.y, net.activation)
+        gradients = torch.autograd.grad(loss.sum(), current)
+        for own, optimizer, *gs in zip(rows, optimizers, *gradients, strict=True):
+            for p, g in zip(own, gs, strict=True):
+                p.grad = g
+            optimizer.step()
+        losses.append(loss.detach())
+    curves = torch.stack(losses, dim=1).tolist()
+    return {who: curve for (who, _, _), curve in zip(NETWORK_RACERS, curves, strict=True)}
