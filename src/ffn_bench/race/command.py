@@ -170,17 +170,16 @@ def _read(name: str, run: schema.TrainConfig) -> schema.TrainConfig | None:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    loader, file = GlobalHydra.instance().config_loader(), config_folder() / "optimizer" / f"{name}.yaml"
+    loader: Any = GlobalHydra.instance().config_loader()  # our `Loader`
+    file = config_folder() / "optimizer" / f"{name}.yaml"
     folders = {entry.path for entry in loader.get_search_path().get_path() if "://" not in str(entry.path)}
     if folders != {str(config_folder())} or not file.is_file():
         return None
-    content = OmegaConf.load(file)
-    assert isinstance(content, DictConfig)
-    defaults = content.pop("defaults", [])
-    entry = re.fullmatch(r"/(_schema/optimizer/\w+)@(_here_|optimizer)", defaults[0])
-    if content.get("name") != name or len(defaults) != 1 or entry is None:
+    result = loader.repository.load_config(f"optimizer/{name}")
+    content, defaults = result.config, result.defaults_list
+    if content.get("name") != name or len(defaults) != 1 or defaults[0].package not in ("", "optimizer"):
         return None
-    node = ConfigStore.instance().load(f"{entry[1]}.yaml").node
+    node = ConfigStore.instance().load(f"{defaults[0].path.removeprefix('/')}.yaml").node
     whole = OmegaConf.create({"lr": run.lr, "optimizer": OmegaConf.merge(node, content)})
     kind = parsing.schema_of(whole.optimizer)
     assert kind is not None
