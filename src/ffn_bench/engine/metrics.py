@@ -42,7 +42,14 @@ def by_tag(split: str, means: Sequence[float]) -> dict[str, float]:
 
 def scores_of(logits: Array, y: Array) -> list[float]:
     """The mean of each of `tags.SCORES` over rows: logits `[n, n_classes]`, labels `[n]`."""
-    return [float(np.mean(s.of_rows(logits, y), dtype=np.float64)) for s in tags.SCORES if s.of_rows]
+    return [_mean(score.of_rows(logits, y)) for score in tags.SCORES if score.of_rows]
+
+
+def _mean(rows: Array) -> float:
+    """Of numbers or booleans, which are counted."""
+    if rows.dtype == bool:
+        return int(np.count_nonzero(rows)) / len(rows)
+    return float(np.mean(rows, dtype=np.float64))
 
 
 def mean(values: Sequence[float]) -> float:

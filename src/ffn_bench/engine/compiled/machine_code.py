@@ -118,6 +118,7 @@ def _function(name: str, key: str, cache: Cache, compile_: Callable[[Processor],
     return _LOADED[key].address
 
 
+@functools.lru_cache(256)
 def _full(key: str, cpu: Processor) -> str:
     """The cache's key: with the processor, LLVM's version, and this module, which says what LLVM does."""
     return digest_of(key, *cpu, llvmlite.__version__, _sources(("machine_code.py",)))
@@ -143,6 +144,7 @@ def has_kernels(dtype: str, cache: Cache) -> bool:
     return all(cache.has(_full(_key_of_kernel(name, dtype), processor())) for name in KERNELS)
 
 
+@functools.cache
 def _key_of_kernel(name: str, dtype: str) -> str:
     return digest_of(name, dtype, version("numba"), _sources(KERNEL_SOURCES))
 
