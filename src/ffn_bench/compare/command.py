@@ -88,8 +88,10 @@ def show(console: Console, study: Study) -> None:
 
     width = min(console.width, 118)
     console.print(Text(wording.title(study), style="bold"))
-    for number, line in enumerate(verdict.sentences(study)):
-        console.print(Text(line, style="bold green" if number == 0 else ""), width=width)
+    sentences = verdict.sentences(study)
+    is_claimed = not study.running and any(pair.ahead for pair in study.pairs)
+    for number, line in enumerate(sentences):
+        console.print(Text(line, style="bold green" if is_claimed and number == 0 else ""), width=width)
     console.print()
     full = tables.summary(study)
     cells = full.cells()
@@ -112,7 +114,7 @@ def show(console: Console, study: Study) -> None:
     for i in keep:
         table.add_column(full.header[i], no_wrap=i != 2, max_width=40 if i == 2 else None)
     for number, row in enumerate(cells[:40]):
-        table.add_row(*(Text(row[i]) for i in keep), style="bold" if number == 0 else None)
+        table.add_row(*(Text(row[i]) for i in keep), style="bold" if is_claimed and number == 0 else None)
     console.print(table)
     if len(keep) < len(full.header):
         console.print("  tables/summary.csv has more columns", style="dim")
