@@ -300,9 +300,7 @@ def _train(case: Case) -> set[int]:
             return {0}
         return {4}
     if kind == ".lock":
-        # Of a sweep, whose lock is in the sweep's folder, it is nobody's; a run that has ended is shown
-        # before its lock is asked for.
-        resumes &= case.command == "train"
+        # A run that has ended is shown before its lock is asked for.
         in_the_way = how.startswith("a link") or how in ("a folder", "a pipe", "a hard link")
         return {4} if in_the_way and resumes else {0}
     if not resumes:
