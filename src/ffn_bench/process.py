@@ -357,6 +357,16 @@ def descriptors(wanted: int) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def end_with(parent: int) -> None:
+    """Have the system kill this process, which that one has forked, when that one ends, however it does."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
 def cores() -> int:
     """Cores that this process may use, or what OMP_NUM_THREADS says."""
     try:

@@ -6,7 +6,6 @@ code. Each run writes its own folder; only what is shown comes back. A run is th
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from ffn_bench import process
 from ffn_bench.engine.stop import Stop
 from ffn_bench.process import SIGNALS
 
@@ -111,23 +111,23 @@ def _start(number: int, work: Callable[[int, Send], None]) -> Worker:
     """A process that begins with a number."""
     context: Any = multiprocessing.get_context("fork")
     ours, its = context.Pipe()
-    process = context.Process(target=_serve, args=(its, ours, os.getpid(), number, work), daemon=True)
+    child = context.Process(target=_serve, args=(its, ours, os.getpid(), number, work), daemon=True)
     sys.stdout.flush()
     # A signal that comes before the process listens must not be one for its copy of our `stop`.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        process.start()
+        child.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     its.close()
-    return Worker(process, ours, number)
+    return Worker(child, ours, number)
 
 
 def _serve(connection: Connection, parents: Connection, parent: int, number: int | None, work: Any) -> None:
     """What a worker does: train until there is no number left, or a signal has come."""
     parents.close()
     os.setpgid(0, 0)  # a ^C is for the parent, which tells its workers once
-    _end_with(parent)
+    process.end_with(parent)
 
     def send(content: Any) -> None:
         try:
@@ -142,11 +142,3 @@ def _serve(connection: Connection, parents: Connection, parent: int, number: int
             work(number, send)
             connection.send(("done", None))
             number = connection.recv()
-
-
-def _end_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends, however that does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
