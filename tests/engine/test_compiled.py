@@ -471,6 +471,7 @@ def test_a_cache_is_keyed_by_the_processor_and_the_versions(monkeypatch: pytest.
     ]
     for change in changes:
         change()
+        machine_code._full.cache_clear()  # a process has one llvmlite
         machine_code.function("loop", text, Recorded())
     assert len(set(keys)) == 4
 
