@@ -37,7 +37,10 @@ def load_csv(config: DataConfig) -> Raw:
     """
     config = cast(CsvConfig, config)
     path = expanded(config.path, "data.path")
-    size = _check_file(path)
+    size = check_file(path)
+    if size > (available := psutil.virtual_memory().available):
+        what = f"has {size / 1e9:.1f} GB, more than the {available / 1e9:.1f} GB of free memory"
+        raise data_error(str(path), what, "train on a sample of its rows")
     table = read_plain(path, config.delimiter, config.target) if size >= POLARS_BYTES else None
     return _with_classes(read_carefully(path, config) if table is None else table, config)
 
@@ -63,8 +66,8 @@ def expanded(path: str, key: str) -> Path:
         raise data_error(key, f"{path}: this user does not exist", "write the path in full") from e
 
 
-def _check_file(path: Path) -> int:
-    """The size of a file that can be read, in bytes."""
+def check_file(path: Path) -> int:
+    """The size of a file that can be read, in bytes. Raises `UserError` (status 3) for anything else."""
     try:
         status = path.stat()
     except OSError as e:
@@ -78,13 +81,6 @@ def _check_file(path: Path) -> int:
         raise data_error(str(path), "cannot be read", "check its permissions")
     if status.st_size == 0:
         raise data_error(str(path), "is empty", "give it a header and rows")
-    available = psutil.virtual_memory().available
-    if status.st_size > available:
-        raise data_error(
-            str(path),
-            f"has {status.st_size / 1e9:.1f} GB, more than the {available / 1e9:.1f} GB of free memory",
-            "train on a sample of its rows",
-        )
     return status.st_size
 
 
