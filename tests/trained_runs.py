@@ -20,6 +20,7 @@ from ffn_bench.run_folder.trained_network import TrainedNetwork, data_again
 from ffn_bench.train import train_run
 from rule_cases import PYTORCHS
 
+MOONS = ("data=moons", "data.n_samples=200", "epochs=3", "name=x")
 ODD_COLUMNS = ("height, cm", 'the "width"', "größe", "x\x01", "[red]")
 ODD_LABELS = ("=1+1", "-1", "a, b", '"quoted" twice', "日本", "it's", "@me", "1.0")
 

@@ -46,7 +46,7 @@ sys.meta_path.insert(0, OnlyThese())
 """Lets a process import nothing but Python's own modules and those of ALLOWED."""
 
 
-REQUIRED = ("numpy", "torch", "torchgen", "functorch", *metadata.requires("torch"))
+REQUIRED = ("numpy", "torch", "torchgen", "functorch", *(metadata.requires("torch") or ()))
 WITH_TORCH = {re.split(r"[^\w-]", name)[0].replace("-", "_") for name in REQUIRED} | {"mpmath", "markupsafe"}
 """PyTorch and what it needs."""
 
@@ -107,7 +107,8 @@ def test_every_form_predicts_what_pytorch_does_on_every_test_row(
     assert label.tolist() == [network.fitted.classes[k] for k in expected.argmax(1)]
 
     load_rows = "\nimport numpy as np\nrows = np.load('rows.npy')\n"
-    code = "sys.path.insert(0, '.')\nimport model\nnp.save('py.npy', model.predict_proba(rows)); print(model.predict(rows)[:3])"
+    code = "sys.path.insert(0, '.')\nimport model\nnp.save('py.npy', model.predict_proba(rows))\n"
+    code += "print(model.predict(rows)[:3])"
     assert alone({"numpy", "model"}, load_rows + code, cwd=tmp_path).strip() == str(label.tolist()[:3])
     np.testing.assert_allclose(np.load(tmp_path / "py.npy"), expected, rtol=0, atol=1e-5)
 
@@ -172,7 +173,7 @@ def test_every_activation_depth_and_precision(
     network = as_another(digits, activation, dtype, depth)
     rows = np.random.default_rng(0).normal(size=(500, len(network.fitted.columns))) * 5
     expected = by_pytorch(network, (rows / 2).astype(dtype))
-    close = {"rtol": 0, "atol": 1e-5 if dtype == "float32" or activation == "gelu" else 1e-12}
+    close: Any = {"rtol": 0, "atol": 1e-5 if dtype == "float32" or activation == "gelu" else 1e-12}
     np.testing.assert_allclose(network.probabilities(rows), expected, **close)
     for labels, probabilities in (
         onnx_model.run(onnx_model.model(network, "a card"), rows),
@@ -191,8 +192,12 @@ def test_every_activation_depth_and_precision(
     np.testing.assert_allclose(theirs, expected, **close)
 
 
+def _of_positive(name: str) -> Callable[[Any], Any]:
+    return lambda h: getattr(abs(h) + 0.5, name)()
+
+
 FORMULAS: dict[str, Callable[[Any], Any]] = {
-    **{name: lambda h, name=name: getattr(abs(h) + 0.5, name)() for name in FUNCTIONS[:-2] if name != "isnan"},
+    **{name: _of_positive(name) for name in FUNCTIONS[:-2] if name != "isnan"},
     "softsign": lambda h: h / (abs(h) + 1),
     "brackets": lambda h: 2 - (h - (1 - h)) / (3 / (h * h + 1)) * -h,
     "a sum of differences": lambda h: h - (h - 2) - (3 - (h + 1)),
@@ -224,7 +229,7 @@ def test_a_formula_is_what_its_function_computes(name: str) -> None:
     opset = onnx.helper.make_opsetid("", onnx_model.OPSET)
     model = onnx.helper.make_model(whole, opset_imports=[opset], ir_version=onnx_model.IR)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    close = {"rtol": 1e-6, "atol": 1e-6} if name == "erf" else {"rtol": 1e-13, "atol": 1e-15}
+    close: Any = {"rtol": 1e-6, "atol": 1e-6} if name == "erf" else {"rtol": 1e-13, "atol": 1e-15}
     np.testing.assert_allclose(session.run(None, {"h": h})[0], expected, **close)
 
 
@@ -265,9 +270,9 @@ def test_each_form_carries_the_card(folder: Path, data: str, export: Export, tmp
     with safe_open("model.safetensors", "np") as file:
         in_safetensors = file.metadata()
         assert set(file.keys()) == {f"{k}.{kind}" for k in (0, 2, 4, 6) for kind in ("weight", "bias")}
-    for metadata in (in_onnx, in_safetensors):
-        assert json.loads(metadata["classes"]) == list(network.fitted.classes)
-        assert json.loads(metadata["columns"]) == list(network.fitted.columns)
+    for carried in (in_onnx, in_safetensors):
+        assert json.loads(carried["classes"]) == list(network.fitted.classes)
+        assert json.loads(carried["columns"]) == list(network.fitted.columns)
     assert json.loads(in_safetensors["mean"]) == network.fitted.mean.tolist()
     docstring = ast.get_docstring(ast.parse((tmp_path / "model.py").read_text()), clean=False)
     beside = (tmp_path / "model.card.md").read_text().partition("\n## To load it")[0]
@@ -284,8 +289,10 @@ def test_each_form_carries_the_card(folder: Path, data: str, export: Export, tmp
 
 def test_a_card_cannot_leave_its_place(digits: TrainedNetwork) -> None:
     """Names from a folder, in a docstring and in Markdown."""
-    names = ('"""', "\\", "\\\"\"\"; import os; os.abort()", "\n# a title", "[link](x)", "'", "\u202e", "\\N{BULLET}",
-             "0", "1")  # fmt: skip
+    names = (
+        *('"""', "\\", '\\"""; import os; os.abort()', "\n# a title", "[link](x)", "'", "\u202e"),
+        *("\\N{BULLET}", "0", "1"),
+    )
     hostile = as_another(digits, "relu", "float32")
     object.__setattr__(hostile.fitted, "classes", names)
     text = card.text(hostile)
