@@ -97,10 +97,10 @@ def test_predictions_are_pytorchs_on_every_test_row(
     lines = [[k, *row[order].tolist()] for k, row in enumerate(rows)]
     write_table(tmp_path / "rows.csv", header, lines)
     from_file = predict(data, "data.path=rows.csv", "out=out.csv")
-    assert from_file.code == 0 and from_file.out == ""
+    assert from_file.code == 0 and from_file.err == ""
     assert (
-        "ignored, as the run was not trained on them: row" in from_file.err
-        and "accuracy" not in from_file.err
+        "ignored, as the run was not trained on them: row" in from_file.out
+        and "accuracy" not in from_file.out
     )
     text = (tmp_path / "out.csv").read_text()
     from_stdin = predict(data, "data.path=-", stdin=(tmp_path / "rows.csv").read_bytes())
