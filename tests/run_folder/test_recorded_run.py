@@ -113,7 +113,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, tuple[Any, ...]]] = {
     "run.json: a call": (
         changed("run.json", "config", "data.name", to="${oc.env:HOME}"), "data.name", PREPARING,
     ),
-    "run.json: an unknown key": (changed("run.json", "config", "more", to=1), "no such key", (*PREPARING, EXPORT)),
+    "run.json: an unknown key": (
+        changed("run.json", "config", "more", to=1), "no such key", (*PREPARING, EXPORT),
+    ),
     **{
         f"run.json: {what}": (changed("run.json", "fitted", *keys, to=value), "run.json", USING)
         for what, keys, value in FITTED
