@@ -53,6 +53,7 @@ def check(cfg: schema.PredictConfig) -> None:
     """Raise `UserError` for values that are missing, out of range or exclude each other."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
+    checks.check_at(cfg.at)
     if cfg.split is not None and cfg.data.path is not None:
         raise UserError("split", "and data.path are both given", "give one of them")
     if cfg.split is not None:
