@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ffn_bench.command_line.composition import guarded
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data import datasets
 from ffn_bench.data.splitting import in_dtype

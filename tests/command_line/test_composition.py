@@ -549,7 +549,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from ffn_bench.command_line import composition, resolvers
-from ffn_bench.command_line.invocation import config_folder
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration import parsing
 from ffn_bench.errors import UserError
 
