@@ -35,8 +35,8 @@ def tile(*specs: list[str], common: list[str], device: str = "cpu") -> Training:
 
 
 def alone(config: TrainConfig) -> tuple[Run, list[Measurement]]:
-    """A run in the torch engine, and all that is measured of it."""
-    (run,) = build(replace(config, engine="torch"))[0].runs
+    """A run by itself in the compiled engine, which tests compare with PyTorch, and all that is measured of it."""
+    (run,) = build(replace(config, engine="compiled"))[0].runs
     return run, trained(run)
 
 
