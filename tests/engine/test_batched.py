@@ -35,7 +35,7 @@ def tile(*specs: list[str], common: list[str], device: str = "cpu") -> Training:
 
 
 def alone(config: TrainConfig) -> tuple[Run, list[Measurement]]:
-    """A run by itself in the compiled engine, which other tests compare with PyTorch, and its measurements."""
+    """A run by itself in the compiled engine, which other tests compare with PyTorch."""
     (run,) = build(replace(config, engine="compiled"))[0].runs
     return run, trained(run)
 
