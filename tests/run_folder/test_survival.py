@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 
 import ffn_bench
-from cases import OPTIMIZER_NEEDS, all_measured, options, parsed, stop_at, torch_run, trained, write_csv
+from cases import OPTIMIZER_NEEDS, all_measured, bits, options, parsed, stop_at, torch_run, trained, write_csv
 from conftest import Command, files_below
-from engine.test_batched import bits, tile
+from engine.test_batched import tile
 from ffn_bench.engine.build import build
 from ffn_bench.errors import UserError
 from ffn_bench.optimizers.rules import RULES
