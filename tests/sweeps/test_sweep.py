@@ -28,8 +28,8 @@ from cases import write_csv
 from conftest import Command, files_below
 from ffn_bench import train
 from ffn_bench.command_line.composition import guarded
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.engine import batched, build
 from ffn_bench.engine.batched import BatchedEngine

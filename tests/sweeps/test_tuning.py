@@ -26,8 +26,8 @@ from omegaconf import OmegaConf
 from cases import OPTIMIZER_NEEDS, composed, options, parsed
 from conftest import Command, Result
 from ffn_bench.command_line.composition import guarded
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import schema
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
