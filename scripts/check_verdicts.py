@@ -38,10 +38,10 @@ from hydra import compose, initialize_config_dir
 from scipy import special, stats
 
 from ffn_bench.command_line.composition import guarded
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.compare import axes, notes, numbers, read, study
 from ffn_bench.compare.statistics import Array
 from ffn_bench.configuration import parsing, schema
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.run_folder import files, finding
 from ffn_bench.run_folder.identity import FORMAT, PROTOCOL
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
 from ffn_bench.command_line.composition import guarded
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data import datasets
 from ffn_bench.data.splitting import in_dtype
@@ -45,6 +46,11 @@ def torch_run(*overrides: str) -> Run:
 def trained(run: Run) -> list[Measurement]:
     """All that is measured of a run, trained to its end."""
     return all_measured(run.training)[0]
+
+
+def bits(measurements: list[Measurement]) -> list[Any]:
+    """All that was measured, exactly."""
+    return [(m.step, {tag: value.hex() for tag, value in m.values.items()}) for m in measurements]
 
 
 def all_measured(training: Training) -> list[list[Measurement]]:

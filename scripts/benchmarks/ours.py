@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ffn_bench.configuration import schema
+from ffn_bench.configuration import rule_files, schema
 from ffn_bench.data.splitting import Array, Data, Split
 from ffn_bench.engine import build, device
 from ffn_bench.engine.batched import group_sizes
@@ -33,10 +33,12 @@ from benchmarks.work import Epoch, Work  # isort: skip
 def _config(work: Work, seed: int = 0, epochs: int = 10**6) -> schema.TrainConfig:
     """A run of Adam."""
     rate = 0.005 / (1 + seed / 100)
+    adam = rule_files.optimizer_keys("adam")
+    assert adam is not None
     return schema.TrainConfig(
         data=schema.DataConfig(name="bench"),
         model=schema.HiddenConfig(name="bench", hidden=list(work.widths[1:-1]), activation=work.activation),
-        optimizer=schema.AdamConfig(name="adam", lr=rate),
+        optimizer=adam(name="adam", lr=rate),
         schedule=schema.ScheduleConfig(name="constant"),
         lr=rate,
         seed=seed,

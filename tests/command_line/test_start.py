@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from conftest import Command
 from ffn_bench.command_line import composition, plugin_packages
 from ffn_bench.command_line.hydra_internals import Hydra
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.command_line.quick_hydra import QuickHydra
-from ffn_bench.configuration import parsing
+from ffn_bench.configuration import parsing, rule_files
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration.schema import SCHEMA, TrainConfig
 from ffn_bench.errors import UserError
 
@@ -230,6 +230,12 @@ def test_a_persons_option_may_set_the_mode(ffn: Command, tmp_path: Path) -> None
 # --- the schema and other optimizers --------------------------------------------------------------------
 
 
+def _keys(optimizer: str) -> type:
+    keys = rule_files.optimizer_keys(optimizer)
+    assert keys is not None
+    return keys
+
+
 def test_the_schema_is_in_hydras_store() -> None:
     """Loaded as Hydra loads it, it is what `ConfigStore.store` would have stored; each copy is its own."""
     parsing.register()
@@ -238,6 +244,7 @@ def test_the_schema_is_in_hydras_store() -> None:
     nodes |= {
         f"_schema/{group}/{kind}": node for group, kinds in SCHEMA.items() for kind, node in kinds.items()
     }
+    nodes |= {f"_schema/optimizer/{name}": _keys(name) for name in rule_files.optimizer_files()}
     for path, node in nodes.items():
         loaded = store.load(f"{path}.yaml")
         assert loaded.node == OmegaConf.structured(parsing.untyped(node))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from cases import DATA_NEEDS, OPTIMIZER_NEEDS, options, parsed
+from cases import DATA_NEEDS, OPTIMIZER_NEEDS, composed, options, parsed
 from conftest import Command
-from ffn_bench.configuration import fingerprint, parsing, schema
+from ffn_bench.configuration import fingerprint, parsing, rule_files, schema
 from ffn_bench.errors import UserError
 
 GROUPS = [(g, o) for g in ("data", "model", "optimizer", "schedule") for o in options(g)]
@@ -25,7 +26,10 @@ def test_every_option_composes_and_is_typed(group: str, option: str) -> None:
     needs = {"data": DATA_NEEDS, "optimizer": OPTIMIZER_NEEDS}.get(group, {}).get(option, [])
     run = parsed(f"{group}={option}", *needs)
     node = getattr(run, group)
-    assert isinstance(node, tuple(schema.SCHEMA[group].values()))
+    if group == "optimizer":
+        assert type(node) is rule_files.optimizer_keys(node.name if option != "torch" else option)
+    else:
+        assert isinstance(node, tuple(schema.SCHEMA[group].values()))
     if option != "torch":
         assert getattr(run, group).name == option
 
@@ -171,6 +175,47 @@ def test_a_plugin_keeps_its_keys() -> None:
     assert schema.flatten(parsing.from_flat(flat | plugin)) == flat | plugin
     with pytest.raises(UserError, match="'theirs'"):
         parsing.from_flat(flat | plugin | {"optimizer.name": "theirs"})
+
+
+RULE_FILES = [name for name in rule_files.optimizer_files() if rule_files.defaults_of(name) is not None]
+
+
+@pytest.mark.parametrize("name", RULE_FILES)
+def test_a_rules_keys_are_typed_by_its_file(name: str) -> None:
+    """Each takes a value of its type alone, from the command line and from run.json."""
+    own = rule_files.defaults_of(name) or {}
+    flat = schema.flatten(parsed(f"optimizer={name}"))
+    assert {key: flat[f"optimizer.{key}"] for key in own} == own
+    assert {type(value) for value in own.values()} <= {float, bool, list}  # 0 for 0.0 would refuse 0.5
+    for key, value in own.items():
+        wrong: Any = "text" if not isinstance(value, list) else [*value, 0.5]
+        with pytest.raises(UserError, match=f"optimizer.{key}"):
+            parsed(f"optimizer={name}", f"optimizer.{key}={wrong}")
+        with pytest.raises(UserError, match=f"optimizer.{key}"):
+            parsing.from_flat(flat | {f"optimizer.{key}": wrong})
+
+
+def test_jobs_of_launchers_carry_the_keys_of_rules() -> None:
+    cfg = composed("optimizer=lecture/adam", "optimizer.eps=0.5")
+    assert parsing.parse(pickle.loads(pickle.dumps(cfg))) == parsing.parse(cfg)
+
+
+def test_a_file_of_ones_own_has_the_keys_of_the_rule_that_it_names(ffn: Command, tmp_path: Path) -> None:
+    """Whether it names the rule's schema, as it must where it has not all keys, or has no defaults list."""
+    folder = tmp_path / "mine" / "optimizer"
+    folder.mkdir(parents=True)
+    (folder / "one.yaml").write_text("name: lecture/rmsprop\nbeta: 0.8\n")
+    (folder / "two.yaml").write_text("defaults: [/_schema/optimizer/adam@_here_]\nname: adamw\neps: 0.1\n")
+    (folder / "three.yaml").write_text("defaults: [/_schema/optimizer/adam@_here_]\nname: nadam\n")
+    (folder / "four.yaml").write_text("name: adam\nalpha: 0.8\n")
+    for name, key in (("one", "beta"), ("two", "eps")):
+        result = ffn("-cd", "mine", f"optimizer={name}", "epochs=1", f"name={name}")
+        assert result.code == 0, result.err
+        config = json.loads((tmp_path / "outputs" / name / "run.json").read_text())["config"]
+        assert config[f"optimizer.{key}"] in (0.8, 0.1) and config["optimizer.lr"] == 0.005
+    for name, where in (("three", "optimizer.name: 'nadam'"), ("four", "alpha")):
+        result = ffn("-cd", "mine", f"optimizer={name}", "epochs=1")
+        assert result.code == 2 and where in result.err and result.err.count("\n") == 1, result.err
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 from omegaconf.grammar_parser import parse
 
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import omegaconf_internals as internals
+from ffn_bench.configuration.rule_files import config_folder
 
 
 def test_resolvers_are_by_name() -> None:

@@ -27,9 +27,9 @@ import ffn_bench.predict.command
 import ffn_bench.race.command
 from cases import DATA_NEEDS, OPTIMIZER_NEEDS, composed, options
 from conftest import Command, Result, call
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.command_line.mistakes import explain
-from ffn_bench.configuration import parsing, schema
+from ffn_bench.configuration import parsing, rule_files, schema
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.errors import CONFIGURATION, UserError
 
 ODD = (
@@ -187,7 +187,8 @@ def test_a_wrong_type_is_one_line(ffn: Command, tmp_path: Path) -> None:
     + ["data.standardize", "model.hidden", "optimizer.betas", "optimizer.amsgrad"],
 )
 def test_a_wrong_type_in_a_sweep_is_one_line(ffn: Command, tmp_path: Path, key: str) -> None:
-    value: Any = schema.TrainConfig(optimizer=schema.AdamConfig(), data=schema.DataConfig())
+    adam: Any = rule_files.optimizer_keys("adam")
+    value: Any = schema.TrainConfig(optimizer=adam(), data=schema.DataConfig())
     value.model = schema.HiddenConfig()
     hint: Any = type(value)
     for name in key.split("."):

@@ -14,8 +14,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from conftest import files_below
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration.schema import LectureConfig
 from ffn_bench.lecture import command
 from ffn_bench.lecture.command import chosen

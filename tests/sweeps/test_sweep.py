@@ -28,8 +28,8 @@ from cases import write_csv
 from conftest import Command, files_below
 from ffn_bench import train
 from ffn_bench.command_line.composition import guarded
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.engine import batched, build
 from ffn_bench.engine.batched import BatchedEngine
@@ -446,6 +446,29 @@ def test_leaderboard_numbers() -> None:
     assert rows[0]["test"] == pytest.approx((0.75, math.sqrt(0.005)))
     assert rows[2]["bad"] == "1 diverged"
     assert rows[2]["runs"] == 2
+
+
+def test_the_leaderboard_ranks_by_what_was_monitored(ffn: Command, tmp_path: Path) -> None:
+    """A rate so small that the loss stays high, with the same accuracy, ranks last; so does a reason show."""
+    keys = (
+        "data=moons",
+        "data.n_samples=200",
+        "epochs=40",
+        "batch_size=20",
+        "monitor=loss/val",
+        "patience=2",
+    )
+    result = ffn("-m", *keys, "lr=0.1,1e-5,0.02", "name=s")
+    assert result.code == 0, result.err
+    summaries = [json.loads(f.read_text()) for f in sorted(tmp_path.glob("outputs/sweeps/s/*/summary.json"))]
+    rows, _, _ = leaderboard([{"lr": f.name} for f in folders(tmp_path, "s")], summaries)
+    scores = [row["score"][0] for row in rows]
+    assert scores == sorted(s["best"]["loss/val"] for s in summaries)
+    assert all(s["monitor"] == "loss/val" for s in summaries)
+    assert "leaderboard by validation loss" in result.out
+    assert "ranked by validation loss at the best epoch" in result.out
+    early = [s for s in summaries if s["epochs"] < 40]
+    assert early and result.out.count("no improvement of loss/val by more than 0 for 2 epochs") == len(early)
 
 
 def test_leaderboard_without_validation_ranks_by_test_and_missing_runs_last() -> None:

@@ -47,7 +47,7 @@ from ffn_bench.command_line.hydra_internals import (
     SourcesRegistry,
     hydra_module,
 )
-from ffn_bench.command_line.invocation import command_name, config_folder
+from ffn_bench.command_line.invocation import command_name
 from ffn_bench.command_line.quick_hydra import QuickHydra
 from ffn_bench.command_line.resolvers import RESOLVERS, unlisted
 from ffn_bench.configuration import parsing, schema, yaml_files
@@ -60,6 +60,7 @@ from ffn_bench.configuration.omegaconf_internals import (
     quick_yaml_loader,
     resolvers,
 )
+from ffn_bench.configuration.rule_files import config_folder, optimizer_keys
 from ffn_bench.errors import UserError
 
 ARGUMENT = re.compile(r"[:,]\s*([-+]?[.\d][\w.+-]*)(?=\s*[,}])")
@@ -143,9 +144,13 @@ class FolderSource(FileConfigSource):
     """A folder of YAML files. One that is not ours is read by `yaml_files`, once."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read an option, an optimizer's search space apart. Raises `UserError` for faults in a person's
-        file."""
-        return _search_space_apart(config_path, self._read(config_path))
+        """Read an option; an optimizer's search space apart, and its keys typed. Raises `UserError` for
+        faults in a person's file."""
+        result = self._read(config_path)
+        if config_path.startswith("optimizer/"):
+            result = _search_space_apart(result)
+            _name_schema(result.config)
+        return result
 
     def _read(self, config_path: str) -> ConfigResult:
         if _is_ours(self.path):
@@ -175,8 +180,8 @@ class OptimizerFile(ConfigResult):
     search_space: Any = None
 
 
-def _search_space_apart(config_path: str, result: ConfigResult) -> ConfigResult:
-    if not config_path.startswith("optimizer/") or "search_space" not in result.config:
+def _search_space_apart(result: ConfigResult) -> ConfigResult:
+    if "search_space" not in result.config:
         return result
     content = OmegaConf.to_container(result.config, resolve=False)
     assert isinstance(content, dict)
@@ -184,6 +189,13 @@ def _search_space_apart(config_path: str, result: ConfigResult) -> ConfigResult:
     optimizer = OptimizerFile(**{**vars(result), "config": OmegaConf.create(content)})
     optimizer.search_space = space
     return optimizer
+
+
+def _name_schema(content: Any) -> None:
+    """Give a file that only has an update rule's keys the defaults list that types them."""
+    name = None if "defaults" in content else content.get("name")
+    if isinstance(name, str) and optimizer_keys(name):
+        content["defaults"] = [f"/_schema/optimizer/{name}@_here_"]
 
 
 def _check_defaults(entries: Any, file: Path) -> None:

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench import __version__, process
 from ffn_bench.command_line import arguments, composition, mistakes, resolvers
-from ffn_bench.command_line.invocation import command_name, config_folder
+from ffn_bench.command_line.invocation import command_name
 from ffn_bench.configuration import parsing
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.data.kept import loaded_once
 
 

@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ffn_bench import tags
-from ffn_bench.configuration.schema import (
-    SCHEMA,
-    TrainConfig,
-    flatten,
-)
+from ffn_bench.configuration.rule_files import defaults_of, optimizer_files
+from ffn_bench.configuration.schema import SCHEMA, TrainConfig, flatten
 
 NOT_RESULTS = (
     "name",
@@ -100,4 +97,7 @@ def superset_of_keys() -> dict[str, Any]:
     for group, kinds in SCHEMA.items():
         for node in kinds.values():
             keys |= dict(leaves(node, f"{group}."))
+    for name in optimizer_files():
+        for key, value in (defaults_of(name) or {}).items():
+            keys[f"optimizer.{key}"] = example(type(value))
     return {key: keys[key] for key in sorted(keys) if key not in NOT_RESULTS}

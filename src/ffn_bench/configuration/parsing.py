@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench.configuration import schema
+from ffn_bench.configuration import rule_files, schema
 from ffn_bench.configuration.fingerprint import LATER
 from ffn_bench.configuration.schema import (
     GROUPS,
@@ -39,32 +39,41 @@ def register() -> None:
     _store("_schema/predict", "rows", RowsConfig, None)
     for group, kinds in SCHEMA.items():
         for kind, node in kinds.items():
-            _store(f"_schema/{group}", kind, node, None)
+            _store(f"_schema/{group}/{kind}", functools.partial(_same, node), None)
+    for name in rule_files.optimizer_files().keys() - SCHEMA["optimizer"].keys():
+        _store(f"_schema/optimizer/{name}", functools.partial(rule_files.optimizer_keys, name), None)
 
 
 def register_command(name: str, node: type) -> None:
     """Put the schema of a command's keys where Hydra finds it: `/_schema/<name>`."""
-    _store("_schema", name, node, "_global_")
+    _store(f"_schema/{name}", functools.partial(_same, node), "_global_")
 
 
 class _SchemaEntry(ConfigNode):
     """An entry of Hydra's store whose content is worked out when it is loaded: a command uses five of them,
     and for all 28 that takes 20 ms."""
 
-    def __init__(self, name: str, group: str, package: str | None, schema: type) -> None:
-        self.name, self.group, self.package, self.provider = name, group, package, None
+    def __init__(self, path: str, package: str | None, schema: Callable[[], Any]) -> None:
+        group, _, self.name = f"{path}.yaml".rpartition("/")
+        self.group, self.package, self.provider = group, package, None
         self.schema = schema
 
     @functools.cached_property
     def node(self) -> DictConfig:  # type: ignore[override]  # `load` sets it in its copy of the entry
-        return OmegaConf.structured(untyped(self.schema))  # type: ignore[no-any-return]
+        return OmegaConf.structured(untyped(self.schema()))  # type: ignore[no-any-return]
 
 
-def _store(group: str, name: str, schema: type, package: str | None) -> None:
+def _same(node: type) -> type:
+    return node
+
+
+def _store(path: str, schema: Callable[[], Any], package: str | None) -> None:
+    *groups, _ = path.split("/")
     entries = ConfigStore.instance().repo
-    for part in group.split("/"):
-        entries = entries.setdefault(part, {})
-    entries[f"{name}.yaml"] = _SchemaEntry(f"{name}.yaml", group, package, schema)
+    for group in groups:
+        entries = entries.setdefault(group, {})
+    entry = _SchemaEntry(path, package, schema)
+    entries[entry.name] = entry
 
 
 @functools.cache
@@ -87,7 +96,9 @@ UNTYPED = "Untyped"
 def __getattr__(name: str) -> Any:
     """The classes that `untyped` makes, by their names: launchers pickle configurations, and a dataclass that
     is pickled by its content loses its fields."""
-    if name.startswith(UNTYPED) and isinstance(node := vars(schema).get(name.removeprefix(UNTYPED)), type):
+    own = name.removeprefix(UNTYPED)
+    node = vars(schema).get(own) or rule_files.optimizer_keys(own.removeprefix(rule_files.PREFIX))
+    if own != name and isinstance(node, type):
         return untyped(node)
     raise AttributeError(name)
 
@@ -139,14 +150,7 @@ def _is_plugin(name: str) -> bool:
 
 def _plugin_config(defaults: dict[str, Any]) -> type:
     """A dataclass of an optimizer that another package offers."""
-    fields: list[tuple[str, Any, Any]] = []
-    for key, default in defaults.items():
-        if isinstance(default, (list, tuple)):
-            fields.append((key, list[Any], field(default_factory=functools.partial(list, default))))
-        else:
-            plain = type(default) if isinstance(default, (bool, int, float, str)) else Any
-            fields.append((key, plain, field(default=default)))
-    return dataclasses.make_dataclass("PluginConfig", fields, bases=(OptimizerConfig,))
+    return rule_files.typed_by(defaults, "PluginConfig", OptimizerConfig)
 
 
 def parse(cfg: DictConfig) -> TrainConfig:
@@ -286,7 +290,9 @@ def from_flat(flat: dict[str, Any]) -> TrainConfig:
             raise bad(f"{group}.name", "is missing or not text")
         kinds = list(SCHEMA[group].values())
         own = SCHEMA[group].get(name)  # of several kinds with the same keys, the name chooses
-        if group == "optimizer" and _is_plugin(name):
+        if group == "optimizer" and (keys_of_name := rule_files.optimizer_keys(name)):
+            kinds = [own := keys_of_name]
+        elif group == "optimizer" and _is_plugin(name):
             try:
                 kinds = [_plugin_config({key: None for key in keys if key not in ("name", "lr")})]
             except (TypeError, ValueError) as e:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,18 @@ from ffn_bench import tags
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """`{"optimizer.lr": 0.005, …}`: every leaf of a (nested) dataclass, lists and dicts as leaves."""
     flat: dict[str, Any] = {}
-    for spec in dataclasses.fields(config):
-        value, path = getattr(config, spec.name), f"{prefix}{spec.name}"
-        flat.update(flatten(value, f"{path}.") if dataclasses.is_dataclass(value) else {path: value})
+    for name in _names(type(config)):
+        value = getattr(config, name)
+        if isinstance(value, Keys):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
     return flat
+
+
+@functools.cache
+def _names(node: type) -> tuple[str, ...]:
+    return tuple(spec.name for spec in dataclasses.fields(node))
 
 
 class Keys:
@@ -174,66 +183,8 @@ class OptimizerConfig(Keys):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SgdConfig(OptimizerConfig):
-    """Stochastic gradient descent, with momentum and Nesterov's variant."""
-
-    momentum: float = 0.0
-    dampening: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class AdagradConfig(OptimizerConfig):
-    """AdaGrad."""
-
-    lr_decay: float = 0.0
-    initial_accumulator_value: float = 0.0
-    eps: float = 1e-10
-    weight_decay: float = 0.0
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class AdadeltaConfig(OptimizerConfig):
-    """AdaDelta."""
-
-    rho: float = 0.9
-    eps: float = 1e-6
-    weight_decay: float = 0.0
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class RmspropConfig(OptimizerConfig):
-    """RMSProp."""
-
-    alpha: float = 0.99
-    eps: float = 1e-8
-    momentum: float = 0.0
-    centered: bool = False
-    weight_decay: float = 0.0
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class AdaptiveConfig(OptimizerConfig):
-    """What the family of Adam shares."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class AdamConfig(AdaptiveConfig):
-    """Adam and AdamW."""
-
-    amsgrad: bool = False
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class NadamConfig(AdaptiveConfig):
-    """NAdam."""
-
-    momentum_decay: float = 4e-3
+class RuleConfig(OptimizerConfig):
+    """An update rule, whose keys are those of its YAML file: `rule_files` says how."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -245,34 +196,6 @@ class LbfgsConfig(OptimizerConfig):
     tolerance_grad: float = 1e-7
     tolerance_change: float = 1e-9
     line_search_fn: str | None = "strong_wolfe"
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class LectureMomentumConfig(OptimizerConfig):
-    """The lecture's momentum (L14)."""
-
-    alpha: float = 0.1
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class LectureAdagradConfig(OptimizerConfig):
-    """The lecture's AdaGrad (L14)."""
-
-    eps: float = 1e-6
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class LectureRmspropConfig(LectureAdagradConfig):
-    """The lecture's RMSProp (L14)."""
-
-    beta: float = 0.9
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class LectureAdamConfig(LectureAdagradConfig):
-    """The lecture's Adam (L14)."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -489,19 +412,8 @@ SCHEMA: dict[str, dict[str, type]] = {
     },
     "model": {"hidden": HiddenConfig, "mlp": MlpConfig, "linear": LinearConfig},
     "optimizer": {
-        "sgd": SgdConfig,
-        "adagrad": AdagradConfig,
-        "adadelta": AdadeltaConfig,
-        "rmsprop": RmspropConfig,
-        "adam": AdamConfig,
-        "nadam": NadamConfig,
-        "adaptive": AdaptiveConfig,
         "lbfgs": LbfgsConfig,
         "newton": NewtonConfig,
-        "lecture_momentum": LectureMomentumConfig,
-        "lecture_adagrad": LectureAdagradConfig,
-        "lecture_rmsprop": LectureRmspropConfig,
-        "lecture_adam": LectureAdamConfig,
         "torch": TorchOptimizerConfig,
     },
     "schedule": {
@@ -513,4 +425,3 @@ SCHEMA: dict[str, dict[str, type]] = {
     },
 }
 GROUPS = tuple(SCHEMA)
-OURS = frozenset(SCHEMA["optimizer"].values())

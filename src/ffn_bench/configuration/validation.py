@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,16 +10,16 @@ from typing import Any
 from ffn_bench import tags
 from ffn_bench.checks import at_least, at_most, check_seed, one_of
 from ffn_bench.configuration.fingerprint import REPLACED
+from ffn_bench.configuration.rule_files import optimizer_keys
 from ffn_bench.configuration.schema import (
-    OURS,
     SCHEMA,
     CsvConfig,
     DataConfig,
     MlpConfig,
     ModelConfig,
     OptimizerConfig,
+    RuleConfig,
     ScheduleConfig,
-    SgdConfig,
     SplitDataConfig,
     TorchOptimizerConfig,
     TorchvisionConfig,
@@ -229,21 +230,28 @@ AT_LEAST_ONE = ("max_iter", "history_size", "max_parameters")
 """Bounds of the optimizers' keys, by name; what else PyTorch refuses shows when one is built."""
 
 
+def is_ours(optimizer: OptimizerConfig) -> bool:
+    """Whether its keys are those of one of our own optimizers."""
+    return isinstance(optimizer, RuleConfig) or type(optimizer) in SCHEMA["optimizer"].values()
+
+
 def check_optimizer(optimizer: OptimizerConfig) -> None:
     """Bounds of the optimizer group, of our own optimizers."""
     if isinstance(optimizer, TorchOptimizerConfig):
         if "lr" in optimizer.options:
             raise UserError("optimizer.options.lr", "is the run's learning rate", "write lr=…")
         return
-    if type(optimizer) not in OURS:
+    if not is_ours(optimizer):
         return
-    if (
-        isinstance(optimizer, SgdConfig)
-        and optimizer.nesterov
-        and not (optimizer.momentum and not optimizer.dampening)
-    ):
+    hyper = optimizer.hyperparameters()
+    if own := optimizer_keys(optimizer.name):
+        names = {field.name for field in dataclasses.fields(own)}
+        if names != {field.name for field in dataclasses.fields(optimizer)}:
+            what = f"{optimizer.name!r} does not match these keys"
+            raise UserError("optimizer.name", what, f"choose optimizer={optimizer.name}")
+    if hyper.get("nesterov") and (not hyper["momentum"] or hyper["dampening"]):
         raise UserError("optimizer.nesterov", "needs momentum and no dampening", "set optimizer.momentum=0.9")
-    for key, value in optimizer.hyperparameters().items():
+    for key, value in hyper.items():
         path = f"optimizer.{key}"
         if key == "betas" and len(value) != 2:
             raise UserError(path, f"has {len(value)} values", "give two: [0.9,0.999]")

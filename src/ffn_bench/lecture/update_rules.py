@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ffn_bench.configuration.rule_files import optimizer_keys
 from ffn_bench.lecture.descent import descend
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.optimizers.rule_optimizer import RuleOptimizer
@@ -36,10 +37,17 @@ def by_plain_floats(name: str, gs: Sequence[float], θ: float, η: float, h: dic
     return θ
 
 
+def _hyper(name: str) -> dict[str, Any]:
+    """A rule's hyper-parameters as its YAML file has them."""
+    keys = optimizer_keys(name)
+    assert keys is not None
+    return keys().hyperparameters()
+
+
 def by_rule(name: str, gs: Sequence[float], θ: float, η: float, **changed: Any) -> float:
     """The same through `rules.RULES`."""
     parameter = torch.nn.Parameter(torch.tensor(θ, dtype=F64))
-    optimizer = RuleOptimizer([parameter], RULES[name], lr=η, **changed)
+    optimizer = RuleOptimizer([parameter], RULES[name], **_hyper(name) | {"lr": η, **changed})
     return _follow(optimizer, parameter, gs)
 
 
@@ -57,9 +65,9 @@ def rules(context: Context) -> Iterator[Row]:
     is undamped. And what momentum is for: with condition κ, gradient descent contracts by (κ−1)/(κ+1)
     a step, momentum by (√κ−1)/(√κ+1)."""
     gs = [0.3, -1.2, 0.7, 0.05, 2.0]
-    for name, rule in RULES.items():
+    for name in RULES:
         if name.startswith("lecture/"):
-            expected = by_plain_floats(name, gs, 1.0, 0.1, dict(rule.defaults))
+            expected = by_plain_floats(name, gs, 1.0, 0.1, _hyper(name))
             yield compare(
                 f"{name.removeprefix('lecture/')}: θ after 5 steps",
                 expected,

@@ -79,10 +79,11 @@ def _held(state: State, *passing: Tensor) -> State:
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """Any rule as a `torch.optim.Optimizer`: `RuleOptimizer(parameters, RULES["lecture/adam"], lr=0.01)`.
+    """Any rule as a `torch.optim.Optimizer`: `RuleOptimizer(parameters, RULES["lecture/momentum"], lr=0.01,
+    alpha=0.1)`.
 
-    Hyper-parameters that are not given take the rule's defaults. `state_dict` holds the rule's state
-    tensors and the step's number t of every parameter.
+    Hyper-parameters that are not given take the defaults of a rule that has them. `state_dict` holds the
+    rule's state tensors and the step's number t of every parameter.
     """
 
     def __init__(self, params: Any, rule: AnyRule, **hyper: Any) -> None:

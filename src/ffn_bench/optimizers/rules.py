@@ -435,16 +435,12 @@ RULES: dict[str, Rule] = {
     "nadam": Rule(nadam, _nadam_c, ("s", "gamma")),
     "adamax": Rule(adamax, _adamax_c, ("s", "u")),
     "radam": Rule(radam, _radam_c, ("s", "gamma")),
-    "lecture/momentum": Rule(lecture_momentum, _lecture_momentum_c, ("v",), defaults={"alpha": 0.1}),
-    "lecture/adagrad": Rule(lecture_adagrad, _lecture_adagrad_c, ("gamma",), defaults={"eps": 1e-6}),
-    "lecture/rmsprop": Rule(
-        lecture_rmsprop, _lecture_rmsprop_c, ("gamma",), defaults={"beta": 0.9, "eps": 1e-6}
-    ),
-    "lecture/adam": Rule(
-        lecture_adam, _lecture_adam_c, ("s", "gamma"), defaults={"betas": (0.9, 0.999), "eps": 1e-6}
-    ),
+    "lecture/momentum": Rule(lecture_momentum, _lecture_momentum_c, ("v",)),
+    "lecture/adagrad": Rule(lecture_adagrad, _lecture_adagrad_c, ("gamma",)),
+    "lecture/rmsprop": Rule(lecture_rmsprop, _lecture_rmsprop_c, ("gamma",)),
+    "lecture/adam": Rule(lecture_adam, _lecture_adam_c, ("s", "gamma")),
 }
-"""Every rule by the name of its YAML in conf/optimizer, where its hyper-parameters have their values."""
+"""Every rule by the name of its YAML in conf/optimizer, which has its hyper-parameters and their values."""
 
 
 def variant(name: str, hyper: Hyper) -> Rule:

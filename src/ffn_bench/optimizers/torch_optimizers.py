@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.parsing import fitted
-from ffn_bench.configuration.schema import OURS, OptimizerConfig, TorchOptimizerConfig
+from ffn_bench.configuration.schema import OptimizerConfig, TorchOptimizerConfig
+from ffn_bench.configuration.validation import is_ours
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.newton import Newton
@@ -122,7 +123,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
         closure()  # some optimizers call it, others take the current gradient
         optimizer.step(closure)
     except Exception as e:
-        if type(config) in OURS and not isinstance(e, (RuntimeError, ValueError, TypeError)):
+        if is_ours(config) and not isinstance(e, (RuntimeError, ValueError, TypeError)):
             raise
         raise UserError(
             "optimizer", f"{type(optimizer).__name__} cannot train this network: {e}", "use another optimizer"

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from ffn_bench import checks
 from ffn_bench.command_line import analysis
 from ffn_bench.command_line.analysis import words
-from ffn_bench.command_line.invocation import config_folder
 from ffn_bench.configuration import parsing, schema, validation
+from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
