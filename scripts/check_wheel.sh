@@ -16,8 +16,11 @@ cd "$work/elsewhere"
 "$work/venv/bin/ffn-train" epochs=2 hydra.run.dir=run
 "$work/venv/bin/ffn-train" -m epochs=2 seed=0,1 hydra.sweep.dir=sweep
 "$work/venv/bin/ffn-lecture" topic=layer >/dev/null
+"$work/venv/bin/ffn-predict" run=run split=test out=predictions.csv
+"$work/venv/bin/ffn-export" run=run to=model.py
 "$work/venv/bin/ffn-train" optimizer=lion lr=0.001 epochs=2 hydra.run.dir=example_run
 "$work/venv/bin/ffn-train" -m optimizer=lion lr=0.001,0.0003 epochs=2 hydra.sweep.dir=example_sweep
+for file in predictions.csv model.py; do test -s "$file"; done
 for run in run example_run; do test -s "$run/summary.json"; done
 for sweep in sweep example_sweep; do test "$(ls "$sweep"/*/summary.json | wc -l)" = 2; done
 

@@ -373,6 +373,11 @@ def _race(case: Case) -> set[int]:
     return {0} if case.file == "checkpoint" else _landscape(case)
 
 
+def _export(case: Case) -> set[int]:
+    """As a prediction, but for the checkpoint: the weights of the best epoch are a file of their own."""
+    return {0} if case.file == "checkpoint" else _landscape_best(case)
+
+
 def _any(case: Case) -> set[int]:
     """A command that only looks shows what there is to see, and says what it cannot read."""
     return {0}
@@ -387,6 +392,8 @@ _DEMANDED: dict[str, Callable[[Case], set[int]]] = {
     "landscape": _landscape,
     "landscape best": _landscape_best,
     "race": _race,
+    "predict": _landscape,
+    "export": _export,
 }
 
 

@@ -23,13 +23,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, BinaryIO, NoReturn, ParamSpec, TypeVar
 
 from ffn_bench import errors
 
 P = ParamSpec("P")
 R = TypeVar("R")
-COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape")
+COMMANDS = (
+    "ffn-train",
+    "ffn-lecture",
+    "ffn-compare",
+    "ffn-race",
+    "ffn-landscape",
+    "ffn-predict",
+    "ffn-export",
+)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.3
 """Seconds that a process may take to leave in good order once a signal has come."""
@@ -274,6 +282,29 @@ def last() -> None:
         setattr(sys, stream, io.TextIOWrapper(lasting, old.encoding, "ffn_bench.plain", line_buffering=lines))
 
 
+class _Waiting(io.RawIOBase):
+    """Standard input, which is waited for a moment at a time, so that a signal is heard: Polars has the
+    system go on reading after a SIGINT."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        import select
+
+        while not select.select([0], [], [], 0.2)[0]:
+            pass
+        return os.readv(0, [buffer])
+
+
+def standard_input() -> BinaryIO:
+    """The bytes of standard input."""
+    buffer = sys.stdin.buffer
+    if not isinstance(getattr(buffer, "raw", None), io.FileIO):  # a test's
+        return buffer
+    return io.BufferedReader(_Waiting(), 2**16)
+
+
 @contextlib.contextmanager
 def checked_output() -> Iterator[None]:
     """Raise `UserError` (status 5) at the end of what succeeded but for its standard output.
@@ -290,10 +321,15 @@ def checked_output() -> Iterator[None]:
     _check_output()
 
 
+def output_fault() -> OSError | None:
+    """What keeps standard output from being written, if anything does: nobody gets what is written now."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.fault if isinstance(raw, _Lasting) else None
+
+
 def _check_output() -> None:
     sys.stdout.flush()
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    fault = raw.fault if isinstance(raw, _Lasting) else None
+    fault = output_fault()
     if fault and fault.errno not in (errno.EPIPE, errno.ECONNRESET):
         what = f"cannot be written ({str(fault.strerror).lower()})"
         raise errors.UserError("standard output", what, "everything else is done", errors.RESOURCE)

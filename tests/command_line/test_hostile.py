@@ -24,8 +24,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ffn_bench.compare.command
+import ffn_bench.export.command
 import ffn_bench.landscape.command
 import ffn_bench.lecture.command
+import ffn_bench.predict.command
 import ffn_bench.race.command
 import ffn_bench.train
 from conftest import Result
@@ -73,6 +75,11 @@ WORDS: dict[str, tuple[Callable[[], None], list[str]]] = {
         ["ffn-race", "surface=network", "run=outputs/x", "optimizers=[sgd]", "lr=0.1", "steps=2",
          "animation=false", "save=drawn"],
     ),
+    "predict": (
+        ffn_bench.predict.command.main,
+        ["ffn-predict", "run=outputs/x", "split=test", "at=last", "out=drawn/p.csv"],
+    ),
+    "export": (ffn_bench.export.command.main, ["ffn-export", "run=outputs/x", "to=drawn/model.py"]),
     "sweep": (ffn_bench.train.main, ["ffn-train", "-m", *KEYS, "name=s", "seed=0,1,2"]),
     "sweep status": (ffn_bench.train.main, ["ffn-train", "-m", *KEYS, "name=s", "seed=0,1,2", "status=true"]),
     "lecture": (ffn_bench.lecture.command.main, ["ffn-lecture", "topic=descent", "save=drawn"]),
@@ -191,7 +198,8 @@ def check(
 def cases(draw: st.DrawFn) -> Case:
     """A case that is possible."""
     command = draw(st.sampled_from(["train", "sweep", "sweep", "status", "sweep status", "compare",
-                                    "landscape", "landscape best", "race"]))  # fmt: skip
+                                    "landscape", "landscape best", "race", "predict",
+                                    "export"]))  # fmt: skip
     state = draw(st.sampled_from(RUN_STATES))
     return draw(
         st.builds(

@@ -17,7 +17,7 @@ from ffn_bench.engine.choice import Choice
 from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
-from ffn_bench.run_folder import best_weights, checkpoints, folders, pictures, reading, writers
+from ffn_bench.run_folder import best_weights, checkpoints, fitted, folders, pictures, reading, writers
 from ffn_bench.run_folder.appended import Appended
 from ffn_bench.run_folder.files import Folder, to_json
 from ffn_bench.run_folder.identity import REPAIR, identity
@@ -146,7 +146,8 @@ class Record:
             elif run.config.keep == "last":  # one of before would not be brought up to date
                 self._retire(best_weights.NAME)
         else:
-            folder.replace("run.json", to_json({**described, "trained_beside": co_trained_runs - 1}))
+            further = {"trained_beside": co_trained_runs - 1, "fitted": fitted.to_record(run.data)}
+            folder.replace("run.json", to_json({**described, **further}))
         if not ours:
             self._retire("train.log")
         self._tensorboard = writers.TensorBoard(event_file)
