@@ -47,6 +47,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+FORMULA = tuple("=+-@＝＋－＠")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def without_formula(text: str) -> str:
+    """Text for a cell of a CSV file: what a spreadsheet would compute has an apostrophe before it; numbers
+    stay numbers."""
+    if not text.startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def short(text: str, longest: int) -> str:
     """The same, cut where it is longer: a label in a picture."""
     text = printable(text)

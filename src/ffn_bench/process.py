@@ -29,7 +29,7 @@ from ffn_bench import errors
 
 P = ParamSpec("P")
 R = TypeVar("R")
-COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape")
+COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape", "ffn-predict", "ffn-export")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.3
 """Seconds that a process may take to leave in good order once a signal has come."""
@@ -290,10 +290,15 @@ def checked_output() -> Iterator[None]:
     _check_output()
 
 
+def output_fault() -> OSError | None:
+    """What keeps standard output from being written, if anything does: nobody gets what is written now."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.fault if isinstance(raw, _Lasting) else None
+
+
 def _check_output() -> None:
     sys.stdout.flush()
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    fault = raw.fault if isinstance(raw, _Lasting) else None
+    fault = output_fault()
     if fault and fault.errno not in (errno.EPIPE, errno.ECONNRESET):
         what = f"cannot be written ({str(fault.strerror).lower()})"
         raise errors.UserError("standard output", what, "everything else is done", errors.RESOURCE)

@@ -32,6 +32,7 @@ from rich.text import Text
 
 import ffn_bench
 from conftest import Command
+from ffn_bench import errors
 from ffn_bench.command_line import console, plot_style, run_view, sweep_view
 from ffn_bench.command_line import tables as run_tables
 from ffn_bench.compare import axes, command, read, study, tables
@@ -478,7 +479,7 @@ def test_a_table_as_csv_has_no_formula_and_its_numbers(text: str) -> None:
     header, first, second = csv.reader(io.StringIO(table_of(text).csv()))
     assert first[0] in (printable(text), f"'{printable(text)}")
     for cell in (header[0], first[0]):
-        assert not cell.startswith(tables.FORMULA) or math.isfinite(float(cell))
+        assert not cell.startswith(errors.FORMULA) or math.isfinite(float(cell))
     assert [*map(float, first[1:])] == [-0.5, -1, -2, 3] and second[0] == "-0.5"
 
 

@@ -164,7 +164,7 @@ PLAIN: dict[str, bytes] = {
     "numbers as labels": b"f,y\n1,1\n2,1.0\n3,01\n",
     "control characters in a label": b"f,y\n1,\x1b[31m\n2,\x01\n",
     "label first": b"y,f\na,1\nb,2\n",
-    "long label": b"y,f\n" + b"a" * 130_000 + b",1\nb,2\n",
+    "long label": b"f,y\n1," + b"a" * 130_000 + b"\n2,b\n",
     "long lines": b"".join(b"f%d," % k for k in range(9_000))
     + b"y\n"
     + (b"10000000000000," * 9_000 + b"a\n")
@@ -187,7 +187,7 @@ DOUBTFUL: dict[str, bytes] = {
     "a quoted label beyond the limit": b'f,y\n1,"' + b"a," * 70_000 + b'"\n2,b\n',
     "second byte order mark": b"\xef\xbb\xbf\xef\xbb\xbff,y\n1,a\n2,b\n",
     "byte order mark in the second line": b"y,f\n\xef\xbb\xbfa,1\nb,2\n",
-    "like something compressed": b"x\x01,y\n1,a\n2,b\n",
+    "like something compressed": b"y,f\nx\x01,1\nb,2\n",
     "a delimiter at the end": b'f,y\n1,a\n2,"b",',
     "a delimiter at the end of numbers": b'y,f\na,1\nb,"2",',
     "one column": b"y\na\nb\n",

@@ -34,6 +34,7 @@ from ffn_bench.model.backprop import loss_of, penalty
 from ffn_bench.model.hessian import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
 from ffn_bench.model.layers import flat, layered
 from ffn_bench.model.network import FFN
+from ffn_bench.run_folder import trained_weights
 from run_folder.test_folders import start
 
 F64 = torch.float64
@@ -501,7 +502,7 @@ def test_a_trajectory_is_taken_as_far_as_the_checkpoint_knows_it(folders: Path, 
     shutil.copytree(folders / "a", tmp_path / "a")
     complete = trained.load(tmp_path / "a")
     trajectory = trained.trajectory(complete)
-    assert trajectory is not None and complete.trajectory is not None
+    assert trajectory is not None
     file = tmp_path / "a" / "trajectory.bin"
     content = file.read_bytes()
     record = len(content) // len(trajectory[0])
@@ -509,7 +510,6 @@ def test_a_trajectory_is_taken_as_far_as_the_checkpoint_knows_it(folders: Path, 
     again = trained.trajectory(complete)
     assert again is not None and all(map(torch.equal, again, trajectory))
 
-    old = replace(complete, trajectory=(len(content), None))
     for damaged, message in (
         (content[:8] + b"\xff" * 8 + content[16:], "not finite"),
         (content[record:] + content[:record], "is not a trajectory"),
@@ -518,7 +518,14 @@ def test_a_trajectory_is_taken_as_far_as_the_checkpoint_knows_it(folders: Path, 
     ):
         file.write_bytes(damaged[: len(content)].ljust(len(content), b"\0"))
         with pytest.raises(UserError, match=message):
-            trained.trajectory(old)
+            trajectory_as_noted(complete, len(content), None)
+
+
+def trajectory_as_noted(run: trained.Trained, size: int, digest: str | None) -> None:
+    """Read a trajectory of which the checkpoint notes this size and hash."""
+    checkpoint = trained_weights.last_checkpoint(run.recorded, run.prepared)
+    noted = replace(checkpoint, trajectory=(size, digest))
+    trained_weights.trajectory(run.recorded, noted, run.prepared)
 
 
 def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
@@ -532,8 +539,7 @@ def test_a_trajectory_is_of_its_run(ffn: Command, tmp_path: Path) -> None:
     def forged(steps: Any, θ: Any, tail: bytes = b"") -> None:
         content = b"".join(s.tobytes() + row.tobytes() for s, row in zip(steps, θ, strict=True)) + tail
         (run.folder / "trajectory.bin").write_bytes(content)
-        noted = (len(content), hashlib.sha256(content).hexdigest())
-        trained.trajectory(replace(run, trajectory=noted))
+        trajectory_as_noted(run, len(content), hashlib.sha256(content).hexdigest())
 
     forged(steps, θ)
     one = np.eye(3, dtype=θ.dtype)[..., None]  # for each of three points, what moves it alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 import sys
@@ -67,18 +68,23 @@ def comma_list(argument: str, *keys: str) -> str:
 
 
 def quote(argument: str) -> str:
-    """Quote a path in `runs=…`, `run=…` or `save=…`: it may hold what Hydra reads otherwise. Not a list."""
-    match = re.fullmatch(r"(runs?|save)=([^\['\"].*)", argument)
+    """Quote a path in `runs=…`, `run=…`, `save=…` and the like: it may hold what Hydra reads otherwise. Not a
+    list."""
+    match = re.fullmatch(r"(runs?|save|out|to|data\.path)=([^\['\"].*)", argument)
     if not match or match[2] == "null":
         return argument
     key, text = match[1], match[2]
     paths = text.split(",")
-    several = key != "save" and len(paths) > 1 and not finding.matching(text)
+    several = key in ("run", "runs") and len(paths) > 1 and not finding.matching(text)
     quoted = ["'" + path.replace("'", "\\'") + "'" for path in (paths if several else [text])]
     return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
 
 
 # --- where files go -------------------------------------------------------------------------------------
+
+
+MAX_NAME = 200
+"""Bytes of a file's name at most; a temporary name is longer, and file systems take 255."""
 
 
 def report_folder(save: str | None, default: Folder) -> Folder:
@@ -97,8 +103,33 @@ def report_folder(save: str | None, default: Folder) -> Folder:
     return folder
 
 
+def output_file(path: str, key: str) -> tuple[Folder, str]:
+    """The folder and the name of a file that a person has named with a key. Nothing is created.
+
+    Raises `UserError`: status 4 where it cannot be written, or would replace a file that is not ours.
+    """
+    if not path.strip():
+        raise errors.UserError(key, "is empty", "name a file")
+    folder, name = Folder(Path(path).parent), Path(path).name
+    if name in ("", ".."):
+        raise errors.UserError(path, "is a folder", f"name a file: {key}=…", errors.RUN_FOLDER)
+    if len(os.fsencode(name)) > MAX_NAME:
+        raise errors.UserError(name[:80] + "…", "is too long", "use a shorter name", errors.RUN_FOLDER)
+    try:
+        name.encode()
+    except UnicodeEncodeError as e:
+        raise errors.UserError(name, "is not UTF-8", "use another name", errors.RUN_FOLDER) from e
+    try:
+        folders.check_writable(Path(path).parent)
+        folder.check_manifest()
+        folder.check_output(name)
+    except errors.UserError as e:
+        raise errors.UserError(e.where, e.what, f"name another with {key}=…", e.status) from e
+    return folder, name
+
+
 @contextmanager
-def writing(folder: Folder) -> Iterator[None]:
+def writing(folder: Folder, key: str = "save") -> Iterator[None]:
     """What a disk refuses while a report is written, as a `UserError`: status 5 where it is full, else 4."""
     try:
         yield
@@ -106,7 +137,7 @@ def writing(folder: Folder) -> Iterator[None]:
         reason = (e.strerror or str(e)).lower()
         status = errors.RESOURCE if e.errno == errno.ENOSPC else errors.RUN_FOLDER
         what = f"cannot be written ({reason})"
-        raise errors.UserError(str(folder), what, "name another with save=…", status) from e
+        raise errors.UserError(str(folder), what, f"name another with {key}=…", status) from e
 
 
 def say_renamed(console: Console, written: Mapping[str, str]) -> None:

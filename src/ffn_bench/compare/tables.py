@@ -22,7 +22,7 @@ from ffn_bench.compare.results import result_of
 from ffn_bench.compare.statistics import Interval
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.wording import AGGREGATES
-from ffn_bench.errors import printable
+from ffn_bench.errors import printable, without_formula
 from ffn_bench.tags import NOT_MEASURED, quantity, words
 
 
@@ -112,24 +112,11 @@ def _marked(text: str) -> str:
     return re.sub(r"(?i)\b(https?|ftp|www)(?=[:.])|@", lambda word: f"{word[0]}&#8203;", text)
 
 
-FORMULA = tuple("=+-@＝＋－＠")
-"""What a spreadsheet takes for the beginning of a formula."""
-
-
 def _plain(value: Any) -> Any:
     """A value for CSV: NaN is empty; text that a spreadsheet would compute has an apostrophe before it."""
     if isinstance(value, str):
-        text = printable(value)
-        return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
+        return without_formula(printable(value))
     return "" if isinstance(value, float) and math.isnan(value) else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def all_tables(study: Study) -> dict[str, Table]:

@@ -24,6 +24,7 @@ from ffn_bench.configuration.schema import (
     GROUPS,
     SCHEMA,
     OptimizerConfig,
+    RowsConfig,
     TrainConfig,
 )
 from ffn_bench.configuration.validation import check, no_such_key
@@ -35,6 +36,7 @@ T = TypeVar("T")
 def register() -> None:
     """Put the schema where Hydra's defaults lists find it: `/_schema/train`, `/_schema/<group>/<kind>`."""
     register_command("train", TrainConfig)
+    _store("_schema/predict", "rows", RowsConfig, None)
     for group, kinds in SCHEMA.items():
         for kind, node in kinds.items():
             _store(f"_schema/{group}/{kind}", functools.partial(_same, node), None)

@@ -352,6 +352,35 @@ class RaceConfig(Keys):
     save: str | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class RowsConfig(Keys):
+    """A table whose rows are to be predicted."""
+
+    path: str | None = None
+    target: str | None = None
+    delimiter: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PredictConfig(Keys):
+    """Every key of `ffn-predict`."""
+
+    run: str | None = None
+    at: str = "best"
+    data: RowsConfig = MISSING
+    split: str | None = None
+    out: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ExportConfig(Keys):
+    """Every key of `ffn-export`."""
+
+    run: str | None = None
+    at: str = "best"
+    to: str | None = None
+
+
 SCHEMA: dict[str, dict[str, type]] = {
     "data": {
         "digits": SplitDataConfig,

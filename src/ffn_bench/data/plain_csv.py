@@ -24,13 +24,30 @@ DELIMITERS = ",;\t|"
 """Those that are no part of a number."""
 
 
+class Layout(NamedTuple):
+    """What the columns of a table are for."""
+
+    header: list[str]
+    features: list[int]
+    """Positions of the features, in the order of `Table.x`; other columns may hold anything."""
+    label: int | None
+    """Position of the label, if there is one."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the features."""
+        return tuple(self.header[k] for k in self.features)
+
+
 class Table(NamedTuple):
     """Rows `x [n, n_features]`, float64, and of each row the label `labels[codes]`, `codes [n]`, int64.
-    Labels are distinct, in any order."""
+    Labels are distinct, in any order; without a column of labels both are empty."""
 
     x: npt.NDArray[np.float64]
     codes: npt.NDArray[np.int64]
     labels: list[str]
+    columns: tuple[str, ...]
+    """Names of the features."""
 
 
 def read_plain(path: Path, delimiter: str, target: str) -> Table | None:
@@ -41,20 +58,29 @@ def read_plain(path: Path, delimiter: str, target: str) -> Table | None:
     if 3 * path.stat().st_size > psutil.virtual_memory().available:  # the text, and the numbers twice
         return None
     text = path.read_bytes()
-    if text.endswith((b"\n\n", b"\n\r\n")):
-        text = text.rstrip(b"\r\n")
-    if not _is_clean(text):
+    begin = text.find(b"\n") + 1
+    if not _is_clean(text[:begin]):
         return None
-    end_of_header = text.find(b"\n")
-    header = _header(text[: max(end_of_header, 0)].decode("utf-8-sig"), delimiter)
+    header = _header(text[:begin].decode("utf-8-sig"), delimiter)
     if len(header) < 2 or not all(header) or len(set(header)) < len(header) or target not in header:
         return None
-    if text.startswith(COMPRESSED) or text.startswith(BYTE_ORDER_MARK, end_of_header + 1):
+    label = header.index(target)
+    features = [k for k in range(len(header)) if k != label]
+    return parse_plain(text[begin:], delimiter, Layout(header, features, label))
+
+
+def parse_plain(text: bytes, delimiter: str, layout: Layout) -> Table | None:
+    """The same of rows without their header; a label may be missing only where `layout` has none."""
+    if delimiter not in DELIMITERS or not _may_use_polars():
         return None
-    n_rows = text.count(b"\n", end_of_header + 1) + (not text.endswith(b"\n"))
-    if n_rows == 0 or not _cells_are_plain(text, delimiter, (n_rows + 1) * (len(header) - 1)):
+    if text.endswith((b"\n\n", b"\n\r\n")):
+        text = text.rstrip(b"\r\n")
+    if text.startswith((*COMPRESSED, BYTE_ORDER_MARK)) or not _is_clean(text):
         return None
-    return _parse(text, delimiter, header.index(target), len(header), n_rows)
+    n_rows = text.count(b"\n") + (not text.endswith(b"\n"))
+    if not text or not _cells_are_plain(text, delimiter, n_rows * (len(layout.header) - 1)):
+        return None
+    return _parse(text, delimiter, layout, n_rows)
 
 
 def _may_use_polars() -> bool:
@@ -78,7 +104,8 @@ def _is_clean(text: bytes) -> bool:
 def _header(line: str, delimiter: str) -> list[str]:
     """The names in the first line, or none where it is malformed or does not end there."""
     try:
-        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
+        reader = csv.reader([line], delimiter=delimiter, strict=True)
+        return [name.strip() for name in next(reader, [])]
     except csv.Error:
         return []
 
@@ -103,7 +130,7 @@ def _cells_are_plain(text: bytes, delimiter: str, n_delimiters: int) -> bool:
         return False
     opening, closing = quotes[::2], quotes[1::2]
     begins = np.isin(characters[np.maximum(opening - 1, 0)], [ord(delimiter), ord("\n")])
-    begins[0] |= opening[0] == (len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0)
+    begins[0] |= opening[0] == 0
     ends = np.isin(characters[np.minimum(closing + 1, len(text) - 1)], [ord(delimiter), ord("\n"), ord("\r")])
     ends[-1] |= closing[-1] == len(text) - 1
     if not (begins.all() and ends.all()):
@@ -113,27 +140,34 @@ def _cells_are_plain(text: bytes, delimiter: str, n_delimiters: int) -> bool:
     return counted == n_delimiters
 
 
-def _parse(text: bytes, delimiter: str, target: int, n_columns: int, n_rows: int) -> Table | None:
-    """What Polars reads below the header, if that is `n_rows` rows without a blank, text or infinite cell."""
+def _parse(text: bytes, delimiter: str, layout: Layout, n_rows: int) -> Table | None:
+    """What Polars reads, if that is `n_rows` rows without a blank, text or infinite feature, or a blank
+    label."""
     import polars as pl
 
-    names = [str(k) for k in range(n_columns)]
-    schema = {name: pl.String() if k == target else pl.Float64() for k, name in enumerate(names)}
+    names = [str(k) for k in range(len(layout.header))]
+    features = [names[k] for k in layout.features]
+    schema: dict[str, pl.DataType] = {name: pl.String() for name in names} | dict.fromkeys(
+        features, pl.Float64()
+    )
+    label = [] if layout.label is None else [names[layout.label]]
     quote = '"' if b'"' in text else None
     try:
-        frame = pl.read_csv(
-            text, separator=delimiter, quote_char=quote, has_header=False, skip_rows=1, schema=schema
-        )
+        frame = pl.read_csv(text, separator=delimiter, quote_char=quote, has_header=False, schema=schema)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
-    if frame.height != n_rows or any(column.null_count() for column in frame):
+    if frame.height != n_rows or any(frame[name].null_count() for name in features + label):
         return None
-    column = frame.drop_in_place(names[target])
-    x = np.require(frame.to_numpy(order="c"), np.float64, ["C", "W"])
+    x = np.require(frame.select(features).to_numpy(order="c"), np.float64, ["C", "W"])
+    if not np.isfinite(x).all():
+        return None
+    if layout.label is None:
+        return Table(x, np.empty(0, np.int64), [], layout.columns)
+    column = frame[label[0]]
     cells = column.unique().to_list()
     labels = sorted({cell.strip() for cell in cells})
-    if not np.isfinite(x).all() or not all(labels) or max(map(len, cells)) > csv.field_size_limit():
+    if not all(labels) or max(map(len, cells)) > csv.field_size_limit():
         return None
     code = {label: k for k, label in enumerate(labels)}
     codes = column.replace_strict(cells, [code[cell.strip()] for cell in cells], return_dtype=pl.Int64())
-    return Table(x, codes.to_numpy(writable=True), labels)
+    return Table(x, codes.to_numpy(writable=True), labels, layout.columns)

@@ -56,6 +56,8 @@ class Data(Generic[Numbers]):
     class proportions in the training split."""
     n_features: int
     """Columns of every `x`."""
+    columns: tuple[str, ...] | None = None
+    """Names of the features, where the data set has some."""
     warnings: tuple[str, ...] = ()
 
     def map(self, convert: Callable[[Split[Numbers]], Split[Others]]) -> Data[Others]:
@@ -79,6 +81,17 @@ class Raw:
     classes: tuple[str, ...]
     test: tuple[Array, Array] | None = None
     image_shape: tuple[int, ...] | None = None
+    columns: tuple[str, ...] | None = None
+    """Names of the features, where they have some."""
+
+
+def standardised(x: Array, mean: Array, scale: Array, dtype: npt.DTypeLike) -> Array:
+    """(x − mean)/scale in a floating `dtype`, as a new array `[n, n_features]`; mean and scale are
+    `[n_features]` or `[1]`."""
+    scaled: Array = x.astype(dtype)
+    scaled -= mean.astype(dtype)
+    scaled /= scale.astype(dtype)
+    return scaled
 
 
 def _prepare(raw: Raw, config: DataConfig) -> Data[Array]:
@@ -145,10 +158,7 @@ def _prepare(raw: Raw, config: DataConfig) -> Data[Array]:
         std = np.where(std == 0, 1.0, std)
 
     def split(x: Array, y: Array) -> Split[Array]:
-        scaled: npt.NDArray[np.floating[Any]] = x.astype(np.float32 if pixels else np.float64)
-        scaled -= mean.astype(scaled.dtype)
-        scaled /= std.astype(scaled.dtype)
-        return Split(scaled, y.astype(np.int64))
+        return Split(standardised(x, mean, std, np.float32 if pixels else np.float64), y.astype(np.int64))
 
     return Data(
         name=config.name,
@@ -162,6 +172,7 @@ def _prepare(raw: Raw, config: DataConfig) -> Data[Array]:
         sha256=digest.hexdigest(),
         chance=_chance(y_train, len(raw.classes)),
         n_features=x_train.shape[1],
+        columns=raw.columns,
         warnings=tuple(warnings),
     )
 

@@ -7,9 +7,10 @@ import os
 import stat
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import numpy as np
 import psutil
@@ -18,9 +19,9 @@ from ffn_bench.configuration.schema import (
     CsvConfig,
     DataConfig,
 )
-from ffn_bench.data.plain_csv import Table, read_plain
+from ffn_bench.data.plain_csv import Layout, Table, read_plain
 from ffn_bench.data.splitting import Raw
-from ffn_bench.errors import data_error, nearest
+from ffn_bench.errors import UserError, data_error, nearest
 
 POLARS_BYTES = 4_000_000
 """Files from this size on are worth the import of Polars (0.2 s)."""
@@ -36,7 +37,10 @@ def load_csv(config: DataConfig) -> Raw:
     """
     config = cast(CsvConfig, config)
     path = expanded(config.path, "data.path")
-    size = _check_file(path)
+    size = check_file(path)
+    if size > (available := psutil.virtual_memory().available):
+        what = f"has {size / 1e9:.1f} GB, more than the {available / 1e9:.1f} GB of free memory"
+        raise data_error(str(path), what, "train on a sample of its rows")
     table = read_plain(path, config.delimiter, config.target) if size >= POLARS_BYTES else None
     return _with_classes(read_carefully(path, config) if table is None else table, config)
 
@@ -44,11 +48,14 @@ def load_csv(config: DataConfig) -> Raw:
 def read_carefully(path: Path, config: CsvConfig) -> Table:
     """The rows of any file that is a table, or the `UserError` (status 3) that says where it is none."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            return _read_table(file, config)
-        except UnicodeDecodeError as e:
-            byte = e.object[e.start]
-            raise data_error(config.path, f"is not UTF-8 (byte 0x{byte:02x})", "save it as UTF-8") from e
+        reader = Rows(file, config.delimiter, config.path)
+        header = reader.header()
+        label = _find_target(header, config)
+        features = [k for k in range(len(header)) if k != label]
+        table = reader.table(Layout(header, features, label))
+    if not len(table.x):
+        raise data_error(config.path, "has a header and no rows", "add rows")
+    return table
 
 
 def expanded(path: str, key: str) -> Path:
@@ -59,8 +66,8 @@ def expanded(path: str, key: str) -> Path:
         raise data_error(key, f"{path}: this user does not exist", "write the path in full") from e
 
 
-def _check_file(path: Path) -> int:
-    """The size of a file that can be read, in bytes."""
+def check_file(path: Path) -> int:
+    """The size of a file that can be read, in bytes. Raises `UserError` (status 3) for anything else."""
     try:
         status = path.stat()
     except OSError as e:
@@ -74,67 +81,113 @@ def _check_file(path: Path) -> int:
         raise data_error(str(path), "cannot be read", "check its permissions")
     if status.st_size == 0:
         raise data_error(str(path), "is empty", "give it a header and rows")
-    available = psutil.virtual_memory().available
-    if status.st_size > available:
-        raise data_error(
-            str(path),
-            f"has {status.st_size / 1e9:.1f} GB, more than the {available / 1e9:.1f} GB of free memory",
-            "train on a sample of its rows",
-        )
     return status.st_size
 
 
-def _read_table(file: IO[str], config: CsvConfig) -> Table:
-    where = config.path
+class Rows:
+    """Rows of lines of text, by Python's reader: what they hold, or a `UserError` (status 3) that says where
+    they hold something else."""
 
-    def lines() -> Iterator[str]:
-        for number, line in enumerate(file, start=1):
+    def __init__(self, lines: Iterable[str], delimiter: str, where: str, lines_before: int = 0) -> None:
+        """`where` names the file, of which `lines_before` lines come before these."""
+        self.where, self.delimiter, self._before = where, delimiter, lines_before
+        self.reader = csv.reader(self._checked(lines), delimiter=delimiter, strict=True)
+
+    @property
+    def line(self) -> int:
+        """The number, in the file, of the last line that was read."""
+        return self._before + self.reader.line_num
+
+    def _checked(self, lines: Iterable[str]) -> Iterator[str]:
+        for number, line in enumerate(lines, start=self._before + 1):
             if "\0" in line:
-                raise data_error(f"{where}, line {number}", "contains a NUL byte", "export it again as text")
+                location = f"{self.where}, line {number}"
+                raise data_error(location, "contains a NUL byte", "export it again as text")
             yield line
 
-    reader = csv.reader(lines(), delimiter=config.delimiter, strict=True)
-    values, labels, line_numbers = array("d"), [], array("L")
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        target = _check_header(header, config)
-        for row in reader:
-            if not row or (len(row) == 1 and not row[0].strip()):
-                continue
-            location = f"{where}, line {reader.line_num}"
-            if len(row) != len(header):
-                cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                raise data_error(location, f"has {cells} where the header has {len(header)}", "fix the row")
-            label = row.pop(target).strip()
-            if not label:
-                raise data_error(
-                    f"{location}, column {header[target]!r}", "blank label", "fill it in or drop the row"
-                )
-            labels.append(label)
-            line_numbers.append(reader.line_num)
-            try:
-                values.extend(map(float, row))
-            except ValueError:
-                _explain_row(row, header, target, location)
-            if "_" in (cells := "".join(row)) or not cells.isascii():
-                _explain_row(row, header, target, location)  # float() takes 1_0 and other scripts' digits
-    except csv.Error as e:
-        what = "a quote is opened and never closed" if "end of data" in str(e) else str(e)
-        raise data_error(f"{where}, line {reader.line_num}", what, "fix the file") from e
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Faults of the text, with their place."""
+        try:
+            yield
+        except UnicodeDecodeError as e:
+            byte = e.object[e.start]
+            raise data_error(self.where, f"is not UTF-8 (byte 0x{byte:02x})", "save it as UTF-8") from e
+        except csv.Error as e:
+            what = "a quote is opened and never closed" if "end of data" in str(e) else str(e)
+            raise data_error(f"{self.where}, line {self.line}", what, "fix the file") from e
 
-    if not labels:
-        raise data_error(where, "has a header and no rows", "add rows")
-    x = np.frombuffer(values, dtype=np.float64).reshape(len(labels), len(header) - 1)
-    if not np.isfinite(x).all():
-        row_number, column = np.argwhere(~np.isfinite(x))[0]
-        name = [h for k, h in enumerate(header) if k != target][column]
-        raise data_error(
-            f"{where}, line {line_numbers[row_number]}, column {name!r}",
-            f"{x[row_number, column]} is not a finite number",
-            "fill it in or drop the row",
-        )
-    code = {label: k for k, label in enumerate(dict.fromkeys(labels))}
-    return Table(x, np.array([code[label] for label in labels], dtype=np.int64), list(code))
+    def header(self) -> list[str]:
+        """The names in the first line: each different, none blank."""
+        with self._explained():
+            header = [name.strip() for name in next(self.reader, [])]
+        if not header:
+            raise data_error(self.where, "has no header line", "name the columns in the first line")
+        counts = Counter(header)
+        for name in header:
+            if not name:
+                raise data_error(f"{self.where}, line 1", "a column has no name", "name every column")
+            if counts[name] > 1:
+                raise data_error(f"{self.where}, line 1", f"column {name!r} is duplicated", "rename one")
+        if len(header) == 1:
+            guess = next((d for d in ";\t|," if d in header[0] and d != self.delimiter), None)
+            if guess:
+                shown = {"\t": "tab", ";": "\"';'\"", "|": "\"'|'\""}.get(guess, guess)
+                raise data_error(
+                    f"{self.where}, line 1",
+                    f"has only one column when split at {self.delimiter!r}",
+                    f"try data.delimiter={shown}",
+                )
+        return header
+
+    def table(self, layout: Layout, blank_labels: bool = False) -> Table:
+        """All rows that follow; none need follow. `blank_labels` lets a row have no label."""
+        values, labels, line_numbers = array("d"), [], array("L")
+        header = layout.header
+        with self._explained():
+            for row in self.reader:
+                if not row or (len(row) == 1 and not row[0].strip()):
+                    continue
+                if len(row) != len(header):
+                    cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
+                    what = f"has {cells} where the header has {len(header)}"
+                    raise data_error(f"{self.where}, line {self.line}", what, "fix the row")
+                if layout.label is not None:
+                    label = row[layout.label].strip()
+                    if not (label or blank_labels):
+                        raise self._cell_error(header[layout.label], "blank label")
+                    labels.append(label)
+                line_numbers.append(self.line)
+                features = [row[k] for k in layout.features]
+                try:
+                    values.extend(map(float, features))
+                except ValueError:
+                    self._explain_row(features, layout)
+                if "_" in (cells := "".join(features)) or not cells.isascii():
+                    self._explain_row(features, layout)  # float() takes 1_0 and other scripts' digits
+
+        x = np.frombuffer(values, dtype=np.float64).reshape(len(line_numbers), len(layout.features))
+        if not np.isfinite(x).all():
+            row_number, k = np.argwhere(~np.isfinite(x))[0]
+            name, what = layout.columns[k], f"{x[row_number, k]} is not a finite number"
+            raise self._cell_error(name, what, line_numbers[row_number])
+        code = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+        codes = np.array([code[label] for label in labels], dtype=np.int64)
+        return Table(x, codes, list(code), layout.columns)
+
+    def _cell_error(self, column: str, what: str, line: int | None = None) -> UserError:
+        location = f"{self.where}, line {self.line if line is None else line}, column {column!r}"
+        return data_error(location, what, "fill it in or drop the row")
+
+    def _explain_row(self, cells: list[str], layout: Layout) -> None:
+        """Raise what is wrong with the first cell that is no number, if there is one."""
+        for name, cell in zip(layout.columns, cells, strict=True):
+            try:
+                float(cell if cell.isascii() and "_" not in cell else "")
+            except ValueError:
+                what = "blank cell" if not cell.strip() else f"{cell!r} is not a number"
+                location = f"{self.where}, line {self.line}, column {name!r}"
+                raise data_error(location, what, "features must be numbers") from None
 
 
 def _with_classes(table: Table, config: CsvConfig) -> Raw:
@@ -155,44 +208,23 @@ def _with_classes(table: Table, config: CsvConfig) -> Raw:
             "choose a column of classes (measured quantities are not classes)",
         )
     number = {label: k for k, label in enumerate(classes)}
-    return Raw(table.x, np.array([number[label] for label in table.labels])[table.codes], tuple(classes))
+    numbers = np.array([number[label] for label in table.labels])
+    return Raw(table.x, numbers[table.codes], tuple(classes), columns=table.columns)
 
 
-def _check_header(header: list[str], config: CsvConfig) -> int:
-    """The position of the target column."""
-    if not header:
-        raise data_error(config.path, "has no header line", "name the columns in the first line")
-    counts = Counter(header)
-    for name in header:
-        if not name:
-            raise data_error(f"{config.path}, line 1", "a column has no name", "name every column")
-        if counts[name] > 1:
-            raise data_error(f"{config.path}, line 1", f"column {name!r} is duplicated", "rename one")
+def _find_target(header: list[str], config: CsvConfig) -> int:
+    """The position of the target column, beside which there must be others."""
     if len(header) == 1:
-        guess = next((d for d in ";\t|," if d in header[0] and d != config.delimiter), None)
-        if guess:
-            shown = {"\t": "tab", ";": "\"';'\"", "|": "\"'|'\""}.get(guess, guess)
-            raise data_error(
-                f"{config.path}, line 1",
-                f"has only one column when split at {config.delimiter!r}",
-                f"try data.delimiter={shown}",
-            )
         raise data_error(f"{config.path}, line 1", "has only one column", "give features and a target")
     if config.target not in header:
-        columns = ", ".join(header[:20]) + (", …" if len(header) > 20 else "")
         raise data_error(
             "data.target",
             f"{config.path} has no column {config.target!r}{nearest(config.target, header)}",
-            f"its columns: {columns}",
+            f"its columns: {listed(header)}",
         )
     return header.index(config.target)
 
 
-def _explain_row(row: list[str], header: list[str], target: int, location: str) -> None:
-    names = [name for k, name in enumerate(header) if k != target]
-    for name, cell in zip(names, row, strict=True):
-        try:
-            float(cell if cell.isascii() and "_" not in cell else "")
-        except ValueError:
-            what = "blank cell" if not cell.strip() else f"{cell!r} is not a number"
-            raise data_error(f"{location}, column {name!r}", what, "features must be numbers") from None
+def listed(names: Sequence[str]) -> str:
+    """Names of columns, as far as a line holds them."""
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")

@@ -139,22 +139,38 @@ def check_memory(widths: Sequence[int], dtype: str) -> None:
         )
 
 
+def config_of(folder: Path, flat: dict[str, Any]) -> schema.TrainConfig:
+    """The run that a run folder's flat configuration describes.
+
+    Raises `UserError` (status 4), which names the folder, for a configuration that is not a run's.
+    """
+    try:
+        return parsing.from_flat(flat)
+    except UserError as e:
+        raise _of_folder(folder, e) from e
+
+
 def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
-    """The run that a run folder's flat configuration describes, on the CPU, to be analysed.
+    """The same run and what it trained with, on the CPU, to be analysed.
 
     Raises `UserError`, which names the folder: status 4 for a configuration that is not a run's.
     """
     import torch
 
+    run = dataclasses.replace(config_of(folder, flat), device="cpu", engine="torch")
     try:
-        run = dataclasses.replace(parsing.from_flat(flat), device="cpu", engine="torch")
         prepared = prepare(run)
-        # Analysis commands keep this number of threads to their end, or set another one.
-        torch.set_num_threads(prepared.threads)
-        return run, prepared
     except UserError as e:
-        status = errors.RUN_FOLDER if e.status == errors.CONFIGURATION else e.status
-        raise UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status) from e
+        raise _of_folder(folder, e) from e
+    # Analysis commands keep this number of threads to their end, or set another one.
+    torch.set_num_threads(prepared.threads)
+    return run, prepared
+
+
+def _of_folder(folder: Path, e: UserError) -> UserError:
+    """A mistake in the configuration that a folder has."""
+    status = errors.RUN_FOLDER if e.status == errors.CONFIGURATION else e.status
+    return UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status)
 
 
 def build(

@@ -45,6 +45,13 @@ def scores_of(logits: Array, y: Array) -> list[float]:
     return [_mean(score.of_rows(logits, y)) for score in tags.SCORES if score.of_rows]
 
 
+def losses_of(logits: Array, y: Array) -> Array:
+    """−ln softmax(logits) at the label of each row: `[n]`."""
+    shifted = logits - logits.max(1, keepdims=True)
+    losses: Array = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]
+    return losses
+
+
 def _mean(rows: Array) -> float:
     """Of numbers or booleans, which are counted."""
     if rows.dtype == bool:
@@ -111,8 +118,7 @@ def worst_mistakes(
     losses, predictions = [], []
     for logits, y in _in_chunks(network, split):
         predictions.append(logits.argmax(1))
-        shifted = logits - logits.max(1, keepdims=True)
-        losses.append(np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y])
+        losses.append(losses_of(logits, y))
     loss, predicted = np.concatenate(losses), np.concatenate(predictions)
     wrong = np.flatnonzero(predicted != split.y)
     rows = wrong[np.argsort(-loss[wrong], kind="stable")[:count]]

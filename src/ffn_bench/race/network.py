@@ -27,7 +27,7 @@ from ffn_bench.model.principal_plane import Principal, principal_plane
 from ffn_bench.race.paths import Raced, advance
 from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.finding import find, from_here
+from ffn_bench.run_folder.finding import find_one
 from ffn_bench.run_folder.identity import check_draws
 from ffn_bench.run_folder.recorded_run import prepare_again, read_run
 
@@ -105,10 +105,7 @@ def read(folder: Path) -> Problem:
 
     Raises `UserError` (status 4) for what is not a run, and as `read_run` and `prepare_again` do.
     """
-    runs = find([str(folder)])
-    if len(runs) > 1:
-        raise UserError("run", f"{folder} contains {len(runs)} runs", "name one of them", RUN_FOLDER)
-    recorded = read_run(from_here(runs[0]))
+    recorded = read_run(find_one(str(folder)))
     check_draws(Folder(recorded.folder), recorded.format)
     run, prepared = prepare_again(recorded)
     net = FFN(prepared.widths, run.model, run.seed_of("init"), getattr(torch, prepared.dtype))

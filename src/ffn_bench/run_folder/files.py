@@ -21,7 +21,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -129,7 +129,10 @@ class Folder:
 
     def owns(self, name: str) -> bool:
         """Whether a file is what the manifest says we wrote."""
-        known = self._manifest()["file"].get(name, set())
+        return self._owns("file", name)
+
+    def _owns(self, kind: str, name: str) -> bool:
+        known = self._manifest()[kind].get(name, set())
         if self.kind(name) != "file":
             return False
         with self.open_file(name, os.O_RDONLY) as file:
@@ -240,8 +243,19 @@ class Folder:
     def remove_temporary_files(self) -> None:
         """Delete what a killed process of ours left unfinished."""
         for name in self._manifest()["temporary"]:
-            if self.kind(name) == "file":
+            if self.kind(name) == "file" and not self._is_locked(name):
                 self._unlink(name)
+
+    def _is_locked(self, name: str) -> bool:
+        """Whether a process holds a file's lock: it is writing it, see `write_output`."""
+        with self.open_file(name, os.O_RDONLY) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:  # file systems without locks
+                return False
+        return False
 
     def retire_log(self, name: str) -> str | None:
         """`retire` for a file that grows."""
@@ -290,6 +304,52 @@ class Folder:
                             os.unlink(temporary[name], dir_fd=parent)
                     raise
                 os.fsync(parent)
+
+    def check_output(self, name: str) -> None:
+        """Raise `UserError` where something has this name that `write_output` did not write."""
+        kind = self.kind(name)
+        if kind is None or (kind == "file" and self._owns("output", name)):
+            return
+        what = {
+            "file": "exists, and was not written by this command",
+            "folder": "is a folder",
+            "link": "is a link, which is not followed",
+        }.get(kind, "is not a file")
+        raise UserError(str(self.path / name), what, "name another file", errors.RUN_FOLDER)
+
+    @process.tidies
+    def write_output(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write the file that a person has named, replacing only what this wrote there before. It exists
+        completely or not at all; `pieces`, which may compute them one by one, are never all in memory.
+
+        Raises as `check_output` does.
+        """
+        self.check_output(name)
+        self.remove_temporary_files()
+        temporary = manifest.temporary_name(name)
+        own = {"output": name, "temporary": str(PurePosixPath(name).with_name(temporary))}
+        self._note(own)
+        digest, size = hashlib.sha256(), 0
+        with self._parent(name, create=True) as (parent, leaf):
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _INSIDE, 0o666, dir_fd=parent)
+            try:
+                with contextlib.suppress(OSError):  # file systems without locks
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for piece in pieces:
+                    write_all(file, piece)
+                    digest.update(piece)
+                    size += len(piece)
+                os.fsync(file)
+                self._note({**own, "size": size, "sha256": digest.hexdigest()})
+                self.check_output(name)  # once more: something else may be there meanwhile
+                os.rename(temporary, leaf, src_dir_fd=parent, dst_dir_fd=parent)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=parent)
+                raise
+            finally:
+                os.close(file)
+            os.fsync(parent)
 
     def _unlink(self, name: str) -> None:
         with self._parent(name) as (parent, leaf):

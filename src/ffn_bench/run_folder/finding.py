@@ -35,6 +35,18 @@ def find(patterns: Sequence[str]) -> list[Path]:
     return sorted(runs)
 
 
+def find_one(path: str) -> Path:
+    """The folder of the one run that a path names, as `from_here` gives it.
+
+    Raises `UserError` (status 4) for none, and for several.
+    """
+    runs = find([path])
+    if len(runs) > 1:
+        what = f"{path} contains {len(runs)} runs"
+        raise UserError("run", what, f"name one of them, such as {from_here(runs[0])}", RUN_FOLDER)
+    return from_here(runs[0])
+
+
 def from_here(folder: Path) -> Path:
     """The same folder as a person in the working directory names it, for messages."""
     here = Path.cwd()

@@ -3,6 +3,7 @@
     {"ffn-bench manifest": 1}
     {"file": "summary.json", "size": 512, "sha256": "…", "temporary": ".summary.json.91c5….tmp"}
     {"log": "metrics.jsonl"}
+    {"output": "predictions.csv", "size": 17, "sha256": "…"}
 
 It may come from anywhere: a line that is none of ours, such as a torn one, names nothing.
 """
@@ -21,7 +22,7 @@ HEADER = {"ffn-bench manifest": 1}
 TEMPORARY = re.compile(r"[0-9a-f]{16}\.tmp")
 
 Entries = dict[str, dict[str, set[tuple[int, str]]]]
-"""Under `file` and `temporary` (size, SHA-256) by name, under `log` names."""
+"""Under `file`, `output` (what a person has named) and `temporary` (size, SHA-256) by name, under `log` names."""
 
 
 def has_header(content: bytes) -> bool:
@@ -32,12 +33,12 @@ def has_header(content: bytes) -> bool:
 @functools.lru_cache(4)
 def entries(content: bytes) -> Entries:
     """What the lines after the header name. Not to be changed: it is kept for the same content."""
-    named: Entries = {"file": {}, "log": {}, "temporary": {}}
+    named: Entries = {"file": {}, "output": {}, "log": {}, "temporary": {}}
     for line in map(_object, content.splitlines()[1:]):
         size, digest = line.get("size"), line.get("sha256")
-        if not _is_temporary(line.get("temporary"), line.get("file")):
+        if not _is_temporary(line.get("temporary"), line.get("file", line.get("output"))):
             line.pop("temporary", None)
-        for key in ("file", "log", "temporary"):
+        for key in named:
             if isinstance(name := line.get(key), str) and _is_below(name):
                 hashes = named[key].setdefault(name, set())
                 if type(size) is int and isinstance(digest, str):

@@ -24,6 +24,7 @@ from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
     from ffn_bench.configuration.schema import TrainConfig
+    from ffn_bench.data.splitting import Data
     from ffn_bench.engine.build import Prepared
 
 COMPARED = tuple(quantity.tag("") for quantity in tags.HELD_OUT)
@@ -128,10 +129,15 @@ def prepare_again(run: RecordedRun) -> tuple[TrainConfig, Prepared]:
     from ffn_bench.engine import build
 
     config, prepared = build.prepare_again(run.folder, run.config)
-    if prepared.data.sha256 != run.data:
-        what = f"was trained on other data than the current {config.data.name}"
-        raise UserError(str(run.folder), what, "restore the data", RUN_FOLDER)
+    check_data(run, prepared.data)
     return config, prepared
+
+
+def check_data(run: RecordedRun, data: Data[Any]) -> None:
+    """Raise `UserError` (status 4) unless these are the data that a run was trained on."""
+    if data.sha256 != run.data:
+        what = f"was trained on other data than the current {data.name}"
+        raise UserError(str(run.folder), what, "restore the data", RUN_FOLDER)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from ffn_bench.engine.choice import Choice
 from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
-from ffn_bench.run_folder import checkpoints, folders, pictures, reading, writers
+from ffn_bench.run_folder import checkpoints, fitted, folders, pictures, reading, writers
 from ffn_bench.run_folder.appended import Appended
 from ffn_bench.run_folder.files import Folder, to_json
 from ffn_bench.run_folder.identity import REPAIR, identity
@@ -141,7 +141,8 @@ class Record:
             if state is None:
                 self._remove_outputs()
         else:
-            folder.replace("run.json", to_json({**described, "trained_beside": co_trained_runs - 1}))
+            further = {"trained_beside": co_trained_runs - 1, "fitted": fitted.to_record(run.data)}
+            folder.replace("run.json", to_json({**described, **further}))
         if not ours:
             self._retire("train.log")
         self._tensorboard = writers.TensorBoard(event_file)

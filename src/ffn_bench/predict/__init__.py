@@ -1,0 +1,1 @@
+"""`ffn-predict`: classes and probabilities of rows, by a trained network."""

@@ -1,0 +1,206 @@
+"""`ffn-predict`: rows of a table, or of a run's own data set, through its trained network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from omegaconf import DictConfig
+
+from ffn_bench import checks, process
+from ffn_bench.command_line import analysis
+from ffn_bench.configuration import parsing, schema
+from ffn_bench.errors import UserError, data_error, printable, without_formula
+from ffn_bench.run_folder.finding import find_one
+from ffn_bench.tags import LOSS, SCORES, SPLITS
+
+if TYPE_CHECKING:
+    from ffn_bench.data.plain_csv import Layout, Table
+    from ffn_bench.data.splitting import Array
+    from ffn_bench.run_folder.trained_network import TrainedNetwork
+
+STANDARD_INPUT = "-"
+
+
+def predict(given: DictConfig, typed: str) -> None:
+    """Predict what `given` asks for. Raises `UserError`."""
+    cfg = parsing.typed(given, schema.PredictConfig)
+    check(cfg)
+    assert cfg.run is not None
+    target = None if cfg.out in (None, "-") else analysis.output_file(str(cfg.out), "out")
+    folder = find_one(cfg.run)
+
+    from ffn_bench.run_folder import trained_network
+
+    network = trained_network.load(folder, cfg.at)
+    predicted = Predicted(network, cfg)
+    if target is None:
+        print_csv(predicted.csv())
+    else:
+        with analysis.writing(target[0], "out"):
+            target[0].write_output(target[1], predicted.csv())
+    if process.output_fault() is None:
+        print(predicted.summary(), file=sys.stderr)
+
+
+def check(cfg: schema.PredictConfig) -> None:
+    """Raise `UserError` for values that are missing, out of range or exclude each other."""
+    if cfg.run is None:
+        raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
+    if cfg.split is not None and cfg.data.path is not None:
+        raise UserError("split", "and data.path are both given", "give one of them")
+    if cfg.split is not None:
+        checks.one_of(cfg.split, tuple(SPLITS), "split")
+    elif cfg.data.path is None:
+        todo = "name a CSV file, or split=test for the run's own data"
+        raise UserError("data.path", "has no value", todo)
+    elif not cfg.data.path.strip():
+        raise UserError("data.path", "is empty", "name a CSV file, or - for standard input")
+    if cfg.data.delimiter is not None and len(cfg.data.delimiter) != 1:
+        raise UserError("data.delimiter", f"{cfg.data.delimiter!r} is not one character", "use one")
+
+
+def print_csv(pieces: Iterable[bytes]) -> None:
+    """Print UTF-8, whatever a terminal's encoding, until nobody reads it any more."""
+    for piece in pieces:
+        if process.output_fault() is not None:
+            return
+        binary = getattr(sys.stdout, "buffer", None)
+        if binary is None:
+            sys.stdout.write(piece.decode())
+        else:
+            sys.stdout.flush()
+            binary.write(piece)
+            binary.flush()
+
+
+class Part(NamedTuple):
+    """Some rows, as the network takes them."""
+
+    x: Array
+    """Standardised `[n, n_features]`."""
+    y: Array | None
+    """Class numbers `[n]`, below 0 for labels that are no class; None where there are no labels."""
+    where: str
+    """What the first row is called in messages."""
+
+
+class Predicted:
+    """The predictions of one command, made while they are written."""
+
+    def __init__(self, network: TrainedNetwork, cfg: schema.PredictConfig) -> None:
+        from ffn_bench.predict.scores import Scores
+
+        self.network, self._cfg = network, cfg
+        self.rows, self.scores, self.notes = 0, Scores(), list[str]()
+        self._unscored = 0
+
+    def csv(self) -> Iterator[bytes]:
+        """The table of predictions, part by part. Raises `UserError` (status 3) for rows that are none."""
+        from ffn_bench.model.inference import softmax
+        from ffn_bench.predict.csv_text import CsvWriter
+        from ffn_bench.run_folder.trained_network import check_finite
+
+        on_terminal = self._cfg.out is None and sys.stdout.isatty()
+        shown = printable if on_terminal else without_formula
+        with_labels = self._cfg.split is not None
+        writer = CsvWriter(self.network.fitted.classes, with_labels, shown)
+        for part in self._parts():
+            logits = self.network.logits(part.x)
+            if (row := check_finite(logits)) is not None:
+                what = f"the values of row {self.rows + row + 1} are too large for this network"
+                raise data_error(part.where, what, "correct them, or drop the row")
+            self.rows += len(part.x)
+            if part.y is not None:
+                self.scores.add(logits, part.y)
+                self._unscored += int((part.y < 0).sum())
+            yield writer.part(softmax(logits), part.y if with_labels else None)
+        if self.rows == 0:
+            raise data_error(str(self._cfg.data.path), "has a header and no rows", "add rows")
+
+    def _parts(self) -> Iterator[Part]:
+        if self._cfg.split is not None:
+            yield self._split(self._cfg.split)
+            return
+        from ffn_bench.data.blocks import read_blocks
+
+        config, name = self.network.config.data, str(self._cfg.data.path)
+        delimiter = self._cfg.data.delimiter or getattr(config, "delimiter", ",")
+        where = "standard input" if name == STANDARD_INPUT else name
+        with opened(name) as stream:
+            for block in read_blocks(stream, where, delimiter, lambda header: self._layout(header, where)):
+                table = block.table
+                yield Part(self.network.standardise(table.x), self._class_numbers(table), where)
+
+    def _split(self, split: str) -> Part:
+        """A split of the run's own data set."""
+        from ffn_bench.run_folder.trained_network import data_again
+
+        data = data_again(self.network.recorded)
+        x, y = getattr(data, split)
+        if len(y) == 0:
+            what = f"the run has no rows in its {SPLITS[split]} split"
+            raise UserError("split", what, f"use one of: {', '.join(SPLITS)}")
+        return Part(x, y, split)
+
+    def _layout(self, header: list[str], where: str) -> Layout:
+        from ffn_bench.data.tables import listed
+        from ffn_bench.predict.columns import matched, unused
+
+        wanted = self._cfg.data.target
+        label = wanted or getattr(self.network.config.data, "target", None)
+        layout = matched(header, self.network.fitted.columns, label, where)
+        if wanted is not None and layout.label is None:
+            raise data_error("data.target", f"{where} has no column {wanted!r}", f"its columns: {listed(header)}")
+        if ignored := unused(layout):
+            self.notes.append(f"ignored, as the run was not trained on them: {listed(ignored)}")
+        return layout
+
+    def _class_numbers(self, table: Table) -> Array | None:
+        import numpy as np
+
+        if not table.labels:
+            return None
+        number = {name: k for k, name in enumerate(self.network.fitted.classes)}
+        return np.array([number.get(label, -1) for label in table.labels])[table.codes]
+
+    def summary(self) -> str:
+        """What was done, in lines: by which weights, how many rows, scores, notes."""
+        lines = {"network": f"{self.network.recorded.folder}, {self.network.weights.words}"}
+        lines["rows"] = f"{self.rows:,}"
+        means = self.scores.means()
+        for quantity in (*SCORES, LOSS) if means else ():
+            lines[quantity.name] = quantity.text(means[quantity.name])
+        if self._unscored:
+            lines["not scored"] = f"{self._unscored:,} rows, whose label is none of the run's classes"
+        if self.notes:
+            lines["note"] = "; ".join(self.notes)
+        if self._cfg.out is not None:
+            lines["predictions"] = self._cfg.out
+        return "\n".join(f"  {name:<12} {printable(text)}" for name, text in lines.items())
+
+
+@contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """A file that is read, or standard input for `-`. Raises `UserError` (status 3)."""
+    if path == STANDARD_INPUT:
+        yield sys.stdin.buffer
+        return
+    from ffn_bench.data.tables import check_file, expanded
+
+    file = expanded(path, "data.path")
+    check_file(file)
+    with file.open("rb") as stream:
+        yield stream
+
+
+def main() -> None:
+    """The console script `ffn-predict`."""
+    several = "a command for each run"
+    analysis.run_analysis("predict", schema.PredictConfig, predict, analysis.quote, several)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A trained network brought back from its run folder to be used, as arrays: nothing is executed, and neither
+the training data nor PyTorch are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffn_bench.data import datasets
+from ffn_bench.data.splitting import Array, Data, in_dtype
+from ffn_bench.engine.build import config_of
+from ffn_bench.errors import DATA, RUN_FOLDER, UserError
+from ffn_bench.model import inference
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.run_folder import reading
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.fitted import Fitted, fitted_to, from_record
+from ffn_bench.run_folder.recorded_run import RecordedRun, check_data, read_run
+from ffn_bench.run_folder.trained_weights import TrainedWeights, check_at, weights_at
+
+if TYPE_CHECKING:
+    from ffn_bench.configuration.schema import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A run's network at some step, with what was fitted to its training rows."""
+
+    recorded: RecordedRun
+    config: TrainConfig
+    weights: TrainedWeights
+    fitted: Fitted
+
+    def logits(self, x: Array) -> Array:
+        """Logits `[n, n_classes]`, in the run's dtype, of standardised rows `x [n, n_features]`."""
+        return inference.logits(self.weights.layers, x, ACTIVATIONS[self.config.model.activation])
+
+    def standardise(self, x: Array) -> Array:
+        """Rows `x [n, n_features]` as they are in a table, as the network takes them."""
+        return self.fitted.standardise(x, self.config.dtype)
+
+    def probabilities(self, x: Array) -> Array:
+        """Of the classes, `[n, n_classes]`, for rows as they are in a table."""
+        return inference.softmax(self.logits(self.standardise(x)))
+
+
+def load(folder: Path, at: str) -> TrainedNetwork:
+    """The network of a run `at` its `last` checkpoint, its `best` epoch, or the end of `epoch:N`.
+
+    Raises `UserError` as `read_run` and `weights_at` do; for a run of an earlier release also where its data
+    cannot be loaded again (3), or are others (4).
+    """
+    check_at(at)
+    recorded = read_run(folder)
+    config, weights = config_of(folder, recorded.config), weights_at(recorded, at)
+    n_features, *_, n_classes = weights.widths
+    record = (reading.read_identity(Folder(folder)) or {}).get("fitted")
+    if record is not None:
+        fitted = from_record(record, n_features, n_classes, f"{folder}/run.json")
+    else:
+        fitted = _fitted_again(recorded, n_features, n_classes)
+    return TrainedNetwork(recorded=recorded, config=config, weights=weights, fitted=fitted)
+
+
+def _fitted_again(recorded: RecordedRun, n_features: int, n_classes: int) -> Fitted:
+    """What was fitted, from the data, for a run of an earlier release."""
+    try:
+        data = data_again(recorded)
+    except UserError as e:
+        what = f"{e.what} (an earlier release trained this run, and recorded no standardisation)"
+        raise UserError(e.where, what, e.todo, e.status) from e
+    if (data.n_features, len(data.classes)) != (n_features, n_classes):
+        raise UserError(str(recorded.folder), "has weights of another network", "use another", RUN_FOLDER)
+    return fitted_to(data)
+
+
+def data_again(recorded: RecordedRun) -> Data[Array]:
+    """The data that a run was trained on, in its dtype.
+
+    Raises `UserError`: status 3 where they cannot be loaded, 4 where they are others.
+    """
+    config = config_of(recorded.folder, recorded.config)
+    try:
+        data = datasets.load(config.data)
+    except UserError as e:
+        raise UserError(f"{recorded.folder}: {e.where}", e.what, e.todo, DATA) from e
+    check_data(recorded, data)
+    return in_dtype(data, config.dtype)
+
+
+def check_finite(logits: Array) -> int | None:
+    """The first row whose logits are not finite: its values are too large for the network. None where all
+    are."""
+    finite = np.isfinite(logits).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
