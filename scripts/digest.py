@@ -61,6 +61,8 @@ def commands() -> Iterator[tuple[str, ...]]:
     for optimizer in ("sgd", "adam", "lecture/adam"):
         yield (*SMALL, f"optimizer={optimizer}", "gradient=manual")
     yield (*SMALL, "optimizer=sgd", "lr=1e20")
+    yield ("data=digits", "epochs=60", "patience=2")
+    yield ("data=digits", "epochs=60", "patience=3", "monitor=loss/val", "min_delta=0.01", "log_every=7")
 
 
 SWEEPS = (
@@ -69,6 +71,7 @@ SWEEPS = (
     ("optimizer=lecture/adam,lecture/momentum", "l2=0,0.01", "epochs=2,3"),
     ("optimizer=sgd", "lr=0.1,1e20", "seed=0,1"),
     ("batch_size=full,7", "dtype=float64"),
+    ("epochs=60", "patience=2", "seed=0,1,2"),
 )
 
 
@@ -118,8 +121,12 @@ def digest(folder: Path) -> str:
     sha256.update(json.dumps({key: summary[key] for key in kept}).encode())
     for path in sorted((folder / "checkpoint").glob("*.safetensors"))[-1:]:
         for name, values in sorted(load_file(path).items()):
-            if not name.startswith("window"):  # of losses that the next log point would have taken
+            # Not of losses that the next log point would have taken, nor of what earlier releases had not.
+            if not name.startswith(("window", "best/")):
                 sha256.update(name.encode() + values.tobytes())
+    if summary["reason"].startswith("no improvement"):
+        for name, values in sorted(load_file(folder / "best.safetensors").items()):
+            sha256.update(name.encode() + values.tobytes())
     return sha256.hexdigest()[:16]
 
 

@@ -29,7 +29,15 @@ from ffn_bench import errors
 
 P = ParamSpec("P")
 R = TypeVar("R")
-COMMANDS = ("ffn-train", "ffn-lecture", "ffn-compare", "ffn-race", "ffn-landscape", "ffn-predict", "ffn-export")
+COMMANDS = (
+    "ffn-train",
+    "ffn-lecture",
+    "ffn-compare",
+    "ffn-race",
+    "ffn-landscape",
+    "ffn-predict",
+    "ffn-export",
+)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.3
 """Seconds that a process may take to leave in good order once a signal has come."""

@@ -120,6 +120,17 @@ SCORES = tuple(quantity for quantity in QUANTITIES if quantity.of_rows)
 HELD_OUT = tuple(quantity for quantity in QUANTITIES if "val" in quantity.splits)
 """What is measured on rows that were not trained on: it can be compared, and choose settings."""
 
+
+def at_epoch_end(split: str) -> tuple[str, ...]:
+    """The tags measured on a split at every epoch's end, in the order of an engine's means. Without the
+    training loss: it is the run's own curve."""
+    loss = () if split == "train" else (LOSS.tag(split),)
+    return (*loss, *(score.tag(split) for score in SCORES))
+
+
+MONITORED = tuple(tag for split in SPLITS for tag in at_epoch_end(split))
+"""The tags that can say which epoch is the best: measured at every epoch's end, with a better direction."""
+
 _UNKNOWN = Quantity(name="")
 
 

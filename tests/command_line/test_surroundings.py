@@ -435,7 +435,7 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
     end: dict[str, Any] = {"status": "failed", "reason": name, "final": {}, "best": None}
-    end |= {"train_seconds": 1.0, "steps": 3}
+    end |= {"train_seconds": 1.0, "steps": 3, "monitor": None}
     view = run_view.RunView()
     view.end(end, Path(f"x{name}".replace("\0", "")))
     sweep = sweep_view.SweepView([(name, {name: name})], Path(f"x{name}"), heading="h")
@@ -446,9 +446,10 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     sweep.closing(0, [name])
     run_tables.show_status([(name, name, end)], Path(f"x{name}"), name, listed=True)
     row = {"settings": {name: name}, "runs": 1, "bad": name}
-    row |= dict.fromkeys(("val", "test", "epoch", "seconds"), (0.5, math.nan))
+    row |= dict.fromkeys(("score", "val", "test", "epoch", "seconds"), (0.5, math.nan))
+    row["tag"] = "accuracy/val"
     run_tables.show_leaderboard(console.make_console(), [row], [name], seeds=True)
-    run_tables.show_choices(console.make_console(), [(name, name, 0.5, name)], [name])
+    run_tables.show_choices(console.make_console(), [(name, name, ("accuracy/val", 0.5), name)], [name])
     run_tables.show_gains(console.make_console(), [(name, {"val": [0.1], "test": [0.1]})], 1)
     console.make_console().print(Text(name))
     console.make_console().print(name)

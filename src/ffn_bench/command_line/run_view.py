@@ -97,8 +97,9 @@ class RunView:
             table.add_row(
                 f"  {score.name}", *cells(score, final), style="bold" if score is tags.SCORE else None
             )
-        if best:
-            table.add_row(f"  at the best validation, epoch {best['epoch']}", *cells(tags.SCORE, best))
+        if best and (tag := summary["monitor"]):
+            what = "validation" if tag == tags.SCORE.tag("val") else tags.words(tag)
+            table.add_row(f"  at the best {what}, epoch {best['epoch']}", *cells(tags.SCORE, best))
         self.console.print(table)
         self.console.print()
         seconds, steps = summary["train_seconds"], summary["steps"]
@@ -126,6 +127,19 @@ def has_idle_gpu(device: str) -> bool:
     return device.startswith("cpu") and any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
+def _monitor_of(run: TrainConfig, data: Data[Any]) -> dict[str, str]:
+    """What says which epoch is the best and when the run ends, where that is not as usual."""
+    if run.monitor is None and not len(data.val.y):
+        return {"best": "the last epoch: there is no validation part"}
+    if run.monitored == tags.SCORE.tag("val") and run.patience is None:
+        return {}
+    by = tags.words(run.monitored)
+    delta = f" by more than {run.min_delta:g}" if run.min_delta else ""
+    ends = f"; ends after {run.patience} epochs without an improvement{delta}" if run.patience else ""
+    on_test = ": its test scores are no longer of unseen data" if run.monitored.endswith("/test") else ""
+    return {"best": f"the epoch of the best {by}{on_test}{ends}"}
+
+
 def facts_of(run: TrainConfig, data: Data[Any], choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
     widths = [data.n_features, *run.model.widths(), len(data.classes)]
@@ -142,6 +156,7 @@ def facts_of(run: TrainConfig, data: Data[Any], choice: Choice, device: str, fol
         "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
+        **_monitor_of(run, data),
         "engine": choice.engine + (f": {choice.reason}" if choice.reason else ""),
         "device": f"{device}, {run.dtype}{idle}",
         "folder": str(folder),

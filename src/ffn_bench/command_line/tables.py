@@ -48,13 +48,15 @@ def show_status(
 def show_leaderboard(
     console: Console, rows: Sequence[dict[str, Any]], keys: Sequence[str], seeds: bool
 ) -> None:
-    """The settings of a sweep, best validation score first, at most 30 of them.
+    """The settings of a sweep, best score first, at most 30 of them.
 
-    A row has `settings` (key → value), `runs`, `bad` (how many did not finish), and `val`, `test`, `epoch`,
-    `seconds` as (mean, standard deviation or NaN).
+    A row has `settings` (key → value), `runs`, `bad` (how many did not finish), the `tag` that is ranked by,
+    and `score`, `val`, `test`, `epoch`, `seconds` as (mean, standard deviation or NaN).
     """
+    tag = rows[0]["tag"]
+    own = tags.words(tag) if tag != tags.SCORE.tag("val") else None
     table = Table(
-        title=f"leaderboard by {tags.SCORE.words('val')}",
+        title=f"leaderboard by {tags.words(tag)}",
         title_justify="left",
         box=None,
         header_style="dim",
@@ -63,8 +65,10 @@ def show_leaderboard(
     table.add_column("", justify="right")
     for key in keys:
         table.add_column(printable(key))
-    ranked = any(math.isfinite(row["val"][0]) for row in rows)
+    ranked = any(math.isfinite(row["score"][0]) for row in rows)
     scored = ranked or any(math.isfinite(row["test"][0]) for row in rows)
+    if own:
+        table.add_column(own, justify="right")
     table.add_column("validation" if ranked or not scored else "validation (none)", justify="right")
     table.add_column("test", justify="right")
     table.add_column("epoch", justify="right")
@@ -74,6 +78,8 @@ def show_leaderboard(
     table.add_column("")
     for rank, row in enumerate(rows[:30], start=1):
         cells: list[str | Text] = [str(rank), *(line(row["settings"].get(key, "")) for key in keys)]
+        if own:
+            cells.append(_spread(row["score"], tags.quantity(tag).text))
         cells += [_spread(row["val"], tags.SCORE.text), _spread(row["test"], tags.SCORE.text)]
         cells += [_spread(row["epoch"], lambda v: f"{v:.0f}"), _spread(row["seconds"], lambda v: f"{v:.1f}")]
         if seeds:
@@ -84,7 +90,7 @@ def show_leaderboard(
     console.print(table)
     if len(rows) > 30:
         console.print(f"  … and {len(rows) - 30} more")
-    basis = f"{tags.SCORE.words('val')} at the best epoch"
+    basis = f"{tags.words(tag)} at the best epoch"
     if not ranked:
         basis = f"{tags.SCORE.words('test')} at the end (no validation part)"
     note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
@@ -93,15 +99,21 @@ def show_leaderboard(
     console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"))
 
 
-def show_choices(console: Console, rows: Sequence[tuple[str, str, float, str]], notes: Sequence[str]) -> None:
-    """What a search chose: name, setting, mean validation score and what went wrong, a row each."""
+def show_choices(
+    console: Console, rows: Sequence[tuple[str, str, tuple[str, float], str]], notes: Sequence[str]
+) -> None:
+    """What a search chose: name, setting, (tag, mean) of its score and what went wrong, a row each."""
     table = Table(
         title="chosen settings", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0)
     )
-    for column in ("", "setting", "validation", "of its trials"):
-        table.add_column(column, justify="right" if column == "validation" else "left")
-    for name, setting, score, bad in rows:
-        table.add_row(line(name), line(setting, "bold"), tags.SCORE.text(score), line(bad, "yellow"))
+    chosen_by = {tag for _, _, (tag, _), _ in rows}
+    what = tags.words(chosen_by.pop()) if len(chosen_by) == 1 else "score"
+    what = "validation" if what == tags.SCORE.words("val") else what
+    for column in ("", "setting", what, "of its trials"):
+        table.add_column(column, justify="right" if column == what else "left")
+    for name, setting, (tag, score), bad in rows:
+        shown = tags.quantity(tag).text(score)
+        table.add_row(line(name), line(setting, "bold"), shown, line(bad, "yellow"))
     console.print()
     console.print(table)
     for note in notes:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from ffn_bench import tags
 from ffn_bench.configuration.rule_files import defaults_of, optimizer_files
 from ffn_bench.configuration.schema import SCHEMA, TrainConfig, flatten
 
@@ -25,6 +26,7 @@ NOT_RESULTS = (
     "optimizer.lr",
     "engine",
     "log_mistakes",
+    "keep",
 )
 """Keys that say where a run is kept, how it is handled or what is drawn of it, or repeat another; no result
 depends on them."""
@@ -37,7 +39,14 @@ FORMER: dict[str, Any] = {"compile": False}
 REPLACED = {"compile": "the compiled engine is the default now"}
 """What has replaced such keys."""
 
-LATER: dict[str, Any] = {"data.duplicates": "warn", "init_seed": None, "order_seed": None}
+LATER: dict[str, Any] = {
+    "data.duplicates": "warn",
+    "init_seed": None,
+    "order_seed": None,
+    "monitor": None,
+    "patience": None,
+    "min_delta": 0.0,
+}
 """Keys that older runs do not have, each with the value that corresponds to them."""
 
 
@@ -51,6 +60,10 @@ def results_of(flat: dict[str, Any]) -> dict[str, Any]:
     keys = {key: value for key, value in flat.items() if key not in (*NOT_RESULTS, *FORMER)}
     if keys.get("gradient") == "auto":  # the same gradient, up to rounding, whoever computes it
         keys["gradient"] = "autograd"
+    if keys.get("monitor") == tags.SCORE.tag("val"):  # what null means
+        keys["monitor"] = None
+    if keys.get("patience") is None and "min_delta" in keys:  # which has no effect then
+        keys["min_delta"] = LATER["min_delta"]
     return keys
 
 

@@ -280,6 +280,10 @@ class TrainConfig(Keys):
     log_curvature: int = 0
     log_mistakes: bool = False
     trajectory: bool = False
+    keep: str = "best"
+    monitor: str | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
     max_runs: int = 10_000
     chunk: int = 64
     chunk_file: str | None = None
@@ -288,6 +292,11 @@ class TrainConfig(Keys):
         """The seed of the initial weights, or of the order in which epochs visit the rows."""
         own = self.init_seed if what == "init" else self.order_seed
         return self.seed if own is None else own
+
+    @property
+    def monitored(self) -> str:
+        """The tag whose best value makes the best epoch, where the data have the split it is of."""
+        return self.monitor or tags.SCORE.tag("val")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -323,6 +332,7 @@ class LandscapeConfig(Keys):
     """Every key of `ffn-landscape`."""
 
     run: str | list[str] | None = None
+    at: str = "last"
     curvature: bool = False
     part: str = "train"
     samples: int | None = None
@@ -340,6 +350,7 @@ class RaceConfig(Keys):
 
     surface: str = "saddle"
     run: str | None = None
+    at: str = "last"
     optimizers: str | list[str] | None = None
     steps: int = 200
     lr: float | dict[str, float] | None = None

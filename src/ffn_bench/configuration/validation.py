@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ffn_bench import tags
 from ffn_bench.checks import at_least, at_most, check_seed, one_of
 from ffn_bench.configuration.fingerprint import REPLACED
 from ffn_bench.configuration.rule_files import optimizer_keys
@@ -32,6 +33,7 @@ DTYPES = ("float32", "float64")
 ENGINES = ("auto", "compiled", "torch", "batched")
 GRADIENTS = ("auto", "autograd", "manual")
 DUPLICATES = ("warn", "keep_together")
+KEEPS = ("best", "last")
 STAGES = ("tune", "default", "final")
 """What a run is for in a comparison: choosing a setting, its default setting, or the setting chosen."""
 
@@ -74,6 +76,11 @@ def check(config: TrainConfig) -> None:
     at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
     at_least(config.log_curvature, 0, "log_curvature")
     at_least(config.chunk, 1, "chunk")
+    one_of(config.keep, KEEPS, "keep")
+    check_monitor(config.monitor)
+    if config.patience is not None:
+        at_least(config.patience, 1, "patience")
+    at_least(config.min_delta, 0.0, "min_delta")
     if config.retry is not None:
         one_of(config.retry, ("failed",), "retry")
     if config.stage is not None:
@@ -117,6 +124,17 @@ def no_such_key(path: str, known: Iterable[str], todo: str) -> UserError:
     if path in REPLACED:
         return UserError(path, f"was removed: {REPLACED[path]}", "leave it out")
     return UserError(path, f"no such key{nearest(path.rpartition('.')[2], known)}", todo)
+
+
+def check_monitor(tag: str | None) -> None:
+    """Raise `UserError` for a tag that cannot say which epoch is the best."""
+    if tag is None or tag in tags.MONITORED:
+        return
+    quantity, todo = tags.quantity(tag), f"use one of: {', '.join(tags.MONITORED)}"
+    if tag not in (quantity.name, *map(quantity.tag, quantity.splits)):
+        raise UserError("monitor", f"{tag!r} is not known{nearest(tag, tags.MONITORED)}", todo)
+    what = "is not measured at the ends of epochs" if quantity.direction else "has no better and worse values"
+    raise UserError("monitor", f"{tag} {what}", todo)
 
 
 def check_name(name: str | None) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
 from ffn_bench.data.splitting import Array, Data, batch_rows
-from ffn_bench.engine.protocol import Advanced, Order
+from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import by_hand, penalty
@@ -42,8 +42,9 @@ EVALUATED_NUMBERS = 2**26
 
 
 def bytes_of_a_run(widths: Sequence[int], batch_size: int, dtype: str) -> int:
-    """Memory that one row's steps touch: parameters, gradient, two moments, scratch, and activations."""
-    numbers = 8 * count_parameters(list(widths)) + batch_size * (widths[0] + 6 * sum(widths[1:]))
+    """Memory that one row's steps touch: parameters, gradient, two moments, scratch, the best weights,
+    and activations."""
+    numbers = 9 * count_parameters(list(widths)) + batch_size * (widths[0] + 6 * sum(widths[1:]))
     return np.dtype(dtype).itemsize * numbers
 
 
@@ -149,6 +150,7 @@ class BatchedEngine:
         self._rows = [runs[k] for k in order]
         self._columns = [order.index(k) for k in range(len(runs))]
         self._set_up(torch.stack([self._start(row.config) for row in self._rows]), None)
+        self._remembered = torch.zeros_like(self._θ)
 
     def _start(self, config: TrainConfig) -> Tensor:
         """A run's first parameters, `[P]`: those of the torch engine."""
@@ -306,6 +308,7 @@ class BatchedEngine:
         if 2 * len(going) > len(self._rows):
             return
         θ, states = self._θ[going], [self._state(index) for index in going]
+        self._remembered = self._remembered[going]
         self._rows = [self._rows[index] for index in going]
         self._columns = [going.index(index) for index in self._columns]
         self._set_up(θ, states)
@@ -317,6 +320,20 @@ class BatchedEngine:
                 return {n: s[index] for n, s in zip(segment.rule.states, segment.states, strict=True)}
             index -= len(segment.rows)
         raise IndexError
+
+    def remember(self, runs: Sequence[int]) -> None:
+        """Keep a copy of the weights that these runs have now."""
+        rows = torch.tensor([self._columns[run] for run in runs], device=self._device)
+        self._remembered[rows] = self._θ[rows]
+
+    def remembered(self, run: int) -> Layers:
+        """The layers of a run's copy."""
+        layers: Layers = to_arrays(layered(self._remembered[self._columns[run]], self.widths))
+        return layers
+
+    def recall(self, run: int, layers: Layers) -> None:
+        """Let these layers be a run's copy."""
+        self._remembered[self._columns[run]] = flat(to_tensors(layers)).to(self._device)
 
     def state(self, run: int) -> dict[str, Any]:
         """A run's network, by the names of an `FFN`'s state_dict, and its optimizer's states."""
@@ -343,9 +360,9 @@ class BatchedEngine:
         logits = forward(self._layers_of(run), torch.from_numpy(x).to(self._device), self.activation)
         return logits.cpu().numpy()
 
-    def layers(self, run: int) -> list[tuple[Array, Array]]:
+    def layers(self, run: int) -> Layers:
         """A run's (W `[n_in, n_out]`, b `[n_out]`); on a CPU views, which the next step changes."""
-        layers: list[tuple[Array, Array]] = to_arrays(self._layers_of(run))
+        layers: Layers = to_arrays(self._layers_of(run))
         return layers
 
     def _layers_of(self, run: int) -> list[tuple[Tensor, Tensor]]:

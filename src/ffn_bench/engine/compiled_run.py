@@ -12,9 +12,9 @@ from ffn_bench.data.splitting import Array, Data, batch_rows
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.compiled_engine import CompiledEngine, Rows
 from ffn_bench.engine.metrics import scores_of
-from ffn_bench.engine.protocol import Advanced, Order
+from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.model.initialisation import initial_layers
-from ffn_bench.model.layers import by_names, layered
+from ffn_bench.model.layers import by_names, from_names, layered
 from ffn_bench.optimizers import registry
 
 if TYPE_CHECKING:
@@ -86,9 +86,21 @@ class CompiledRun:
         """Logits `[b, n_classes]` of `x [b, n_features]`."""
         return self._engine.logits(np.ascontiguousarray(x))
 
-    def layers(self, run: int = 0) -> list[tuple[Array, Array]]:
+    def layers(self, run: int = 0) -> Layers:
         """The weights now: views, (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
         return layered(self._engine.θ, self.widths)
+
+    def remember(self, runs: Sequence[int]) -> None:
+        """Keep a copy of the weights."""
+        self._remembered = self._engine.θ.copy()
+
+    def remembered(self, run: int = 0) -> Layers:
+        """The layers of the copy."""
+        return layered(self._remembered, self.widths)
+
+    def recall(self, run: int, layers: Layers) -> None:
+        """Let these layers be the copy."""
+        self._remembered = np.concatenate([t.ravel() for layer in layers for t in layer])
 
     def state(self, run: int = 0) -> dict[str, Any]:
         """The network by the names of an `FFN`'s state_dict, and the rule's states."""
@@ -102,12 +114,8 @@ class CompiledRun:
     def resume(self, states: Sequence[dict[str, Any]], step: int) -> None:
         """Go on from what `state` gave."""
         (state,) = states
-        θ = [
-            state["network"][f"{kind}.{k}"]
-            for k in range(len(self.widths) - 1)
-            for kind in ("weights", "biases")
-        ]
-        self._engine.restore({"θ": np.concatenate([t.ravel() for t in θ]), **state["optimizer"]}, step)
+        θ = np.concatenate([t.ravel() for layer in from_names(state["network"]) for t in layer])
+        self._engine.restore({"θ": θ, **state["optimizer"]}, step)
 
     def keep(self, runs: Sequence[int]) -> None:
         """Nothing: there is one run."""

@@ -14,20 +14,33 @@ from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
 from ffn_bench.engine import checkpoint_state
 from ffn_bench.engine.metrics import Measurement, by_tag, log_point, mean
-from ffn_bench.engine.protocol import Advanced, Array, Engine, Numbers, Order
+from ffn_bench.engine.monitor import Monitor
+from ffn_bench.engine.protocol import Advanced, Array, Engine, Layers, Numbers, Order
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.model.layers import by_names, from_names
 from ffn_bench.optimizers.schedules import build_schedule
 
 SECONDS = 0.1
 """Of steps between two looks at signals, about."""
 
 
+def splits_of(data: Data[Any]) -> list[str]:
+    """The splits that have rows."""
+    return [name for name in tags.SPLITS if len(getattr(data, name).y)]
+
+
 class Run:
-    """One run in training: what it is and how far it is."""
+    """One run in training: what it is and how far it is.
+
+    Raises `UserError` where its configuration names a monitor that its data cannot serve.
+    """
 
     def __init__(self, config: TrainConfig, data: Data[Numbers]) -> None:
         self.config, self.data = config, data
+        self.monitor = Monitor(config, splits_of(data))
+        self._remembered: int | None = None
+        """The step at which the engine's copy of its weights was taken."""
         self.steps_per_epoch = steps_per_epoch(len(data.train.y), config.batch_size, config.drop_last)
         self.steps = config.epochs * self.steps_per_epoch
         self._schedule = build_schedule(config.schedule, self.steps, self.steps_per_epoch)
@@ -55,16 +68,51 @@ class Run:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
         return self.training.engine.logits(self.column, x)
 
-    def layers(self) -> list[tuple[Numbers, Numbers]]:
+    def layers(self) -> Layers:
         """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer; the next step may change them."""
         return self.training.engine.layers(self.column)
 
+    def best_layers(self) -> Layers | None:
+        """The weights of the best epoch; None where they were not kept."""
+        if self.monitor.step == self.step:
+            return self.layers()
+        known = self.monitor.step is not None and self.monitor.step == self._remembered
+        return self.training.engine.remembered(self.column) if known else None
+
+    def see(self, values: dict[str, float]) -> bool:
+        """Take what is measured at an epoch's end; whether the engine is to remember the weights of now."""
+        if not self.monitor.see(self.epoch, self.step, values) or self.config.keep == "last":
+            return False
+        self._remembered = self.step
+        return True
+
+    def look_back(self, epochs: Sequence[Measurement]) -> None:
+        """Take what was measured before a checkpoint that does not tell the best epoch, as of an earlier
+        release. The weights of that epoch are known where they are those of now."""
+        for measurement in epochs:
+            if self.monitor.tag is None or math.isfinite(measurement.values.get(self.monitor.tag, math.nan)):
+                self.monitor.see(measurement.epoch, measurement.step, measurement.values)
+        if self.monitor.step == self.step and self.config.keep == "best":
+            self.training.engine.remember([self.column])
+            self._remembered = self.step
+
     def state(self) -> dict[str, Any]:
-        """A complete state: the progress of the run, the network's arrays, the optimizer's."""
+        """A complete state: the progress of the run, the network's arrays, the optimizer's, the best epoch
+        with its weights, unless these are the network's."""
         progress = {"epoch": self.epoch, "step": self.step, "train_seconds": self.train_seconds}
         window = self.training.window(self)
         engine = self.training.engine
-        return {"engine": engine.name, **progress, **engine.state(self.column), "window": window}
+        layers = None if self.monitor.step == self.step else self.best_layers()
+        best = self.monitor.state()
+        if best is not None:
+            best["network"] = layers and by_names(layers)
+        return {
+            "engine": engine.name,
+            **progress,
+            **engine.state(self.column),
+            "window": window,
+            "best": best,
+        }
 
     def check(self, state: dict[str, Any]) -> None:
         """Raise `UserError` unless a state is what `state` would give at some step of this run."""
@@ -81,7 +129,32 @@ class Run:
         like = {**self.state(), **engine.state_like(self.column, state["step"])}
         like |= {key: state[key] for key in checkpoint_state.PROGRESS}
         like["window"] = np.empty((self.waiting(state["step"]), 2))
+        like["best"] = None
+        if (best := state.get("best")) is not None:
+            known = self.monitor.state_like(state["epoch"], self.steps_per_epoch)
+            own = isinstance(best, dict) and best.get("network") is not None
+            like["best"] = {**known, "network": like["network"] if own else None}
+        elif "best" not in state:  # of an earlier release
+            del like["best"]
         checkpoint_state.check({key: value for key, value in state.items() if key != "files"}, like)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave, which the engine has already."""
+        self.step, self.epoch, self.train_seconds = (state[key] for key in checkpoint_state.PROGRESS)
+        if (best := state.get("best")) is not None:
+            self.monitor.resume(best)
+            named = state["network"] if self.monitor.step == self.step else best["network"]
+            if named is not None and self.config.keep == "best":
+                self.training.engine.recall(self.column, from_names(named))
+                self._remembered = self.monitor.step
+        if self.step % self.steps_per_epoch == 0:
+            self.end_if_due()
+
+    def end_if_due(self) -> None:
+        """At an epoch's end: finish after the last one, or where the best one is too long ago."""
+        reason = "" if self.step == self.steps else self.monitor.why_stop(self.epoch)
+        if reason or self.step == self.steps:
+            self.status, self.reason = "finished", reason
 
     def waiting(self, step: int) -> int:
         """Steps whose losses wait for the next log point, after so many steps."""
@@ -99,7 +172,7 @@ class Training:
         n, b = len(first.data.train.y), first.config.batch_size
         self.engine, self.runs, self.stop = engine, runs, Stop()
         self._training_rows, self._full_batch = n, batch_rows(n, b) == n
-        self._splits = [name for name in tags.SPLITS if len(getattr(first.data, name).y)]
+        self._splits = splits_of(first.data)
         self._steps_per_epoch, self._log_every = first.steps_per_epoch, first.config.log_every
         self._used_rows = min(n, self._steps_per_epoch * batch_rows(n, b))  # less with drop_last
         self._columns = [*runs]
@@ -130,10 +203,8 @@ class Training:
         self._resumed = True
         self._window = np.zeros((step % self._log_every, 2, len(states)))
         for run, state in zip(self.runs, states, strict=True):
-            run.step, run.epoch, run.train_seconds = (state[key] for key in checkpoint_state.PROGRESS)
+            run.resume(state)
             self._window[: len(state["window"]), :, run.column] = state["window"]
-            if run.step == run.steps:
-                run.status = "finished"
 
     # --- the loop ---------------------------------------------------------------------------------------
 
@@ -244,16 +315,20 @@ class Training:
         for split in self._splits:
             for values, means in zip(by_run, self.engine.evaluate(split), strict=True):
                 values |= by_tag(split, means)
-        measured = {}
+        measured, best = {}, []
         for run, values in zip(self._columns, by_run, strict=True):
             if run.status != "running":
                 continue
             bad = next((tag for tag, value in values.items() if not math.isfinite(value)), None)
             if bad is not None:
                 self._diverge(run, f"{bad} is {values[bad]} after step {run.step}")
-            elif run.step == run.steps:
-                run.status = "finished"
+            else:
+                if run.see(values):
+                    best.append(run.column)
+                run.end_if_due()
             measured[run] = [Measurement(run.step, run.epoch, run.train_seconds, values, ends_epoch=True)]
+        if best:
+            self.engine.remember(best)
         return measured
 
     @staticmethod

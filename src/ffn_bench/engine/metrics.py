@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +30,13 @@ class Measurement:
 def by_tag(split: str, means: Sequence[float]) -> dict[str, float]:
     """Means over the rows of a split by tag: of the loss, then of each of `tags.SCORES`.
 
-    Without the training loss: it is the run's own curve. NaN where the loss is not finite: a network that
-    overflowed still has an argmax, whose accuracy would be that of a constant.
+    NaN where the loss is not finite: a network that overflowed still has an argmax, whose accuracy would be
+    that of a constant.
     """
     loss, *scores = means
     scores = scores if math.isfinite(loss) else [math.nan] * len(scores)
-    values = {score.tag(split): value for score, value in zip(tags.SCORES, scores, strict=True)}
-    return values if split == "train" else {tags.LOSS.tag(split): loss, **values}
+    values = scores if split == "train" else [loss, *scores]
+    return dict(zip(tags.at_epoch_end(split), values, strict=True))
 
 
 def scores_of(logits: Array, y: Array) -> list[float]:
@@ -123,16 +122,3 @@ def worst_mistakes(
     wrong = np.flatnonzero(predicted != split.y)
     rows = wrong[np.argsort(-loss[wrong], kind="stable")[:count]]
     return rows, predicted[rows], loss[rows]
-
-
-def best_of(epochs: Sequence[Measurement]) -> dict[str, Any] | None:
-    """The epoch of the best validation score (the first of equals), with all it measured.
-
-    None where nothing finite was measured on a validation split.
-    """
-    tag = tags.SCORE.tag("val")
-    measured = [m for m in epochs if math.isfinite(m.values.get(tag, math.nan))]
-    if not measured:
-        return None
-    best = max(measured, key=lambda m: tags.SCORE.sign * m.values[tag])
-    return {"epoch": best.epoch, "step": best.step, **best.values}

@@ -12,6 +12,8 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[Any]
 """In the dtype of the run."""
+Layers = list[tuple[Numbers, Numbers]]
+"""(W `[n_in, n_out]`, b `[n_out]`) of every layer."""
 Order = npt.NDArray[np.int64]
 
 
@@ -60,9 +62,18 @@ class Engine(Protocol):
     def logits(self, run: int, x: Numbers) -> Numbers:
         """A run's logits `[b, n_classes]` of `x [b, n_features]`."""
 
-    def layers(self, run: int) -> list[tuple[Numbers, Numbers]]:
+    def layers(self, run: int) -> Layers:
         """A run's weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer. The next step may change
         them."""
+
+    def remember(self, runs: Sequence[int]) -> None:
+        """Keep a copy of the weights that these runs have now, in place of an earlier one."""
+
+    def remembered(self, run: int) -> Layers:
+        """The layers of a run's copy, which it must have."""
+
+    def recall(self, run: int, layers: Layers) -> None:
+        """Let these layers be a run's copy."""
 
     def state(self, run: int) -> dict[str, Any]:
         """A run's network and optimizer, as nested dicts of arrays and plain values."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ffn_bench.data.splitting import Array, Data
 from ffn_bench.engine.evaluation import means
-from ffn_bench.engine.protocol import Advanced, Order
+from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors
 from ffn_bench.model.backprop import by_hand, penalty
 from ffn_bench.model.network import FFN
@@ -171,10 +171,23 @@ class TorchEngine:
         logits: Array = self.network(torch.from_numpy(x).to(self._device)).cpu().numpy()
         return logits
 
-    def layers(self, run: int = 0) -> list[tuple[Array, Array]]:
+    def layers(self, run: int = 0) -> Layers:
         """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer."""
-        layers: list[tuple[Array, Array]] = to_arrays(self.network.layers)
+        layers: Layers = to_arrays(self.network.layers)
         return layers
+
+    def remember(self, runs: Sequence[int]) -> None:
+        """Keep a copy of the weights."""
+        self._remembered = [(W.detach().clone(), b.detach().clone()) for W, b in self.network.layers]
+
+    def remembered(self, run: int = 0) -> Layers:
+        """The layers of the copy."""
+        layers: Layers = to_arrays(self._remembered)
+        return layers
+
+    def recall(self, run: int, layers: Layers) -> None:
+        """Let these layers be the copy."""
+        self._remembered = to_tensors(layers)
 
     def state(self, run: int = 0) -> dict[str, Any]:
         """The network's parameters, and the optimizer's state."""

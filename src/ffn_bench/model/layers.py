@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -45,6 +45,11 @@ def layered(θ: Numbers, widths: Sequence[int]) -> list[tuple[Numbers, Numbers]]
     """(W `[…, n_in, n_out]`, b `[…, n_out]`) of every layer, as views of θ `[…, P]`."""
     tensors = parted(θ, shapes_of(widths))
     return list(zip(tensors[::2], tensors[1::2], strict=True))
+
+
+def from_names(named: Mapping[str, Numbers]) -> list[tuple[Numbers, Numbers]]:
+    """What `by_names` took apart. Raises `KeyError` where a layer is not whole."""
+    return [(named[f"weights.{k}"], named[f"biases.{k}"]) for k in range((len(named) + 1) // 2)]
 
 
 def by_names(layers: Sequence[tuple[Numbers, Numbers]]) -> dict[str, Numbers]:

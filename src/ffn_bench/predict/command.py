@@ -127,7 +127,7 @@ class Predicted:
         from ffn_bench.data.blocks import read_blocks
 
         config, name = self.network.config.data, str(self._cfg.data.path)
-        delimiter = self._cfg.data.delimiter or getattr(config, "delimiter", ",")
+        delimiter = str(self._cfg.data.delimiter or getattr(config, "delimiter", ","))
         where = "standard input" if name == STANDARD_INPUT else name
         with opened(name) as stream:
             for block in read_blocks(stream, where, delimiter, lambda header: self._layout(header, where)):
@@ -153,7 +153,9 @@ class Predicted:
         label = wanted or getattr(self.network.config.data, "target", None)
         layout = matched(header, self.network.fitted.columns, label, where)
         if wanted is not None and layout.label is None:
-            raise data_error("data.target", f"{where} has no column {wanted!r}", f"its columns: {listed(header)}")
+            raise data_error(
+                "data.target", f"{where} has no column {wanted!r}", f"its columns: {listed(header)}"
+            )
         if ignored := unused(layout):
             self.notes.append(f"ignored, as the run was not trained on them: {listed(ignored)}")
         return layout

@@ -1,7 +1,7 @@
 """`best.safetensors`: the weights of a run's best epoch as a file that any reader of safetensors opens.
 
-Its tensors have the names of an `FFN`'s state_dict. The header says of which epoch and step they are, by which
-tag and value, and has the SHA-256 of all that, so that no byte of it changes unseen.
+Its tensors have the names of an `FFN`'s state_dict. The header says of which epoch and step they are, by
+which tag and value, and has the SHA-256 of all that, so that no byte of it changes unseen.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,11 @@ import psutil
 
 from ffn_bench.data.splitting import Array
 from ffn_bench.errors import RUN_FOLDER, UserError
-from ffn_bench.model.layers import by_names
+from ffn_bench.model.layers import by_names, from_names
 from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.folders import BEST
 
-NAME = "best.safetensors"
+NAME = BEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,16 @@ class BestWeights:
     value: float | None
 
 
-def to_bytes(best: BestWeights) -> bytes:
-    """The content of the file."""
+def to_bytes(
+    layers: Sequence[tuple[Array, Array]], epoch: int, step: int, tag: str | None, value: float
+) -> bytes:
+    """The content of the file; its `value` is of no meaning without a `tag`."""
     from safetensors.numpy import save
 
-    arrays = {name: np.asarray(array, order="C") for name, array in by_names(best.layers).items()}
-    header = {"format": "1", "epoch": str(best.epoch), "step": str(best.step)}
-    if best.tag is not None:
-        header |= {"tag": best.tag, "value": repr(best.value)}
+    arrays = {name: np.asarray(array, order="C") for name, array in by_names(layers).items()}
+    header = {"format": "1", "epoch": str(epoch), "step": str(step)}
+    if tag is not None:
+        header |= {"tag": tag, "value": repr(value)}
     return save(arrays, metadata={**header, "sha256": _digest(header, arrays)})
 
 
@@ -69,9 +72,8 @@ def read(folder: Folder) -> BestWeights | None:
         arrays = load(content)
         if header.pop("sha256") != _digest(header, arrays):
             raise ValueError
-        n_layers = len(arrays) // 2
-        layers = [(arrays[f"weights.{k}"], arrays[f"biases.{k}"]) for k in range(n_layers)]
-        if not layers or arrays.keys() != by_names(layers).keys():
+        layers = from_names(arrays)
+        if not layers:
             raise ValueError
         tag, value = header.get("tag"), float(header["value"]) if "tag" in header else None
         if not (value is None or math.isfinite(value)) or not all(

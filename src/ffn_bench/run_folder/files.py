@@ -225,10 +225,15 @@ class Folder:
     def replace(self, name: str, content: bytes) -> str | None:
         """Write a file under exactly this name. What is not ours is moved to the next free name first,
         which is returned."""
-        moved = None
-        if self.kind(name) is not None and not self.owns(name):
-            moved = self._move_aside(name)
-        self._write({name: content})
+        return self.replace_all({name: content})[name]
+
+    def replace_all(self, contents: Mapping[str, bytes]) -> dict[str, str | None]:
+        """`replace` several files, which appear in this order; where what was not ours has gone."""
+        moved = {
+            name: self._move_aside(name) if self.kind(name) is not None and not self.owns(name) else None
+            for name in contents
+        }
+        self._write(contents)
         return moved
 
     def retire(self, name: str) -> str | None:

@@ -3,6 +3,7 @@
     <folder>/run.json          who this run is: config fingerprint, versions, device, data hash
     <folder>/metrics.jsonl     a line a measurement
     <folder>/checkpoint/       the last two complete states, see `checkpoints`
+    <folder>/best.safetensors  the weights of the best epoch, see `best_weights`
     <folder>/.lock             held (flock) by the process that writes here
     <folder>/summary.json      how it ended, written last
 
@@ -26,6 +27,8 @@ from ffn_bench.run_folder.reading import ENDED, read_identity, started_and_summa
 
 LOGS = ("metrics.jsonl", "train.log", "trajectory.bin")
 """Files of a run that only grow, beside its event file."""
+
+BEST = "best.safetensors"
 
 CHECKPOINT = re.compile(r"step-(\d{10})-([0-9a-f]{64})\.safetensors")
 """Names in the folder checkpoint: the step, and the SHA-256 of the content."""
@@ -101,7 +104,7 @@ def check_run(folder: Folder, run: schema.TrainConfig) -> None:
         if summary is None or summary["status"] not in ENDED:
             check_draws(folder, (read_identity(folder) or {}).get("format", FORMAT))
         return
-    existing = [name for name in (*LOGS, "summary.json") if folder.kind(name) is not None]
+    existing = [name for name in (*LOGS, BEST, "summary.json") if folder.kind(name) is not None]
     if existing == ["summary.json"] and folder.owns("summary.json"):
         return  # of a run that failed before it started
     existing += [f"checkpoint/{name}" for name in folder.names("checkpoint") if CHECKPOINT.fullmatch(name)]

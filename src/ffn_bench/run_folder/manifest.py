@@ -22,7 +22,8 @@ HEADER = {"ffn-bench manifest": 1}
 TEMPORARY = re.compile(r"[0-9a-f]{16}\.tmp")
 
 Entries = dict[str, dict[str, set[tuple[int, str]]]]
-"""Under `file`, `output` (what a person has named) and `temporary` (size, SHA-256) by name, under `log` names."""
+"""Under `file`, `output` (what a person has named) and `temporary` (size, SHA-256) by name; under `log`
+names."""
 
 
 def has_header(content: bytes) -> bool:

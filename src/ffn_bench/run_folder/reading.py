@@ -109,7 +109,7 @@ def read_summary(folder: Folder) -> dict[str, Any] | None:
         if summary is None:
             return None
         empty = {"reason": "", "epochs": 0, "steps": 0, "train_seconds": 0.0, "final": {}, "best": None}
-        summary = {**empty, **summary}
+        summary = {**empty, "monitor": tags.SCORE.tag("val"), **summary}
         if _is_sound_summary(summary):
             return summary
         reason = f"{folder}/summary.json is damaged"
@@ -118,10 +118,11 @@ def read_summary(folder: Folder) -> dict[str, Any] | None:
     return {**failure(reason), "status": DAMAGED}
 
 
-def score_of(summary: Mapping[str, Any], tag: str = tags.SCORE.tag("val")) -> float | None:
-    """What a run counts as in a search or a choice of settings: its value of `tag` at the best epoch, or at
-    the end where there is none. Where the run diverged that is the worst value, whatever it had reached
-    before; it is None where the tag was not measured."""
+def score_of(summary: Mapping[str, Any], tag: str | None = None) -> float | None:
+    """What a run counts as in a search or a choice of settings: its value of `tag`, by default what it
+    monitored, at the best epoch, or at the end where there is none. Where the run diverged that is the worst
+    value, whatever it had reached before; it is None where the tag was not measured."""
+    tag = tag or summary.get("monitor") or tags.SCORE.tag("val")
     if summary.get("status") == "diverged":
         return tags.quantity(tag).worst
     value = (summary.get("best") or summary.get("final") or {}).get(tag)
@@ -153,6 +154,7 @@ def _is_sound_summary(summary: dict[str, Any]) -> bool:
         and isinstance(summary["reason"], str)
         and all(type(n) is int and n >= 0 for n in (epochs, steps))
         and number(summary["train_seconds"])
+        and summary["monitor"] in (None, *tags.MONITORED)
         and values(final)
         and (best is None or (values(best) and type(best.get("epoch")) is int))
     )
@@ -162,9 +164,8 @@ def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
     """Whether a summary says what can become of this run."""
     status, epochs, steps = summary["status"], summary["epochs"], summary["steps"]
     best, final = summary["best"], summary["final"]
-    if (epochs != run.epochs if status == "finished" else epochs > run.epochs) or summary[
-        "train_seconds"
-    ] < 0:
+    stopped_early = status == "finished" and epochs < run.epochs
+    if epochs > run.epochs or (stopped_early and run.patience is None) or summary["train_seconds"] < 0:
         return False
     # A checkpoint's name has ten digits for its step; every epoch has a step, and as many as any other.
     if steps >= 10**10 or (run.batch_size == "full" and steps > run.epochs):
@@ -173,10 +174,14 @@ def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
         return False
     if status == "finished" and (epochs < 1 or steps % epochs or final.get(tags.SCORE.tag("train")) is None):
         return False
-    if best is None:  # there is one wherever anything was measured on a validation part
-        return bool(status != "finished" or final.get(tags.SCORE.tag("val")) is None)
+    monitor = summary["monitor"]
+    if monitor != run.monitored and (monitor or run.monitor or run.patience):  # null: the last epoch is best
+        return False
+    if best is None:  # there is one wherever anything was monitored
+        return bool(status != "finished" or final.get(run.monitored) is None)
     at_most = epochs if status == "finished" else epochs + 1
-    return bool(0 <= best["epoch"] <= at_most and best.get(tags.SCORE.tag("val")) is not None)
+    measured = monitor is None or best.get(monitor) is not None
+    return bool(0 <= best["epoch"] <= at_most and measured)
 
 
 ENDED = ("finished", "diverged")

@@ -17,7 +17,7 @@ from ffn_bench.engine.choice import Choice
 from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
-from ffn_bench.run_folder import checkpoints, fitted, folders, pictures, reading, writers
+from ffn_bench.run_folder import best_weights, checkpoints, fitted, folders, pictures, reading, writers
 from ffn_bench.run_folder.appended import Appended
 from ffn_bench.run_folder.files import Folder, to_json
 from ffn_bench.run_folder.identity import REPAIR, identity
@@ -106,6 +106,7 @@ class Record:
         self.notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
+        self._best_written: int | None = None  # the step of the weights in best.safetensors
         self._schedule = schedule or CheckpointSchedule(run.config.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
@@ -124,6 +125,8 @@ class Record:
             for file in kept:
                 file.resume(*sizes[file.name])
             self._read_back(sizes["metrics.jsonl"][0], run.step)
+            if state.get("best") is None:
+                run.look_back(self._epochs)
             for name in filter(writers.EVENTS.fullmatch, sizes):
                 if folder.kind(name) is None:
                     note = f"{name} is missing: TensorBoard shows the run from step {run.step} on"
@@ -140,6 +143,8 @@ class Record:
             self._retire("summary.json")
             if state is None:
                 self._remove_outputs()
+            elif run.config.keep == "last":  # one of before would not be brought up to date
+                self._retire(best_weights.NAME)
         else:
             further = {"trained_beside": co_trained_runs - 1, "fitted": fitted.to_record(run.data)}
             folder.replace("run.json", to_json({**described, **further}))
@@ -167,7 +172,7 @@ class Record:
         """Remove what a run wrote that has no checkpoint and starts again."""
         for name in self.folder.names():
             events = writers.EVENTS.fullmatch(name) and self.folder.owns_log(name)
-            if events or name in ("metrics.jsonl", writers.Trajectory.NAME):
+            if events or name in ("metrics.jsonl", writers.Trajectory.NAME, best_weights.NAME):
                 self._retire(name)
 
     def _retire(self, name: str) -> None:
@@ -221,7 +226,10 @@ class Record:
         if time.monotonic() >= self._flush_due:
             self._flush()
         if self.run.status == "running" and self._schedule.is_due(self.run.step):
+            start = time.monotonic()
             self._save_checkpoint()
+            self._write_with_best({})
+            self._schedule.record_cost(time.monotonic() - start)
 
     def _measure_at_epoch_end(self, measurement: Measurement) -> Measurement:
         """Keep the weights at an epoch's end and measure the curvature there, where that is asked for."""
@@ -252,6 +260,10 @@ class Record:
         A disk that fails now is reported, unless the run had already failed: then the first fault is
         reported, and what can still be written is.
         """
+        best = self._best()
+        if best and status == "finished" and self._config.keep == "best" and self.run.best_layers() is None:
+            what = f"there is no {best_weights.NAME} of the best epoch, {best['epoch']}"
+            self._log.note("WARNING", f"{what}: the run was resumed from a checkpoint without its weights")
         summary = {
             "status": status,
             "reason": reason,
@@ -259,13 +271,16 @@ class Record:
             "steps": self.run.step,
             "train_seconds": self.run.train_seconds,
             "final": self._last,
-            "best": metrics.best_of(self._epochs),
+            "monitor": self.run.monitor.tag,
+            "best": best,
         }
+        # What a failed run has reached since its checkpoint is not trusted.
+        write_last = self.folder.replace_all if status == "failed" else self._write_with_best
         acts: list[Callable[[], object]] = [
             lambda: self._log.note("INFO", f"{status} {reason}".rstrip()),
             lambda: self._tensorboard.write_end(finished=status == "finished"),
             *(file.flush for file in self._files),
-            lambda: self.folder.replace("summary.json", to_json(summary)),
+            lambda: write_last({"summary.json": to_json(summary)}),
         ]
         if status == "finished":
             acts = [self._save_checkpoint, self._write_pictures, *acts]
@@ -276,6 +291,15 @@ class Record:
                 if status not in ("failed", "interrupted"):
                     raise
         return summary
+
+    def _best(self) -> dict[str, Any] | None:
+        """The best epoch with all that was measured at its end; None where nothing was."""
+        monitor = self.run.monitor
+        if monitor.step is None:
+            return None
+        known = {} if monitor.tag is None else {monitor.tag: monitor.value}
+        measured = next((m.values for m in self._epochs if m.step == monitor.step), known)
+        return {"epoch": monitor.epoch, "step": monitor.step, **measured}
 
     def fail(self, error: Exception) -> dict[str, Any]:
         """Close with what went wrong; the log has all of it."""
@@ -290,11 +314,20 @@ class Record:
 
     def _save_checkpoint(self) -> None:
         """Save a complete state and the sizes of the files that grow with it."""
-        start = time.monotonic()
         self._flush(sync=True)
         files = {file.name: file.state for file in self._files if file is not self._log.file}
         checkpoints.save(self.folder, {**self.run.state(), "files": files})
-        self._schedule.record_cost(time.monotonic() - start)
+
+    def _write_with_best(self, contents: dict[str, bytes]) -> None:
+        """Write files, before them best.safetensors where there are better weights than it holds."""
+        monitor = self.run.monitor
+        layers = self.run.best_layers() if self._config.keep == "best" else None
+        if layers is not None and monitor.step is not None and monitor.step != self._best_written:
+            best = best_weights.to_bytes(layers, monitor.epoch, monitor.step, monitor.tag, monitor.value)
+            contents = {best_weights.NAME: best, **contents}
+            self._best_written = monitor.step
+        if contents:
+            self.folder.replace_all(contents)
 
     def _write_pictures(self) -> None:
         """The confusion matrix, on the test part where there is one; the worst mistakes there, where they are

@@ -56,6 +56,9 @@ def load(folder: Path, at: str) -> TrainedNetwork:
     check_at(at)
     recorded = read_run(folder)
     config, weights = config_of(folder, recorded.config), weights_at(recorded, at)
+    if not all(np.isfinite(array).all() for layer in weights.layers for array in layer):
+        what = f"has weights at {weights.words} that are not finite: it diverged"
+        raise UserError(str(folder), what, "use another run", RUN_FOLDER)
     n_features, *_, n_classes = weights.widths
     record = (reading.read_identity(Folder(folder)) or {}).get("fitted")
     if record is not None:

@@ -1,5 +1,5 @@
-"""The weights that a recorded run has kept, as arrays: of its last checkpoint, of its best epoch, of any epoch
-where it saved its trajectory. Nothing of them is executed, and all are checked against the run.
+"""The weights that a recorded run has kept, as arrays: of its last checkpoint, of its best epoch, of any
+epoch where it saved its trajectory. Nothing of them is executed, and all are checked against the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ffn_bench.engine import checkpoint_state
 from ffn_bench.engine.build import config_of
 from ffn_bench.errors import RUN_FOLDER, UserError, nearest
 from ffn_bench.model.initialisation import initial_layers
-from ffn_bench.model.layers import layered
+from ffn_bench.model.layers import from_names, layered
 from ffn_bench.run_folder import best_weights, checkpoints, identity, reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.recorded_run import RecordedRun
@@ -113,21 +113,15 @@ def last_checkpoint(run: RecordedRun, prepared: Prepared | None = None) -> Check
     state = checkpoints.load(folder, name)
     try:
         _check_progress(state, config, prepared)
-        layers = _layers_of(state["network"], config)
+        layers = from_names(state["network"])
         trajectory = state["files"].get(Trajectory.NAME) if isinstance(state.get("files"), dict) else None
         noted = None if trajectory is None else checkpoints.noted_size(trajectory)
         _check_layers(layers, config, prepared)
-    except (KeyError, TypeError, AttributeError, ValueError) as e:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as e:
         what = "does not fit the run's configuration"
         raise UserError(f"{folder}/{name}", what, "", RUN_FOLDER) from e
     weights = TrainedWeights(layers=layers, step=state["step"], epoch=state["epoch"], at="last")
     return Checkpoint(weights=weights, trajectory=noted)
-
-
-def _layers_of(network: Any, config: TrainConfig) -> Layers:
-    """The layers of a state's network. Raises `KeyError` or `TypeError` where it has fewer."""
-    n_layers = len(config.model.widths()) + 1
-    return [(network[f"weights.{k}"], network[f"biases.{k}"]) for k in range(n_layers)]
 
 
 def _check_progress(state: dict[str, Any], config: TrainConfig, prepared: Prepared | None) -> None:

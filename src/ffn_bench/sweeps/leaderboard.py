@@ -32,12 +32,16 @@ def names_of(settings: Sequence[dict[str, str]]) -> list[str]:
 def leaderboard(
     settings: Sequence[dict[str, str]], summaries: Sequence[dict[str, Any] | None]
 ) -> tuple[list[dict[str, Any]], list[str], bool]:
-    """Rows of runs that differ in their seed only, best mean validation score first, and the swept keys.
+    """Rows of runs that differ in their seed only, best mean score first, and the swept keys.
+
+    The score is what all runs monitored, at the best epoch; where they monitored several, the task's primary
+    one on validation.
 
     A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
     score to average, and leaving it out would flatter the setting. Equals stay in the order of the runs.
     """
     varied = varied_keys(settings)
+    tag = monitored([summary for summary in summaries if summary])
     seeds = "seed" in varied
     keys = [k for k in varied if k != "seed"]
     groups: dict[tuple[str | None, ...], list[dict[str, Any] | None]] = {}
@@ -58,6 +62,8 @@ def leaderboard(
                 "settings": dict(zip(keys, values, strict=True)),
                 "runs": len(members),
                 "bad": ", ".join(f"{n} {status}" for status, n in bad.items()),
+                "tag": tag,
+                "score": _mean_std([c.get(tag) for c in chosen]),
                 "val": _mean_std([c.get(tags.SCORE.tag("val")) for c in chosen]),
                 "test": _mean_std([c.get(tags.SCORE.tag("test")) for c in chosen]),
                 "epoch": _mean_std([c["epoch"] for c in chosen]),
@@ -67,14 +73,23 @@ def leaderboard(
 
     def rank(row: dict[str, Any]) -> tuple[bool, float]:
         score = score_of(row)
-        return bool(row["bad"]), -tags.SCORE.sign * score if math.isfinite(score) else math.inf
+        sign = tags.quantity(tag).sign
+        return bool(row["bad"]), -sign * score if math.isfinite(score) else math.inf
 
     return sorted(rows, key=rank), keys, seeds
 
 
+def monitored(summaries: Sequence[dict[str, Any]]) -> str:
+    """The tag that runs are ranked by."""
+    default = tags.SCORE.tag("val")
+    named = {summary.get("monitor") or default for summary in summaries}
+    return named.pop() if len(named) == 1 else default
+
+
 def score_of(row: dict[str, Any]) -> float:
-    """The mean that a row ranks by, of its runs that finished: on validation, else on test; NaN without."""
-    return float(row["val"][0] if math.isfinite(row["val"][0]) else row["test"][0])
+    """The mean that a row ranks by, of its runs that finished: what they monitored, else the score on test;
+    NaN without."""
+    return float(row["score"][0] if math.isfinite(row["score"][0]) else row["test"][0])
 
 
 def _mean_std(values: Sequence[float | None]) -> tuple[float, float]:

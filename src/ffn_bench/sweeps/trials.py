@@ -26,11 +26,12 @@ class Trial:
     plans: list[Planned]
 
     def score(self) -> tuple[float, float] | None:
-        """Mean of the runs' best validation scores and of the losses beside them; None where one failed."""
+        """Means of what the runs monitored, at the best epoch, and of the validation losses there; None where
+        one failed."""
         scores, losses = [], []
         for planned in self.plans:
             summary = planned.summary() or {}
-            score, loss = (value_of(summary, quantity.tag("val")) for quantity in (tags.SCORE, tags.LOSS))
+            score, loss = (value_of(summary, tag) for tag in (planned.run.monitored, tags.LOSS.tag("val")))
             if score is None:
                 return None
             scores.append(score)
@@ -45,7 +46,7 @@ class Choice:
     setting: Setting | None
     """None where nothing was measured."""
     score: float = math.nan
-    """On validation, the mean over the tuning seeds."""
+    """The mean over the tuning seeds of what is monitored, at the best epoch."""
     tally: Counter[str] = dataclasses.field(default_factory=Counter)
     """How many of the search's runs ended how."""
     edge: tuple[str, str, str] | None = None
@@ -72,13 +73,19 @@ class Combination:
         """What to call it in a line."""
         return " ".join(v if k == "optimizer" else f"{k}={v}" for k, v in self.shown.items())
 
+    @property
+    def monitored(self) -> str:
+        """The tag by which a setting is chosen."""
+        return (self.default or self.final)[0].run.monitored
+
     def choose(self) -> Choice:
         """The trial of best score, then of lower loss, then the first."""
         tally = Counter(planned.status_and_summary()[0] for t in self.trials for planned in t.plans)
         scored = [(t, score) for t in self.trials if (score := t.score()) is not None]
         if not scored:
             return Choice(None, tally=tally)
-        best, (mean, _) = min(scored, key=lambda one: (-tags.SCORE.sign * one[1][0], one[1][1]))
+        sign = tags.quantity(self.monitored).sign
+        best, (mean, _) = min(scored, key=lambda one: (-sign * one[1][0], one[1][1]))
         rates = {t.plans[0].run.lr for t, _ in scored}
         lr = best.plans[0].run.lr
         edge = None

@@ -87,8 +87,8 @@ def _seeds(name: str, given: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _study(name: str, search_seed: int) -> Any:
-    """A study of Optuna's in memory. Raises `UserError` where Optuna is missing."""
+def _study(name: str, search_seed: int, tag: str) -> Any:
+    """A study of Optuna's in memory, for the best value of a tag. Raises `UserError` where Optuna is missing."""
     try:
         optuna = importlib.import_module("optuna")
     except ImportError as e:
@@ -96,7 +96,7 @@ def _study(name: str, search_seed: int) -> Any:
         raise UserError("hydra.sweeper.search", "Optuna is not installed", todo) from e
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"{search_seed} {name}".encode()))
-    direction = "maximize" if tags.SCORE.higher_is_better else "minimize"
+    direction = "maximize" if tags.quantity(tag).higher_is_better else "minimize"
     return optuna.create_study(direction=direction, sampler=sampler)
 
 
@@ -148,9 +148,11 @@ class Tuning:
                         for setting in settings[option]
                     ],
                     default=self._plans(base, (), rules.final_seeds, "default" if searched else "final"),
-                    study=_study(option, rules.search_seed) if rules.search == "optuna" else None,
                 )
             )
+            if rules.search == "optuna":
+                one = self.combinations[-1]
+                one.study = _study(option, rules.search_seed, one.monitored)
         self._spaces = spaces
         self._rounds = self._ask() if rules.search == "optuna" else iter([self.search] if searched else [])
         self._next = next(self._rounds, [])
@@ -391,7 +393,7 @@ class Tuning:
         each = f" for each of {len(self.combinations):,}" if len(self.combinations) > 1 else ""
         return f"{trials} {kinds}{each}" + (f", {seeds} seeds" if seeds > 1 else "")
 
-    def _rows(self, choices: Sequence[Choice]) -> list[tuple[str, str, float, str]]:
+    def _rows(self, choices: Sequence[Choice]) -> list[tuple[str, str, tuple[str, float], str]]:
         """For every combination its name, what was chosen, the score, and which runs went wrong."""
         rows = []
         for one, choice in zip(self.combinations, choices, strict=True):
@@ -401,7 +403,7 @@ class Tuning:
             setting = " ".join(
                 override.removeprefix("optimizer.") for override in choice.setting or ("nothing",)
             )
-            rows.append((one.name, setting, choice.score, ", ".join(bad)))
+            rows.append((one.name, setting, (one.monitored, choice.score), ", ".join(bad)))
         return rows
 
     def _notes(self, choices: Sequence[Choice]) -> list[str]:

@@ -1,0 +1,1 @@
+"""`ffn-export`: a trained network as a file that other programs load."""

@@ -1,0 +1,79 @@
+"""The model card: what a network was trained on, how, how it was chosen, and how well it does."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import numpy as np
+
+from ffn_bench import __version__, tags
+from ffn_bench.configuration import fingerprint, schema
+from ffn_bench.errors import printable
+from ffn_bench.run_folder import reading
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.trained_network import TrainedNetwork
+
+
+def text(network: TrainedNetwork) -> str:
+    """The card as Markdown. What comes from files stands in indented lines, where nothing is markup."""
+    config, fitted, weights = network.config, network.fitted, network.weights
+    folder = network.recorded.folder
+    identity = reading.read_identity(Folder(folder)) or {}
+    summary = reading.read_summary(Folder(folder)) or {"status": network.recorded.status, "best": None}
+    parameters = schema.count_parameters(weights.widths)
+    sections: dict[str, dict[str, Any]] = {
+        "Network": {
+            "layers": "-".join(map(str, weights.widths)),
+            "activation": config.model.activation,
+            "parameters": f"{parameters:,}, {config.dtype}",
+            "input": f"{len(fitted.columns)} columns: {_some(fitted.columns)}",
+            "standardised": "(x - mean) / scale, both of the training rows",
+            "output": f"softmax over {len(fitted.classes)} classes: {_some(fitted.classes)}",
+        },
+        "Data": {"data set": config.data.name, "SHA-256": network.recorded.data},
+        "Choice": {"weights": weights.words, "chosen": _chosen(network, summary)},
+        "Scores at this step": _scores(network),
+        "Training": {
+            "run": folder.absolute().name,
+            "status": f"{summary['status']} {summary.get('reason', '')}".strip(),
+            "started": identity.get("started", "unknown"),
+            "engine": identity.get("engine", "torch"),
+            "versions": ", ".join(f"{name} {v}" for name, v in identity.get("versions", {}).items()),
+        },
+        "Settings": fingerprint.result_keys(config),
+        "Export": {
+            "by": f"ffn-bench {__version__}",
+            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        },
+    }
+    lines = ["# Model card of a feed-forward network"]
+    for title, entries in sections.items():
+        lines += ["", f"## {title}", ""]
+        width = max((len(key) for key in entries), default=0)
+        lines += [printable(f"    {key:<{width}}  {value}".rstrip()) for key, value in entries.items()]
+        lines += [] if entries else ["    none were recorded"]
+    return "\n".join(lines) + "\n"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first of some names."""
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+
+
+def _chosen(network: TrainedNetwork, summary: dict[str, Any]) -> str:
+    """How the weights were chosen."""
+    at = network.weights.at
+    if at == "best":
+        return f"the epoch of the best {tags.words(tags.SCORE.tag('val'))}, of {summary.get('epochs', '?')}"
+    return "the last checkpoint" if at == "last" else f"asked for by at={at}"
+
+
+def _scores(network: TrainedNetwork) -> dict[str, str]:
+    """What the run measured at the step of the weights."""
+    scores = {}
+    for tag, curve in network.recorded.curves.items():
+        at = np.flatnonzero(curve.steps == network.weights.step)
+        if len(at):
+            scores[tag] = tags.quantity(tag).text(float(curve.values[at[-1]]))
+    return scores

@@ -1,0 +1,172 @@
+"""A trained network as one Python file that needs NumPy alone, to be read and to be shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ffn_bench.data.splitting import Array
+from ffn_bench.export.expression import Expression, written
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.run_folder.trained_network import TrainedNetwork
+
+SIGNS = {
+    "add": ("+", 2), "subtract": ("-", 2), "multiply": ("*", 3), "divide": ("/", 3),
+    "greater": (">", 1), "greater_equal": (">=", 1), "less": ("<", 1), "less_equal": ("<=", 1),
+    "logical_and": ("&", 1.5), "logical_or": ("|", 1.25),
+}  # fmt: skip
+"""Operators of Python and how closely they bind; comparisons stand in brackets beside & and |."""
+UNARY = {"negative": "-", "logical_not": "~"}
+HELPERS = {
+    "sigmoid": (
+        "def sigmoid(h):",
+        '    """1 / (1 + exp(-h)), by an exponential that cannot overflow."""',
+        "    e = np.exp(-np.abs(h))",
+        "    return np.where(h < 0, e, 1) / (1 + e)",
+    ),
+    "erf": (
+        "def erf(h):",
+        '    """The error function, which NumPy lacks."""',
+        "    return np.vectorize(math.erf, otypes=[float])(h).astype(h.dtype)",
+    ),
+}
+"""Functions that NumPy does not have."""
+NUMBERS_A_LINE = 8
+
+
+def source(network: TrainedNetwork, card: str) -> str:
+    """The text of the file, with a model card as its docstring."""
+    config, fitted = network.config, network.fitted
+    formula = written(ACTIVATIONS[config.model.activation].function)
+    helpers = [name for name in HELPERS if name in _operations(formula)]
+    docstring = card.replace("\\", "\\\\").replace('"', '\\"')
+    has_hidden = len(network.weights.layers) > 1
+    delimiter = getattr(config.data, "delimiter", ",")
+    lines = [
+        f'"""{docstring.rstrip()}',
+        '"""',
+        "",
+        "import csv",
+        *(["import math"] if "erf" in helpers and has_hidden else []),
+        "import sys",
+        "",
+        "import numpy as np",
+        "",
+        *_list("CLASSES", map(repr, fitted.classes)),
+        *_list("COLUMNS", map(repr, fitted.columns)),
+        "",
+        "",
+    ]
+    if has_hidden:
+        for name in helpers:
+            lines += [*HELPERS[name], "", ""]
+        lines += [
+            "def activation(h):",
+            f'    """What a hidden layer does to its numbers: {config.model.activation}."""',
+            f"    return {_text(formula)}",
+            "",
+            "",
+        ]
+    lines += [
+        "def predict_proba(X):",
+        f'    """Probabilities of CLASSES, [n, {len(fitted.classes)}], for rows X, '
+        f'[n, {len(fitted.columns)}]: numbers in the order of COLUMNS."""',
+        f"    h = ((np.asarray(X, dtype=np.float64) - MEAN) / SCALE).astype(np.{config.dtype})",
+    ]
+    if has_hidden:
+        lines += ["    for W, b in LAYERS[:-1]:", "        h = activation(h @ W + b)"]
+    lines += [
+        "    W, b = LAYERS[-1]",
+        "    logits = h @ W + b",
+        "    e = np.exp(logits - logits.max(axis=1, keepdims=True))",
+        "    return e / e.sum(axis=1, keepdims=True)",
+        "",
+        "",
+        "def predict(X):",
+        '    """The most probable class of each row."""',
+        "    return [CLASSES[k] for k in predict_proba(X).argmax(axis=1)]",
+        "",
+        "",
+        "# The standardisation of the columns that the network was trained with.",
+        f"MEAN = {_array(fitted.mean, '')}",
+        f"SCALE = {_array(fitted.scale, '')}",
+        "",
+        "# Weights W [inputs, outputs] and biases b [outputs] of each layer.",
+        "LAYERS = [",
+    ]
+    for W, b in network.weights.layers:
+        lines += ["    (", f"        {_array(W, ' ' * 8)},", f"        {_array(b, ' ' * 8)},", "    ),"]
+    lines += [
+        "]",
+        "",
+        'if __name__ == "__main__":',
+        "    if len(sys.argv) != 2:",
+        '        sys.exit("usage: python FILE rows.csv    prints the class of each row, a line each")',
+        '    with open(sys.argv[1], newline="", encoding="utf-8-sig") as file:',
+        f"        names, *rows = csv.reader(file, delimiter={delimiter!r})",
+        "    place = {name.strip(): k for k, name in enumerate(names)}",
+        "    for label in predict([[float(row[place[name]]) for name in COLUMNS] for row in rows if row]):",
+        "        print(label)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _text(formula: Any, binds: float = 0) -> str:
+    """A formula as Python, in brackets where what is around it binds as closely."""
+    if not isinstance(formula, Expression):
+        return repr(formula)
+    operation, arguments = formula.operation, formula.arguments
+    if operation == "symbol":
+        return "h"
+    if operation in SIGNS:
+        sign, own = SIGNS[operation]
+        left, right = (_text(argument, own + k / 10) for k, argument in enumerate(arguments))
+        text = f"{left} {sign} {right}"
+        return f"({text})" if own < binds or (own < 2 and binds) else text
+    if operation in UNARY:
+        return f"{UNARY[operation]}{_text(arguments[0], 4)}"
+    inner = ", ".join(_text(argument) for argument in arguments)
+    if operation == "relu":
+        return f"np.maximum({inner}, 0)"
+    return f"{operation}({inner})" if operation in HELPERS else f"np.{operation}({inner})"
+
+
+def _operations(formula: Any) -> set[str]:
+    """All that occur in a formula."""
+    if not isinstance(formula, Expression):
+        return set()
+    return {formula.operation}.union(*map(_operations, formula.arguments))
+
+
+def _list(name: str, texts: Iterable[str]) -> Iterator[str]:
+    """A list as Python, in lines."""
+    cells = list(texts)
+    one_line = f"{name} = [{', '.join(cells)}]"
+    if len(one_line) <= 100:
+        yield one_line
+        return
+    yield f"{name} = ["
+    for first in range(0, len(cells), NUMBERS_A_LINE):
+        yield f"    {', '.join(cells[first : first + NUMBERS_A_LINE])},"
+    yield "]"
+
+
+def _array(values: Array, indent: str) -> str:
+    """An array as Python, to the last bit, in lines."""
+    dtype = f", dtype=np.{values.dtype}"
+    if values.ndim == 1:
+        return f"np.array({_numbers(values, indent)}{dtype})"
+    rows = (f"{indent}    {_numbers(row, indent + '    ')}," for row in values)
+    return "\n".join(["np.array([", *rows, f"{indent}]{dtype})"])
+
+
+def _numbers(values: Array, indent: str) -> str:
+    """Numbers as Python's list: the fewest digits that read back to the same bits."""
+    cells = [str(value) for value in values]
+    if len(cells) <= NUMBERS_A_LINE:
+        return f"[{', '.join(cells)}]"
+    lines = (
+        f"{indent}    {', '.join(cells[first : first + NUMBERS_A_LINE])},"
+        for first in range(0, len(cells), NUMBERS_A_LINE)
+    )
+    return "\n".join(["[", *lines, f"{indent}]"])

@@ -1,0 +1,152 @@
+"""A trained network as an ONNX model: rows of a table in, class names and probabilities out."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+
+from ffn_bench.data.splitting import Array
+from ffn_bench.errors import RESOURCE, UserError
+from ffn_bench.export.expression import Expression, written
+from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.run_folder.trained_network import TrainedNetwork
+
+PACKAGES = ("onnx", "onnxruntime")
+OPSET, IR = 17, 8
+"""Versions of ONNX's operators and file, which every onnxruntime since 1.12 reads."""
+OPERATORS = {
+    "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "negative": "Neg", "abs": "Abs",
+    "greater": "Greater", "greater_equal": "GreaterOrEqual", "less": "Less", "less_equal": "LessOrEqual",
+    "logical_not": "Not", "logical_and": "And", "logical_or": "Or", "where": "Where", "isnan": "IsNaN",
+    "relu": "Relu", "exp": "Exp", "log": "Log", "sigmoid": "Sigmoid", "tanh": "Tanh", "sqrt": "Sqrt",
+    "sign": "Sign", "maximum": "Max", "minimum": "Min",
+}  # fmt: skip
+"""Operations that ONNX has as they are."""
+TOLERANCE = 1e-5
+"""By how much probabilities may differ from those of `ffn-predict`."""
+
+
+def check_installed() -> None:
+    """Raise `UserError` (status 5) where a package is missing."""
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        what = f"a file .onnx needs {' and '.join(missing)}, not installed here"
+        raise UserError("to", what, "pip install 'ffn-bench[onnx]'", RESOURCE)
+
+
+class Graph:
+    """The nodes of a model, in the order in which they are computed."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add a node; the name of what it computes."""
+        from onnx import helper
+
+        output = output or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(self, values: Array, name: str = "") -> str:
+        """Add numbers, or texts; their name."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        name = name or f"constant_{len(self.constants)}"
+        if values.dtype == object:
+            texts = [text.encode() for text in values.tolist()]
+            self.constants.append(helper.make_tensor(name, TensorProto.STRING, values.shape, texts))
+        else:
+            self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def formula(self, formula: Any, symbol: str) -> str:
+        """Add what computes a formula of the numbers named `symbol`."""
+        if not isinstance(formula, Expression):
+            return self.constant(np.array(formula, self.dtype))
+        operation = formula.operation
+        if operation == "symbol":
+            return symbol
+        inputs = [self.formula(argument, symbol) for argument in formula.arguments]
+        if operation == "expm1":
+            return self.node("Sub", self.node("Exp", *inputs), self.constant(np.array(1, self.dtype)))
+        if operation == "log1p":
+            return self.node("Log", self.node("Add", *inputs, self.constant(np.array(1, self.dtype))))
+        if operation == "erf":  # onnxruntime has it in float32 only
+            return self.cast(self.node("Erf", self.cast(inputs[0], "float32")), self.dtype)
+        return self.node(OPERATORS[operation], *inputs)
+
+    def cast(self, name: str, dtype: str) -> str:
+        """The same numbers in another precision."""
+        from onnx import TensorProto
+
+        kinds = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
+        return self.node("Cast", name, to=kinds[dtype])
+
+
+def model(network: TrainedNetwork, card: str) -> bytes:
+    """The model, checked: `rows`, float64 `[n, n_features]`, gives `label`, texts `[n]`, and `probabilities`
+    `[n, n_classes]` in the run's dtype."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    fitted, dtype = network.fitted, network.config.dtype
+    formula = written(ACTIVATIONS[network.config.model.activation].function)
+    graph = Graph(dtype)
+    mean, scale = graph.constant(fitted.mean, "mean"), graph.constant(fitted.scale, "scale")
+    h = graph.node("Div", graph.node("Sub", "rows", mean), scale)
+    h = graph.cast(h, dtype) if dtype != "float64" else h
+    for k, (W, b) in enumerate(network.weights.layers):
+        h = graph.formula(formula, h) if k else h
+        weights = graph.constant(np.ascontiguousarray(W), f"W{k + 1}")
+        h = graph.node("Gemm", h, weights, graph.constant(np.ascontiguousarray(b), f"b{k + 1}"))
+    graph.node("Softmax", h, output="probabilities", axis=1)
+    classes = graph.constant(np.array(fitted.classes, object), "classes")
+    graph.node("Gather", classes, graph.node("ArgMax", h, axis=1, keepdims=0), output="label")
+    n_features, n_classes = len(fitted.columns), len(fitted.classes)
+    kind = TensorProto.DOUBLE if dtype == "float64" else TensorProto.FLOAT
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.STRING, ["n"]),
+        helper.make_tensor_value_info("probabilities", kind, ["n", n_classes]),
+    ]
+    rows = helper.make_tensor_value_info("rows", TensorProto.DOUBLE, ["n", n_features])
+    whole = helper.make_graph(graph.nodes, "feed_forward_network", [rows], outputs, graph.constants)
+    made = helper.make_model(
+        whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="ffn-bench"
+    )
+    names = {"classes": fitted.classes, "columns": fitted.columns}
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in names.items()}
+    helper.set_model_props(made, {"model_card": card, **texts})
+    onnx.checker.check_model(made)
+    content: bytes = made.SerializeToString()
+    _check(content, network)
+    return content
+
+
+def run(content: bytes, rows: Array) -> tuple[list[str], Array]:
+    """Class names and probabilities of rows, as onnxruntime computes them from a model's file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    label, probabilities = session.run(["label", "probabilities"], {"rows": rows.astype(np.float64)})
+    return label.tolist(), probabilities
+
+
+def _check(content: bytes, network: TrainedNetwork) -> None:
+    """Raise `RuntimeError` unless onnxruntime predicts what we do, for rows like those of the training."""
+    fitted = network.fitted
+    normal = np.random.default_rng(0).normal(size=(256, len(fitted.columns)))
+    rows = fitted.mean + fitted.scale * normal
+    ours, (labels, theirs) = network.probabilities(rows), run(content, rows)
+    first, second = np.sort(ours, axis=1)[:, :-3:-1].T
+    certain = first - second > 2 * TOLERANCE
+    named = np.array(fitted.classes, object)[ours.argmax(axis=1)]
+    if np.abs(ours - theirs).max() > TOLERANCE or (named != np.array(labels, object))[certain].any():
+        raise RuntimeError("onnxruntime predicts otherwise than ffn-predict: nothing is written")

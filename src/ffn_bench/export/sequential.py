@@ -1,0 +1,106 @@
+"""A trained network as weights for a plain `nn.Sequential` of PyTorch's, and the lines that load them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from ffn_bench.data.splitting import Array
+from ffn_bench.errors import UserError
+from ffn_bench.run_folder.trained_network import TrainedNetwork
+
+MODULES = {
+    name.lower(): name
+    for name in (
+        "Identity", "ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigmoid", "Softsign", "Mish",
+        "SELU", "CELU", "ReLU6", "Hardtanh", "Hardswish", "Hardsigmoid", "Tanhshrink", "LogSigmoid",
+    )
+}  # fmt: skip
+"""PyTorch's elementwise modules, by their names in small letters: ours are the same with underscores."""
+SHOWN = 16
+"""Numbers that a line of code shows; more are left to the file."""
+
+
+def module_of(activation: str) -> str:
+    """PyTorch's module of an activation. Raises `UserError` where there is none."""
+    name = MODULES.get(activation.replace("_", ""))
+    if name is None:
+        what = f"PyTorch has no module {activation!r} for a plain nn.Sequential"
+        raise UserError("to", what, "export to .onnx or .py")
+    return name
+
+
+def state_dict(network: TrainedNetwork) -> dict[str, Array]:
+    """`0.weight [n_out, n_in]`, `0.bias [n_out]`, `2.weight`, …: an activation stands between two layers."""
+    module_of(network.config.model.activation)
+    state = {}
+    for k, (W, b) in enumerate(network.weights.layers):
+        state[f"{2 * k}.weight"], state[f"{2 * k}.bias"] = np.ascontiguousarray(W.T), np.ascontiguousarray(b)
+    return state
+
+
+def safetensors(network: TrainedNetwork, card: str) -> bytes:
+    """The state_dict as safetensors, with the card, names and standardisation as metadata."""
+    from safetensors.numpy import save
+
+    fitted = network.fitted
+    lists: dict[str, Sequence[object]] = {"classes": fitted.classes, "columns": fitted.columns}
+    lists |= {"mean": fitted.mean.tolist(), "scale": fitted.scale.tolist()}
+    metadata = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
+    content: bytes = save(state_dict(network), {"format": "pt", "model_card": card, **metadata})
+    return content
+
+
+def pt(network: TrainedNetwork) -> bytes:
+    """The state_dict as `torch.save` writes it."""
+    import torch
+
+    content = io.BytesIO()
+    torch.save({name: torch.from_numpy(array) for name, array in state_dict(network).items()}, content)
+    return content.getvalue()
+
+
+def code(network: TrainedNetwork, name: str, shortened_to: str = "") -> str:
+    """The lines of Python that load a file of this name and predict with it. Long lists of numbers are left
+    out where `shortened_to` says which file has them."""
+    fitted, config = network.fitted, network.config
+    activation = module_of(config.model.activation)
+    modules: list[str] = []
+    for W, _ in network.weights.layers:
+        modules += [f"nn.{activation}()"] * bool(modules) + [f"nn.Linear{W.shape}"]
+    joined = ", ".join(modules)
+    if len(joined) > 80:
+        joined = "\n    " + ",\n    ".join(modules) + ",\n"
+    double = config.dtype == "float64"
+    lines = [f"model = nn.Sequential({joined})" + ".double()" * double]
+    if name.endswith(".safetensors"):
+        imports = [
+            "import json",
+            "",
+            "import torch",
+            "from safetensors import safe_open",
+            "from torch import nn",
+        ]
+        lines += [
+            f"with safe_open({name!r}, 'pt') as file:",
+            "    model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})",
+            "    classes, *numbers = (json.loads(file.metadata()[key]) for key in ('classes', 'mean', 'scale'))",
+            "mean, scale = (torch.tensor(each, dtype=torch.float64) for each in numbers)",
+        ]
+    else:
+        imports = ["import torch", "from torch import nn"]
+        lines.append(f"model.load_state_dict(torch.load({name!r}, weights_only=True))")
+        for what, values in (("mean", fitted.mean), ("scale", fitted.scale)):
+            short = bool(shortened_to) and len(values) > SHOWN
+            numbers = f"[...]  # {len(values)} numbers, in {shortened_to}" if short else str(values.tolist())
+            lines.append(f"{what} = torch.tensor({numbers}{'' if short else ', dtype=torch.float64)'}")
+        short = bool(shortened_to) and len(fitted.classes) > SHOWN
+        lines.append(f"classes = {'[...]' if short else list(fitted.classes)}")
+    cast = "" if double else ".float()"
+    rows = f"  # rows [n, {len(fitted.columns)}], in the order of the columns"
+    lines.append(f"def probabilities(x):{rows}")
+    lines.append(f"    return model(((x.double() - mean) / scale){cast}).softmax(1)")
+    return "\n".join([*imports, "", *lines]) + "\n"
