@@ -36,7 +36,7 @@ T = TypeVar("T")
 def register() -> None:
     """Put the schema where Hydra's defaults lists find it: `/_schema/train`, `/_schema/<group>/<kind>`."""
     register_command("train", TrainConfig)
-    _store("_schema/predict", "rows", RowsConfig, None)
+    _store("_schema/predict/rows", functools.partial(_same, RowsConfig), None)
     for group, kinds in SCHEMA.items():
         for kind, node in kinds.items():
             _store(f"_schema/{group}/{kind}", functools.partial(_same, node), None)
