@@ -69,6 +69,13 @@ class CsvConfig(SplitDataConfig):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class ArraysConfig(SplitDataConfig):
+    """Rows and labels that a person's program has given."""
+
+    sha256: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class SyntheticConfig(SplitDataConfig):
     """Gaussian clusters on the corners of a hypercube, one or more a class."""
 
@@ -396,6 +403,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     "data": {
         "digits": SplitDataConfig,
         "csv": CsvConfig,
+        "arrays": ArraysConfig,
         "synthetic": SyntheticConfig,
         "moons": MoonsConfig,
         "spirals": SpiralsConfig,

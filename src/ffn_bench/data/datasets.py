@@ -12,6 +12,7 @@ from ffn_bench.checks import one_of
 from ffn_bench.configuration.schema import (
     DataConfig,
 )
+from ffn_bench.data.arrays import load_arrays
 from ffn_bench.data.images import load_torchvision
 from ffn_bench.data.kept import kept
 from ffn_bench.data.splitting import Array, Data, Raw, _prepare
@@ -46,6 +47,7 @@ def load_digits(config: DataConfig) -> Raw:
 LOADERS: dict[str, Callable[[DataConfig], Raw]] = {
     "digits": load_digits,
     "csv": load_csv,
+    "arrays": load_arrays,
     "synthetic": load_synthetic,
     "moons": load_moons,
     "spirals": load_spirals,
