@@ -36,7 +36,7 @@ def text(network: TrainedNetwork) -> str:
         "Scores at this step": _scores(network),
         "Training": {
             "run": folder.absolute().name,
-            "status": f"{summary['status']} {summary.get('reason', '')}".strip(),
+            "status": ": ".join(filter(None, (summary["status"], summary.get("reason", "")))),
             "started": identity.get("started", "unknown"),
             "engine": identity.get("engine", "torch"),
             "versions": ", ".join(f"{name} {v}" for name, v in identity.get("versions", {}).items()),
@@ -65,7 +65,7 @@ def _chosen(network: TrainedNetwork, summary: dict[str, Any]) -> str:
     """How the weights were chosen."""
     at = network.weights.at
     if at == "best":
-        return f"the epoch of the best {tags.words(tags.SCORE.tag('val'))}, of {summary.get('epochs', '?')}"
+        return f"the epoch of the best {tags.words(network.config.monitored)}, of {summary.get('epochs', '?')}"
     return "the last checkpoint" if at == "last" else f"asked for by at={at}"
 
 

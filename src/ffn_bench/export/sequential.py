@@ -95,8 +95,9 @@ def code(network: TrainedNetwork, name: str, shortened_to: str = "") -> str:
         lines.append(f"model.load_state_dict(torch.load({name!r}, weights_only=True))")
         for what, values in (("mean", fitted.mean), ("scale", fitted.scale)):
             short = bool(shortened_to) and len(values) > SHOWN
-            numbers = f"[...]  # {len(values)} numbers, in {shortened_to}" if short else str(values.tolist())
-            lines.append(f"{what} = torch.tensor({numbers}{'' if short else ', dtype=torch.float64)'}")
+            numbers = "[...]" if short else values.tolist()
+            note = f"  # {len(values)} numbers, in {shortened_to}" * short
+            lines.append(f"{what} = torch.tensor({numbers}, dtype=torch.float64){note}")
         short = bool(shortened_to) and len(fitted.classes) > SHOWN
         lines.append(f"classes = {'[...]' if short else list(fitted.classes)}")
     cast = "" if double else ".float()"
