@@ -24,21 +24,27 @@ def fit(data: Any = None, *, target: str | None = None, progress: bool = True, *
     """Train a run as `ffn-train` does; a run of its `name` that has begun is resumed, one that has ended is
     returned.
 
-    `data` is the name of a data set (without one the digits), a mapping of the keys of one, a pair `(X, y)` (`X [n, n_features]` numbers,
-    `y [n]` labels of any kind), or a frame of Polars or pandas, whose column `target` has the labels. `keys` are
-    those of the command: `lr=0.1`, `optimizer="sgd"`; keys of a group stand in a mapping, with `name` for its
-    choice, `optimizer=dict(name="sgd", momentum=0.9)`, or have dots, `**{"model.hidden": [64]}`. Values arrive
-    as they are. `progress`: whether a bar shows how it goes, in a notebook or on a terminal.
+    `data` is the name of a data set (without one the digits), a mapping of the keys of one, a pair `(X, y)`
+    (`X [n, n_features]` numbers, `y [n]` labels of any kind), or a frame of Polars or pandas, whose column
+    `target` has the labels. `keys` are those of the command: `lr=0.1`, `optimizer="sgd"`; keys of a group
+    stand in a mapping, with `name` for its choice, `optimizer=dict(name="sgd", momentum=0.9)`, or have dots,
+    `**{"model.hidden": [64]}`. Values arrive as they are. `progress`: whether a bar shows how it goes, in a
+    notebook or on a terminal.
 
     A run that diverges is returned, with that status. Raises `UserError` for a person's mistake, with the
     command's text; KeyboardInterrupt for ^C, and the run is saved as interrupted.
     """
+    keys, given = _with_data(keys, data, target)
+    _check_several(keys)
+    return fit_rows(given, progress, keys)
+
+
+def fit_rows(given: Raw | None, progress: bool, keys: Mapping[str, Any]) -> Run:
+    """`fit` where the keys have those of the data, and `given` are the rows of `data=arrays`."""
     from ffn_bench import train
     from ffn_bench.command_line import in_process, keywords
     from ffn_bench.command_line.python_view import PythonRunView
 
-    keys, given = _with_data(keys, data, target)
-    _check_several(keys)
     with in_process.command(keywords.overrides(keys), sweeps=False, given=given) as (cfg, _):
         folder = train.train_composed(cfg, PythonRunView(progress))
         at = "last" if cfg.keep == "last" else "best"
@@ -49,9 +55,9 @@ def sweep(data: Any = None, *, target: str | None = None, progress: bool = True,
     """Train a run for every combination of values, as `ffn-train -m` does.
 
     As `fit`, but that a list, tuple, range or array holds values that are tried: `seed=range(5)`,
-    `optimizer=["sgd", "adam"]`, `model=dict(hidden=[[64], [32, 32]])`. Runs that fail are rows with that status,
-    and a warning. Runs are trained in worker processes, or one after the other where this process has threads.
-    """
+    `optimizer=["sgd", "adam"]`, `model=dict(hidden=[[64], [32, 32]])`. Runs that fail are rows with that
+    status, and a warning. Runs are trained in worker processes, or one after the other where this process
+    has threads."""
     from ffn_bench.command_line import in_process, keywords
     from ffn_bench.command_line.python_view import PythonSweepView, SilentSweepView, warn
     from ffn_bench.run_folder import finding
@@ -96,7 +102,7 @@ def _with_data(keys: dict[str, Any], data: Any, target: str | None) -> tuple[dic
     from ffn_bench.data import arrays
 
     raw = arrays.raw_of(data, target)
-    return {"data": "arrays", "data.sha256": arrays.digest(raw), **keys}, raw
+    return {**arrays.keys_of(raw), **keys}, raw
 
 
 def _are_names(data: Any) -> bool:

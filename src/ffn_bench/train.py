@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ffn_bench.command_line.run_view import RunView
 
 
-def train(cfg: DictConfig, hydra: DictConfig, view: RunView | None = None) -> float | None:
+def train(cfg: DictConfig, hydra: Any, view: RunView | None = None) -> float | None:
     """Train the run that `cfg` describes into the output folder of `hydra`, its node; see `train_run`."""
     folder = Folder(Path(hydra.runtime.output_dir))
     run = parsing.parse(cfg)

@@ -41,8 +41,8 @@ __all__ = [
     "hydra_module",
     "plugins_module",
     "raised",
-    "singletons",
     "scan_plugins",
+    "singletons",
 ]
 
 PLUGINS = {

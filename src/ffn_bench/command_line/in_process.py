@@ -34,24 +34,33 @@ _turn = threading.Lock()
 
 
 @contextmanager
-def command(overrides: Sequence[str], sweeps: bool, given: Any = None) -> Iterator[tuple[DictConfig, HydraContext]]:
+def command(
+    overrides: Sequence[str], sweeps: bool, given: Any = None
+) -> Iterator[tuple[DictConfig, HydraContext]]:
     """What `ffn-train` composes of some overrides, and Hydra's context, within which the command works.
 
     `given` are rows that nothing can load. Every mistake, of what is done within, too, is a `UserError`.
     """
-    with _turn, _mistakes_explained(), guest.visit([COMMAND, *overrides]), _hydra_apart():
-        with composition.guarded(TrainConfig), loaded_once(given):
-            parsing.register()
-            resolvers.register_resolvers()
-            OmegaConf.register_new_resolver("config_groups", start.config_groups, replace=True)
-            prepared = arguments.prepare(overrides)
-            parsing.offer_optimizers(partial(start.offered_optimizers, prepared))
-            version.setbase("1.3")
-            search_path = create_config_search_path(str(config_folder()))
-            hydra = QuickHydra(TASK, composition.Loader(search_path, TrainConfig))
-            mode = RunMode.MULTIRUN if sweeps else RunMode.RUN
-            cfg = hydra.compose_config("config", [*prepared, f"hydra.mode={mode.name}"], mode)
-            yield cfg, HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+    typed = [COMMAND, *["-m"] * sweeps, *overrides]
+    with (
+        _turn,
+        _mistakes_explained(),
+        guest.visit(typed),
+        _hydra_apart(),
+        composition.guarded(TrainConfig),
+        loaded_once(given),
+    ):
+        parsing.register()
+        resolvers.register_resolvers()
+        OmegaConf.register_new_resolver("config_groups", start.config_groups, replace=True)
+        prepared = arguments.prepare(overrides)
+        parsing.offer_optimizers(partial(start.offered_optimizers, prepared))
+        version.setbase("1.3")
+        search_path = create_config_search_path(str(config_folder()))
+        hydra = QuickHydra(TASK, composition.Loader(search_path, TrainConfig))
+        mode = RunMode.MULTIRUN if sweeps else RunMode.RUN
+        cfg = hydra.compose_config("config", [*prepared, f"hydra.mode={mode.name}"], mode)
+        yield cfg, HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
 
 
 def sweeper(cfg: DictConfig, context: HydraContext) -> Any:
@@ -70,14 +79,14 @@ def _mistakes_explained() -> Iterator[None]:
         mistake = mistakes.explain(error)
         if mistake is None or mistake is error:
             raise
-        raise mistake from error
+        raise mistake from None  # Hydra's own traceback says nothing more
 
 
 @contextmanager
 def _hydra_apart() -> Iterator[None]:
     """Give Hydra other objects than those of the program: its store without what the program keeps there."""
     kinds = (ConfigStore, HydraConfig, JobRuntime, version.VersionBase)
-    before = {kind: singletons.pop(kind) for kind in kinds if kind in singletons}
+    before: dict[type, Any] = {kind: singletons.pop(kind) for kind in kinds if kind in singletons}
     own = ConfigStore.instance()
     own.repo = {name: node for name, node in before[ConfigStore].repo.items() if name in HYDRAS_OWN}
     try:

@@ -115,5 +115,3 @@ def printed(value: Any) -> str:
     """A value in a message, not too long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
-
-

@@ -4,6 +4,7 @@ or on a terminal, and what is wrong with the data as Python's warnings; nothing 
 from __future__ import annotations
 
 import html
+import importlib
 import sys
 import time
 import warnings
@@ -27,6 +28,10 @@ UPDATE_SECONDS = 0.1
 """Between two pictures of a notebook's bar."""
 
 
+OURS = ("ffn_bench", "hydra_plugins", "contextlib")
+"""Beginnings of the names of modules between the program and a warning."""
+
+
 class DataWarning(UserWarning):
     """What a person should know of their data or their run's folder."""
 
@@ -34,7 +39,7 @@ class DataWarning(UserWarning):
 def warn(text: str) -> None:
     """A warning, where the program that called us stands."""
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("ffn_bench", "contextlib")):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(OURS):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, DataWarning, stacklevel=level)
 
@@ -46,39 +51,35 @@ def is_notebook() -> bool:
 
 
 class NotebookBar:
-    """A bar in the output of a notebook's cell, with the methods of rich's that training uses. It is taken away
-    at the end."""
+    """A bar in the output of a notebook's cell, with the methods of rich's that training uses. It is taken
+    away at the end."""
 
     def __init__(self) -> None:
+        self._ipython: Any = importlib.import_module("IPython.display")
         self._handle: Any = None
-        self._total, self._shown, self._due = 0.0, {"completed": 0.0, "description": ""}, 0.0
+        self._total, self._due = 1.0, 0.0
+        self._shown: dict[str, Any] = {"completed": 0.0, "description": ""}
 
     def start(self) -> None:
         """Nothing: it is there once there is a task."""
 
     def add_task(self, description: str, total: float | None, **fields: Any) -> int:
         """Show it."""
-        from IPython.display import HTML, display
-
         self._total = total or 1.0
-        self._handle = display(HTML(self._html()), display_id=True)
+        self._handle = self._ipython.display(self._ipython.HTML(self._html()), display_id=True)
         return 0
 
     def update(self, task: int, **fields: Any) -> None:
         """Take what is new, and show it now and then."""
         self._shown |= fields
         if time.monotonic() >= self._due and self._handle is not None:
-            from IPython.display import HTML
-
             self._due = time.monotonic() + UPDATE_SECONDS
-            self._handle.update(HTML(self._html()))
+            self._handle.update(self._ipython.HTML(self._html()))
 
     def stop(self) -> None:
         """Take it away."""
         if self._handle is not None:
-            from IPython.display import HTML
-
-            self._handle.update(HTML(""))
+            self._handle.update(self._ipython.HTML(""))
             self._handle = None
 
     def _html(self) -> str:

@@ -11,7 +11,7 @@ from ffn_bench.configuration.schema import ArraysConfig, DataConfig
 from ffn_bench.data.kept import given
 from ffn_bench.data.splitting import Array, Raw
 from ffn_bench.data.tables import classes_of, listed
-from ffn_bench.errors import UserError, data_error, nearest
+from ffn_bench.errors import data_error, nearest
 
 NUMERIC = "biuf"
 """Kinds of NumPy's types that are numbers."""
@@ -31,6 +31,11 @@ def digest(raw: Raw) -> str:
     """SHA-256 of rows, labels, and the names of classes and columns."""
     names = repr((raw.classes, raw.columns, raw.x.shape)).encode()
     return hashlib.sha256(names + raw.x.tobytes() + raw.y.tobytes()).hexdigest()
+
+
+def keys_of(raw: Raw) -> dict[str, Any]:
+    """The keys of a run that trains on these rows."""
+    return {"data": "arrays", "data.sha256": digest(raw)}
 
 
 def is_frame(data: object) -> bool:

@@ -65,7 +65,9 @@ def _chosen(network: TrainedNetwork, summary: dict[str, Any]) -> str:
     """How the weights were chosen."""
     at = network.weights.at
     if at == "best":
-        return f"the epoch of the best {tags.words(network.config.monitored)}, of {summary.get('epochs', '?')}"
+        return (
+            f"the epoch of the best {tags.words(network.config.monitored)}, of {summary.get('epochs', '?')}"
+        )
     return "the last checkpoint" if at == "last" else f"asked for by at={at}"
 
 

@@ -36,7 +36,9 @@ def figure(history: pl.DataFrame, quantities: Sequence[str] = (), best_step: int
     for name in quantities:
         if name not in names:
             known = ", ".join(sorted(names)) or "nothing"
-            raise UserError("figure", f"{name!r} was not measured{nearest(name, names)}", f"use one of: {known}")
+            raise UserError(
+                "figure", f"{name!r} was not measured{nearest(name, names)}", f"use one of: {known}"
+            )
     chosen = quantities or [q.name for q in (tags.LOSS, *tags.SCORES) if q.name in names]
     with mpl.rc_context(STYLE):
         width, height = SIZE
@@ -48,7 +50,11 @@ def figure(history: pl.DataFrame, quantities: Sequence[str] = (), best_step: int
 
 def _plot(axes: Axes, history: pl.DataFrame, name: str, best_step: int | None) -> None:
     quantity = tags.quantity(name)
-    lines = {quantity.tag(split): words for split, words in tags.SPLITS.items()} if quantity.splits else {name: name}
+    lines = (
+        {quantity.tag(split): words for split, words in tags.SPLITS.items()}
+        if quantity.splits
+        else {name: name}
+    )
     per_epoch = steps_per_epoch(history)
     for k, (tag, label) in enumerate(lines.items()):
         if tag not in history.columns:
@@ -56,7 +62,9 @@ def _plot(axes: Axes, history: pl.DataFrame, name: str, best_step: int | None) -
         curve = history.select("step", tag).drop_nulls()
         values = curve[tag].to_numpy() * (100 if quantity.is_percent else 1)
         axes.plot(curve["step"].to_numpy() / per_epoch, values, color=colour(k), label=label, lw=1.3)
-    if quantity.name == tags.LOSS.name and all((history[tag].drop_nulls() > 0).all() for tag in lines if tag in history):
+    if quantity.name == tags.LOSS.name and all(
+        (history[tag].drop_nulls() > 0).all() for tag in lines if tag in history
+    ):
         axes.set_yscale("log")
     if best_step is not None:
         axes.axvline(best_step / per_epoch, color=MUTED, lw=1, ls=":", label="best epoch")

@@ -23,6 +23,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73")
 MOST_ROWS, MOST_POINTS = 12, 300
 CELL = "padding: 1px 10px 1px 0; border: 0; text-align: left; background: none"
 NUMBER = CELL.replace("left", "right")
+TABLE = "border: 0; margin: 0 0 6px 0"
 
 
 def run_html(run: Run) -> str:
@@ -44,7 +45,11 @@ def run_html(run: Run) -> str:
 def sweep_html(sweep: Sweep) -> str:
     """A sweep: its runs, the best first."""
     frame = sweep.frame()
-    tag = tags.SCORE.tag("val") if frame[tags.SCORE.tag("val")].null_count() < len(frame) else tags.SCORE.tag("test")
+    tag = (
+        tags.SCORE.tag("val")
+        if frame[tags.SCORE.tag("val")].null_count() < len(frame)
+        else tags.SCORE.tag("test")
+    )
     frame = frame.sort(tag, descending=tags.SCORE.higher_is_better, nulls_last=True)
     shown = [name for name in frame.columns if name != "run" and frame[name].null_count() < len(frame)]
     facts = {"sweep": sweep.path, "runs": len(sweep)}
@@ -75,7 +80,7 @@ def _facts(facts: Mapping[str, object]) -> str:
         f'<td style="{CELL}">{_text(value)}</td></tr>'
         for key, value in facts.items()
     )
-    return f'<table style="border: 0; margin: 0 0 6px 0">{"".join(rows)}</table>'
+    return f'<table style="{TABLE}">{"".join(rows)}</table>'
 
 
 def _scores(run: Run) -> str:
@@ -94,9 +99,12 @@ def _scores(run: Run) -> str:
 def _table(frame: pl.DataFrame) -> str:
     """A frame's first rows."""
     rows = [
-        [_cell(name, value) for name, value in row.items()] for row in frame.head(MOST_ROWS).iter_rows(named=True)
+        [_cell(name, value) for name, value in row.items()]
+        for row in frame.head(MOST_ROWS).iter_rows(named=True)
     ]
-    more = f'<div style="opacity: .65">and {len(frame) - MOST_ROWS} more</div>' if len(frame) > MOST_ROWS else ""
+    more = (
+        f'<div style="opacity: .65">and {len(frame) - MOST_ROWS} more</div>' if len(frame) > MOST_ROWS else ""
+    )
     return _rows(frame.columns, rows) + more
 
 
@@ -109,12 +117,16 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _rows(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th style="{NUMBER}; opacity: .65; font-weight: normal">{_text(name)}</th>' for name in columns)
+    head = "".join(
+        f'<th style="{NUMBER}; opacity: .65; font-weight: normal">{_text(name)}</th>' for name in columns
+    )
     body = "".join(
-        '<tr style="background: none">' + "".join(f'<td style="{NUMBER}">{_text(c)}</td>' for c in row) + "</tr>"
+        '<tr style="background: none">'
+        + "".join(f'<td style="{NUMBER}">{_text(c)}</td>' for c in row)
+        + "</tr>"
         for row in rows
     )
-    return f'<table style="border: 0; margin: 0 0 6px 0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table style="{TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _plot(history: pl.DataFrame, name: str) -> str:
@@ -144,7 +156,9 @@ def _plot(history: pl.DataFrame, name: str) -> str:
         legend.append(f'<span style="color: {colour}">{words}</span>')
     frame = f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" fill="none" stroke="#8888"/>'
     bounds = f"{quantity.text(low)} to {quantity.text(high)}"
+    size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     return (
-        f'<div style="display: inline-block; margin-right: 16px"><div>{_text(name)}, {bounds}: {" ".join(legend)}</div>'
-        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">{frame}{"".join(lines)}</svg></div>'
+        '<div style="display: inline-block; margin-right: 16px">'
+        f"<div>{_text(name)}, {bounds}: {' '.join(legend)}</div>"
+        f"<svg {size}>{frame}{''.join(lines)}</svg></div>"
     )

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 class Run:
     """A run folder, read when the object is made; nothing in it is executed.
 
-    `at` says which of its weights predict: of the `best` epoch, the `last` checkpoint, or the end of `epoch:N`
-    where the run was trained with `trajectory=True`. Raises `UserError` for a folder that is no run's, or is
-    damaged; for weights that it has not, when they are asked for.
-    """
+    `at` says which of its weights predict: of the `best` epoch, the `last` checkpoint, or the end of
+    `epoch:N` where the run was trained with `trajectory=True`. Raises `UserError` for a folder that is no
+    run's, or is damaged; for weights that it has not, when they are asked for."""
 
     def __init__(self, path: str | Path, at: str = "best") -> None:
         check_at(at)
@@ -55,15 +54,16 @@ class Run:
 
     @functools.cached_property
     def history(self) -> pl.DataFrame:
-        """A row for each step at which something was measured: `step`, `epoch`, `train_seconds`, and a column a
-        tag, such as `loss/train` and `accuracy/val`; null where a tag was not measured."""
+        """A row for each step at which something was measured: `step`, `epoch`, `train_seconds`, and a
+        column a tag, such as `loss/train` and `accuracy/val`; null where a tag was not measured."""
         from ffn_bench.results.frames import history
 
         return history(Folder(self.path))
 
     @functools.cached_property
     def summary(self) -> pl.DataFrame:
-        """Two rows, what was measured `at` the `best` epoch and the `final` one; none before the run has ended."""
+        """Two rows, what was measured `at` the `best` epoch and the `final` one; none before the run has
+        ended."""
         from ffn_bench.results.frames import summary
 
         return summary(self._summary)
@@ -86,18 +86,19 @@ class Run:
     # --- the network ------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _network(self) -> TrainedNetwork:
+    def network(self) -> TrainedNetwork:
+        """The trained network as arrays, with what was fitted to the data."""
         from ffn_bench.run_folder import trained_network
 
         return trained_network.load(self.path, self.at)
 
     @property
     def classes(self) -> Array:
-        """What `predict` returns, in the order of the columns of `predict_proba`: integers or truth values where
-        all names of classes are, else text."""
+        """What `predict` returns, in the order of the columns of `predict_proba`: integers or truth values
+        where all names of classes are, else text."""
         import numpy as np
 
-        names = self._network.fitted.classes
+        names = self.network.fitted.classes
         if all(name.isascii() and name.lstrip("-").isdigit() and str(int(name)) == name for name in names):
             return np.array(list(map(int, names)))
         return np.array([False, True]) if names == ("False", "True") else np.array(names)
@@ -105,7 +106,7 @@ class Run:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the features, in the network's order."""
-        return self._network.fitted.columns
+        return self.network.fitted.columns
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes, `[n, n_classes]`, in the run's dtype.
@@ -116,7 +117,7 @@ class Run:
         """
         from ffn_bench.run_folder.trained_network import check_finite
 
-        network = self._network
+        network = self.network
         logits = network.logits(network.standardise(self._rows(X)))
         if (row := check_finite(logits)) is not None:
             what = f"the values of row {row} are too large for this network"
@@ -136,7 +137,7 @@ class Run:
         which maps rows `[n, n_features]`, as `predict` takes them, to logits. It is imported only now."""
         from ffn_bench.export.torch_module import module
 
-        return module(self._network)
+        return module(self.network)
 
     def _rows(self, X: Any) -> Array:
         """Rows of features in the network's order."""

@@ -60,7 +60,9 @@ class Sweep(Sequence[Run]):
             settings = {key: _cell(config.get(key)) for key in shown}
             results = {tag: measured.get(tag) for tag in ("epoch", *tags.MONITORED)}
             rows.append({"run": run.path.name, **settings, "status": run.status, **results})
-        frame = pl.DataFrame([{k: row[k] for k in row if k not in shown} for row in rows], infer_schema_length=None)
+        frame = pl.DataFrame(
+            [{k: row[k] for k in row if k not in shown} for row in rows], infer_schema_length=None
+        )
         columns = [pl.Series(key, [row[key] for row in rows], strict=False) for key in shown]
         return frame.select("run", *columns, *frame.columns[1:])
 

@@ -67,7 +67,7 @@ def _other_threads() -> bool:
     except OSError:  # of systems that do not tell
         return True
     pools = threadpoolctl.threadpool_info()
-    blas = sum(pool["num_threads"] - 1 for pool in pools if pool["internal_api"] == "openblas")
+    blas: int = sum(pool["num_threads"] - 1 for pool in pools if pool["internal_api"] == "openblas")
     return threads - 1 > blas
 
 
