@@ -1,19 +1,16 @@
 """Train, race and dissect feed-forward networks.
 
 `fit`, `sweep` and `load` are the commands as functions, `Run` and `Sweep` what they return, `FFNClassifier` a
-network as scikit-learn's estimator: docs/python.md.
+network as scikit-learn's estimator: docs/python.md. `__init__.pyi` says so to type checkers and editors; here
+they would be imports, and every command would wait for them.
 """
 
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffn_bench import process
-
-if TYPE_CHECKING:
-    from ffn_bench.api import Run, Sweep, fit, load, sweep
-    from ffn_bench.estimator import FFNClassifier
 
 process.begin()
 
