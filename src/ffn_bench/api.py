@@ -6,6 +6,7 @@ process is afterwards as it was; calls of several threads take turns. `import ff
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +44,11 @@ def fit_rows(given: Raw | None, progress: bool, keys: Mapping[str, Any]) -> Run:
     """`fit` where the keys have those of the data, and `given` are the rows of `data=arrays`."""
     from ffn_bench import train
     from ffn_bench.command_line import in_process, keywords
-    from ffn_bench.command_line.python_view import PythonRunView
+    from ffn_bench.command_line.python_view import PythonRunView, noted
 
-    with in_process.command(keywords.overrides(keys), sweeps=False, given=given) as (cfg, _):
-        folder = train.train_composed(cfg, PythonRunView(progress))
+    composed = in_process.command(keywords.overrides(keys), sweeps=False, given=given)
+    with noted() as notes, composed as (cfg, _):
+        folder = train.train_composed(cfg, PythonRunView(progress, notes))
         at = "last" if cfg.keep == "last" else "best"
     return Run(folder, at)
 
@@ -59,18 +61,19 @@ def sweep(data: Any = None, *, target: str | None = None, progress: bool = True,
     status, and a warning. Runs are trained in worker processes, or one after the other where this process
     has threads."""
     from ffn_bench.command_line import in_process, keywords
-    from ffn_bench.command_line.python_view import PythonSweepView, SilentSweepView, warn
+    from ffn_bench.command_line.python_view import PythonSweepView, noted
     from ffn_bench.run_folder import finding
     from ffn_bench.sweeps.sweep import LaunchDisplay, RunFailed
 
     keys, given = _with_data(keys, data, target)
-    with in_process.command(keywords.swept(keys), sweeps=True, given=given) as (cfg, context):
+    composed = in_process.command(keywords.swept(keys), sweeps=True, given=given)
+    with noted() as notes, composed as (cfg, context):
         sweeper = in_process.sweeper(cfg, context)
-        sweeper.shown = LaunchDisplay(view=PythonSweepView if progress else SilentSweepView)
+        sweeper.shown = LaunchDisplay(view=functools.partial(PythonSweepView, progress, notes))
         try:
             sweeper.sweep(cfg.hydra.overrides.task)
         except RunFailed as e:
-            warn(f"{e.where}: {e.what}; see its train.log")
+            notes.append(f"{e.where}: {e.what}; see its train.log")
         folder = Path(sweeper.config.hydra.sweep.dir)
         at = "last" if cfg.keep == "last" else "best"
     return Sweep(folder, finding.find([str(folder)]), at)

@@ -41,11 +41,11 @@ def command(
 
     `given` are rows that nothing can load. Every mistake, of what is done within, too, is a `UserError`.
     """
-    typed = [COMMAND, *["-m"] * sweeps, *overrides]
+    prepared = arguments.prepare(overrides)
     with (
         _turn,
         _mistakes_explained(),
-        guest.visit(typed),
+        guest.visit([COMMAND, *["-m"] * sweeps, *prepared]),
         _hydra_apart(),
         composition.guarded(TrainConfig),
         loaded_once(given),
@@ -53,7 +53,6 @@ def command(
         parsing.register()
         resolvers.register_resolvers()
         OmegaConf.register_new_resolver("config_groups", start.config_groups, replace=True)
-        prepared = arguments.prepare(overrides)
         parsing.offer_optimizers(partial(start.offered_optimizers, prepared))
         version.setbase("1.3")
         search_path = create_config_search_path(str(config_folder()))

@@ -9,7 +9,8 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,18 @@ class DataWarning(UserWarning):
     """What a person should know of their data or their run's folder."""
 
 
-def warn(text: str) -> None:
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """A list that takes notes, which are warnings at the end, whatever else happens."""
+    notes: list[str] = []
+    try:
+        yield notes
+    finally:
+        for text in dict.fromkeys(notes):
+            _warn(text)
+
+
+def _warn(text: str) -> None:
     """A warning, where the program that called us stands."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(OURS):
@@ -93,20 +105,20 @@ class NotebookBar:
 
 
 class PythonRunView(RunView):
-    """A run that a program trains. `progress`: whether it is shown while it goes on."""
+    """A run that a program trains. `progress`: whether it is shown while it goes on. `notes` takes what is to
+    be warned of when it has ended: a program may make exceptions of warnings."""
 
-    def __init__(self, progress: bool) -> None:
+    def __init__(self, progress: bool, notes: list[str]) -> None:
         super().__init__()
-        self._wanted = progress
+        self._wanted, self._notes = progress, notes
 
     def say(self, text: str) -> None:
         """Nothing: what is true before a run starts is in what is returned."""
 
     def start(self, facts: dict[str, str], run: Run, epochs: int, notes: Sequence[str] = ()) -> None:
-        """Warn, and begin the bar."""
+        """Note what is to be warned of, and begin the bar."""
         self._epochs = epochs
-        for text in (*notes, *run.data.warnings):
-            warn(text)
+        self._notes += [*notes, *run.data.warnings]
         if bar := live_bar(self.console, self._wanted):
             self._progress = bar
             bar.start()
@@ -132,24 +144,21 @@ def live_bar(console: Console, wanted: bool) -> Any:
 
 
 class PythonSweepView(SweepView):
-    """A sweep that a program trains."""
+    """A sweep that a program trains; `progress` and `notes` as for one run."""
 
-    wanted = True
-    """Whether it is shown while it goes on."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
+    def __init__(self, progress: bool, notes: list[str], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._wanted, self._notes = progress, notes
         self._shown_on, self.console = make_console(), Console(quiet=True)
         self._lines, self._noted = False, ()
 
     def start(self, choices: Counter[Choice], processes: int = 0) -> None:
-        """Warn."""
-        for text in self._warnings:
-            self.warn(text)
+        """Note what is to be warned of."""
+        self._notes += self._warnings
 
     def live(self) -> None:
         """Begin the bar, whose thread must not exist when processes are forked."""
-        self._bar = live_bar(self._shown_on, self.wanted)
+        self._bar = live_bar(self._shown_on, self._wanted)
         if self._bar:
             self._started = time.monotonic()
             self._bar.start()
@@ -159,8 +168,8 @@ class PythonSweepView(SweepView):
         """Nothing."""
 
     def warn(self, text: str) -> None:
-        """Warn."""
-        warn(text)
+        """Note what is to be warned of."""
+        self._notes.append(text)
 
     def measured(self, run: int, measurements: Sequence[Measurement]) -> None:
         """Bring the bar up to date."""
@@ -183,9 +192,3 @@ class PythonSweepView(SweepView):
             steps, seconds = sum(self._steps), time.monotonic() - self._started
             numbers = f"{count(len(self._ended))}/{count(len(self.runs))} ended"
             self._bar.update(self._task, completed=steps, numbers=numbers, rate=steps / max(seconds, 1e-9))
-
-
-class SilentSweepView(PythonSweepView):
-    """A sweep of which nothing is shown."""
-
-    wanted = False

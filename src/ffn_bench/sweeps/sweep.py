@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ class LaunchDisplay:
     heading: str = "ffn-train"
     settings: Sequence[dict[str, str]] | None = None
     search: bool = False
-    view: type[sweep_view.SweepView] = sweep_view.SweepView
+    view: Callable[..., sweep_view.SweepView] = sweep_view.SweepView
 
 
 @dataclass(kw_only=True)
