@@ -155,7 +155,7 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 raise UserError(f"optimizer.{key}", what, f"keys here: {', '.join(sorted(known_keys))}")
         values: dict[tuple[str, ...], Any] = {(key,): value for key, value in self._settings().items()}
         values |= {("optimizer", key): value for key, value in given.items()}
-        values[("model", "hidden")] = list(self.hidden)
+        values[("model", "hidden")] = self.hidden
         values[("model", "activation")] = self.activation
         values[("data", "val_fraction")] = self.validation_fraction
         return parsing.set_values(plain, {path: _plain(value) for path, value in values.items()})
@@ -191,7 +191,7 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             **arrays.keys_of(raw),
             "data.test_fraction": 0.0,
             "data.val_fraction": self.validation_fraction,
-            "model.hidden": list(self.hidden),
+            "model.hidden": _plain(self.hidden),
             "model.activation": self.activation,
             "optimizer": {"name": name, **given},
             "device": "cpu",
@@ -217,8 +217,8 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
 def _plain(value: Any) -> Any:
     """NumPy's numbers, and lists of them, as Python's own."""
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
