@@ -193,6 +193,13 @@ def _first_array(tree: Any, change: Callable[[Any], Any]) -> bool:
     return False
 
 
+def _best_array(state: dict[str, Any], change: Callable[[Any], Any]) -> None:
+    """Replace the first weights of the best epoch, which the checkpoint has where that epoch is not now."""
+    best = {name: array.copy() for name, array in (state["best"]["network"] or state["network"]).items()}
+    best["weights.0"] = change(best["weights.0"])
+    state["best"]["network"] = best
+
+
 STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "step is text": lambda s: s.update(step="x"),
     "step is negative": lambda s: s.update(step=-5),
@@ -219,6 +226,20 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a moment of another shape": lambda s: _first_array(s["optimizer"], lambda a: a.reshape(-1)[:1]),
     "a moment of another dtype": lambda s: _first_array(s["optimizer"], lambda a: a.astype(np.float64)),
     "a moment that is a number": lambda s: _first_array(s["optimizer"], lambda a: 0.0),
+    "best is text": lambda s: s.update(best="epoch 2"),
+    "best is a list": lambda s: s.update(best=[2, 10]),
+    "best lacks its value": lambda s: s["best"].pop("value"),
+    "best by another tag": lambda s: s["best"].update(tag="loss/val"),
+    "a best epoch to come": lambda s: s["best"].update(epoch=s["epoch"] + 1),
+    "a best epoch that is text": lambda s: s["best"].update(epoch="2"),
+    "a best step within an epoch": lambda s: s["best"].update(step=s["best"]["step"] + 1),
+    "a best value that is text": lambda s: s["best"].update(value="high"),
+    "a best value that is not finite": lambda s: s["best"].update(value=float("nan")),
+    "an improvement to come": lambda s: s["best"].update(improved=s["epoch"] + 1),
+    "best weights of another shape": lambda s: _best_array(s, lambda a: a.reshape(-1)[:-1]),
+    "best weights of another dtype": lambda s: _best_array(s, lambda a: a.astype(np.float64)),
+    "best weights that are text": lambda s: s["best"].update(network="the best"),
+    "best weights without one": lambda s: _best_array(s, lambda a: None),
     "no window": lambda s: s.pop("window"),
     "window is text": lambda s: s.update(window="wide"),
     "something more": lambda s: s.update(more=1),
@@ -239,8 +260,8 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 RUN_STATES = ("finished", "killed", "interrupted")
 FILES = (
-    "run.json", "summary.json", "metrics.jsonl", "train.log", "events", "newest", "checkpoint", ".hydra",
-    ".hydra/config.yaml", ".lock", ".ffn-bench.jsonl",
+    "run.json", "summary.json", "metrics.jsonl", "train.log", "events", "newest", "checkpoint",
+    "best.safetensors", ".hydra", ".hydra/config.yaml", ".lock", ".ffn-bench.jsonl",
 )  # fmt: skip
 
 
@@ -318,6 +339,8 @@ def _train(case: Case) -> set[int]:
         return {0}  # the one before is used
     if kind == "checkpoint":
         return {0} if how == "deleted" else {4}
+    if kind == "best.safetensors":
+        return {0}  # it is written anew; one that is not ours makes room
     if kind == ".hydra":
         return {0} if how == "deleted" else {4}
     if kind == ".hydra/config.yaml":
@@ -338,9 +361,21 @@ def _landscape(case: Case) -> set[int]:
     return {0}
 
 
+def _landscape_best(case: Case) -> set[int]:
+    """At the best epoch: its file is needed, too."""
+    if case.file == "best.safetensors":
+        return {0} if case.damage == "a hard link" else {4}
+    return _landscape(case)
+
+
 def _race(case: Case) -> set[int]:
     """As a landscape, which reads the same files, but for the checkpoint, which a race does not need."""
     return {0} if case.file == "checkpoint" else _landscape(case)
+
+
+def _export(case: Case) -> set[int]:
+    """As a prediction, but for the checkpoint: the weights of the best epoch are a file of their own."""
+    return {0} if case.file == "checkpoint" else _landscape_best(case)
 
 
 def _any(case: Case) -> set[int]:
@@ -355,7 +390,10 @@ _DEMANDED: dict[str, Callable[[Case], set[int]]] = {
     "sweep status": _any,
     "compare": _any,
     "landscape": _landscape,
+    "landscape best": _landscape_best,
     "race": _race,
+    "predict": _landscape,
+    "export": _export,
 }
 
 

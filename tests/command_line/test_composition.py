@@ -25,8 +25,10 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 import ffn_bench.compare.command
+import ffn_bench.export.command
 import ffn_bench.landscape.command
 import ffn_bench.lecture.command
+import ffn_bench.predict.command
 import ffn_bench.race.command
 from conftest import Command, Result, call
 from ffn_bench.configuration.notation import REAL, misread
@@ -587,10 +589,16 @@ def test_the_loader_of_a_launchers_worker_checks(prepared: Command, tmp_path: Pa
 
 OTHERS: dict[str, Callable[[], None]] = {
     "ffn-compare": ffn_bench.compare.command.main,
+    "ffn-export": ffn_bench.export.command.main,
     "ffn-landscape": ffn_bench.landscape.command.main,
     "ffn-lecture": ffn_bench.lecture.command.main,
+    "ffn-predict": ffn_bench.predict.command.main,
     "ffn-race": ffn_bench.race.command.main,
 }
+
+
+ODD_NUMBERS = {"ffn-compare": "save=1e3", "ffn-predict": "at=010", "ffn-export": "at=1e3"}
+"""Of commands without a seed."""
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -607,7 +615,7 @@ def test_the_other_commands(
         ["hydra.searchpath=[pkg://evil]"],
         ["--config-name=config"],
         ["hydra/job_logging=default"],
-        ["seed=010" if name != "ffn-compare" else "save=1e3"],
+        [ODD_NUMBERS.get(name, "seed=010")],
     ):
         result = call(OTHERS[name], name, monkeypatch, capsys, *arguments)
         assert_refused(result, before)

@@ -92,6 +92,14 @@ def test_completion_imports_only_what_it_needs(line: str, answer: str) -> None:
 ANALYSES: dict[str, tuple[list[str], set[str]]] = {
     "compare": (["runs=outputs/sweeps/s"], {"torch", "sklearn", "scipy.stats", "pandas"}),
     "lecture": ([], {"torch._dynamo.eval_frame", "sympy", "triton", "sklearn", "scipy", "matplotlib"}),
+    "predict": (
+        ["run=outputs/sweeps/s/RUN", "split=test"],
+        {"torch", "sklearn", "scipy", "matplotlib", "rich"},
+    ),
+    "export": (
+        ["run=outputs/sweeps/s/RUN", "to=model.onnx"],
+        {"torch", "sklearn", "scipy", "matplotlib", "polars"},
+    ),
     "race": (
         ["surface=saddle"],
         {"torch._dynamo.eval_frame", "sympy", "triton", "sklearn", "scipy", "pandas"},
@@ -107,8 +115,10 @@ def test_an_analysis_imports_only_what_it_needs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, unused = ANALYSES[command]
-    if command == "compare":
+    if any("outputs/sweeps/s" in argument for argument in arguments):
         assert ffn("-m", "seed=0,1", "epochs=1", "name=s").code == 0
+        run = next(tmp_path.glob("outputs/sweeps/s/*seed=0*"))
+        arguments = [argument.replace("outputs/sweeps/s/RUN", f"'{run}'") for argument in arguments]
     code = LISTED.replace("ffn_bench.train", f"ffn_bench.{command}.command").replace(
         "ffn-train", f"ffn-{command}"
     )

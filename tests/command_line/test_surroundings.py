@@ -53,6 +53,8 @@ COMMANDS = {
     "compare": ["-m", "ffn_bench.compare.command"],
     "race": ["-m", "ffn_bench.race.command"],
     "landscape": ["-m", "ffn_bench.landscape.command"],
+    "predict": ["-m", "ffn_bench.predict.command"],
+    "export": ["-m", "ffn_bench.export.command"],
 }
 SURFACE = ["surface=rosenbrock", "optimizers=[sgd]", "steps=3", "budget=1", "animation=false"]
 
@@ -141,6 +143,8 @@ def test_every_command_with_every_output(tmp_path: Path, name: str, how: str) ->
         "compare": ["runs=outputs/sweeps/x"],
         "race": SURFACE,
         "landscape": [f"run={run}", "points=5"],
+        "predict": [f"run={run}", "split=test", "out=p.csv"],
+        "export": [f"run={run}", "to=model.onnx"],
     }[name]
     plain = done(name, *arguments, cwd=tmp_path)
     assert plain.returncode == 0, plain.stderr

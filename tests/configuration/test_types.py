@@ -20,8 +20,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 import ffn_bench.compare.command
+import ffn_bench.export.command
 import ffn_bench.landscape.command
 import ffn_bench.lecture.command
+import ffn_bench.predict.command
 import ffn_bench.race.command
 from cases import DATA_NEEDS, OPTIMIZER_NEEDS, composed, options
 from conftest import Command, Result, call
@@ -52,6 +54,8 @@ ANALYSES: dict[str, tuple[type, Any]] = {
     "compare": (schema.CompareConfig, ffn_bench.compare.command),
     "landscape": (schema.LandscapeConfig, ffn_bench.landscape.command),
     "race": (schema.RaceConfig, ffn_bench.race.command),
+    "predict": (schema.PredictConfig, ffn_bench.predict.command),
+    "export": (schema.ExportConfig, ffn_bench.export.command),
 }
 GROUPS = [(group, option) for group in schema.GROUPS for option in options(group)]
 
@@ -219,7 +223,13 @@ def test_a_wrong_type_to_an_analysis_is_one_line(
     node, module = ANALYSES[command]
     monkeypatch.chdir(tmp_path)
     for name, hint in typing.get_type_hints(node).items():
-        if name in schema.GROUPS or name in ("run", "runs", "save"):  # which are quoted: true is a folder
+        if name in schema.GROUPS or name in (
+            "run",
+            "runs",
+            "save",
+            "out",
+            "to",
+        ):  # which are quoted: true is a folder
             continue
         arguments = f"{name}={wrong_for(hint)}"
         result = call(module.main, f"ffn-{command}", monkeypatch, capsys, arguments)

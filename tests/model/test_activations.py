@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.array_numbers import ArrayNumbers
 
 OURS_ALONE = {"identity": lambda x: x}
 NUMBERS = torch.cat(
@@ -34,6 +36,19 @@ def test_function_and_derivative_are_pytorchs(name: str, dtype: torch.dtype) -> 
     torch.testing.assert_close(by_autograd, slope, **close)
     derivative = ACTIVATIONS[name].derivative(ours.detach(), h.detach())
     torch.testing.assert_close(derivative, slope, **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_function_of_an_array_is_pytorchs(name: str, dtype: torch.dtype) -> None:
+    reference = OURS_ALONE.get(name) or getattr(F, name)
+    x = NUMBERS.detach().to(dtype)
+    with np.errstate(all="raise", under="ignore"):
+        h = ACTIVATIONS[name].function(x.numpy().view(ArrayNumbers)).view(np.ndarray)
+    close = {"rtol": 1e-13, "atol": 1e-15} if dtype == torch.float64 else {"rtol": 3e-6, "atol": 2e-6}
+    torch.testing.assert_close(torch.from_numpy(h), reference(x), **close)
+    nan = np.array([np.nan], h.dtype).view(ArrayNumbers)
+    assert np.isnan(ACTIVATIONS[name].function(nan)).all()
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

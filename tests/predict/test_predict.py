@@ -26,6 +26,7 @@ from ffn_bench.errors import without_formula
 from ffn_bench.predict.scores import Scores
 from ffn_bench.run_folder.files import MANIFEST
 from ffn_bench.run_folder.trained_network import data_again
+from hostile import DAMAGES, make_outside
 from trained_runs import (
     MOONS,
     ODD_COLUMNS,
@@ -97,10 +98,10 @@ def test_predictions_are_pytorchs_on_every_test_row(
     lines = [[k, *row[order].tolist()] for k, row in enumerate(rows)]
     write_table(tmp_path / "rows.csv", header, lines)
     from_file = predict(data, "data.path=rows.csv", "out=out.csv")
-    assert from_file.code == 0 and from_file.out == ""
+    assert from_file.code == 0 and from_file.err == ""
     assert (
-        "ignored, as the run was not trained on them: row" in from_file.err
-        and "accuracy" not in from_file.err
+        "ignored, as the run was not trained on them: row" in from_file.out
+        and "accuracy" not in from_file.out
     )
     text = (tmp_path / "out.csv").read_text()
     from_stdin = predict(data, "data.path=-", stdin=(tmp_path / "rows.csv").read_bytes())
@@ -197,6 +198,19 @@ def test_numbers_read_back_to_the_last_bit(folder: Path, predict: Command) -> No
     ours = predicted.select(pl.col("^probability_.*$").cast(pl.Float32)).to_numpy()
     np.testing.assert_allclose(ours, expected, rtol=3e-6)
     assert (ours > 0).all()
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_weights_of_the_best_epoch(how: str, folder: Path, predict: Command, tmp_path: Path) -> None:
+    """The checkpoint is another file."""
+    make_outside(tmp_path / "outside")
+    shutil.copytree(folder / "moons", tmp_path / "damaged")
+    DAMAGES[how](tmp_path / "damaged" / "best.safetensors", tmp_path / "outside")
+    result = predict(str(tmp_path / "damaged"), "split=test")
+    harmless = how == "a hard link"
+    assert (result.code, result.err.count("\n") == 1) == ((0, False) if harmless else (4, True)), result.err
+    assert not list(tmp_path.rglob("*canary*"))
+    assert predict(str(tmp_path / "damaged"), "split=test", "at=last").code == 0
 
 
 # --- where predictions go -------------------------------------------------------------------------------

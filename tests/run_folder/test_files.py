@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,20 @@ class Shared(RuleBasedStateMachine):
     @rule(name=names)
     def replace(self, name: str) -> None:
         self._ours(lambda f: f.replace(name, self._text("ours").encode()))
+
+    @rule(name=names)
+    def write_output(self, name: str) -> None:
+        """Under a name that the person gives."""
+        self._ours(lambda f: f.write_output(name, [self._text("ours").encode(), b"more"]))
+
+    @rule(name=names)
+    def killed_while_computing_an_output(self, name: str) -> None:
+        def pieces() -> Iterator[bytes]:
+            yield self._text("ours").encode()
+            raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            self._ours(lambda f: f.write_output(name, pieces()))
 
     @rule(name=names)
     def retire(self, name: str) -> None:
@@ -425,3 +441,56 @@ def test_no_link_in_a_report_is_followed(compare: Command, tmp_path: Path, name:
     assert result.code == (0 if followable else 4), result.err
     assert result.err.count("\n") == (0 if followable else 1)
     reading.read_identity(Folder(tmp_path / "runs" / "adam0"))  # and the runs are as they were
+
+
+# --- files that a person has named ----------------------------------------------------------------------
+
+
+def test_an_output_is_replaced_by_the_next_one_only(tmp_path: Path) -> None:
+    """Files of a run or a report are ours, and still no output may replace them; nor they an output."""
+    folder = Folder(tmp_path)
+    folder.replace("run.json", b"a run")
+    with pytest.raises(UserError, match="exists, and was not written by this command"):
+        folder.write_output("run.json", [b"an output"])
+    folder.write_output("p.csv", [b"first"])
+    folder.write_output("p.csv", [b"sec", b"ond"])
+    assert folder.put("p.csv", b"a report") == "p-2.csv"
+    assert (tmp_path / "p.csv").read_bytes() == b"second"
+    (tmp_path / "p.csv").write_bytes(b"changed")
+    with pytest.raises(UserError, match="exists, and was"):
+        folder.check_output("p.csv")
+
+
+def test_what_comes_between_is_kept(tmp_path: Path) -> None:
+    """A person puts a file there while an output is computed."""
+
+    def pieces() -> Iterator[bytes]:
+        yield b"ours"
+        (tmp_path / "p.csv").write_bytes(b"theirs")
+
+    with pytest.raises(UserError, match="exists, and was"):
+        Folder(tmp_path).write_output("p.csv", pieces())
+    assert (tmp_path / "p.csv").read_bytes() == b"theirs"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [MANIFEST, "p.csv"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+
+    def of_another() -> Iterator[bytes]:
+        yield b"first"
+        folder.write_output("other.csv", [b"whole"])  # looks for temporary files that nobody writes
+        yield b"second"
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "unlink", lambda *_, **__: None)
+        folder.write_output("p.csv", _killed())
+    assert len(list(tmp_path.glob(".p.csv.*.tmp"))) == 1
+    folder.write_output("p.csv", of_another())
+    assert (tmp_path / "p.csv").read_bytes() == b"firstsecond"
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def _killed() -> Iterator[bytes]:
+    yield b"half"
+    raise KeyboardInterrupt

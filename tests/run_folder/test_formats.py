@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import ffn_bench.compare.command
+import ffn_bench.export.command
 import ffn_bench.landscape.command
+import ffn_bench.predict.command
 import ffn_bench.race.command
 from cases import parsed
 from conftest import Command, Result, call, files_below
@@ -42,6 +44,8 @@ def analysis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         "compare": ffn_bench.compare.command.main,
         "landscape": ffn_bench.landscape.command.main,
         "race": ffn_bench.race.command.main,
+        "predict": ffn_bench.predict.command.main,
+        "export": ffn_bench.export.command.main,
     }
     return lambda name, *keys: call(mains[name], f"ffn-{name}", monkeypatch, capsys, *keys)
 
@@ -116,3 +120,17 @@ def test_it_is_compared_with_its_like_only(old: Path, analysis: Callable[..., Re
     result = analysis("compare", "runs=[outputs/old,outputs/new]")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "have different protocol versions (2, 3)" in result.err
+
+
+def test_it_predicts_with_what_is_fitted_to_its_data_again(
+    old: Path, analysis: Callable[..., Result]
+) -> None:
+    """It kept neither standardisation nor the weights of its best epoch."""
+    result = analysis("predict", "run=outputs/old", "at=last", "split=test")
+    assert result.code == 0, result.err
+    final = json.loads((old / "summary.json").read_text())["final"]
+    assert f"accuracy     {100 * final['accuracy/test']:.2f}%" in result.err
+    assert analysis("export", "run=outputs/old", "at=last", "to=model.onnx").code == 0
+    result = analysis("predict", "run=outputs/old", "split=test")
+    assert (result.code, result.err.count("\n")) == (4, 1)
+    assert "has no best.safetensors: it is of an earlier release" in result.err

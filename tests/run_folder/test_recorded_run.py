@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import ffn_bench.compare.command
+import ffn_bench.export.command
 import ffn_bench.landscape.command
+import ffn_bench.predict.command
 import ffn_bench.race.command
 import ffn_bench.train
 from conftest import call
@@ -24,9 +26,13 @@ RACE = (
     ffn_bench.race.command.main, "ffn-race", "surface=network", "run=outputs/x", "optimizers=[sgd]",
     "lr=0.1", "steps=1", "animation=false",
 )  # fmt: skip
-ALL = (COMPARE, LANDSCAPE, RACE)
-PREPARING = (LANDSCAPE, RACE)
-"""They build the network and load the data again; a comparison reads what was measured, by any version."""
+PREDICT = (ffn_bench.predict.command.main, "ffn-predict", "run=outputs/x", "split=test", "out=p.csv")
+EXPORT = (ffn_bench.export.command.main, "ffn-export", "run=outputs/x", "to=m.py")
+ALL = (COMPARE, LANDSCAPE, RACE, PREDICT, EXPORT)
+PREPARING = (LANDSCAPE, RACE, PREDICT)
+"""They load the data again; a comparison reads what was measured, by any version."""
+USING = (PREDICT, EXPORT)
+"""They take what was fitted to the training rows as run.json has it."""
 
 
 def damaged(file: str, how: str) -> Callable[[Path], None]:
@@ -49,6 +55,28 @@ def changed(file: str, *keys: str, to: Any) -> Callable[[Path], None]:
     return act
 
 
+FITTED: tuple[tuple[str, tuple[str, ...], Any], ...] = (
+    ("nothing fitted", (), []),
+    ("a fit of text", (), "x"),
+    ("columns of text", ("columns",), "x0"),
+    ("a column too many", ("columns",), ["a", "b", "c"]),
+    ("a column twice", ("columns",), ["a", "a"]),
+    ("columns of numbers", ("columns",), [1, 2]),
+    ("a class too few", ("classes",), ["a"]),
+    ("a class twice", ("classes",), ["a", "a"]),
+    ("a class of a lone surrogate", ("classes",), ["a", "\udc80"]),
+    ("no classes", ("classes",), None),
+    ("a mean too many", ("mean",), [0.0, 0.0, 0.0]),
+    ("a mean of text", ("mean",), ["0", "0"]),
+    ("a mean of a list", ("mean",), [[0.0], [0.0]]),
+    ("a mean that is not finite", ("mean",), [0.0, float("nan")]),
+    ("a mean that is huge", ("mean",), [0.0, "HUGE"]),
+    ("a scale of 0", ("scale",), [1.0, 0.0]),
+    ("a negative scale", ("scale",), [1.0, -1.0]),
+    ("one scale for two", ("scale",), [1.0]),
+    ("no scale", ("scale",), None),
+)
+"""What run.json may not say was fitted to the training rows."""
 WHOLE = (
     "empty", "truncated", "flipped", "a folder", "a link to a file", "a link to a folder", "a link inside",
     "a pipe", "huge", "a list", "a number", "null", "text", "deep", "not a number", "a huge number",
@@ -85,7 +113,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str, tuple[Any, ...]]] = {
     "run.json: a call": (
         changed("run.json", "config", "data.name", to="${oc.env:HOME}"), "data.name", PREPARING,
     ),
-    "run.json: an unknown key": (changed("run.json", "config", "more", to=1), "no such key", PREPARING),
+    "run.json: an unknown key": (
+        changed("run.json", "config", "more", to=1), "no such key", (*PREPARING, EXPORT),
+    ),
+    **{
+        f"run.json: {what}": (changed("run.json", "fitted", *keys, to=value), "run.json", USING)
+        for what, keys, value in FITTED
+    },
     "run.json: a negative width": (
         changed("run.json", "config", "model.hidden", to=[-3]), "model.hidden", PREPARING,
     ),

@@ -26,10 +26,11 @@ import ffn_bench
 from cases import OPTIMIZER_NEEDS, all_measured, options, parsed, stop_at, torch_run, trained, write_csv
 from conftest import Command, files_below
 from engine.test_batched import bits, tile
+from engine.test_monitor import all_measured_with_best, best_of
 from ffn_bench.engine.build import build
 from ffn_bench.errors import UserError
 from ffn_bench.optimizers.rules import RULES
-from ffn_bench.run_folder import checkpoints, lock, reading
+from ffn_bench.run_folder import best_weights, checkpoints, lock, reading
 from ffn_bench.run_folder.files import Folder
 from run_folder.test_folders import latest, lines_of, scalars_of, start
 
@@ -43,12 +44,14 @@ def outcome(folder: Path) -> dict[str, Any]:
     events = scalars_of(folder)
     assert max(Counter((tag, step) for tag, step, _ in events).values()) == 1
     state = latest(folder)
+    best = best_weights.read(Folder(folder))
     summary = json.loads((folder / "summary.json").read_text())
     return {
         "lines": hexed,
         "events": events,
         "weights": {k: v.tobytes() for k, v in state["network"].items()},
         "step": state["step"],
+        "best": best and [best.epoch, best.value, *(t.tobytes() for layer in best.layers for t in layer)],
         "summary": {k: v for k, v in summary.items() if k != "train_seconds"},
     }
 
@@ -80,12 +83,16 @@ SWEEP = ("-m", "optimizer=sgd,nadam,lecture/adam", "seed=range(0,4)", "epochs=30
          "checkpoint_seconds=0.02")  # fmt: skip
 
 
-def one_run_killed(tmp_path: Path, seed: int, kills: int) -> None:
-    finish(*RUN, "name=whole", cwd=tmp_path)
+EARLY = (*RUN, "epochs=5000", "monitor=accuracy/train", "patience=900")
+"""It ends early, after about as many epochs, and its best one is long before."""
+
+
+def one_run_killed(tmp_path: Path, seed: int, kills: int, run: tuple[str, ...] = RUN) -> None:
+    finish(*run, "name=whole", cwd=tmp_path)
     hit, number = 0, 0
     while hit < kills:
         name = f"name=r{number}"
-        hit += kill_at_random(seed + number, min(7, kills - hit), 4.0, *RUN, name, cwd=tmp_path)
+        hit += kill_at_random(seed + number, min(7, kills - hit), 4.0, *run, name, cwd=tmp_path)
         folder = tmp_path / "outputs" / f"r{number}"
         assert outcome(folder) == outcome(tmp_path / "outputs" / "whole")
         assert not list(tmp_path.rglob("*.tmp"))
@@ -126,6 +133,14 @@ def one_sweep_killed(tmp_path: Path, seed: int, kills: int) -> None:
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> None:
     """Twenty SIGKILLs in all, start-up, checkpoints and the end included; chains of them, too."""
     one_run_killed(tmp_path, seed, 10)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_has_the_same_best_weights_and_ends_as_early(tmp_path: Path, kills: int) -> None:
+    one_run_killed(tmp_path, 500, kills, EARLY)
+    summary = json.loads((tmp_path / "outputs" / "r0" / "summary.json").read_text())
+    assert 900 < summary["epochs"] < 5000 and summary["best"]["epoch"] == summary["epochs"] - 900
+    assert summary["reason"].startswith("no improvement of accuracy/train by more than 0 for 900 epochs")
 
 
 @pytest.mark.parametrize("seed", [300, pytest.param(400, marks=pytest.mark.slow)])
@@ -186,6 +201,7 @@ def test_a_run_resumes_exactly(tmp_path: Path, optimizer: str, engine: str, at: 
     resumed.training.resume([latest(tmp_path)])
     assert bits([*measurements, *trained(resumed)]) == expected
     assert resumed.status == "finished"
+    assert best_of(resumed) == best_of(whole)
 
 
 def parsed_needs_full(optimizer: str) -> bool:
@@ -200,7 +216,7 @@ def test_a_batched_run_resumes_exactly_among_other_runs(tmp_path: Path, dtype: s
         [f"optimizer={o}", f"seed={k}", "lr=0.003", f"epochs={3 + k % 2}"] for k, o in enumerate(optimizers)
     ]
     common = [f"dtype={dtype}", "log_every=9"]
-    expected = all_measured(tile(*specs, common=common))
+    expected = all_measured_with_best(tile(*specs, common=common))
     stopped = tile(*specs, common=common)
     stop_at(stopped, at)
     before = all_measured(stopped)
@@ -211,8 +227,8 @@ def test_a_batched_run_resumes_exactly_among_other_runs(tmp_path: Path, dtype: s
     for company in ([0, 2, 4], [5, 3], [1]):
         resumed = tile(*[specs[k] for k in company], common=common)
         resumed.resume([latest(tmp_path / str(k)) for k in company])
-        for k, measurements in zip(company, all_measured(resumed), strict=True):
-            assert bits([*before[k], *measurements]) == bits(expected[k])
+        for k, (curve, *end) in zip(company, all_measured_with_best(resumed), strict=True):
+            assert [[*bits(before[k]), *curve], *end] == [*expected[k]]
 
 
 # --- who may write, and what is another run --------------------------------------------------------------

@@ -357,7 +357,7 @@ class RaceConfig(Keys):
 
     surface: str = "saddle"
     run: str | None = None
-    at: str = "last"
+    at: str | None = None
     optimizers: str | list[str] | None = None
     steps: int = 200
     lr: float | dict[str, float] | None = None

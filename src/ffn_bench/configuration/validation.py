@@ -131,7 +131,7 @@ def check_monitor(tag: str | None) -> None:
     if tag is None or tag in tags.MONITORED:
         return
     quantity, todo = tags.quantity(tag), f"use one of: {', '.join(tags.MONITORED)}"
-    if tag not in (quantity.name, *map(quantity.tag, quantity.splits)):
+    if tag not in (map(quantity.tag, quantity.splits) if quantity.splits else (quantity.name,)):
         raise UserError("monitor", f"{tag!r} is not known{nearest(tag, tags.MONITORED)}", todo)
     what = "is not measured at the ends of epochs" if quantity.direction else "has no better and worse values"
     raise UserError("monitor", f"{tag} {what}", todo)

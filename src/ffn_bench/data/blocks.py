@@ -42,11 +42,11 @@ def read_blocks(
         chunk = stream.read(BLOCK)
         at_end, text = not chunk, text + chunk
         if layout is None:
+            if not at_end and _complete(text, delimiter) == 0:
+                continue
             text = text.removeprefix(BYTE_ORDER_MARK)
             if not text:
                 break
-            if not at_end and _complete(text, delimiter) == 0:
-                continue
             header, lines, text = _header_apart(text, delimiter, where)
             layout = layout_of(header)
         size = len(text) if at_end else _end_outside_quotes(text)

@@ -60,6 +60,11 @@ class Data(Generic[Numbers]):
     """Names of the features, where the data set has some."""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that have rows."""
+        return [name for name in tags.SPLITS if len(getattr(self, name).y)]
+
     def map(self, convert: Callable[[Split[Numbers]], Split[Others]]) -> Data[Others]:
         """The same data, its splits in another form."""
         splits: dict[str, Any] = {name: convert(getattr(self, name)) for name in tags.SPLITS}

@@ -87,12 +87,14 @@ def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepare
     from ffn_bench.data.kept import kept
     from ffn_bench.data.splitting import batch_rows, in_dtype, steps_per_epoch
     from ffn_bench.engine.choice import choose
+    from ffn_bench.engine.monitor import Monitor
     from ffn_bench.model.initialisation import check_names
 
     check_names(run.model)
     if run.device not in ("auto", "cpu"):
         _find_device(run)
     loaded = data or datasets.load(run.data)
+    Monitor(run, loaded.splits)  # which says what of it is wrong
     n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
     if per_epoch == 0:

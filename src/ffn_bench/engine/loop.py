@@ -25,11 +25,6 @@ SECONDS = 0.1
 """Of steps between two looks at signals, about."""
 
 
-def splits_of(data: Data[Any]) -> list[str]:
-    """The splits that have rows."""
-    return [name for name in tags.SPLITS if len(getattr(data, name).y)]
-
-
 class Run:
     """One run in training: what it is and how far it is.
 
@@ -38,7 +33,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, data: Data[Numbers]) -> None:
         self.config, self.data = config, data
-        self.monitor = Monitor(config, splits_of(data))
+        self.monitor = Monitor(config, data.splits)
         self._remembered: int | None = None
         """The step at which the engine's copy of its weights was taken."""
         self.steps_per_epoch = steps_per_epoch(len(data.train.y), config.batch_size, config.drop_last)
@@ -172,7 +167,7 @@ class Training:
         n, b = len(first.data.train.y), first.config.batch_size
         self.engine, self.runs, self.stop = engine, runs, Stop()
         self._training_rows, self._full_batch = n, batch_rows(n, b) == n
-        self._splits = splits_of(first.data)
+        self._splits = first.data.splits
         self._steps_per_epoch, self._log_every = first.steps_per_epoch, first.config.log_every
         self._used_rows = min(n, self._steps_per_epoch * batch_rows(n, b))  # less with drop_last
         self._columns = [*runs]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from ffn_bench import checks
 from ffn_bench.command_line import analysis
 from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import UserError, nearest, printable
@@ -59,6 +60,7 @@ def check(cfg: schema.ExportConfig) -> None:
     """Raise `UserError` for values that are missing or unknown."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
+    checks.check_at(cfg.at)
     todo = f"end it in one of: {', '.join(FORMS)}"
     if cfg.to is None:
         raise UserError("to", "has no value", f"name a file, such as to=model.onnx; {todo}")

@@ -94,8 +94,8 @@ class Expression:
 
 
 FUNCTIONS = (
-    "isnan", "relu", "exp", "expm1", "log", "log1p", "erf", "sigmoid", "tanh", "sqrt", "sign", "abs", "maximum",
-    "minimum",
+    "isnan", "relu", "exp", "expm1", "log", "log1p", "erf", "sigmoid", "tanh", "sqrt", "sign", "abs",
+    "maximum", "minimum",
 )  # fmt: skip
 """Methods of numbers that have an operation of their own."""
 

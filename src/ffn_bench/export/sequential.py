@@ -15,8 +15,8 @@ from ffn_bench.run_folder.trained_network import TrainedNetwork
 MODULES = {
     name.lower(): name
     for name in (
-        "Identity", "ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigmoid", "Softsign", "Mish",
-        "SELU", "CELU", "ReLU6", "Hardtanh", "Hardswish", "Hardsigmoid", "Tanhshrink", "LogSigmoid",
+        "Identity", "ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigmoid", "Softsign",
+        "Mish", "SELU", "CELU", "ReLU6", "Hardtanh", "Hardswish", "Hardsigmoid", "Tanhshrink", "LogSigmoid",
     )
 }  # fmt: skip
 """PyTorch's elementwise modules, by their names in small letters: ours are the same with underscores."""
@@ -87,7 +87,8 @@ def code(network: TrainedNetwork, name: str, shortened_to: str = "") -> str:
         lines += [
             f"with safe_open({name!r}, 'pt') as file:",
             "    model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})",
-            "    classes, *numbers = (json.loads(file.metadata()[key]) for key in ('classes', 'mean', 'scale'))",
+            "    names = 'classes', 'mean', 'scale'",
+            "    classes, *numbers = (json.loads(file.metadata()[name]) for name in names)",
             "mean, scale = (torch.tensor(each, dtype=torch.float64) for each in numbers)",
         ]
     else:

@@ -59,7 +59,7 @@ def landscape(given: DictConfig, typed: str) -> None:
     from ffn_bench.landscape import trained
 
     console, start = make_console(), time.perf_counter()
-    runs = [trained.load(path) for path in folders]
+    runs = [trained.load(path, cfg.at) for path in folders]
     trained.check_compatible(runs)
     torch.set_num_threads(THREADS)
     drawn = Drawings(folder, typed, console)
@@ -77,6 +77,7 @@ def check(cfg: schema.LandscapeConfig) -> None:
     """Raise `UserError` for values out of range."""
     if not words(cfg.run):
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
+    checks.check_at(cfg.at)
     checks.one_of(cfg.part, tuple(SPLITS), "part")
     checks.at_least(cfg.directions, 1, "directions")
     checks.at_most(cfg.directions, 32, "directions")
@@ -187,13 +188,13 @@ def _surfaces(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings)
         score = SCORE.text(float(result[surface.PLANE_SCORE][points // 2, points // 2]))
         loss = f"{LOSS.words(cfg.part)} {LOSS.text(centre)}"
         console.print(
-            f"{run.name}: {loss}, {SCORE.name} {score} at step {run.step:,}"
+            f"{run.name}: {loss}, {SCORE.name} {score} at {run.weights.words}"
             + logged_text
             + " (surface from the cache)" * from_cache,
             soft_wrap=True,
         )
         note = (
-            f"{run.name}, step {run.step:,}: {on}; random filter-normalised directions (seed {cfg.seed}), "
+            f"{run.name}, {run.weights.words}: {on}; random filter-normalised directions (seed {cfg.seed}), "
             "biases fixed: a slice, not the landscape"
         )
         tail = f"-{k + 1}" if len(runs) > 1 else ""
@@ -282,7 +283,7 @@ def _curvature(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings
             Text(f"  trace {result.trace:.4g}{error}; {result.parameters:,} parameters, {rows:,} rows")
         )
         of = f"all {n:,}" if rows == n else f"the first {rows:,} of {n:,}"
-        note = f"the objective at step {run.step:,} on {of} training rows, float64"
+        note = f"the objective at {run.weights.words} on {of} training rows, float64"
         tail = f"-{k + 1}" if len(runs) > 1 else ""
         drawn.add(f"curvature{tail}", figures.curvature(result, run.name, note))
         everything[str(run.folder)] = {
@@ -305,6 +306,7 @@ def _curvature(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings
             "parameters": result.parameters,
             "rows": rows,
             "step": run.step,
+            "at": run.weights.at,
             "eigenvalues": result.eigenvalues.tolist(),
         }
     drawn.data["curvature.json"] = files.to_json(everything)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from omegaconf import DictConfig
@@ -29,26 +30,30 @@ def predict(given: DictConfig, typed: str) -> None:
     cfg = parsing.typed(given, schema.PredictConfig)
     check(cfg)
     assert cfg.run is not None
-    target = None if cfg.out in (None, "-") else analysis.output_file(str(cfg.out), "out")
+    target = None if cfg.out is None else analysis.output_file(cfg.out, "out")
     folder = find_one(cfg.run)
 
     from ffn_bench.run_folder import trained_network
 
     network = trained_network.load(folder, cfg.at)
     predicted = Predicted(network, cfg)
+    rows = predicted.csv()
+    pieces = chain([next(rows)], rows)  # an error in the first rows comes before anything is created
     if target is None:
-        print_csv(predicted.csv())
+        print_csv(pieces)
+        if process.output_fault() is None:
+            print(predicted.summary(), file=sys.stderr)
     else:
         with analysis.writing(target[0], "out"):
-            target[0].write_output(target[1], predicted.csv())
-    if process.output_fault() is None:
-        print(predicted.summary(), file=sys.stderr)
+            target[0].write_output(target[1], pieces)
+        print(predicted.summary())
 
 
 def check(cfg: schema.PredictConfig) -> None:
     """Raise `UserError` for values that are missing, out of range or exclude each other."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
+    checks.check_at(cfg.at)
     if cfg.split is not None and cfg.data.path is not None:
         raise UserError("split", "and data.path are both given", "give one of them")
     if cfg.split is not None:

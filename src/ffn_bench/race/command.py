@@ -135,12 +135,18 @@ def check_run(cfg: schema.RaceConfig) -> None:
     """Raise `UserError` unless `run`, `start` and `surface` go together."""
     if cfg.surface == "network" and cfg.run is None:
         raise UserError("run", "has no value", "name the folder of a run: run=outputs/NAME")
+    if cfg.at is not None:
+        if cfg.run is None:
+            raise UserError("at", "names weights of a run, and there is none", "add surface=network run=…")
+        checks.check_at(cfg.at)
     if cfg.surface != "network" and cfg.run is not None:
         raise UserError("run", f"cannot be combined with surface={cfg.surface}", "write surface=network")
     if cfg.start is None:
         return
     if cfg.surface == "network":
-        raise UserError("start", "is always the run's initialisation with surface=network", "leave it out")
+        raise UserError(
+            "start", "is of surfaces; a network starts at its run's weights", "use at=… or leave it out"
+        )
     if len(cfg.start) != 2 or not all(math.isfinite(v) for v in cfg.start):
         raise UserError("start", f"{list(cfg.start)} is not a point", "write start=[1.0,0.5]")
 
@@ -232,7 +238,7 @@ def on_network(
     from ffn_bench.race import network
 
     assert cfg.run is not None
-    problem = network.read(Path(cfg.run))
+    problem = network.read(Path(cfg.run), cfg.at)
     for optimizer in optimizers:
         problem.check(optimizer)
     raced = []

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ffn_bench.configuration import validation
 from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
 from ffn_bench.data.splitting import batch_rows, epoch_order
-from ffn_bench.engine.tensors import on_device
+from ffn_bench.engine.tensors import on_device, to_tensors
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.activations import Activation
 from ffn_bench.model.layers import flat, layered, shapes_of
@@ -30,6 +30,7 @@ from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.finding import find_one
 from ffn_bench.run_folder.identity import check_draws
 from ffn_bench.run_folder.recorded_run import prepare_again, read_run
+from ffn_bench.run_folder.trained_weights import weights_at
 
 ROWS = 1000
 """Training rows on which the loss is evaluated, along paths and on the plane."""
@@ -52,7 +53,9 @@ class Problem:
     widths: tuple[int, ...]
     activation: Activation
     start: Tensor
-    """`[P]`: weights and biases as initialised, W and b of a layer after each other."""
+    """`[P]`: where the race starts, W and b of a layer after each other."""
+    origin: str
+    """What these weights are: `the initialisation`, `step 400, the best epoch (10),`."""
     x: Tensor
     y: Tensor
     """The training set."""
@@ -100,16 +103,20 @@ class Problem:
             )
 
 
-def read(folder: Path) -> Problem:
-    """The problem that a run folder describes. Its JSON is read and nothing in it executed.
+def read(folder: Path, at: str | None = None) -> Problem:
+    """The problem that a run folder describes, from the run's initial weights, or from its trained ones `at`
+    some epoch. Nothing in the folder is executed.
 
-    Raises `UserError` (status 4) for what is not a run, and as `read_run` and `prepare_again` do.
+    Raises `UserError` (status 4) for what is not a run, and as `read_run`, `prepare_again`, `weights_at` do.
     """
     recorded = read_run(find_one(str(folder)))
     check_draws(Folder(recorded.folder), recorded.format)
     run, prepared = prepare_again(recorded)
     net = FFN(prepared.widths, run.model, run.seed_of("init"), getattr(torch, prepared.dtype))
-    start = flat(net.layers).detach()
+    start, origin = flat(net.layers).detach(), "the initialisation"
+    if at is not None:
+        weights = weights_at(recorded, at, prepared)
+        start, origin = flat(to_tensors(weights.layers)), f"{weights.words},"
     assert len(start) == count_parameters(prepared.widths)
     train = on_device(prepared.data).train
     return Problem(
@@ -118,6 +125,7 @@ def read(folder: Path) -> Problem:
         tuple(prepared.widths),
         net.activation,
         start,
+        origin,
         train.x,
         train.y,
         prepared.steps_per_epoch,
@@ -176,7 +184,7 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
         ends.append(int(bad[0]) if len(bad) else len(losses))
         curves.append(losses[: ends[-1]].double().numpy())
     if 0 in ends:
-        what = "has weights too large for a loss at its initialisation"
+        what = "has weights too large for a loss where the race begins"
         raise UserError(str(problem.folder), what, "use another run", RUN_FOLDER)
     paths = [one.path[:end] for one, end in zip(raced, ends, strict=True)]
     plane = principal_plane(torch.cat(paths).double())
@@ -206,7 +214,7 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
     size = "-".join(map(str, problem.widths))
     batch = "full batch" if problem.run.batch_size == "full" else f"mini-batches of {problem.run.batch_size}"
     remark = (
-        f"All from the initialisation of {problem.folder.name} (seed {problem.run.seed}), on the same "
+        f"All from {problem.origin} of {problem.folder.name} (seed {problem.run.seed}), on the same "
         f"{batch}. Losses are of {_rows(problem)}. The plane of the first two principal components of "
         f"all paths explains {100 * sum(plane.variance):.0f} % of their variance; the loss on it differs "
         f"from the loss along them by {off:.2g} in the median. Curves are the true losses."

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ffn_bench import tags
 from ffn_bench.command_line.plot_style import MUTED, STYLE, colour
@@ -70,6 +71,7 @@ def _plot(axes: Axes, history: pl.DataFrame, name: str, best_step: int | None) -
         axes.axvline(best_step / per_epoch, color=MUTED, lw=1, ls=":", label="best epoch")
     unit = f" ({quantity.unit})" if quantity.unit else ""
     axes.set(title=name + unit, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(axes.get_lines()) > 1:
         axes.legend(frameon=False, fontsize=8)
 

@@ -21,9 +21,9 @@ WIDTH, HEIGHT, MARGIN = 260, 110, 4
 SERIES = ("#0072b2", "#d55e00", "#009e73")
 """Training, validation, test, as in figures."""
 MOST_ROWS, MOST_POINTS = 12, 300
-CELL = "padding: 1px 10px 1px 0; border: 0; text-align: left; background: none"
+CELL = "padding: 1px 10px 1px 0; border: 0; text-align: left; white-space: nowrap; background: none"
 NUMBER = CELL.replace("left", "right")
-TABLE = "border: 0; margin: 0 0 6px 0"
+TABLE = "border: 0; margin: 0 0 6px 0; font-size: inherit; line-height: inherit"
 
 
 def run_html(run: Run) -> str:
@@ -60,10 +60,18 @@ def sweep_html(sweep: Sweep) -> str:
 
 def comparison_html(comparison: Comparison) -> str:
     """A comparison: the verdict, the ranking, the notes."""
+    from ffn_bench.compare import tables
+
     first, *others = comparison.sentences or [""]
     sentences = f"<p><b>{_text(first)}</b></p>" + "".join(f"<p>{_text(each)}</p>" for each in others)
     notes = "".join(f"<li>{_text(note)}</li>" for note in comparison.notes)
-    return _box(sentences + _table(comparison.table) + f'<ul style="opacity: .75">{notes}</ul>')
+    ranking = tables.summary(comparison.study)
+    rows = ranking.cells()
+    shown = [
+        k for k in range(len(ranking.header)) if any(row[k] not in ("", tags.NOT_MEASURED) for row in rows)
+    ]
+    table = _rows([ranking.header[k] for k in shown], [[row[k] for k in shown] for row in rows[:MOST_ROWS]])
+    return _box(sentences + table + f'<ul style="opacity: .75">{notes}</ul>')
 
 
 def _text(value: object) -> str:
@@ -117,16 +125,23 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _rows(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    rows, columns = list(rows), list(columns)
+    styles = [NUMBER if all(_is_number(row[k]) for row in rows) else CELL for k in range(len(columns))]
     head = "".join(
-        f'<th style="{NUMBER}; opacity: .65; font-weight: normal">{_text(name)}</th>' for name in columns
+        f'<th style="{style}; opacity: .65; font-weight: normal">{_text(name)}</th>'
+        for style, name in zip(styles, columns, strict=True)
     )
     body = "".join(
         '<tr style="background: none">'
-        + "".join(f'<td style="{NUMBER}">{_text(c)}</td>' for c in row)
+        + "".join(f'<td style="{style}">{_text(cell)}</td>' for style, cell in zip(styles, row, strict=True))
         + "</tr>"
         for row in rows
     )
     return f'<table style="{TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _is_number(cell: str) -> bool:
+    return cell in ("", tags.NOT_MEASURED) or cell[:1].isdigit() or cell[:1] in ("-", "−", "∞")
 
 
 def _plot(history: pl.DataFrame, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ class Sweep(Sequence[Run]):
 
         configs = [run.config for run in self.runs]
         keys = dict.fromkeys(key for config in configs for key in config if key not in HANDLING)
-        shown = [key for key in keys if key in ALWAYS or len({repr(c.get(key)) for c in configs}) > 1]
+        shown = [key for key in keys if key in ALWAYS or _is_varied(key, configs)]
         rows: list[dict[str, Any]] = []
         for run, config in zip(self.runs, configs, strict=True):
             measured = run.measured("best") or run.measured("final")
@@ -102,6 +102,16 @@ class Sweep(Sequence[Run]):
         from ffn_bench.results.display import sweep_html
 
         return sweep_html(self)
+
+
+def _is_varied(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting differs between runs, and not just because they chose another option of its group."""
+    choice = f"{key.partition('.')[0]}.name"
+    values: dict[Any, set[str]] = {}
+    for config in configs:
+        chosen = config.get(choice) if "." in key and key != choice else None
+        values.setdefault(chosen, set()).add(repr(config.get(key)))
+    return any(len(each) > 1 for each in values.values())
 
 
 def _cell(value: Any) -> Any:

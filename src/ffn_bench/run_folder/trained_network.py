@@ -19,7 +19,7 @@ from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.fitted import Fitted, fitted_to, from_record
 from ffn_bench.run_folder.recorded_run import RecordedRun, check_data, read_run
-from ffn_bench.run_folder.trained_weights import TrainedWeights, check_at, weights_at
+from ffn_bench.run_folder.trained_weights import TrainedWeights, weights_at
 
 if TYPE_CHECKING:
     from ffn_bench.configuration.schema import TrainConfig
@@ -53,7 +53,6 @@ def load(folder: Path, at: str) -> TrainedNetwork:
     Raises `UserError` as `read_run` and `weights_at` do; for a run of an earlier release also where its data
     cannot be loaded again (3), or are others (4).
     """
-    check_at(at)
     recorded = read_run(folder)
     config, weights = config_of(folder, recorded.config), weights_at(recorded, at)
     if not all(np.isfinite(array).all() for layer in weights.layers for array in layer):

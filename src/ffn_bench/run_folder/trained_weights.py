@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from ffn_bench import checks
 from ffn_bench.data.splitting import Array
 from ffn_bench.engine import checkpoint_state
 from ffn_bench.engine.build import config_of
-from ffn_bench.errors import RUN_FOLDER, UserError, nearest
+from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.initialisation import initial_layers
 from ffn_bench.model.layers import from_names, layered
 from ffn_bench.run_folder import best_weights, checkpoints, identity, reading
@@ -35,8 +35,6 @@ Layers = list[tuple[Array, Array]]
 
 LARGEST = 1e15
 """A weight beyond this has diverged: float32 cannot square it."""
-
-_EPOCH = re.compile(r"epoch:(\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +69,6 @@ class Checkpoint:
     """Size and SHA-256 of its file at that step, if the run writes one."""
 
 
-def check_at(at: str) -> None:
-    """Raise `UserError` for a value of the key `at` that is neither `last`, `best` nor `epoch:N`."""
-    if at not in ("last", "best") and not _EPOCH.fullmatch(at):
-        what = f"{at!r} is not known{nearest(at, ('last', 'best', 'epoch'))}"
-        raise UserError("at", what, "use one of: last, best, epoch:N with the number of an epoch")
-
-
 def weights_at(run: RecordedRun, at: str = "last", prepared: Prepared | None = None) -> TrainedWeights:
     """The weights of a run `at` its `last` checkpoint, its `best` epoch, or the end of `epoch:N`.
 
@@ -87,7 +78,7 @@ def weights_at(run: RecordedRun, at: str = "last", prepared: Prepared | None = N
     Raises `UserError`: status 2 for another `at`; 4, saying what to do, for weights that were not kept, and
     for files that are damaged or of another network.
     """
-    check_at(at)
+    checks.check_at(at)
     if at == "last":
         return last_checkpoint(run, prepared).weights
     if at == "best":

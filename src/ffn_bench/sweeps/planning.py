@@ -237,7 +237,8 @@ class Planner:
         from ffn_bench.optimizers.rules import RULES
 
         run = planned.run
-        shared = repr((run.data, run.model, run.batch_size, run.drop_last, run.dtype, run.device))
+        monitor = run.monitor, run.patience
+        shared = repr((run.data, run.model, run.batch_size, run.drop_last, run.dtype, run.device, monitor))
         if shared not in self._checked:
             self._warn(run, build.prepare(run).data.warnings)
             self._checked.add(shared)

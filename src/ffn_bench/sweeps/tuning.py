@@ -88,7 +88,7 @@ def _seeds(name: str, given: Any) -> tuple[int, ...]:
 
 
 def _study(name: str, search_seed: int, tag: str) -> Any:
-    """A study of Optuna's in memory, for the best value of a tag. Raises `UserError` where Optuna is missing."""
+    """A study of Optuna's in memory, for the best value of a tag. Raises `UserError` without Optuna."""
     try:
         optuna = importlib.import_module("optuna")
     except ImportError as e:
