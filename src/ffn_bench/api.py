@@ -85,8 +85,8 @@ def load(path: str | Path, at: str = "best") -> Run | Sweep:
     `at` says which weights predict: of the `best` epoch, the `last` checkpoint, or `epoch:N`. Nothing in a
     folder is executed. Raises `UserError` (status 4) for folders without runs, and for what is damaged.
     """
+    from ffn_bench.checks import check_at
     from ffn_bench.run_folder import finding
-    from ffn_bench.run_folder.trained_weights import check_at
 
     check_at(at)
     folders = finding.find([str(path)])

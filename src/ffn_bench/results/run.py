@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffn_bench.checks import check_at
 from ffn_bench.errors import UserError, data_error
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.recorded_run import RecordedRun, read_run
-from ffn_bench.run_folder.trained_weights import check_at
 
 if TYPE_CHECKING:
     import polars as pl
