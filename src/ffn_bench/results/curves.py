@@ -19,13 +19,16 @@ SIZE = (4.2, 3.0)
 """Inches of a plot."""
 
 
-class Shown(Figure):
-    """A figure that a notebook shows, whether or not pyplot was imported."""
+def shown(figure: Figure) -> Figure:
+    """The same figure, which a notebook shows, whether or not pyplot was imported."""
 
-    def _repr_png_(self) -> bytes:
+    def png() -> bytes:
         content = io.BytesIO()
-        self.savefig(content, format="png", dpi=100)
+        figure.savefig(content, format="png", dpi=100)
         return content.getvalue()
+
+    vars(figure)["_repr_png_"] = png
+    return figure
 
 
 def figure(history: pl.DataFrame, quantities: Sequence[str] = (), best_step: int | None = None) -> Figure:
@@ -43,10 +46,10 @@ def figure(history: pl.DataFrame, quantities: Sequence[str] = (), best_step: int
     chosen = quantities or [q.name for q in (tags.LOSS, *tags.SCORES) if q.name in names]
     with mpl.rc_context(STYLE):
         width, height = SIZE
-        drawn = Shown(figsize=(width * max(1, len(chosen)), height), layout="constrained")
+        drawn = Figure(figsize=(width * max(1, len(chosen)), height), layout="constrained")
         for k, name in enumerate(chosen):
             _plot(drawn.add_subplot(1, len(chosen), k + 1), history, name, best_step)
-    return drawn
+    return shown(drawn)
 
 
 def _plot(axes: Axes, history: pl.DataFrame, name: str, best_step: int | None) -> None:

@@ -128,7 +128,7 @@ def _rows(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     rows, columns = list(rows), list(columns)
     styles = [NUMBER if all(_is_number(row[k]) for row in rows) else CELL for k in range(len(columns))]
     head = "".join(
-        f'<th style="{style}; opacity: .65; font-weight: normal">{_text(name)}</th>'
+        f'<th style="{style}; white-space: normal; opacity: .65; font-weight: normal">{_text(name)}</th>'
         for style, name in zip(styles, columns, strict=True)
     )
     body = "".join(

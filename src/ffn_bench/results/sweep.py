@@ -153,12 +153,13 @@ class Comparison:
         nothing about these runs."""
         from ffn_bench.compare.figures import draw_all
         from ffn_bench.errors import nearest
+        from ffn_bench.results.curves import shown
 
         figures = draw_all(self.study)
         if name not in figures:
             todo = f"use one of: {', '.join(figures)}"
             raise UserError("figure", f"there is no {name!r} of these runs{nearest(name, figures)}", todo)
-        return figures[name]
+        return shown(figures[name])
 
     def __str__(self) -> str:
         return "\n".join([*self.sentences, *(f"note: {note}" for note in self.notes)])
