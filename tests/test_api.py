@@ -40,7 +40,8 @@ SMALL: dict[str, Any] = {"data": "moons", "epochs": 3}
 X = np.random.default_rng(0).normal(size=(60, 3))
 Y = np.arange(60) % 2
 TIMES = re.compile(
-    r'"(time|train_seconds)":\s*[\d.e-]+|\d{4}-\d\d-\d\d[ T][\d:]+(,\d+|[+-][\d:]+)?|"(sha256|temporary)": "[^"]*"'
+    r'"(time|train_seconds)":\s*[\d.e-]+|\d{4}-\d\d-\d\d[ T][\d:]+(,\d+|[+-][\d:]+)?'
+    r'|"(sha256|temporary)": "[^"]*"'
     r"|step-(\d+)-[0-9a-f]{64}|tfevents\.[^\"]*|\"size\": \d+"
 )
 """What differs between two trainings of the same run."""
@@ -69,14 +70,24 @@ SAME: list[tuple[list[str], dict[str, Any]]] = [
     (["data=moons", "epochs=3"], {"data": "moons", "epochs": 3}),
     (
         ["data=moons", "data.noise=0.2", "model.hidden=[8,4]", "model.activation=tanh", "epochs=3"],
-        {"data": {"name": "moons", "noise": 0.2}, "model": {"hidden": [8, 4], "activation": "tanh"}, "epochs": 3},
+        {
+            "data": {"name": "moons", "noise": 0.2},
+            "model": {"hidden": [8, 4], "activation": "tanh"},
+            "epochs": 3,
+        },
     ),
     (
         ["data=moons", "optimizer=sgd", "optimizer.momentum=0.9", "lr=0.1", "epochs=3"],
         {"data": "moons", "optimizer": {"name": "sgd", "momentum": 0.9}, "lr": 0.1, "epochs": 3},
     ),
     (
-        ["data=moons", "optimizer=torch", "optimizer.name=ASGD", "+optimizer.options.lambd=0.001", "epochs=2"],
+        [
+            "data=moons",
+            "optimizer=torch",
+            "optimizer.name=ASGD",
+            "+optimizer.options.lambd=0.001",
+            "epochs=2",
+        ],
         {
             "data": "moons",
             "optimizer": "torch",
@@ -86,10 +97,12 @@ SAME: list[tuple[list[str], dict[str, Any]]] = [
         },
     ),
     (["data=moons", "lr=0.02", "epochs=2"], {"data": "moons", "optimizer.lr": 0.02, "epochs": 2}),
-    (["data=moons", "batch_size=full", "seed=7", "dtype=float64", "epochs=2"],
-     {"data": "moons", "batch_size": "full", "seed": np.int64(7), "dtype": "float64", "epochs": 2}),
+    (
+        ["data=moons", "batch_size=full", "seed=7", "dtype=float64", "epochs=2"],
+        {"data": "moons", "batch_size": "full", "seed": np.int64(7), "dtype": "float64", "epochs": 2},
+    ),
     (["+experiment=lecture", "epochs=1"], {"experiment": "lecture", "epochs": 1}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("typed", "keys"), SAME, ids=[" ".join(typed) for typed, _ in SAME])
@@ -205,14 +218,17 @@ TYPED_TOO: list[tuple[list[str], dict[str, Any]]] = [
     (["optimizer=sgd", "optimizer.betas=[0.9,0.99]"], {"optimizer": {"name": "sgd", "betas": (0.9, 0.99)}}),
     (["optimizer=lbfgs", "batch_size=32"], {"optimizer": "lbfgs", "batch_size": 32}),
     (["device=cuda:77"], {"device": "cuda:77"}),
-    (["data=csv", "data.path=none.csv", "data.target=y"], {"data": {"name": "csv", "path": "none.csv", "target": "y"}}),
+    (
+        ["data=csv", "data.path=none.csv", "data.target=y"],
+        {"data": {"name": "csv", "path": "none.csv", "target": "y"}},
+    ),
     (["data=csv"], {"data": "csv"}),
     (["name=../x"], {"name": "../x"}),
     (["patience=3", "data.val_fraction=0"], {"patience": 3, "data.val_fraction": 0}),
     (["keep=worst"], {"keep": "worst"}),
     (["data=arrays"], {"data": "arrays"}),
     (["data=moons", "data._target_=os.system"], {"data": {"name": "moons", "_target_": "os.system"}}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("typed", "keys"), TYPED_TOO, ids=[" ".join(typed) for typed, _ in TYPED_TOO])
@@ -245,7 +261,11 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
     ({"hydra": {"launcher": "joblib"}}, 2, "hydra: is a setting of the command"),
     ({"tune": "random_25"}, 2, "tune: is a setting of the command; run ffn-train +tune=…"),
     ({"status": True}, 2, "status: is a setting of the command; use ffn_bench.load"),
-    ({"data": {"name": "csv", "path": "a\nb"}}, 2, r"data.path: 'a\nb' holds a line break or a control character"),
+    (
+        {"data": {"name": "csv", "path": "a\nb"}},
+        2,
+        r"data.path: 'a\nb' holds a line break or a control character",
+    ),
     ({"data": "moons", "target": "y"}, 2, "target: is given, and data is no frame; for a file write"),
     ({"data": 3}, 3, "data: int is neither a name, a pair (X, y) nor a frame; write data=(X, y)"),
     ({"data": (X, Y), "target": "y"}, 3, "target: is given, and data is no frame; give the labels as y"),
@@ -256,20 +276,52 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
     ({"data": (X[:0], Y[:0])}, 3, "X: has no rows; give some"),
     ({"data": ([[1.0, 2.0], [3.0]], [0, 1])}, 3, "X: has rows of different lengths; give each"),
     ({"data": ([[1.0, "two"], [3.0, 4.0]], [0, 1])}, 3, "X, row 0, column 'x0': '1.0' is not a number"),
-    ({"data": (np.array([[1.0, np.nan], [3.0, 4.0]]), [0, 1])}, 3, "X, row 0, column 'x1': nan is not a finite number"),
+    (
+        {"data": (np.array([[1.0, np.nan], [3.0, 4.0]]), [0, 1])},
+        3,
+        "X, row 0, column 'x1': nan is not a finite number",
+    ),
     ({"data": (X, np.full(60, "a"))}, 3, "data: y has only one class, 'a'; give two or more"),
     ({"data": (X, X[:, 0])}, 3, "data: y has 60 different labels in 60 rows; choose a column of classes"),
-    ({"data": (X, np.eye(2)[Y])}, 3, "y: has 2 dimensions, not 1; give one label a row: y.argmax(1) of one-hot rows"),
+    (
+        {"data": (X, np.eye(2)[Y])},
+        3,
+        "y: has 2 dimensions, not 1; give one label a row: y.argmax(1) of one-hot rows",
+    ),
     ({"data": (X, [None, *["a"] * 59])}, 3, "y, row 0: blank label; fill it in or drop the row"),
     ({"data": (X, np.where(Y, np.nan, 1.0))}, 3, "y, row 1: blank label"),
-    ({"data": (X, np.array([1, "a"] * 30, dtype=object))}, 3, "y: labels are of several kinds: int, str; make"),
-    ({"data": FRAME}, 3, 'target: has no value; name the column of the labels: target="…"; its columns: a, b, kind'),
+    (
+        {"data": (X, np.array([1, "a"] * 30, dtype=object))},
+        3,
+        "y: labels are of several kinds: int, str; make",
+    ),
+    (
+        {"data": FRAME},
+        3,
+        'target: has no value; name the column of the labels: target="…"; its columns: a, b, kind',
+    ),
     ({"data": FRAME, "target": "kin"}, 3, "target: the frame has no column 'kin' (did you mean 'kind'?)"),
-    ({"data": FRAME, "target": "a"}, 3, "X, row 0, column 'kind': 'x' is not a number; features must be numbers"),
-    ({"data": FRAME.with_columns(a=None), "target": "kind"}, 3, "X, row 0, column 'a': nan is not a finite number"),
-    ({"data": ([[1, None], [3, 4]], [0, 1])}, 3, "X, row 0, column 'x1': blank cell; features must be numbers"),
-    ({"data": (X, Y), "data.sha256": "0"}, 3, "data: were given as arrays in Python, and cannot be loaded again"),
-]  # fmt: skip
+    (
+        {"data": FRAME, "target": "a"},
+        3,
+        "X, row 0, column 'kind': 'x' is not a number; features must be numbers",
+    ),
+    (
+        {"data": FRAME.with_columns(a=None), "target": "kind"},
+        3,
+        "X, row 0, column 'a': nan is not a finite number",
+    ),
+    (
+        {"data": ([[1, None], [3, 4]], [0, 1])},
+        3,
+        "X, row 0, column 'x1': blank cell; features must be numbers",
+    ),
+    (
+        {"data": (X, Y), "data.sha256": "0"},
+        3,
+        "data: were given as arrays in Python, and cannot be loaded again",
+    ),
+]
 
 
 @pytest.mark.parametrize(("keys", "status", "text"), OF_PYTHON, ids=[text for *_, text in OF_PYTHON])
@@ -372,7 +424,8 @@ def test_other_arrays_are_another_run() -> None:
 
 
 def test_a_sweep_over_arrays() -> None:
-    sweep = ffn.sweep((X, Y), epochs=1, seed=range(3), **{"data.split_seed": [0, 1]})
+    splits: dict[str, Any] = {"data.split_seed": [0, 1]}
+    sweep = ffn.sweep((X, Y), epochs=1, seed=range(3), **splits)
     assert len(sweep) == 6 and len({run.config["data.sha256"] for run in sweep}) == 1
 
 

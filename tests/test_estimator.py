@@ -19,14 +19,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import ffn_bench as ffn
 from ffn_bench import FFNClassifier
 from ffn_bench.estimator import InvalidSettingError
+from ffn_bench.results.run import Run
 
 X, Y = load_iris(return_X_y=True)
 
 
-@parametrize_with_checks([FFNClassifier()])
+@parametrize_with_checks([FFNClassifier()])  # type: ignore[untyped-decorator]
 def test_it_is_an_estimator(estimator: Any, check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of scikit-learn's checks; none is expected to fail. The one of array-API input runs only with this
     variable."""
@@ -58,7 +58,7 @@ def test_it_is_the_network_of_fit(
     monkeypatch.chdir(tmp_path)
     own = FFNClassifier(epochs=12, random_state=3, **parameters).fit(X, Y)
     named = FFNClassifier(epochs=12, random_state=3, name="it", **parameters).fit(X, Y)
-    run = ffn.load("outputs/it")
+    run = Run("outputs/it")
     assert named.predict_proba(X).tobytes() == own.predict_proba(X).tobytes()
     assert (named.n_iter_, named.best_epoch_) == (own.n_iter_, own.best_epoch_)
     assert np.abs(run.predict_proba(X) - own.predict_proba(X)).max() < 1e-5
@@ -74,7 +74,7 @@ def test_a_named_one_keeps_names_of_columns_and_classes(
     labels = np.array(["9", "10", "11"])[Y]
     named = FFNClassifier(epochs=30, random_state=0, name="it").fit(frame, labels)
     assert named.classes_.tolist() == ["10", "11", "9"] and named.score(frame, labels) > 0.9
-    run = ffn.load("outputs/it")
+    run = Run("outputs/it")
     assert run.classes.tolist() == [9, 10, 11] and run.columns == ("a", "b", "c", "d")
     assert run.predict(frame[["d", "a", "c", "b"]]).astype(str).tolist() == named.predict(frame).tolist()
 

@@ -1,4 +1,4 @@
-"""The notebooks of docs/notebooks work, and are stored as they come out; training shows how it goes in them."""
+"""The notebooks of docs/notebooks work, and are stored as they come out; a bar moves in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as an object of Python: its frames are its files, its predictions PyTorch's, its figures its numbers."""
+"""A run as an object of Python: its frames are its files, its predictions PyTorch's, its figures numbers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_probabilities_are_pytorchs_and_the_commands_on_every_test_row(
         assert np.abs(np.asarray(run.model(torch.from_numpy(rows)).softmax(1)) - expected).max() < 1e-5
     of_test = (f"run={folder / data}", "split=test")
     result = call(ffn_bench.predict.command.main, "ffn-predict", monkeypatch, capsys, *of_test)
-    header, *lines = csv.reader(io.StringIO(result.out))
+    _, *lines = csv.reader(io.StringIO(result.out))
     typed = np.array([[float(cell) for cell in line[2:]] for line in lines])
     assert np.abs(probabilities - typed).max() < 1e-5
     assert (run.predict(rows) == run.classes[expected.argmax(1)]).all()
@@ -99,10 +99,13 @@ ROWS: list[tuple[Any, str]] = [
     ([[1j, 2j]], "X, row 0, column 'x0': 1j is not a number"),
     ([[1e300, 1e300]], "X: the values of row 0 are too large for this network"),
     (TABLE.select("x0"), "X: lacks 1 of the 2 columns that the run was trained on: 'x1'"),
-    (TABLE.rename({"x1": "x_1"}), "X: lacks 1 of the 2 columns that the run was trained on: 'x1' (did you mean 'x_1'?)"),
+    (
+        TABLE.rename({"x1": "x_1"}),
+        "X: lacks 1 of the 2 columns that the run was trained on: 'x1' (did you mean 'x_1'?)",
+    ),
     (pd.DataFrame([[1, 2, 3]], columns=["x0", "x1", "x1"]), "X: column 'x1' is duplicated"),
     (TABLE.with_columns(x1=pl.Series(["two"])), "X, row 0, column 'x1': 'two' is not a number"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("rows", "text"), ROWS, ids=[text for _, text in ROWS])

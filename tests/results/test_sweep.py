@@ -1,9 +1,11 @@
-"""A sweep as an object of Python: its frame is what the folders say, its comparison what `ffn-compare` says."""
+"""A sweep as an object of Python: a frame of what its folders say; what `ffn-compare` says of it."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +51,7 @@ def test_it_is_a_sequence_of_runs(sweep: Sweep) -> None:
 
 def test_settings_that_differ_have_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    momentum = {"optimizer": "sgd", "optimizer.momentum": [0.0, 0.9]}
+    momentum: Any = {"optimizer": "sgd", "optimizer.momentum": [0.0, 0.9]}
     own = ffn.sweep("moons", epochs=1, model={"hidden": [[4], [8, 8]]}, **momentum, name="s").frame()
     assert sorted(zip(own["model.hidden"], own["optimizer.momentum"], strict=True)) == [
         ("[4]", 0.0), ("[4]", 0.9), ("[8, 8]", 0.0), ("[8, 8]", 0.9),
@@ -98,8 +100,6 @@ def test_comparisons_that_cannot_be(sweep: Sweep, keys: dict[str, str | float], 
 
 
 def test_runs_that_cannot_be_read_are_named(sweep: Sweep, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(sweep.path, tmp_path / "s")
     names = sweep.frame()["run"]
     (tmp_path / "s" / names[0] / "run.json").write_text("{")
