@@ -381,7 +381,8 @@ def test_folders_that_cannot_be_loaded(tmp_path: Path, path: str, at: str, text:
 
 HOSTILE = [
     "a,b", "[1,2]", "{a:1}", "it's", '"quoted"', "a=b", "${lr}", "$HOME", "\\${lr}", "\\\\", "a\\'b", "true",
-    "1e3", "null", "", " ", "a b", "ü日本", "${oc.env:HOME}", "a'${now:%Y}", "range(1,3)", "x\\", "'", "\\'", "#",
+    "1e3", "null", "", " ", "a b", "ü日本", "${oc.env:HOME}", "a'${now:%Y}", "range(1,3)", "x\\", "'", "\\'",
+    "#",
 ]  # fmt: skip
 
 

@@ -35,12 +35,14 @@ def test_a_notebook_works_and_its_outputs_are_stored(name: str, tmp_path: Path) 
     assert all(output.get("name") != "stderr" for cell in new.cells for output in cell.get("outputs", ()))
 
 
-class Watched(nbclient.NotebookClient):  # type: ignore[misc]  # it has no types
+class Watched(nbclient.NotebookClient):
     """Notes the HTML that a cell shows meanwhile."""
+
+    seen: list[str]
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         if html := msg["content"].get("data", {}).get("text/html") if "data" in msg["content"] else None:
-            self.__dict__.setdefault("seen", []).append(html)
+            self.seen.append(html)
         return super().process_message(msg, cell, cell_index)
 
 
@@ -54,6 +56,7 @@ def test_a_bar_moves_while_a_run_or_a_sweep_trains(tmp_path: Path) -> None:
     client = Watched(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
+    client.seen = []
     client.execute()
     bars = [html for html in client.seen if "<progress" in html]
     of_run = [html for html in bars if "/2000" in html]
