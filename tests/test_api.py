@@ -26,6 +26,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from scipy.sparse import csr_array
 
 import ffn_bench as ffn
 from conftest import Command
@@ -275,11 +276,17 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
     ({"data": (X[:, :0], Y)}, 3, "X: has no columns; give features"),
     ({"data": (X[:0], Y[:0])}, 3, "X: has no rows; give some"),
     ({"data": ([[1.0, 2.0], [3.0]], [0, 1])}, 3, "X: has rows of different lengths; give each"),
-    ({"data": ([[1.0, "two"], [3.0, 4.0]], [0, 1])}, 3, "X, row 0, column 'x0': '1.0' is not a number"),
+    ({"data": ([[1.0, "two"], [3.0, 4.0]], [0, 1])}, 3, "X, row 0, column 'x1': 'two' is not a number"),
     (
         {"data": (np.array([[1.0, np.nan], [3.0, 4.0]]), [0, 1])},
         3,
         "X, row 0, column 'x1': nan is not a finite number",
+    ),
+    ({"data": (csr_array(X), Y)}, 3, "X: is a sparse matrix; give X.toarray()"),
+    (
+        {"data": (torch.ones(4, 2, requires_grad=True), [0, 1, 0, 1])},
+        3,
+        "X: is no array: Can't call numpy() on Tensor",
     ),
     ({"data": (X, np.full(60, "a"))}, 3, "data: y has only one class, 'a'; give two or more"),
     ({"data": (X, X[:, 0])}, 3, "data: y has 60 different labels in 60 rows; choose a column of classes"),

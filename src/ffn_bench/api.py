@@ -76,7 +76,7 @@ def sweep(data: Any = None, *, target: str | None = None, progress: bool = True,
             notes.append(f"{e.where}: {e.what}; see its train.log")
         folder = Path(sweeper.config.hydra.sweep.dir)
         at = "last" if cfg.keep == "last" else "best"
-    return Sweep(folder, finding.find([str(folder)]), at)
+    return Sweep(folder, list(map(finding.from_here, finding.find([str(folder)]))), at)
 
 
 def load(path: str | Path, at: str = "best") -> Run | Sweep:

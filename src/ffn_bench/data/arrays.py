@@ -11,7 +11,7 @@ from ffn_bench.configuration.schema import ArraysConfig, DataConfig
 from ffn_bench.data.kept import given
 from ffn_bench.data.splitting import Array, Raw
 from ffn_bench.data.tables import classes_of, listed
-from ffn_bench.errors import data_error, nearest
+from ffn_bench.errors import data_error, first_line, nearest
 
 NUMERIC = "biuf"
 """Kinds of NumPy's types that are numbers."""
@@ -29,8 +29,10 @@ def load_arrays(config: DataConfig) -> Raw:
 
 def digest(raw: Raw) -> str:
     """SHA-256 of rows, labels, and the names of classes and columns."""
-    names = repr((raw.classes, raw.columns, raw.x.shape)).encode()
-    return hashlib.sha256(names + raw.x.tobytes() + raw.y.tobytes()).hexdigest()
+    content = hashlib.sha256(repr((raw.classes, raw.columns, raw.x.shape)).encode())
+    for array in (raw.x, raw.y):
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()
 
 
 def keys_of(raw: Raw) -> dict[str, Any]:
@@ -116,10 +118,17 @@ def numbers(x: Any, where: str = "X") -> tuple[Array, tuple[str, ...] | None]:
 
 
 def _array(x: Any, where: str) -> Array:
+    if hasattr(x, "toarray"):
+        raise data_error(where, "is a sparse matrix", f"give {where}.toarray()")
     try:
-        return np.asarray(x)
+        array = np.asarray(x)
+        return (
+            np.asarray(x, dtype=object) if array.dtype.kind in "SU" else array
+        )  # numbers beside text stay some
     except ValueError as e:
         raise data_error(where, "has rows of different lengths", "give each as many numbers") from e
+    except (RuntimeError, TypeError) as e:  # such as a tensor's on a GPU
+        raise data_error(where, f"is no array: {first_line(str(e))}", "give one of NumPy's") from e
 
 
 def _column(values: Array, name: str, where: str) -> Array:
