@@ -47,7 +47,6 @@ def load_digits(config: DataConfig) -> Raw:
 LOADERS: dict[str, Callable[[DataConfig], Raw]] = {
     "digits": load_digits,
     "csv": load_csv,
-    "arrays": load_arrays,
     "synthetic": load_synthetic,
     "moons": load_moons,
     "spirals": load_spirals,
@@ -55,5 +54,6 @@ LOADERS: dict[str, Callable[[DataConfig], Raw]] = {
     "fashion_mnist": load_torchvision,
     "kmnist": load_torchvision,
     "cifar10": load_torchvision,
+    "arrays": load_arrays,
 }
 """A loader for every YAML of conf/data."""
