@@ -6,6 +6,7 @@
     python scripts/benchmark.py --sweep              a whole sweep of 128 runs, folders included
     python scripts/benchmark.py --scale              sweeps of 100 to 10,000 runs: training, status, report
     python scripts/benchmark.py --table csv          a large table from its file
+    python scripts/benchmark.py --table predict      large tables through a trained network, from file to file
     python scripts/benchmark.py --figure x.png       a picture of model-steps per second against runs
     python scripts/benchmark.py --write x.json       the numbers as JSON
     python scripts/benchmark.py --device cuda        programs on a GPU, nothing demanded
@@ -41,6 +42,7 @@ DEFAULT: dict[str, Callable[[Homes, int], Table]] = {
     **tables.TABLES,
     "startup": commands.startup,
     "csv": commands.csv,
+    "predict": commands.predict,
 }
 TABLES = {**DEFAULT, "sweep": commands.sweep, "scale": commands.scale}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -45,6 +46,11 @@ def torch_run(*overrides: str) -> Run:
 def trained(run: Run) -> list[Measurement]:
     """All that is measured of a run, trained to its end."""
     return all_measured(run.training)[0]
+
+
+def bits(measurements: list[Measurement]) -> list[Any]:
+    """All that was measured, exactly."""
+    return [(m.step, {tag: value.hex() for tag, value in m.values.items()}) for m in measurements]
 
 
 def all_measured(training: Training) -> list[list[Measurement]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ import ffn_bench.train
 from ffn_bench.command_line import resolvers
 from ffn_bench.configuration import parsing
 
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 torch.set_num_threads(1)  # the suite runs a process a core; more threads than cores is 50 times slower
 
 MNIST = Path(__file__).parents[2] / "shared" / "data"

@@ -212,6 +212,54 @@ def csv(homes: Homes, rounds: int) -> Table:
     return table
 
 
+PREDICT_ROWS = (300_000, 1_000_000, 3_000_000)
+"""Rows of 16 columns; memory may not depend on them."""
+PREDICT_SECONDS, PREDICT_MB, PREDICT_GROWTH_MB = 10.0, 500.0, 25.0
+"""Of a million rows, at most; and how much more memory than the fewest rows the most may need."""
+
+
+def predict(homes: Homes, rounds: int) -> Table:
+    """`ffn-predict` of tables of 16 columns, CSV to CSV: seconds and most memory, by size."""
+    measured: dict[int, tuple[list[float], list[float]]] = {rows: ([], []) for rows in PREDICT_ROWS}
+    megabytes: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = numpy.random.default_rng(0).normal(size=(10_000, 16))
+        lines = [",".join(f"{x:.5f}" for x in row) for row in numbers.tolist()]
+        labels = numpy.where((numbers[:, :4] ** 2).sum(1) > 3.5, "far", "near").tolist()
+        header = ",".join(f"c{k}" for k in range(16))
+        labelled = (f"{line},{label}\n" for line, label in zip(lines, labels, strict=True))
+        (Path(folder) / "train.csv").write_text(f"{header},label\n" + "".join(labelled))
+        data = ("data=csv", "data.path=train.csv", "data.target=label")
+        _seconds(folder, _ffn_train(), *data, "epochs=3", "name=x")
+        block = "\n".join(lines) + "\n"
+        for rows in PREDICT_ROWS:
+            with (Path(folder) / f"{rows}.csv").open("w") as text:
+                text.write(header + "\n")
+                text.writelines(block for _ in range(rows // len(lines)))
+            megabytes[rows] = (Path(folder) / f"{rows}.csv").stat().st_size / 1e6
+        for number in range(min(rounds, 3) + 1):
+            for rows, (seconds, memory) in measured.items():
+                words = ("ffn-predict", "run=outputs/x", f"data.path={rows}.csv", "out=predictions.csv")
+                took, most = _measured(folder, Start(what="", words=words, limit=0), number, Path(folder))
+                if number:  # the first round warms up
+                    seconds.append(took)
+                    memory.append(most)
+    table = Table(title="ffn-predict: tables of 16 columns, CSV to CSV")
+    for rows, (seconds, memory) in measured.items():
+        values = {"seconds": spread(seconds), "most memory, MB": spread(memory)}
+        table.rows.append({"rows": f"{rows:,}", "CSV, MB": round(megabytes[rows]), **values})
+    medians = {rows: tuple(map(statistics.median, values)) for rows, values in measured.items()}
+    seconds_1m, memory_1m = medians[1_000_000]
+    growth = medians[PREDICT_ROWS[-1]][1] - medians[PREDICT_ROWS[0]][1]
+    for what, value, limit, unit in (
+        ("a million rows", seconds_1m, PREDICT_SECONDS, "s"),
+        ("most memory of a million rows", memory_1m, PREDICT_MB, "MB"),
+        ("how much more memory ten times the rows need", growth, PREDICT_GROWTH_MB, "MB"),
+    ):
+        table.demands.append(Demand(what=what, value=value, limit=limit, at_least=False, unit=unit))
+    return table
+
+
 SWEEP: dict[str, tuple[float, str]] = {
     "ffn-train -m seed=range(0,128), against import torch": (11.2 / 3 / IMPORT_TORCH, "×"),
     "one more run, beside its training on all cores": (5.0, "ms"),

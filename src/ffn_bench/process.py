@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, BinaryIO, NoReturn, ParamSpec, TypeVar
 
 from ffn_bench import errors, guest
 
@@ -283,6 +283,29 @@ def last() -> None:
         lines = old.isatty() or stream == "stderr"
         lasting = io.BufferedWriter(_Lasting(old.fileno()))
         setattr(sys, stream, io.TextIOWrapper(lasting, old.encoding, "ffn_bench.plain", line_buffering=lines))
+
+
+class _Waiting(io.RawIOBase):
+    """Standard input, which is waited for a moment at a time, so that a signal is heard: Polars has the
+    system go on reading after a SIGINT."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        import select
+
+        while not select.select([0], [], [], 0.2)[0]:
+            pass
+        return os.readv(0, [buffer])
+
+
+def standard_input() -> BinaryIO:
+    """The bytes of standard input."""
+    buffer = sys.stdin.buffer
+    if not isinstance(getattr(buffer, "raw", None), io.FileIO):  # a test's
+        return buffer
+    return io.BufferedReader(_Waiting(), 2**16)
 
 
 @contextlib.contextmanager

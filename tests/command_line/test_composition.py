@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
@@ -409,7 +409,6 @@ def test_plain_numbers_are_taken(prepared: Command) -> None:
     assert (config["lr"], config["l2"], config["data.noise"]) == (1e-3, 5e-4, 1.0)
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.one_of(st.integers(), st.floats(), st.text("0123456789_.:+-exbin", min_size=1, max_size=12)))
 def test_numbers_that_pass_have_one_reading(written: float | str) -> None:
     """YAML, Python and Hydra read the same number from a text in which nothing is found."""

@@ -64,7 +64,7 @@ def tables(draw: st.DrawFn) -> Raw:
     return Raw(x, y, tuple(map(str, range(n_classes))))
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(
     raw=tables(),
     seed=st.integers(0, 3),
@@ -123,7 +123,7 @@ def test_equal_rows(dtype: str, copies: int, equal_hashes: bool, monkeypatch: py
         assert groups.tolist() == [rows.index(row) for row in rows]
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(raw=tables(), seed=st.integers(0, 3), standard=st.booleans())
 def test_the_count_is_right_and_0_when_kept_together(raw: Raw, seed: int, standard: bool) -> None:
     fractions = {} if standard else {"val_fraction": 0.3, "test_fraction": 0.2}
@@ -155,7 +155,7 @@ def test_the_count_is_right_and_0_when_kept_together(raw: Raw, seed: int, standa
         assert bytes_of(kept) == bytes_of(plain)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(n=st.integers(100, 300), n_classes=st.integers(2, 5), seed=st.integers(0, 2**32 - 1))
 def test_without_duplicates_the_splits_are_the_same_to_the_bit(n: int, n_classes: int, seed: int) -> None:
     x = np.random.default_rng(seed).permutation(n)[:, None].astype(np.float64)
@@ -191,7 +191,7 @@ def test_a_giant_group_shrinks_the_splits_or_is_one_line() -> None:
     assert e.value.status == DATA
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(raw=tables(), n_test=st.integers(1, 30), seed=st.integers(0, 3), pixels=st.booleans())
 def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed: int, pixels: bool) -> None:
     cut = min(n_test, len(raw.y) // 3)

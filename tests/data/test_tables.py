@@ -106,13 +106,13 @@ def tables_of_text(draw: st.DrawFn) -> tuple[bytes, str]:
     return text.encode(draw(st.sampled_from(["utf-8"] * 8 + ["utf-16", "cp1252"])), "replace"), delimiter
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(table=tables_of_text())
 def test_polars_reads_what_pythons_reader_reads(file: Path, table: tuple[bytes, str]) -> None:
     assert_equal(file, *table)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(table=tables_of_text(), data=st.data())
 def test_damaged_tables_mean_the_same_or_have_the_same_message(
     file: Path, table: tuple[bytes, str], data: st.DataObject
@@ -128,7 +128,7 @@ def test_damaged_tables_mean_the_same_or_have_the_same_message(
     assert_equal(file, bytes(content), delimiter)
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 60)), min_size=1))
 def test_numbers_are_rounded_correctly(file: Path, numbers: list[tuple[float, int]]) -> None:
     """Decimal numbers halfway between two floats, and next to such, in as many digits as it takes."""

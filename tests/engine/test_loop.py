@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cases import layers_of, parsed, stop_at, trained
-from engine.test_batched import bits
+from cases import bits, layers_of, parsed, stop_at, trained
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.engine.build import build
 from ffn_bench.engine.loop import Run

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from cases import parsed, stop_at, together, trained
-from engine.test_batched import bits
+from cases import bits, parsed, stop_at, together, trained
 from engine.test_loop import ENGINES, run_of, small
 from ffn_bench import tags
-from ffn_bench.engine.loop import Run
+from ffn_bench.engine.loop import Run, Training
+from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.monitor import Monitor
 from ffn_bench.errors import UserError
 
@@ -149,26 +149,30 @@ def test_weights_stand_once_in_a_state(engine: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_row_that_ends_early_changes_no_bit_of_its_neighbours(device: str) -> None:
-    """Rows that leave one after another; each is what it is alone, with its best weights."""
-    common = ["data=moons", "data.n_samples=200", "batch_size=20", "epochs=12", "dtype=float64"]
-    specs = [[f"seed={k}", f"patience={p}", "lr=0.02"] for k, p in enumerate((1, 2, "null", 3, 1))]
-    configs = [parsed(*common, f"device={device}", *spec) for spec in specs]
-    batch = together(configs, device)
-    measured = all_measured_with_best(batch)
-    assert len({epoch for _, epoch, _ in measured}) >= 3
-    for config, (curve, epoch, best) in zip(configs, measured, strict=True):
-        ((own, own_epoch, own_best),) = all_measured_with_best(together([config], device))
-        assert (curve, epoch, best) == (own, own_epoch, own_best)
+def test_rows_that_end_early_leave_their_neighbours_as_they_are(device: str) -> None:
+    """To the bit, while the same rows are computed, and with the best weights of their own."""
+    common = ["data=moons", "data.n_samples=200", "batch_size=20", "epochs=12", f"device={device}"]
+
+    def trained_together(*patience: str) -> list[list[Any]]:
+        specs = enumerate(patience)
+        configs = [parsed(*common, f"seed={k}", f"patience={p}", "lr=0.02") for k, p in specs]
+        return all_measured_with_best(together(configs, device))
+
+    long = trained_together(*["null"] * 5)
+    early = trained_together("null", "2", "null", "1", "null")
+    for k, ((curve, epoch, best), (whole, last, best_of_all)) in enumerate(zip(early, long, strict=True)):
+        assert bits(curve) == bits(whole)[: len(curve)]
+        assert last == 12 and (epoch < 12) == (k in (1, 3))
+        assert (best == best_of_all) == (best[0] == best_of_all[0])
 
 
-def all_measured_with_best(training: Any) -> list[Any]:
-    """What is measured of every run, its last epoch, and its best weights when it ends."""
-    curves: dict[Run, list[Any]] = {run: [] for run in training.runs}
+def all_measured_with_best(training: Training) -> list[list[Any]]:
+    """Of every run what is measured, its last epoch, and its best weights when it ends."""
+    curves: dict[Run, list[Measurement]] = {run: [] for run in training.runs}
     best: dict[Run, Any] = {}
     for measured in training.measurements():
         for run, values in measured.items():
-            curves[run] += bits(values)
+            curves[run] += values
             if run.status != "running":
                 best[run] = best_of(run)
-    return [(curves[run], run.epoch, best[run]) for run in training.runs]
+    return [[curves[run], run.epoch, best[run]] for run in training.runs]

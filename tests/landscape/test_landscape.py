@@ -35,6 +35,7 @@ from ffn_bench.model.hessian import HessianProduct, extreme_eigenpairs, gradient
 from ffn_bench.model.layers import flat, layered
 from ffn_bench.model.network import FFN
 from ffn_bench.run_folder import trained_weights
+from ffn_bench.tags import LOSS
 from run_folder.test_folders import start
 
 F64 = torch.float64
@@ -479,6 +480,35 @@ def test_mistakes_are_one_line(
     assert result.err.count("\n") == 1
     assert message in result.err
     assert files_below(folders) == [p for p in files_below(folders) if p in before or p.suffix == ".npz"]
+
+
+def test_a_landscape_is_of_the_weights_that_are_asked_for(
+    ffn: Command, landscape: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The loss in the centre is what the run logged at that epoch, and the captions say which it is."""
+    assert ffn("data=moons", "epochs=30", "lr=0.1", "patience=2", "trajectory=true", "name=a").code == 0
+    metrics = [json.loads(t) for t in (tmp_path / "outputs/a/metrics.jsonl").read_text().splitlines()]
+    logged = {line["epoch"]: line["loss/val"] for line in metrics if "loss/val" in line}
+    best = json.loads((tmp_path / "outputs/a/summary.json").read_text())["best"]["epoch"]
+    last = max(logged)
+    assert best == last - 2
+    for at, epoch, words in (
+        ("last", last, f"step {22 * last}:"),
+        ("best", best, f"step {22 * best}, the best epoch ({best}):"),
+        ("epoch:1", 1, "step 22, epoch 1:"),
+    ):
+        save = tmp_path / at
+        keys = ("run=outputs/a", f"at={at}", "part=val", "points=5", "directions=1", f"save={save}")
+        result = landscape(*keys)
+        assert result.code == 0, result.err
+        loss = LOSS.text(logged[epoch])
+        assert f": validation loss {loss}, accuracy" in result.out
+        assert f"at {words.rstrip(':')}; the run logged {loss}\n" in result.out
+        assert words in (save / "landscape.html").read_text()
+        result = landscape("run=outputs/a", f"at={at}", "curvature=true", f"save={save}")
+        assert result.code == 0, result.err
+        (numbers,) = json.loads((save / "curvature.json").read_text()).values()
+        assert (numbers["step"], numbers["at"]) == (22 * epoch, at)
 
 
 @needs_mnist

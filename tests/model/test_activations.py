@@ -45,8 +45,8 @@ def test_the_function_of_an_array_is_pytorchs(name: str, dtype: torch.dtype) -> 
     x = NUMBERS.detach().to(dtype)
     with np.errstate(all="raise", under="ignore"):
         h = ACTIVATIONS[name].function(x.numpy().view(ArrayNumbers)).view(np.ndarray)
-    close = {"rtol": 1e-13, "atol": 1e-15} if dtype == torch.float64 else {"rtol": 3e-6, "atol": 2e-6}
-    torch.testing.assert_close(torch.from_numpy(h), reference(x), **close)
+    rtol, atol = (1e-13, 1e-15) if dtype == torch.float64 else (3e-6, 2e-6)
+    torch.testing.assert_close(torch.from_numpy(h), reference(x), rtol=rtol, atol=atol)
     nan = np.array([np.nan], h.dtype).view(ArrayNumbers)
     assert np.isnan(ACTIVATIONS[name].function(nan)).all()
 

@@ -31,6 +31,8 @@ from ffn_bench.model.layers import Shapes, flat
 from ffn_bench.race import command, figures, film, network, paths, scene, surfaces
 from ffn_bench.race.surfaces import SURFACES, Surface
 from ffn_bench.run_folder.files import MANIFEST
+from ffn_bench.run_folder.recorded_run import read_run
+from ffn_bench.run_folder.trained_weights import weights_at
 
 F64 = torch.float64
 IN_THE_PLANE = [name for name in options("optimizer") if name != "torch"]
@@ -431,6 +433,9 @@ MISTAKES = [
     (["save=file/below"], 4, "is a file"),
     (["-m", "surface=saddle,beale"], 2, "nothing to sweep"),
     (["surface=network"], 2, "run: has no value"),
+    (["at=best"], 2, "at: names weights of a run"),
+    (["surface=network", "run=.", "at=bets"], 2, "did you mean 'best'"),
+    (["surface=network", "run=.", "start=[1,1]"], 2, "use at=…"),
     (["run=x"], 2, "cannot be combined with surface=saddle"),
     (["surface=network", "run=nowhere"], 4, "does not exist"),
     (["surface=network", "run=."], 4, "contains no run"),
@@ -493,6 +498,18 @@ def test_a_race_on_a_network(race: Callable[..., Result], trained: Path, tmp_pat
         best = min(one["tried"], key=lambda t: t["score"] if t["score"] is not None else math.inf)
         assert one["lr"] == best["lr"]
         assert one["training loss (nats)"][-1] == pytest.approx(best["score"], rel=1e-4)
+
+
+def test_a_race_from_trained_weights(race: Callable[..., Result], trained: Path) -> None:
+    recorded = read_run(trained)
+    for at, words in (("last", "step 22"), ("best", "the best epoch (")):
+        weights = weights_at(recorded, at)
+        start = torch.from_numpy(np.concatenate([t.ravel() for layer in weights.layers for t in layer]))
+        assert torch.equal(network.read(trained, at).start, start)
+        keys = ("surface=network", f"run={trained}", f"at={at}", "optimizers=[sgd]", "lr=0.1", "steps=2")
+        result = race(*keys, "animation=false")
+        assert result.code == 0, result.err
+        assert "All from step " in result.out and words in result.out
 
 
 @pytest.mark.parametrize("arguments", [["lr=1e300"], ["lr=1e38", "steps=1"], ["lr=1e-300"]], ids=str)

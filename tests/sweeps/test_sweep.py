@@ -448,6 +448,29 @@ def test_leaderboard_numbers() -> None:
     assert rows[2]["runs"] == 2
 
 
+def test_the_leaderboard_ranks_by_what_was_monitored(ffn: Command, tmp_path: Path) -> None:
+    """A rate so small that the loss stays high, with the same accuracy, ranks last; so does a reason show."""
+    keys = (
+        "data=moons",
+        "data.n_samples=200",
+        "epochs=40",
+        "batch_size=20",
+        "monitor=loss/val",
+        "patience=2",
+    )
+    result = ffn("-m", *keys, "lr=0.1,1e-5,0.02", "name=s")
+    assert result.code == 0, result.err
+    summaries = [json.loads(f.read_text()) for f in sorted(tmp_path.glob("outputs/sweeps/s/*/summary.json"))]
+    rows, _, _ = leaderboard([{"lr": f.name} for f in folders(tmp_path, "s")], summaries)
+    scores = [row["score"][0] for row in rows]
+    assert scores == sorted(s["best"]["loss/val"] for s in summaries)
+    assert all(s["monitor"] == "loss/val" for s in summaries)
+    assert "leaderboard by validation loss" in result.out
+    assert "ranked by validation loss at the best epoch" in result.out
+    early = [s for s in summaries if s["epochs"] < 40]
+    assert early and result.out.count("no improvement of loss/val by more than 0 for 2 epochs") == len(early)
+
+
 def test_leaderboard_without_validation_ranks_by_test_and_missing_runs_last() -> None:
     settings = [{"lr": lr} for lr in ("0.1", "0.01", "1")]
     rows, _, seeds = leaderboard(settings, [summary(None, 0.4), summary(None, 0.6), None])

@@ -140,20 +140,23 @@ def test_axes() -> None:
 # --- what is chosen -------------------------------------------------------------------------------------
 
 
-def combination(tmp_path: Path, outcomes: dict[float, list[tuple[str, float, float]]]) -> Combination:
+def combination(
+    tmp_path: Path, outcomes: dict[float, list[tuple[str, float, float]]], *keys: str
+) -> Combination:
     """A search of adam's rates whose runs ended so: (status, best validation accuracy, loss), a seed each."""
-    default_run = parsed("stage=default", "seed=9")
+    default_run = parsed("stage=default", "seed=9", *keys)
     trials = []
     for rate, of_seeds in outcomes.items():
         plans = []
         for seed, (status, accuracy, loss) in enumerate(of_seeds):
             folder = Folder(tmp_path / f"{rate:g}-{seed}")
             best = {"epoch": 1, "accuracy/val": accuracy, "loss/val": loss}
-            counts = {
+            counts: dict[str, Any] = {
                 "epochs": default_run.epochs,
                 "steps": default_run.epochs,
                 "final": {"accuracy/train": accuracy},
             }
+            counts["monitor"] = default_run.monitored
             summary = {"status": status, **counts, "best": None if status == "failed" else best}
             run = replace(default_run, lr=rate, seed=seed, stage="tune")
             identity = {"format": FORMAT, "config": schema.flatten(run), "data_sha256": ""}
@@ -190,6 +193,17 @@ def test_ties_go_to_the_lower_loss_then_to_the_first(tmp_path: Path) -> None:
     tied = {0.1: 0.5, 0.2: 0.3, 0.3: 0.3, 0.4: 0.9}
     choice = combination(tmp_path, {r: [("finished", 0.9, loss)] for r, loss in tied.items()}).choose()
     assert choice.setting == ("lr=0.2",)
+
+
+def test_what_is_monitored_chooses(tmp_path: Path) -> None:
+    """Here the validation loss, of which lower is better; diverged runs rank last."""
+    outcomes = {
+        0.1: [("finished", 0.99, 0.5)],
+        0.2: [("finished", 0.5, 0.1)],
+        0.3: [("diverged", 0.99, 0.01)],
+    }
+    choice = combination(tmp_path, outcomes, "monitor=loss/val").choose()
+    assert (choice.setting, choice.score) == (("lr=0.2",), 0.1)
 
 
 @pytest.mark.parametrize(("best", "edge"), [(0.01, True), (0.1, False), (1.0, True)])

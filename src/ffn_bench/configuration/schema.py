@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,18 @@ from ffn_bench import tags
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """`{"optimizer.lr": 0.005, …}`: every leaf of a (nested) dataclass, lists and dicts as leaves."""
     flat: dict[str, Any] = {}
-    for spec in dataclasses.fields(config):
-        value, path = getattr(config, spec.name), f"{prefix}{spec.name}"
-        flat.update(flatten(value, f"{path}.") if dataclasses.is_dataclass(value) else {path: value})
+    for name in _names(type(config)):
+        value = getattr(config, name)
+        if isinstance(value, Keys):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
     return flat
+
+
+@functools.cache
+def _names(node: type) -> tuple[str, ...]:
+    return tuple(spec.name for spec in dataclasses.fields(node))
 
 
 class Keys:

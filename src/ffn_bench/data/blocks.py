@@ -37,14 +37,14 @@ def read_blocks(
 
     Raises `UserError` (status 3), naming line and column below `where`, for what is no table of numbers.
     """
-    text, lines, layout, at_end = b"", 0, None, False
+    text = stream.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
+    lines, layout, at_end = 0, None, False
     while not at_end:
         chunk = stream.read(BLOCK)
         at_end, text = not chunk, text + chunk
         if layout is None:
             if not at_end and _complete(text, delimiter) == 0:
                 continue
-            text = text.removeprefix(BYTE_ORDER_MARK)
             if not text:
                 break
             header, lines, text = _header_apart(text, delimiter, where)

@@ -193,7 +193,7 @@ class Predicted:
 def opened(path: str) -> Iterator[BinaryIO]:
     """A file that is read, or standard input for `-`. Raises `UserError` (status 3)."""
     if path == STANDARD_INPUT:
-        yield sys.stdin.buffer
+        yield process.standard_input()
         return
     from ffn_bench.data.tables import check_file, expanded
 

@@ -37,8 +37,13 @@ from google_crc32c import value as crc32c
 # --- protobuf -------------------------------------------------------------------------------------------
 
 
+_ONE_BYTE = [bytes([number]) for number in range(128)]
+
+
 def _varint(number: int) -> bytes:
     """A number of 0 … 2⁶⁴ − 1, seven bits a byte, the lowest first; the top bit says that more follow."""
+    if number < 128:
+        return _ONE_BYTE[number]
     groups = []
     while number > 127:
         groups.append(number & 127 | 128)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
@@ -38,6 +39,12 @@ LARGE = 2**26
 
 _INSIDE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Never through a link, and never waiting for the other end of a pipe."""
+
+
+@functools.lru_cache(256)
+def _parts(name: str) -> tuple[str, ...]:
+    """The folders that a name goes through, and the file. The files of all runs have the same names."""
+    return PurePosixPath(name).parts
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Folder:
     def names(self, below: str = ".") -> list[str]:
         """What a folder below contains, sorted; nothing where it does not exist."""
         try:
-            with self._opened(PurePosixPath(below).parts) as descriptor:
+            with self._opened(_parts(below)) as descriptor:
                 return sorted(os.listdir(descriptor))  # noqa: PTH208  # of a descriptor
         except FileNotFoundError:
             return []
@@ -286,7 +293,7 @@ class Folder:
             own = {"temporary": str(PurePosixPath(name).with_name(temporary[name]))}
             entries.append({"file": name, "size": len(content), "sha256": digest, **own})
         self._note(*entries)
-        for folder, names in itertools.groupby(contents, key=lambda name: PurePosixPath(name).parts[:-1]):
+        for folder, names in itertools.groupby(contents, key=lambda name: _parts(name)[:-1]):
             with self._opened(folder, create=True) as parent:
                 waiting = []
                 try:
@@ -300,7 +307,7 @@ class Folder:
                         finally:
                             os.close(file)
                     for name in list(waiting):
-                        leaf = PurePosixPath(name).name
+                        leaf = _parts(name)[-1]
                         os.rename(temporary[name], leaf, src_dir_fd=parent, dst_dir_fd=parent)
                         waiting.remove(name)
                 except BaseException:
@@ -363,7 +370,7 @@ class Folder:
     def _move_aside(self, name: str) -> str:
         free = next(other for other in _names(name) if self.kind(other) is None)
         with self._parent(name) as (parent, leaf):
-            os.rename(leaf, PurePosixPath(free).name, src_dir_fd=parent, dst_dir_fd=parent)
+            os.rename(leaf, _parts(free)[-1], src_dir_fd=parent, dst_dir_fd=parent)
         return free
 
     # --- descriptors ------------------------------------------------------------------------------------
@@ -397,7 +404,7 @@ class Folder:
     @contextmanager
     def _parent(self, name: str, create: bool = False) -> Iterator[tuple[int, str]]:
         """The descriptor of the folder that holds `name`, and the last part of the name."""
-        *folders, leaf = PurePosixPath(name).parts
+        *folders, leaf = _parts(name)
         with self._opened(tuple(folders), create) as descriptor:
             yield descriptor, leaf
 
