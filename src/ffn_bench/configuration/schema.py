@@ -19,7 +19,7 @@ from ffn_bench import tags
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """`{"optimizer.lr": 0.005, …}`: every leaf of a (nested) dataclass, lists and dicts as leaves."""
     flat: dict[str, Any] = {}
-    for name in _names(type(config)):
+    for name in _names(config.__class__):
         value = getattr(config, name)
         if isinstance(value, Keys):
             flat |= flatten(value, f"{prefix}{name}.")
