@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, BinaryIO, NoReturn, ParamSpec, TypeVar
 
-from ffn_bench import errors
+from ffn_bench import errors, guest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +101,10 @@ def listen() -> None:
 
 
 def heard() -> list[signal.Signals]:
-    """The signals that stop a command: not SIGHUP where it is ignored, as below nohup."""
+    """The signals that stop a command: not SIGHUP where it is ignored, as below nohup. Of another program
+    only ^C: what the others mean is for it to say."""
+    if guest.is_guest():
+        return [signal.SIGINT]
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from ffn_bench.command_line import invocation, start
 from ffn_bench.configuration import parsing, schema
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from ffn_bench.command_line.run_view import RunView
 
 
-def train(cfg: DictConfig) -> float | None:
-    """Train the run that `cfg` describes into Hydra's output folder; see `train_run`."""
-    hydra, folder = HydraConfig.get(), Folder(Path(HydraConfig.get().runtime.output_dir))
+def train(cfg: DictConfig, hydra: Any, view: RunView | None = None) -> float | None:
+    """Train the run that `cfg` describes into the output folder of `hydra`, its node; see `train_run`."""
+    folder = Folder(Path(hydra.runtime.output_dir))
     run = parsing.parse(cfg)
     content, own = (OmegaConf.to_container(node, enum_to_str=True) for node in (cfg, hydra))
     assert isinstance(content, dict) and isinstance(own, dict)
+    content.pop("hydra", None)
     folders.check_run(folder, run)
     hydra_files.write(folder, content, own, own["overrides"]["task"])
-    return train_run(run, folder)
+    return train_run(run, folder, view)
 
 
 def train_run(
@@ -111,12 +112,12 @@ class Task:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # of a sweeper that is not ours
             lock = Lock(Folder(Path(HydraConfig.get().runtime.output_dir)))
             try:
-                return train(cfg)
+                return train(cfg, HydraConfig.get())
             finally:
                 lock.release()
         try:
             with start.one_line_errors(invocation.command_name()):
-                return train(cfg)
+                return train(cfg, HydraConfig.get())
         finally:
             if self.lock:
                 self.lock.release()
@@ -140,10 +141,13 @@ class CheckFirst(Callback):
         except Exception:
             traceback.print_exc()
             sys.exit(1)
+        if self.lock is None:
+            sys.exit(0)
 
 
-def begin(cfg: DictConfig) -> Lock:
-    """Check a run and take its folder; exit where it has ended before or only its status is asked for.
+def begin(cfg: DictConfig, view: RunView | None = None) -> Lock | None:
+    """Check a run and take its folder; None where it has ended before or only its status is asked for, which
+    is shown.
 
     Raises `UserError` for a run that could not be trained. Creates nothing but the folder and its lock, and
     nothing at all if there is an error.
@@ -166,30 +170,51 @@ def begin(cfg: DictConfig) -> Lock:
         tables.show_status(
             [("run", *reading.status_and_summary(folder, run))], path, holder(folder), listed=True
         )
-        sys.exit(0)
+        return None
     folders.check_run(folder, run)
-    if show_if_ended(folder):
-        sys.exit(0)
+    if show_if_ended(folder, view):
+        return None
     check_free(folder)
-    build(reading.as_begun(folder, run), say=lambda text: print(f"ffn-train: {text}", flush=True))
+    from ffn_bench.command_line import run_view
+
+    build(reading.as_begun(folder, run), say=(view or run_view.RunView()).say)
     lock = Lock(folder)
     folders.check_run(folder, run)  # once more: another process may have been there meanwhile
-    if show_if_ended(folder):
-        sys.exit(0)
+    if show_if_ended(folder, view):
+        lock.release()
+        return None
     return lock
 
 
-def show_if_ended(folder: Folder) -> bool:
+def show_if_ended(folder: Folder, view: RunView | None = None) -> bool:
     """Whether a run has ended before, which is shown then."""
     from ffn_bench.command_line import run_view
 
     summary = reading.read_summary(folder)
     if summary is None or summary["status"] not in reading.ENDED:
         return False
-    view = run_view.RunView()
-    view.console.print("ffn-train: this run has already ended; nothing is trained\n")
+    view = view or run_view.RunView()
+    view.say("this run has already ended; nothing is trained\n")
     view.end(summary, folder.path)
     return True
+
+
+def train_composed(cfg: DictConfig, view: RunView) -> Path:
+    """Check and train the run that Hydra has composed, as the command does; its folder.
+
+    Raises `UserError`, and KeyboardInterrupt where ^C has stopped it.
+    """
+    lock = begin(cfg, view)
+    folder = Path(cfg.hydra.run.dir)
+    if lock is None:
+        return folder
+    try:
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.runtime.output_dir = str(folder.absolute())
+        train(cfg, cfg.hydra, view)
+    finally:
+        lock.release()
+    return folder
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -85,3 +87,22 @@ def test_the_store_copies_what_it_loads() -> None:
 
     text = inspect.getsource(ConfigStore.load)
     assert "copy.copy(ret)" in text and "ret.node = copy.deepcopy(ret.node)" in text
+
+
+def test_the_objects_of_which_a_process_has_one_are_made_anew_where_they_are_missing() -> None:
+    before = internals.singletons.pop(HydraConfig, None)
+    try:
+        first = HydraConfig.instance()
+        assert HydraConfig.instance() is first is internals.singletons[HydraConfig]
+    finally:
+        internals.singletons.pop(HydraConfig)
+        if before is not None:
+            internals.singletons[HydraConfig] = before
+
+
+def test_a_search_path_is_that_of_hydra_main(tmp_path: Path) -> None:
+    from hydra._internal.utils import create_automatic_config_search_path
+
+    ours = internals.create_config_search_path(str(tmp_path))
+    mains = create_automatic_config_search_path(__file__, None, str(tmp_path))
+    assert [vars(e) for e in ours.get_path()] == [vars(e) for e in mains.get_path()]

@@ -16,7 +16,7 @@ from ffn_bench.data import datasets, splitting, tables
 from ffn_bench.errors import UserError
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
-OFFLINE = [name for name in options("data") if name not in IMAGES]
+OFFLINE = [name for name in options("data") if name not in (*IMAGES, "arrays")]
 
 
 def test_every_data_set_has_a_loader() -> None:

@@ -28,7 +28,7 @@ FINGERPRINT = "0e76873e6d18e3e756ad30f74e8e911ff4a6e4157deb7219bea4ea26b59754a8"
 def prepared(raw: Raw, duplicates: str, seed: int = 0, **fractions: float) -> Data[Array]:
     """The splits as they are loaded, not standardised."""
     run = SplitDataConfig(name="x", duplicates=duplicates, split_seed=seed, standardize=False, **fractions)
-    return splitting._prepare(raw, run)
+    return splitting.prepare(raw, run)
 
 
 def rows_of(split: splitting.Split[Array]) -> list[tuple[float, ...]]:
@@ -204,7 +204,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
         run = TorchvisionConfig(
             name="x", duplicates=duplicates, split_seed=seed, standardize=False, val_fraction=0.2
         )
-        return splitting._prepare(own, run)
+        return splitting.prepare(own, run)
 
     try:
         plain = load("warn")
@@ -224,7 +224,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
 def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
     with pytest.raises(UserError, match="every training row is also in the test split"):
-        splitting._prepare(
+        splitting.prepare(
             Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
         )
 

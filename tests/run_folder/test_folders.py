@@ -30,6 +30,8 @@ from ffn_bench.engine.tensors import on_device
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder import checkpoints, reading
 from ffn_bench.run_folder.files import Folder, to_json
+from ffn_bench.run_folder.recorded_run import read_run
+from ffn_bench.run_folder.trained_weights import weights_at
 
 FFN_TRAIN = Path(sys.executable).with_name("ffn-train")
 
@@ -74,6 +76,7 @@ def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
         "run.json",
         "metrics.jsonl",
         "checkpoint/step-0000000120",
+        "best.safetensors",
         ".lock",
         ".ffn-bench.jsonl",
         "summary.json",
@@ -194,8 +197,13 @@ def test_no_validation_part(ffn: Command, tmp_path: Path) -> None:
     result = ffn("data.val_fraction=0", "epochs=2", "name=x")
     assert result.code == 0, result.err
     summary = json.loads((tmp_path / "outputs" / "x" / "summary.json").read_text())
-    assert summary["best"] is None
-    assert "accuracy/val" not in summary["final"]
+    assert summary["monitor"] is None  # the last epoch is the best
+    assert (summary["best"]["epoch"], summary["best"]["step"]) == (2, summary["steps"])
+    assert summary["best"]["accuracy/test"] == summary["final"]["accuracy/test"]
+    assert "accuracy/val" not in {**summary["final"], **summary["best"]}
+    best, last = (weights_at(read_run(tmp_path / "outputs" / "x"), at) for at in ("best", "last"))
+    assert best.epoch == 2 and all(map(np.array_equal, best.layers[0], last.layers[0]))
+    assert "best      the last epoch: there is no validation part" in result.out
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "lbfgs", "radam"])

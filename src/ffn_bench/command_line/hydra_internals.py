@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import hydra._internal.hydra
 import hydra.core.plugins
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 
 if TYPE_CHECKING:
@@ -26,18 +28,21 @@ if TYPE_CHECKING:
 __all__ = [
     "BasicLauncher",
     "BasicSweeper",
+    "Callbacks",
     "ConfigLoaderImpl",
     "ConfigRepository",
     "FileConfigSource",
     "Hydra",
     "IConfigRepository",
     "SourcesRegistry",
+    "create_config_search_path",
     "get_args_parser",
     "get_overrides_dirname",
     "hydra_module",
     "plugins_module",
     "raised",
     "scan_plugins",
+    "singletons",
 ]
 
 PLUGINS = {
@@ -58,6 +63,8 @@ hydra_module = hydra._internal.hydra
 
 plugins_module: Any = hydra.core.plugins
 """Where Hydra walks through packages of plug-ins, by `pkgutil.walk_packages`."""
+singletons: dict[type, Any] = Singleton._instances
+"""Hydra's objects of which a process has one, by their classes."""
 scan_plugins = Plugins._scan_all_plugins
 """Imports all plug-ins below some packages; returns their classes and `ScanStats`."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+
+from ffn_bench import guest
 
 
 def command_name() -> str:
     """The command as it was called, for messages."""
-    return Path(sys.argv[0]).stem
+    return Path(guest.command_line()[0]).stem

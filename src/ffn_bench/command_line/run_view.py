@@ -32,6 +32,10 @@ class RunView:
         self._progress: Progress | None = None
         self._shown: dict[str, float] = {}
 
+    def say(self, text: str) -> None:
+        """Print what a person should know before it starts."""
+        self.console.print(f"ffn-train: {text}", soft_wrap=True)
+
     def start(self, facts: dict[str, str], run: Run, epochs: int, warnings: Sequence[str] = ()) -> None:
         """Print warnings and facts, a line each, and begin the bar."""
         self._epochs, steps = epochs, run.steps

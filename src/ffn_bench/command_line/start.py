@@ -15,7 +15,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from ffn_bench import __version__, process
+from ffn_bench import __version__, guest, process
 from ffn_bench.command_line import arguments, composition, mistakes, resolvers
 from ffn_bench.command_line.invocation import command_name
 from ffn_bench.configuration import parsing
@@ -58,7 +58,9 @@ def collector_put_off() -> Iterator[None]:
 
 def resume_collector() -> None:
     """For a command that trains, once all is imported, which stays: the collector need not walk through it
-    again and again."""
+    again and again. What another program has imported is not ours."""
+    if guest.is_guest():
+        return
     gc.freeze()
     gc.enable()
 

@@ -67,7 +67,7 @@ class SweepView:
         self._bar: Progress | None = None
         self._width = min(70, max(len(name) for name, _ in self.runs))
         self._lines = len(runs) <= LINES and not search
-        self._noted = ("failed",) if search else ("failed", "diverged")
+        self._noted: tuple[str, ...] = ("failed",) if search else ("failed", "diverged")
         self._tenths = self._bad = 0
 
     def start(self, choices: Counter[Choice], processes: int = 0) -> None:

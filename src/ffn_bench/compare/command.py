@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ffn_bench.compare.study import Study
+    from ffn_bench.run_folder.recorded_run import RecordedRun
 
 
 def report(given: DictConfig, typed: str) -> None:
@@ -35,28 +36,17 @@ def report(given: DictConfig, typed: str) -> None:
     patterns = words(cfg.runs)
     if not patterns:
         raise UserError("runs", "has no value", "name folders of runs or sweeps: runs=outputs/sweeps/study")
-    if cfg.target is not None and not math.isfinite(cfg.target):
-        raise UserError("target", f"{cfg.target} is not a finite number", "use one such as 0.97")
-    metric = quantity(cfg.metric)
-    if cfg.target is not None and metric.is_percent and not metric.lowest <= cfg.target <= metric.highest:
-        what = f"{cfg.target:g} is outside the range of {metric.name}"
-        raise UserError("target", what, "use a number between 0 and 1, such as 0.97")
+    check(cfg)
     folders = finding.find(patterns)
     folder = analysis.report_folder(cfg.save, default_folder(patterns))
 
     from ffn_bench.command_line.console import count, line, make_console, progress, tensorboard
-    from ffn_bench.compare import axes, notes, read, study
+    from ffn_bench.compare import read
 
     console, start = make_console(), time.perf_counter()
     with progress(console, "reading", len(folders)) as on_progress:
         runs, problems = read.read_all(folders, on_progress)
-    by, tune, workloads = words(cfg.by), words(cfg.tuned), words(cfg.workloads)
-    roles = axes.find(runs, by, tune, workloads)
-    result = study.analyse(runs, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
-    result.notes.extend(notes.notes(result))
-    if problems:
-        remaining = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""
-        result.notes.append(f"Left out: {'. '.join(problems[:3])}{remaining}.")
+    result = study_of(cfg, runs, problems)
     show(console, result)
     with analysis.writing(folder):
         written = write(result, folder, console, typed, cfg.tensorboard)
@@ -68,6 +58,31 @@ def report(given: DictConfig, typed: str) -> None:
     if cfg.tensorboard:
         shown = tensorboard(folder.path.parent if cfg.save is None else folder.path)
         console.print(f"  {'bands':<12} {shown}", soft_wrap=True)
+
+
+def check(cfg: schema.CompareConfig) -> None:
+    """Raise `UserError` for a target that cannot be one."""
+    if cfg.target is not None and not math.isfinite(cfg.target):
+        raise UserError("target", f"{cfg.target} is not a finite number", "use one such as 0.97")
+    metric = quantity(cfg.metric)
+    if cfg.target is not None and metric.is_percent and not metric.lowest <= cfg.target <= metric.highest:
+        what = f"{cfg.target:g} is outside the range of {metric.name}"
+        raise UserError("target", what, "use a number between 0 and 1, such as 0.97")
+
+
+def study_of(cfg: schema.CompareConfig, runs: Sequence[RecordedRun], problems: Sequence[str]) -> Study:
+    """What some runs come to, with its notes; `problems` say which could not be read. Raises `UserError`."""
+    from ffn_bench.command_line.console import count
+    from ffn_bench.compare import axes, notes, study
+
+    by, tune, workloads = words(cfg.by), words(cfg.tuned), words(cfg.workloads)
+    roles = axes.find(runs, by, tune, workloads)
+    result = study.analyse(runs, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
+    result.notes.extend(notes.notes(result))
+    if problems:
+        remaining = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""
+        result.notes.append(f"Left out: {'. '.join(problems[:3])}{remaining}.")
+    return result
 
 
 def default_folder(patterns: Sequence[str]) -> Folder:

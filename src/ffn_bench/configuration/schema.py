@@ -19,7 +19,7 @@ from ffn_bench import tags
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """`{"optimizer.lr": 0.005, …}`: every leaf of a (nested) dataclass, lists and dicts as leaves."""
     flat: dict[str, Any] = {}
-    for name in _names(type(config)):
+    for name in _names(config.__class__):
         value = getattr(config, name)
         if isinstance(value, Keys):
             flat |= flatten(value, f"{prefix}{name}.")
@@ -75,6 +75,13 @@ class CsvConfig(SplitDataConfig):
     path: str = MISSING
     target: str = MISSING
     delimiter: str = ","
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ArraysConfig(SplitDataConfig):
+    """Rows and labels that a person's program has given."""
+
+    sha256: str | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -405,6 +412,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     "data": {
         "digits": SplitDataConfig,
         "csv": CsvConfig,
+        "arrays": ArraysConfig,
         "synthetic": SyntheticConfig,
         "moons": MoonsConfig,
         "spirals": SpiralsConfig,

@@ -12,9 +12,10 @@ from ffn_bench.checks import one_of
 from ffn_bench.configuration.schema import (
     DataConfig,
 )
+from ffn_bench.data.arrays import load_arrays
 from ffn_bench.data.images import load_torchvision
 from ffn_bench.data.kept import kept
-from ffn_bench.data.splitting import Array, Data, Raw, _prepare
+from ffn_bench.data.splitting import Array, Data, Raw, prepare
 from ffn_bench.data.synthetic import load_moons, load_spirals, load_synthetic
 from ffn_bench.data.tables import load_csv
 
@@ -26,7 +27,7 @@ def load(config: DataConfig) -> Data[Array]:
     rows too few to split.
     """
     one_of(config.name, tuple(LOADERS), "data")
-    data: Data[Array] = kept(repr(config), lambda: _prepare(LOADERS[config.name](config), config))
+    data: Data[Array] = kept(repr(config), lambda: prepare(LOADERS[config.name](config), config))
     return data
 
 
@@ -53,5 +54,6 @@ LOADERS: dict[str, Callable[[DataConfig], Raw]] = {
     "fashion_mnist": load_torchvision,
     "kmnist": load_torchvision,
     "cifar10": load_torchvision,
+    "arrays": load_arrays,
 }
 """A loader for every YAML of conf/data."""

@@ -99,7 +99,8 @@ def standardised(x: Array, mean: Array, scale: Array, dtype: npt.DTypeLike) -> A
     return scaled
 
 
-def _prepare(raw: Raw, config: DataConfig) -> Data[Array]:
+def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
+    """Rows as loaded, split and standardised. Raises `UserError` (status 3) for rows too few to split."""
     digest = hashlib.sha256()
     for array in (raw.x, raw.y, *(raw.test or ())):
         digest.update(np.ascontiguousarray(array).data)

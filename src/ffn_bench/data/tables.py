@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from ffn_bench.configuration.schema import (
@@ -22,6 +23,8 @@ from ffn_bench.configuration.schema import (
 from ffn_bench.data.plain_csv import Layout, Table, read_plain
 from ffn_bench.data.splitting import Raw
 from ffn_bench.errors import UserError, data_error, nearest
+
+IntArray = npt.NDArray[np.int64]
 
 POLARS_BYTES = 4_000_000
 """Files from this size on are worth the import of Polars (0.2 s)."""
@@ -191,25 +194,31 @@ class Rows:
 
 
 def _with_classes(table: Table, config: CsvConfig) -> Raw:
-    """The table with its labels as classes in their natural order (numbers by value)."""
-    classes, where = sorted(table.labels), config.path
+    """The table with its labels as classes."""
+    classes, numbers = classes_of(table.labels, len(table.x), config.path, f"column {config.target!r}")
+    return Raw(table.x, numbers[table.codes], classes, columns=table.columns)
+
+
+def classes_of(
+    labels: Sequence[str], n_rows: int, where: str, column: str
+) -> tuple[tuple[str, ...], IntArray]:
+    """Different labels in their natural order (numbers by value), and for each one given its number there.
+
+    Raises `UserError` (status 3) where they are no classes of so many rows; `column` is what has them.
+    """
+    classes = sorted(labels)
     try:
         classes.sort(key=float)
     except ValueError:
         classes.sort()
     if len(classes) == 1:
-        raise data_error(
-            where, f"column {config.target!r} has only one class, {classes[0]!r}", "give two or more"
-        )
-    if len(classes) > max(20, len(table.x) // 2):
-        raise data_error(
-            where,
-            f"column {config.target!r} has {len(classes)} different labels in {len(table.x)} rows",
-            "choose a column of classes (measured quantities are not classes)",
-        )
+        raise data_error(where, f"{column} has only one class, {classes[0]!r}", "give two or more")
+    if len(classes) > max(20, n_rows // 2):
+        what = f"{column} has {len(classes)} different labels in {n_rows} rows"
+        todo = "choose a column of classes (measured quantities are not classes)"
+        raise data_error(where, what, todo)
     number = {label: k for k, label in enumerate(classes)}
-    numbers = np.array([number[label] for label in table.labels])
-    return Raw(table.x, numbers[table.codes], tuple(classes), columns=table.columns)
+    return tuple(classes), np.array([number[label] for label in labels])
 
 
 def _find_target(header: list[str], config: CsvConfig) -> int:

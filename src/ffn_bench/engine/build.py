@@ -78,8 +78,11 @@ class Prepared:
         return tensors
 
 
-def prepare(run: schema.TrainConfig) -> Prepared:
-    """Load the data, choose engine and device. Raises `UserError` for every mistake but the optimizer's."""
+def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepared:
+    """Load the data, unless they are given, choose engine and device.
+
+    Raises `UserError` for every mistake but the optimizer's.
+    """
     from ffn_bench.data import datasets
     from ffn_bench.data.kept import kept
     from ffn_bench.data.splitting import batch_rows, in_dtype, steps_per_epoch
@@ -90,7 +93,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     check_names(run.model)
     if run.device not in ("auto", "cpu"):
         _find_device(run)
-    loaded = datasets.load(run.data)
+    loaded = data or datasets.load(run.data)
     Monitor(run, loaded.splits)  # which says what of it is wrong
     n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
@@ -106,7 +109,7 @@ def prepare(run: schema.TrainConfig) -> Prepared:
     choice = choose(run, widths)
     data_key = f"{run.data!r} as {run.dtype}"
     return Prepared(
-        data=kept(data_key, lambda: in_dtype(loaded, run.dtype)),
+        data=in_dtype(data, run.dtype) if data else kept(data_key, lambda: in_dtype(loaded, run.dtype)),
         data_key=data_key,
         device="cpu" if choice.engine == "compiled" else _find_device(run),
         choice=choice,
@@ -172,17 +175,20 @@ def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfi
 def _of_folder(folder: Path, e: UserError) -> UserError:
     """A mistake in the configuration that a folder has."""
     status = errors.RUN_FOLDER if e.status == errors.CONFIGURATION else e.status
-    return UserError(f"{folder}: {e.where}", e.what, "name a run that this version trained", status)
+    todo = e.todo if e.status == errors.DATA else "name a run that this version trained"
+    return UserError(f"{folder}: {e.where}", e.what, todo, status)
 
 
 def build(
-    run: schema.TrainConfig, say: Callable[[str], object] = lambda line: None
+    run: schema.TrainConfig,
+    say: Callable[[str], object] = lambda line: None,
+    data: Data[Array] | None = None,
 ) -> tuple[Training, Prepared]:
     """The training of one run, ready to start, and what it trains with; every mistake is found here.
 
-    `say` takes what a person should know meanwhile, such as that code is compiled. Raises `UserError`.
-    """
-    prepared = prepare(run)
+    `say` takes what a person should know meanwhile, such as that code is compiled; `data` are those of the
+    run where nothing can load them. Raises `UserError`."""
+    prepared = prepare(run, data)
     if prepared.choice.engine == "batched":
         return build_batched([run], prepared.data, prepared.tensors()), prepared
     from ffn_bench.engine.loop import Run, Training

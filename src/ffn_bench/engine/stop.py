@@ -7,14 +7,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from ffn_bench import process
+from ffn_bench import guest, process
 
 
 class Stop:
     """Whether a signal has requested a stop; as a context manager it listens for signals.
 
     The first signal sets `requested`, for loops to check. The second ends the process at once, and so does
-    taking too long over it (large networks, many runs): files are complete at every instant.
+    taking too long over it (large networks, many runs): files are complete at every instant. In a process of
+    another program the second raises KeyboardInterrupt.
     `raise_if_requested` then ends the command with the status of the signal.
     """
 
@@ -33,6 +34,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and guest.is_guest():
+            raise KeyboardInterrupt
         if self.requested:
             process.end(number)
         self.requested, self.number = True, number

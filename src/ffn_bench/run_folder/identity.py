@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
-from ffn_bench import errors
+from ffn_bench import errors, guest
 from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
@@ -89,7 +88,7 @@ def identity(
         "device": device,
         "threads": threads,
         **_surroundings(choice.engine),
-        "command": sys.argv,
+        "command": list(guest.command_line()),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,38 +147,53 @@ def _readable() -> int:
     return psutil.virtual_memory().available // 4
 
 
-def _read_curves(folder: Folder) -> dict[str, Curve]:
-    """metrics.jsonl by tag. A torn last line is ignored; a faulty line before it is damage."""
+def measured_numbers(
+    folder: Folder, beginnings: tuple[str, ...] = ("",)
+) -> Iterator[tuple[float, float, float, str, float]]:
+    """Step, epoch, seconds of training, tag and number of all that metrics.jsonl has, for tags that begin so.
+
+    A torn last line is ignored; a faulty line before it is damage: `UserError` (status 4).
+    """
     path, name = folder.path / "metrics.jsonl", "metrics.jsonl"
     lines = (folder.read(name, _readable()) or b"").split(b"\n")
-    columns_of: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
+    last_step: dict[str, float] = {}
     for number, text in enumerate(lines, 1):
         if not text:
             continue
         try:
             line = json.loads(text)
             step, epoch, seconds = (
-                reading.value_of(key, line[key]) for key in ("step", "epoch", "train_seconds")
+                reading.value_of(key, line.pop(key)) for key in ("step", "epoch", "train_seconds")
             )
             if not (0 <= step < math.inf and 0 <= epoch < math.inf and 0 <= seconds < math.inf):
                 raise ValueError
+            numbers = []
             for tag, value in line.items():
-                if not tag.startswith(COMPARED):
+                if tag == "time" or not tag.startswith(beginnings):
                     continue
-                columns = columns_of.get(tag)
-                if columns is None:
-                    columns = columns_of[tag] = ([], [], [], [])
-                if columns[0] and step <= columns[0][-1]:
+                if step <= last_step.get(tag, -1.0):
                     raise ValueError  # time goes forward
                 measured = reading.value_of(tag, value)
-                if measured > 1e30:
+                if measured > 1e30 and tag.startswith(COMPARED):
                     raise ValueError
-                for column, entry in zip(columns, (step, epoch, seconds, measured), strict=True):
-                    column.append(entry)
+                numbers.append((step, epoch, seconds, tag, measured))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
             if number == len(lines):
                 break
             raise UserError(str(path), f"line {number} is damaged", "leave this run out", RUN_FOLDER) from e
+        last_step.update((tag, step) for _, _, _, tag, _ in numbers)
+        yield from numbers
+
+
+def _read_curves(folder: Folder) -> dict[str, Curve]:
+    """What metrics.jsonl has of the tags that are compared, by tag."""
+    columns_of: dict[str, tuple[list[float], list[float], list[float], list[float]]] = {}
+    for step, epoch, seconds, tag, measured in measured_numbers(folder, COMPARED):
+        columns = columns_of.get(tag)
+        if columns is None:
+            columns = columns_of[tag] = ([], [], [], [])
+        for column, entry in zip(columns, (step, epoch, seconds, measured), strict=True):
+            column.append(entry)
     kept: dict[tuple[float, ...], NDArray[np.float64]] = {}  # most tags are measured at the same steps
 
     def once(column: list[float]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 
-from ffn_bench import process, train
+from ffn_bench import train
 from ffn_bench.command_line import sweep_view, tables
 from ffn_bench.command_line.mistakes import explain
 from ffn_bench.command_line.run_view import RunView
@@ -41,12 +41,13 @@ class RunFailed(UserError):
 @dataclass(frozen=True)
 class LaunchDisplay:
     """How a launch is shown: its first line, what names its runs (by default what was overridden and is not
-    the same in all), and whether it is a search, whose runs have neither lines of their own nor a
-    leaderboard."""
+    the same in all), whether it is a search, whose runs have neither lines of their own nor a leaderboard,
+    and what shows it to a person."""
 
     heading: str = "ffn-train"
     settings: Sequence[dict[str, str]] | None = None
     search: bool = False
+    view: Callable[..., sweep_view.SweepView] = sweep_view.SweepView
 
 
 @dataclass(kw_only=True)
@@ -94,7 +95,7 @@ class Sweep:
         own = [{k: s[k] for k in varied if k in s} for s in settings]
         warnings = planner.warnings if planner else []
         rows = list(zip(names, own, strict=True))
-        self.view = sweep_view.SweepView(rows, folder, shown.heading, shown.search, tuple(warnings))
+        self.view = shown.view(rows, folder, shown.heading, shown.search, tuple(warnings))
         warnings.clear()
         self.stop = Stop()
         self._in_worker: workers.Send | None = None
@@ -336,5 +337,5 @@ def launch(
     plans = [planner.plan(job) for job in overrides]
     configure_log(planner.master.hydra.hydra_logging, planner.master.hydra.verbose)
     sweep = Sweep(planner, plans, first, shown)
-    sweep.run(process.cores() if processes is None else processes)
+    sweep.run(workers.count() if processes is None else processes)
     return sweep.returns()

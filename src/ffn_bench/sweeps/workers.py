@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ffn_bench import process
+from ffn_bench import guest, process
 from ffn_bench.engine.stop import Stop
 from ffn_bench.process import SIGNALS
 
@@ -46,6 +46,29 @@ class Lost(Exception):
         super().__init__(
             f"its process ended ({cause}): perhaps too little memory; the same command resumes it"
         )
+
+
+def count() -> int:
+    """How many processes train a sweep: one a core, none in a process of another program that has threads.
+
+    A fork has the thread that forked and no other, and for ever the locks that those held.
+    """
+    if guest.is_guest() and _other_threads():
+        return 0
+    return process.cores()
+
+
+def _other_threads() -> bool:
+    """Whether this process has threads but for this one and OpenBLAS', which end theirs before a fork."""
+    import threadpoolctl
+
+    try:
+        threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208  # names only
+    except OSError:  # of systems that do not tell
+        return True
+    pools = threadpoolctl.threadpool_info()
+    blas: int = sum(pool["num_threads"] - 1 for pool in pools if pool["internal_api"] == "openblas")
+    return threads - 1 > blas
 
 
 def train(
@@ -126,6 +149,7 @@ def _start(number: int, work: Callable[[int, Send], None]) -> Worker:
 def _serve(connection: Connection, parents: Connection, parent: int, number: int | None, work: Any) -> None:
     """What a worker does: train until there is no number left, or a signal has come."""
     parents.close()
+    guest.own_process()
     os.setpgid(0, 0)  # a ^C is for the parent, which tells its workers once
     process.end_with(parent)
 

@@ -53,6 +53,8 @@ class CheckedSweeper(BasicSweeper):
         super().__init__(max_batch_size, params)
         self.tuning = tuning
         self._given: list[str] = []
+        self.shown: Any = None
+        """How a sweep is shown; None: as the command does."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the sweep. Raises `UserError` where the launcher's package is missing."""
@@ -116,7 +118,7 @@ class CheckedSweeper(BasicSweeper):
             planning.show_status(folder, jobs, map(planner.find, jobs))
             return []
         plans = [planner.plan(job) for job in jobs]
-        return self._locked(planner, lambda: [self._launch(planner, plans, 0, None)])
+        return self._locked(planner, lambda: [self._launch(planner, plans, 0, self.shown)])
 
     def _locked(self, planner: Any, work: Callable[[], list[Sequence[JobReturn]]]) -> Any:
         """Take the sweep's folder, note the configuration there, and train."""

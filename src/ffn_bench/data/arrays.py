@@ -1,0 +1,179 @@
+"""Rows and labels that a person's program hands over: NumPy arrays, or a frame of Polars or pandas."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, cast
+
+import numpy as np
+
+from ffn_bench.configuration.schema import ArraysConfig, DataConfig
+from ffn_bench.data.kept import given
+from ffn_bench.data.splitting import Array, Raw
+from ffn_bench.data.tables import classes_of, listed
+from ffn_bench.errors import data_error, first_line, nearest
+
+NUMERIC = "biuf"
+"""Kinds of NumPy's types that are numbers."""
+
+
+def load_arrays(config: DataConfig) -> Raw:
+    """What was given to `ffn_bench.fit`. Raises `UserError` (status 3) where it is there no more: in a
+    command, or in a later call."""
+    config, raw = cast(ArraysConfig, config), given()
+    if raw is None or digest(raw) != config.sha256:
+        what = "were given as arrays in Python, and cannot be loaded again"
+        raise data_error("data", what, "give them to ffn_bench.fit, or save them and train with data=csv")
+    return cast(Raw, raw)
+
+
+def digest(raw: Raw) -> str:
+    """SHA-256 of rows, labels, and the names of classes and columns."""
+    content = hashlib.sha256(repr((raw.classes, raw.columns, raw.x.shape)).encode())
+    for array in (raw.x, raw.y):
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()
+
+
+def keys_of(raw: Raw) -> dict[str, Any]:
+    """The keys of a run that trains on these rows."""
+    return {"data": "arrays", "data.sha256": digest(raw)}
+
+
+def is_frame(data: object) -> bool:
+    """Whether this is a frame of Polars or pandas."""
+    return type(data).__module__.partition(".")[0] in ("polars", "pandas") and hasattr(data, "columns")
+
+
+def raw_of(data: Any, target: str | None) -> Raw:
+    """The data set of a pair (X, y), or of a frame whose column `target` has the labels.
+
+    X is `[n, n_features]`, numbers; y `[n]`, labels of any kind, which become classes in their natural order.
+    Raises `UserError` (status 3) that says where they are something else.
+    """
+    if is_frame(data):
+        x, y, where = *_apart(data, target), f"column {target!r}"
+    else:
+        if not (isinstance(data, (tuple, list)) and len(data) == 2):
+            what = f"{type(data).__name__} is neither a name, a pair (X, y) nor a frame"
+            raise data_error("data", what, 'write data=(X, y), or data=frame, target="column"')
+        if target is not None:
+            raise data_error("target", "is given, and data is no frame", "give the labels as y: data=(X, y)")
+        (x, y), where = data, "y"
+    features, columns = numbers(x)
+    labels = _labels(y, where)
+    if len(labels) != len(features):
+        what = f"has {len(labels)} labels, and X has {len(features)} rows"
+        raise data_error(where, what, "give a label for each row")
+    if not len(features):
+        raise data_error("X", "has no rows", "give some")
+    values, codes = np.unique(labels, return_inverse=True)
+    classes, order = classes_of(list(map(str, values.tolist())), len(features), "data", where)
+    return Raw(features, order[codes], classes, columns=columns)
+
+
+def _apart(frame: Any, target: str | None) -> tuple[Any, Any]:
+    """The features of a frame, as a frame, and its labels."""
+    names = list(map(str, frame.columns))
+    todo = f"its columns: {listed(names)}"
+    if target is None:
+        raise data_error("target", "has no value", f'name the column of the labels: target="…"; {todo}')
+    if target not in names:
+        raise data_error("target", f"the frame has no column {target!r}{nearest(target, names)}", todo)
+    others = [name for name in frame.columns if str(name) != target]
+    return frame[others], frame[frame.columns[names.index(target)]]
+
+
+def numbers(x: Any, where: str = "X") -> tuple[Array, tuple[str, ...] | None]:
+    """Rows as float64 `[n, n_features]`, C-contiguous, and the names of a frame's columns; None for arrays.
+
+    Raises `UserError` (status 3), naming row and column, for what is not a table of finite numbers.
+    """
+    if is_frame(x):
+        names = tuple(map(str, x.columns))
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise data_error(where, f"column {twice!r} is duplicated", "rename one")
+        columns = [_column(x[name].to_numpy(), str(name), where) for name in x.columns]
+        table = np.column_stack(columns) if columns else np.empty((len(x), 0))
+    else:
+        names = None
+        table = _array(x, where)
+        if table.ndim != 2:
+            shape = "×".join(map(str, table.shape)) or "a single number"
+            todo = "give rows [n, n_features]: X.reshape(len(X), -1)" if table.ndim > 2 else "give rows"
+            raise data_error(where, f"has {table.ndim} dimensions ({shape}), not 2", todo)
+        if table.dtype.kind not in NUMERIC:
+            table = np.column_stack([_column(column, f"x{k}", where) for k, column in enumerate(table.T)])
+    if table.shape[1] == 0:
+        raise data_error(where, "has no columns", "give features")
+    with np.errstate(over="ignore", invalid="ignore"):
+        table = np.ascontiguousarray(table, dtype=np.float64)
+    if not (finite := np.isfinite(table)).all():
+        row, k = np.argwhere(~finite)[0]
+        column = names[k] if names else f"x{k}"
+        what = f"{table[row, k]} is not a finite number"
+        raise data_error(f"{where}, row {row}, column {column!r}", what, "fill it in or drop the row")
+    return table, names
+
+
+def _array(x: Any, where: str) -> Array:
+    if hasattr(x, "toarray"):
+        raise data_error(where, "is a sparse matrix", f"give {where}.toarray()")
+    try:
+        array = np.asarray(x)
+        return (
+            np.asarray(x, dtype=object) if array.dtype.kind in "SU" else array
+        )  # numbers beside text stay some
+    except ValueError as e:
+        raise data_error(where, "has rows of different lengths", "give each as many numbers") from e
+    except (RuntimeError, TypeError) as e:  # such as a tensor's on a GPU
+        raise data_error(where, f"is no array: {first_line(str(e))}", "give one of NumPy's") from e
+
+
+def _column(values: Array, name: str, where: str) -> Array:
+    """A column's numbers; those of objects one by one."""
+    if values.dtype.kind in NUMERIC:
+        return values
+    converted = np.empty(len(values))
+    for row, value in enumerate(values.tolist()):
+        if value is None or isinstance(value, (str, bytes, complex)):
+            what = "blank cell" if value is None else f"{value!r:.60} is not a number"
+        else:
+            try:
+                converted[row] = float(value)
+                continue
+            except (TypeError, ValueError, OverflowError):
+                what = f"{value!r:.60} is not a number"
+        raise data_error(f"{where}, row {row}, column {name!r}", what, "features must be numbers")
+    return converted
+
+
+def _labels(y: Any, where: str) -> Array:
+    """Labels `[n]` of one kind, none of them missing."""
+    labels = y.to_numpy() if hasattr(y, "to_numpy") else _array(y, where)
+    if labels.ndim != 1:
+        todo = "give one label a row" + (": y.argmax(1) of one-hot rows" if labels.ndim == 2 else "")
+        raise data_error(where, f"has {labels.ndim} dimensions, not 1", todo)
+    if labels.dtype.kind == "O":
+        values = labels.tolist()
+        kinds = {type(value) for value in values}
+        if not all(isinstance(value, (str, bool, int, float, np.generic)) for value in values):
+            row = next(
+                k for k, v in enumerate(values) if not isinstance(v, (str, bool, int, float, np.generic))
+            )
+            what = "blank label" if values[row] is None else f"{values[row]!r:.60} is not a label"
+            raise data_error(f"{where}, row {row}", what, "fill it in or drop the row")
+        if len(kinds) > 1 and str in kinds:
+            what = f"labels are of several kinds: {', '.join(sorted(kind.__name__ for kind in kinds))}"
+            raise data_error(where, what, "make them all text")
+        labels = np.array(values)
+    if labels.dtype.kind == "f":
+        if (missing := ~np.isfinite(labels)).any():
+            row = int(missing.argmax())
+            raise data_error(f"{where}, row {row}", "blank label", "fill it in or drop the row")
+        if (labels == labels.round()).all() and len(labels) and np.abs(labels).max() < 2**53:
+            labels = labels.astype(np.int64)
+    if labels.dtype.kind not in "biufUS":
+        raise data_error(where, f"{labels.dtype} are no labels", "give text or integers")
+    return labels

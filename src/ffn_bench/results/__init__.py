@@ -1,0 +1,1 @@
+"""What training leaves, as objects of Python: a run, a sweep, a comparison."""

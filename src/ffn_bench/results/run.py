@@ -1,0 +1,181 @@
+"""A run that was trained: its curves, its settings, its network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffn_bench.checks import check_at
+from ffn_bench.errors import UserError, data_error
+from ffn_bench.run_folder import reading
+from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.recorded_run import RecordedRun, read_run
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+    from torch import nn
+
+    from ffn_bench.data.splitting import Array
+    from ffn_bench.run_folder.trained_network import TrainedNetwork
+
+
+class Run:
+    """A run folder, read when the object is made; nothing in it is executed.
+
+    `at` says which of its weights predict: of the `best` epoch, the `last` checkpoint, or the end of
+    `epoch:N` where the run was trained with `trajectory=True`. Raises `UserError` for a folder that is no
+    run's, or is damaged; for weights that it has not, when they are asked for."""
+
+    def __init__(self, path: str | Path, at: str = "best") -> None:
+        check_at(at)
+        self.path, self.at = Path(path), at
+        self._recorded = read_run(self.path)
+        self._summary = reading.read_summary(Folder(self.path))
+
+    # --- how it went ------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """`finished`, `diverged`, `interrupted`, `failed`, `running` or `killed`."""
+        return self._recorded.status
+
+    @property
+    def reason(self) -> str:
+        """Why it ended so; empty for a run that trained all its epochs."""
+        return self._recorded.reason
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every setting by its key: `{"optimizer.name": "adam", "lr": 0.005, …}`."""
+        return dict(self._recorded.config)
+
+    @functools.cached_property
+    def history(self) -> pl.DataFrame:
+        """A row for each step at which something was measured: `step`, `epoch`, `train_seconds`, and a
+        column a tag, such as `loss/train` and `accuracy/val`; null where a tag was not measured."""
+        from ffn_bench.results.frames import history
+
+        return history(Folder(self.path))
+
+    @functools.cached_property
+    def summary(self) -> pl.DataFrame:
+        """Two rows, what was measured `at` the `best` epoch and the `final` one; none before the run has
+        ended."""
+        from ffn_bench.results.frames import summary
+
+        return summary(self._summary)
+
+    def measured(self, at: str = "best") -> dict[str, Any]:
+        """A row of `summary` by tag, without what was not measured; empty where there is none."""
+        values = (self._summary or {}).get(at) or {}
+        return {tag: value for tag, value in values.items() if value is not None}
+
+    def figure(self, *quantities: str) -> Figure:
+        """Curves over the epochs, a plot for each quantity: by default of `loss` and `accuracy`.
+
+        Raises `UserError` for one that the run did not measure.
+        """
+        from ffn_bench.results.curves import figure
+
+        best = self.measured("best").get("step")
+        return figure(self.history, quantities, best)
+
+    # --- the network ------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def network(self) -> TrainedNetwork:
+        """The trained network as arrays, with what was fitted to the data."""
+        from ffn_bench.run_folder import trained_network
+
+        return trained_network.load(self.path, self.at)
+
+    @property
+    def classes(self) -> Array:
+        """What `predict` returns, in the order of the columns of `predict_proba`: integers or truth values
+        where all names of classes are, else text."""
+        import numpy as np
+
+        names = self.network.fitted.classes
+        if all(name.isascii() and name.lstrip("-").isdigit() and str(int(name)) == name for name in names):
+            return np.array(list(map(int, names)))
+        return np.array([False, True]) if names == ("False", "True") else np.array(names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the features, in the network's order."""
+        return self.network.fitted.columns
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities of the classes, `[n, n_classes]`, in the run's dtype.
+
+        X: rows as they are in the data, before any standardisation: an array `[n, n_features]`, or a frame of
+        Polars or pandas, whose columns are matched by name in any order, others ignored. Raises `UserError`
+        (status 3) for anything else.
+        """
+        from ffn_bench.run_folder.trained_network import check_finite
+
+        network = self.network
+        logits = network.logits(network.standardise(self._rows(X)))
+        if (row := check_finite(logits)) is not None:
+            what = f"the values of row {row} are too large for this network"
+            raise data_error("X", what, "correct them, or drop the row")
+        from ffn_bench.model.inference import softmax
+
+        return softmax(logits)
+
+    def predict(self, X: Any) -> Array:
+        """The most probable of `classes` for each row of X, `[n]`: see `predict_proba`."""
+        predicted: Array = self.classes[self.predict_proba(X).argmax(axis=1)]
+        return predicted
+
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        """The network as PyTorch's: an `nn.Sequential` of the standardisation, `nn.Linear`s and activations,
+        which maps rows `[n, n_features]`, as `predict` takes them, to logits. It is imported only now."""
+        from ffn_bench.export.torch_module import module
+
+        return module(self.network)
+
+    def _rows(self, X: Any) -> Array:
+        """Rows of features in the network's order."""
+        from ffn_bench.data.arrays import is_frame, numbers
+        from ffn_bench.predict.columns import matched
+
+        columns = self.columns
+        if is_frame(X):
+            layout = matched(list(map(str, X.columns)), columns, None, "X")
+            X = X[[X.columns[position] for position in layout.features]]
+        rows, names = numbers(X)
+        if names is None and rows.shape[1] != len(columns):
+            what = f"has {rows.shape[1]} columns, and the run was trained on {len(columns)}"
+            raise data_error("X", what, "give as many, in that order")
+        return rows
+
+    # --- how it is shown --------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status})"
+
+    def _repr_html_(self) -> str:
+        from ffn_bench.results.display import run_html
+
+        return run_html(self)
+
+
+def recorded(runs: Sequence[Run]) -> list[RecordedRun]:
+    """What the folders of some runs say."""
+    return [run._recorded for run in runs]
+
+
+def read_all(folders: Sequence[Path], at: str) -> tuple[list[Run], list[str]]:
+    """The runs, and a line for each folder that had to be left out."""
+    runs, problems = [], []
+    for folder in folders:
+        try:
+            runs.append(Run(folder, at))
+        except (UserError, OSError) as e:
+            problems.append(str(e))
+    return runs, problems

@@ -1,0 +1,153 @@
+"""`FFNClassifier` is what scikit-learn calls an estimator, and the network that `ffn_bench.fit` trains."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import parallel_backend
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ffn_bench import FFNClassifier
+from ffn_bench.estimator import InvalidSettingError
+from ffn_bench.results.run import Run
+
+X, Y = load_iris(return_X_y=True)
+
+
+@parametrize_with_checks([FFNClassifier()])  # type: ignore[untyped-decorator]
+def test_it_is_an_estimator(estimator: Any, check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of scikit-learn's checks; none is expected to fail. The one of array-API input runs only with this
+    variable."""
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+    check(estimator)
+
+
+def test_it_leaves_nothing_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    FFNClassifier(epochs=2).fit(X, Y)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::ffn_bench.command_line.python_view.DataWarning")  # two equal flowers
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"hidden": (), "optimizer": {"name": "sgd", "momentum": 0.9}, "lr": 0.1},
+        {"validation_fraction": 0.2, "patience": 3, "activation": "tanh", "batch_size": "full", "lr": 0.05},
+        {"l2": 0.01, "optimizer": "nesterov", "batch_size": 7},
+    ],
+    ids=str,
+)
+def test_it_is_the_network_of_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]
+) -> None:
+    """With a name, the run that `fit` trains; without one the same numbers."""
+    monkeypatch.chdir(tmp_path)
+    own = FFNClassifier(epochs=12, random_state=3, **parameters).fit(X, Y)
+    named = FFNClassifier(epochs=12, random_state=3, name="it", **parameters).fit(X, Y)
+    run = Run("outputs/it")
+    assert named.predict_proba(X).tobytes() == own.predict_proba(X).tobytes()
+    assert (named.n_iter_, named.best_epoch_) == (own.n_iter_, own.best_epoch_)
+    assert np.abs(run.predict_proba(X) - own.predict_proba(X)).max() < 1e-5
+    assert run.predict(X).tolist() == own.predict(X).tolist()
+
+
+def test_a_named_one_keeps_names_of_columns_and_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes are in their natural order in the folder, and sorted as text in `classes_`."""
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    labels = np.array(["9", "10", "11"])[Y]
+    named = FFNClassifier(epochs=30, random_state=0, name="it").fit(frame, labels)
+    assert named.classes_.tolist() == ["10", "11", "9"] and named.score(frame, labels) > 0.9
+    run = Run("outputs/it")
+    assert run.classes.tolist() == [9, 10, 11] and run.columns == ("a", "b", "c", "d")
+    assert run.predict(frame[["d", "a", "c", "b"]]).astype(str).tolist() == named.predict(frame).tolist()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_grid_search_over_rate_and_layers(jobs: int) -> None:
+    grid = {"lr": [0.001, 0.02], "hidden": [(), (8,), (16, 8)]}
+    search = GridSearchCV(FFNClassifier(epochs=20, random_state=0), grid, cv=3, n_jobs=jobs).fit(X, Y)
+    assert search.best_params_["lr"] == 0.02 and search.best_score_ > 0.9
+    scores = search.cv_results_["mean_test_score"]
+    again = GridSearchCV(FFNClassifier(epochs=20, random_state=0), grid, cv=3).fit(X, Y)
+    assert scores.tolist() == again.cv_results_["mean_test_score"].tolist()
+
+
+def test_threads_train_at_once_and_get_the_same() -> None:
+    estimator = FFNClassifier(epochs=30, random_state=0)
+    alone = cross_val_score(estimator, X, Y, cv=4)
+    with parallel_backend("threading", n_jobs=4):
+        assert cross_val_score(estimator, X, Y, cv=4).tolist() == alone.tolist()
+
+
+def test_a_pipeline_a_clone_and_a_copy() -> None:
+    pixels, digits = load_digits(return_X_y=True)
+    pipeline = make_pipeline(MinMaxScaler(), FFNClassifier((32,), epochs=20, random_state=0))
+    assert cross_val_score(pipeline, pixels, digits, cv=3).mean() > 0.9
+    pipeline.fit(pixels, digits)
+    copied = pickle.loads(pickle.dumps(pipeline))
+    assert copied.predict_proba(pixels).tobytes() == pipeline.predict_proba(pixels).tobytes()
+    again = clone(pipeline).fit(pixels, digits)
+    assert again.predict_proba(pixels).tobytes() == pipeline.predict_proba(pixels).tobytes()
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"lr": -1}, "lr: -1"),
+    ({"lr": "fast"}, "lr: 'fast' is not a number"),
+    ({"lr": 1e30, "optimizer": "sgd"}, "fit: diverged: "),
+    ({"epochs": 0}, "epochs: 0"),
+    ({"epochs": 1.5}, "epochs: 1.5 is not an integer"),
+    ({"batch_size": "all"}, "batch_size: 'all' is not an integer or full"),
+    ({"hidden": (5, 0)}, "model.hidden: 0"),
+    ({"hidden": 5}, "model.hidden: 5 is not a list"),
+    ({"hidden": (2.5,)}, "model.hidden: "),
+    ({"activation": "ReLU"}, "model.activation: 'ReLU' is not known (did you mean 'relu'?)"),
+    ({"optimizer": "adm"}, "optimizer: 'adm' is not known (did you mean 'adam'?)"),
+    ({"optimizer": "torch"}, "optimizer: 'torch' is not known"),
+    (
+        {"optimizer": {"name": "sgd", "momentun": 1}},
+        "optimizer.momentun: no such key (did you mean 'momentum'?)",
+    ),
+    ({"optimizer": "lbfgs", "batch_size": 32}, "batch_size: 32 cannot be combined with optimizer=lbfgs"),
+    ({"patience": 3}, "patience: accuracy/val is never measured"),
+    ({"validation_fraction": 1.5}, "data.val_fraction: "),
+    ({"l2": float("nan")}, "l2: nan is not a finite number"),
+    ({"name": "../x"}, "name: '../x' is outside the outputs folder"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "text"), MISTAKES, ids=[text for _, text in MISTAKES])
+def test_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidSettingError) as mistake:
+        FFNClassifier(**parameters).fit(X, Y)
+    assert isinstance(mistake.value, ValueError) and str(mistake.value).startswith(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_trains_without_torch_and_numba() -> None:
+    code = (
+        "import sys; from ffn_bench import FFNClassifier; import numpy as np\n"
+        "FFNClassifier(epochs=2).fit(np.random.rand(20, 2), [0, 1] * 10).predict([[0, 0]])\n"
+        "print({'torch', 'numba', 'polars', 'matplotlib', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
