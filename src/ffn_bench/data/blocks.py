@@ -49,7 +49,7 @@ def read_blocks(
                 break
             header, lines, text = _header_apart(text, delimiter, where)
             layout = layout_of(header)
-        size = len(text) if at_end else _end_outside_quotes(text)
+        size = len(text) if at_end else _last_line_end(text)  # a row's end where no cell has line ends
         table = parse_plain(text[:size], delimiter, layout) if size else None
         if table is not None:
             block = Block(table, lines + 1)
@@ -92,17 +92,6 @@ def _header_apart(text: bytes, delimiter: str, where: str) -> tuple[list[str], i
 def _last_line_end(text: bytes) -> int:
     """Bytes up to the end of the last line that has one. A carriage return at the end may be half of one."""
     return text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, len(text) - 1) + 1
-
-
-def _end_outside_quotes(text: bytes) -> int:
-    """Where the last row ends, if quotes stand only around cells, which `parse_plain` finds out."""
-    end = _last_line_end(text)
-    quotes = text.count(b'"', 0, end)
-    while end and quotes % 2:
-        before = text.rfind(b"\n", 0, end - 1) + 1
-        quotes -= text.count(b'"', before, end)
-        end = before
-    return end
 
 
 def _complete(text: bytes, delimiter: str) -> int:
