@@ -64,7 +64,7 @@ def test_the_reason_says_what_and_how_long() -> None:
     watching.see(0, 0, {"accuracy/val": 0.1})
     watching.see(23, 920, {"accuracy/val": 0.5})
     assert watching.why_stop(32) == ""
-    reason = "no improvement of accuracy/val by more than 0 for 10 epochs (best: epoch 23)"
+    reason = "no improvement of accuracy/val for 10 epochs (best: epoch 23)"
     assert watching.why_stop(33) == reason
 
 

@@ -15,6 +15,9 @@ from ffn_bench.run_folder.recorded_run import RecordedRun
 from ffn_bench.sweeps.leaderboard import leaderboard, score_of
 from ffn_bench.tags import SCORE, words
 
+SHARING = ("batched", None)
+"""Engines that train several runs at once; runs of earlier releases name none, and were trained so."""
+
 STOPPED = {"failed": "stopped by an error"}
 """Statuses in words, where their names are not clear."""
 
@@ -22,10 +25,15 @@ STOPPED = {"failed": "stopped by an error"}
 def notes(study: Study) -> list[str]:
     """The notes of a study, the most important first."""
     lines = [*_parts(study), *_runs(study), *_choice(study), *_leaderboard(study)]
-    if any(c.runs and max(run.co_trained_runs for run in c.runs) > 0 for c in study.competitors):
+    beside = [run for run in study.runs if run.co_trained_runs > 0]
+    if any(run.engine in SHARING for run in beside):
         lines.append(
-            "Runs were trained in parallel: a run's seconds are its part of their common time, so they "
+            "Runs were trained side by side: a run's seconds are its part of their common time, so they "
             "compare numbers of steps, not the cost of one optimizer's step."
+        )
+    elif beside:
+        lines.append(
+            "Runs were trained beside others, each on a core of its own: alone they take a little less time."
         )
     machines = {run.machine for run in study.runs}
     if len(machines) > 1:

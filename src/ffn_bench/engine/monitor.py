@@ -57,8 +57,8 @@ class Monitor:
         if self._patience is None or epoch - self._improved < self._patience:
             return ""
         epochs = f"{self._patience} epoch" + "s" * (self._patience > 1)
-        improvement = f"improvement of {self.tag} by more than {self._min_delta:g}"
-        return f"no {improvement} for {epochs} (best: epoch {self.epoch})"
+        by = f" by more than {self._min_delta:g}" if self._min_delta else ""
+        return f"no improvement of {self.tag}{by} for {epochs} (best: epoch {self.epoch})"
 
     # --- checkpoints ------------------------------------------------------------------------------------
 

@@ -62,8 +62,10 @@ class RecordedRun:
     protocol: int | None
     machine: str
     """Operating system, device and threads: seconds are compared within one of them only."""
+    engine: str | None
+    """What trained it; earlier releases do not say."""
     co_trained_runs: int
-    """Runs that shared the device's time."""
+    """Runs that were trained at the same time."""
     chance: dict[str, float]
     """What predicting the same for every row comes to, by name of the quantity."""
     curves: dict[str, Curve] = field(repr=False)
@@ -115,6 +117,7 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
         data=identity["data_sha256"],
         protocol=identity.get("protocol"),
         machine=printable(f"{identity.get('machine')}, {device}"),
+        engine=identity.get("engine"),
         co_trained_runs=identity.get("trained_beside", 0),
         chance=identity.get("chance", {}),
         curves=curves,
