@@ -352,6 +352,7 @@ OF_SWEEPS: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": ["adam", "admm"]}, "optimizer: 'admm' is not known (did you mean 'adam'?); use one of: "),
     ({"optimizer": ["adam", {"name": "sgd"}]}, "optimizer: dict is not a value of a setting"),
     ({"lr": [0.1, "fast"]}, "lr: 'fast' is not a number"),
+    ({"name": "q-${oc.env:HOME}", "seed": [0, 1]}, "name: 'q-${oc.env:HOME}' contains '$'"),
 ]
 
 
@@ -393,11 +394,19 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_text_arrives_as_it_is(text: str) -> None:
+AS_A_PATH: dict[str, Callable[[str], object]] = {
+    "a run": lambda text: ffn.fit(data={"name": "csv", "path": text, "target": "y"}),
+    "a sweep": lambda text: ffn.sweep(data={"name": "csv", "path": text, "target": "y"}, seed=[0, 1]),
+    "a swept value": lambda text: ffn.sweep(data={"name": "csv", "path": [text, "x"], "target": "y"}),
+}
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "${oops}", "a,b=[${epochs}]"])
+@pytest.mark.parametrize("way", AS_A_PATH)
+def test_text_arrives_as_it_is(way: str, text: str) -> None:
     """As a path: the message says which file was looked for."""
     with pytest.raises(UserError) as mistake:
-        ffn.fit(data={"name": "csv", "path": text, "target": "y"})
+        AS_A_PATH[way](text)
     expected = f"{text}: no such file" if text.strip() else "data.path: is empty"
     assert str(mistake.value).startswith(expected), str(mistake.value)
 

@@ -71,7 +71,7 @@ def sweep(data: Any = None, *, target: str | None = None, progress: bool = True,
         sweeper = in_process.sweeper(cfg, context)
         sweeper.shown = LaunchDisplay(view=functools.partial(PythonSweepView, progress, notes))
         try:
-            sweeper.sweep(cfg.hydra.overrides.task)
+            sweeper.sweep(in_process.task_overrides(cfg))
         except RunFailed as e:
             notes.append(f"{e.where}: {e.what}; see its train.log")
         folder = Path(sweeper.config.hydra.sweep.dir)

@@ -69,6 +69,11 @@ def sweeper(cfg: DictConfig, context: HydraContext) -> Any:
     )
 
 
+def task_overrides(cfg: DictConfig) -> list[str]:
+    """The overrides that a configuration was composed of, as they were given: `\\${` in them stays text."""
+    return OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)  # type: ignore[return-value]
+
+
 @contextmanager
 def _mistakes_explained() -> Iterator[None]:
     """What Hydra and OmegaConf raise for a person's mistake, as our own exception; a bug stays what it is."""
