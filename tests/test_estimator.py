@@ -59,6 +59,7 @@ def test_it_is_the_network_of_fit(
     own = FFNClassifier(epochs=12, random_state=3, **parameters).fit(X, Y)
     named = FFNClassifier(epochs=12, random_state=3, name="it", **parameters).fit(X, Y)
     run = Run("outputs/it")
+    assert pickle.loads(pickle.dumps(named)).predict_proba(X).tobytes() == named.predict_proba(X).tobytes()
     assert named.predict_proba(X).tobytes() == own.predict_proba(X).tobytes()
     assert (named.n_iter_, named.best_epoch_) == (own.n_iter_, own.best_epoch_)
     assert np.abs(run.predict_proba(X) - own.predict_proba(X)).max() < 1e-5

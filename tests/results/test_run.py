@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -113,6 +114,15 @@ def test_rows_that_cannot_be_predicted(folder: Path, rows: Any, text: str) -> No
     with pytest.raises(UserError) as mistake:
         Run(folder / "moons").predict(rows)
     assert str(mistake.value).startswith(text) and mistake.value.status == 3
+
+
+def test_a_run_is_pickled_without_what_its_folder_has(folder: Path) -> None:
+    run, rows = Run(folder / "moons"), np.zeros((1, 2))
+    fresh = len(pickle.dumps(run))
+    used = uses(run)
+    assert len(pickle.dumps(run)) == fresh
+    assert pickle.loads(pickle.dumps(run)).predict(rows).tolist() == np.asarray(used[0]).tolist()
+    assert pickle.loads(pickle.dumps(run.network)).config == run.network.config
 
 
 def test_no_rows_have_no_predictions(folder: Path) -> None:

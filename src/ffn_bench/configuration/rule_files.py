@@ -63,6 +63,14 @@ PREFIX = "Optimizer "
 """Of the names of these dataclasses; the name of the optimizer follows."""
 
 
+def __getattr__(name: str) -> Any:
+    """These dataclasses by their names: pickle looks for them here."""
+    own = name.removeprefix(PREFIX)
+    if own != name and (keys := optimizer_keys(own)) is not None:
+        return keys
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def typed_by(
     defaults: Mapping[str, Any], class_name: str, base: type[OptimizerConfig]
 ) -> type[OptimizerConfig]:

@@ -154,6 +154,10 @@ class Run:
             raise data_error("X", what, "give as many, in that order")
         return rows
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle, without what can be read from the folder again."""
+        return {key: value for key, value in vars(self).items() if not hasattr(type(self), key)}
+
     # --- how it is shown --------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
