@@ -316,7 +316,65 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
     (
         {"data": FRAME.with_columns(a=None), "target": "kind"},
         3,
-        "X, row 0, column 'a': nan is not a finite number",
+        "X, row 0, column 'a': blank cell; features must be numbers",
+    ),
+    (
+        {"data": FRAME.with_columns(b=pl.Series([1, 2, None, 4])), "target": "kind"},
+        3,
+        "X, row 2, column 'b': blank cell",
+    ),
+    (
+        {
+            "data": pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "kind": ["x", "y"]}),
+            "target": "kind",
+        },
+        3,
+        "X, row 1, column 'a': blank cell",
+    ),
+    (
+        {
+            "data": pd.DataFrame({"a": pd.to_datetime(["2020-01-01"] * 2), "kind": ["x", "y"]}),
+            "target": "kind",
+        },
+        3,
+        "X, column 'a': datetime64",
+    ),
+    (
+        {"data": FRAME.lazy(), "target": "kind"},
+        3,
+        "data: is a lazy frame, which has no rows yet; give data.coll",
+    ),
+    ({"data": (FRAME.lazy(), Y)}, 3, "X: is a lazy frame, which has no rows yet; give X.collect()"),
+    ({"data": pd.DataFrame(X), "target": 7}, 3, "target: the frame has no column '7'; its columns: 0, 1, 2"),
+    (
+        {"data": pd.DataFrame(X, columns=[0, "0", 1]), "target": 0},
+        3,
+        "data: column '0' is duplicated; rename",
+    ),
+    (
+        {"data": (np.ma.masked_less(np.arange(120.0).reshape(60, 2), 1), Y)},
+        3,
+        "X, row 0, column 'x0': blank cell (masked); fill it in or drop the row",
+    ),
+    (
+        {"data": (X, np.ma.masked_equal(Y, 1))},
+        3,
+        "y, row 1: blank label (masked); fill it in or drop the row",
+    ),
+    ({"data": (X, ["a", float("nan")] * 30)}, 3, "y, row 1: blank label"),
+    (
+        {"data": (X, [2**70, 1] * 30)},
+        3,
+        "y, row 0: 1180591620717411303424 has more than 64 bits; make the lab",
+    ),
+    ({"data": (X, [b"a", b"b"] * 30)}, 3, "y, row 0: b'a' is bytes, not text; decode the labels"),
+    ({"data": (X, [b"a", "b"] * 30)}, 3, "y, row 0: b'a' is bytes, not text; decode the labels"),
+    ({"data": (X, [(1,), (2,)] * 30)}, 3, "y: has 2 dimensions"),
+    ({"data": (X, ["a\ud800", "b"] * 30)}, 3, "y, label: 'a\\ud800' cannot be written as UTF-8; rename it"),
+    (
+        {"data": pd.DataFrame({"a\udfff": [1, 2], "kind": ["x", "y"]}), "target": "kind"},
+        3,
+        "data, name of a column: 'a\\udfff' cannot be written as UTF-8",
     ),
     (
         {"data": ([[1, None], [3, 4]], [0, 1])},
@@ -431,6 +489,13 @@ def test_arrays_and_frames_are_the_same_data() -> None:
     for run in runs:
         assert run.predict(X).tolist() == runs[0].predict(frames[1][["x2", "x0", "kind", "x1"]]).tolist()
         assert set(run.classes) == {"no", "yes"}
+
+
+def test_pandas_numbers_columns_that_have_no_names() -> None:
+    frame = pd.DataFrame(np.column_stack([X, Y]))
+    run = ffn.fit(frame, target=3, epochs=1)  # type: ignore[arg-type]  # no text
+    assert run.columns == ("0", "1", "2")
+    assert run.predict(frame).tolist() == run.predict(X).tolist()
 
 
 def test_other_arrays_are_another_run() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +17,7 @@ from ffn_bench.errors import data_error, first_line, nearest
 
 NUMERIC = "biuf"
 """Kinds of NumPy's types that are numbers."""
+BLANK = "blank cell"
 
 
 def load_arrays(config: DataConfig) -> Raw:
@@ -41,8 +44,13 @@ def keys_of(raw: Raw) -> dict[str, Any]:
 
 
 def is_frame(data: object) -> bool:
-    """Whether this is a frame of Polars or pandas."""
-    return type(data).__module__.partition(".")[0] in ("polars", "pandas") and hasattr(data, "columns")
+    """Whether this is a frame of Polars or pandas, and not a lazy one, which has no rows yet."""
+    module = type(data).__module__.partition(".")[0]
+    return module in ("polars", "pandas") and hasattr(type(data), "columns") and not _is_lazy(data)
+
+
+def _is_lazy(data: object) -> bool:
+    return hasattr(data, "collect")
 
 
 def raw_of(data: Any, target: str | None) -> Raw:
@@ -52,7 +60,9 @@ def raw_of(data: Any, target: str | None) -> Raw:
     Raises `UserError` (status 3) that says where they are something else.
     """
     if is_frame(data):
-        x, y, where = *_apart(data, target), f"column {target!r}"
+        x, y, where = *_apart(data, target), f"column {str(target)!r}"
+    elif _is_lazy(data):
+        raise data_error("data", "is a lazy frame, which has no rows yet", "give data.collect()")
     else:
         if not (isinstance(data, (tuple, list)) and len(data) == 2):
             what = f"{type(data).__name__} is neither a name, a pair (X, y) nor a frame"
@@ -68,16 +78,37 @@ def raw_of(data: Any, target: str | None) -> Raw:
     if not len(features):
         raise data_error("X", "has no rows", "give some")
     values, codes = np.unique(labels, return_inverse=True)
-    classes, order = classes_of(list(map(str, values.tolist())), len(features), "data", where)
+    names = list(map(str, values.tolist()))
+    _check_text(names, f"{where}, label")
+    classes, order = classes_of(names, len(features), "data", where)
     return Raw(features, order[codes], classes, columns=columns)
+
+
+def _names(frame: Any, where: str) -> tuple[str, ...]:
+    """Names of a frame's columns as text: pandas numbers them where they are not named. Raises `UserError`
+    where two are the same, and for text that no file can hold."""
+    names = tuple(map(str, frame.columns))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise data_error(where, f"column {twice!r} is duplicated", "rename one")
+    _check_text(names, f"{where}, name of a column")
+    return names
+
+
+def _check_text(texts: Iterable[str], where: str) -> None:
+    """Raise `UserError` for a lone surrogate, which UTF-8 has no bytes for."""
+    for text in texts:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise data_error(where, f"{text!r:.60} cannot be written as UTF-8", "rename it")
 
 
 def _apart(frame: Any, target: str | None) -> tuple[Any, Any]:
     """The features of a frame, as a frame, and its labels."""
-    names = list(map(str, frame.columns))
+    names = _names(frame, "data")
     todo = f"its columns: {listed(names)}"
     if target is None:
         raise data_error("target", "has no value", f'name the column of the labels: target="…"; {todo}')
+    target = str(target)
     if target not in names:
         raise data_error("target", f"the frame has no column {target!r}{nearest(target, names)}", todo)
     others = [name for name in frame.columns if str(name) != target]
@@ -90,11 +121,8 @@ def numbers(x: Any, where: str = "X") -> tuple[Array, tuple[str, ...] | None]:
     Raises `UserError` (status 3), naming row and column, for what is not a table of finite numbers.
     """
     if is_frame(x):
-        names = tuple(map(str, x.columns))
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise data_error(where, f"column {twice!r} is duplicated", "rename one")
-        columns = [_column(x[name].to_numpy(), str(name), where) for name in x.columns]
+        names = _names(x, where)
+        columns = [_column(_cells(x[name]), str(name), where) for name in x.columns]
         table = np.column_stack(columns) if columns else np.empty((len(x), 0))
     else:
         names = None
@@ -117,7 +145,35 @@ def numbers(x: Any, where: str = "X") -> tuple[Array, tuple[str, ...] | None]:
     return table, names
 
 
-def _array(x: Any, where: str) -> Array:
+def check_masked(x: Any, where: str, what: str = BLANK) -> None:
+    """Raise `UserError` (status 3) where an array has masked values: NumPy drops masks without a word."""
+    if np.ma.is_masked(x):
+        row, *column = np.argwhere(np.ma.getmaskarray(x))[0].tolist()
+        at = "".join(f", column 'x{k}'" for k in column[:1])
+        raise data_error(f"{where}, row {row}{at}", f"{what} (masked)", "fill it in or drop the row")
+
+
+def _cells(column: Any) -> Array:
+    """The values of a frame's column; None where a null of Polars or pandas would become NaN."""
+    values: Array = column.to_numpy()
+    if isinstance(column.dtype, np.dtype):  # of pandas: its NaN is one
+        return values
+    missing = (column.is_null() if hasattr(column, "is_null") else column.isna()).to_numpy()
+    if missing.any():
+        values = values.astype(object)
+        values[missing] = None
+    return values
+
+
+def _is_blank(value: object) -> bool:
+    """Whether this object stands for a missing value: None, and pandas' NA, which equals nothing."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _array(x: Any, where: str, blank: str = BLANK) -> Array:
+    if _is_lazy(x):
+        raise data_error(where, "is a lazy frame, which has no rows yet", f"give {where}.collect()")
+    check_masked(x, where, blank)
     if hasattr(x, "toarray"):
         raise data_error(where, "is a sparse matrix", f"give {where}.toarray()")
     try:
@@ -135,10 +191,13 @@ def _column(values: Array, name: str, where: str) -> Array:
     """A column's numbers; those of objects one by one."""
     if values.dtype.kind in NUMERIC:
         return values
+    if values.dtype.kind in "mM":
+        what = f"{values.dtype} is not a number"
+        raise data_error(f"{where}, column {name!r}", what, "features must be numbers")
     converted = np.empty(len(values))
     for row, value in enumerate(values.tolist()):
-        if value is None or isinstance(value, (str, bytes, complex)):
-            what = "blank cell" if value is None else f"{value!r:.60} is not a number"
+        if _is_blank(value) or isinstance(value, (str, bytes, complex)):
+            what = BLANK if _is_blank(value) else f"{value!r:.60} is not a number"
         else:
             try:
                 converted[row] = float(value)
@@ -149,21 +208,29 @@ def _column(values: Array, name: str, where: str) -> Array:
     return converted
 
 
+def _check_label(value: object, where: str) -> None:
+    """Raise `UserError` for an object that is no label."""
+    if isinstance(value, bytes):
+        raise data_error(where, f"{value!r:.60} is bytes, not text", "decode the labels")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise data_error(where, f"{value!r:.60} has more than 64 bits", "make the labels text")
+    if _is_blank(value) or (isinstance(value, float) and math.isnan(value)):
+        raise data_error(where, "blank label", "fill it in or drop the row")
+    if not isinstance(value, (str, bool, int, float, np.generic)):
+        raise data_error(where, f"{value!r:.60} is not a label", "give text or integers")
+
+
 def _labels(y: Any, where: str) -> Array:
     """Labels `[n]` of one kind, none of them missing."""
-    labels = y.to_numpy() if hasattr(y, "to_numpy") else _array(y, where)
+    labels = y.to_numpy() if hasattr(y, "to_numpy") else _array(y, where, "blank label")
     if labels.ndim != 1:
         todo = "give one label a row" + (": y.argmax(1) of one-hot rows" if labels.ndim == 2 else "")
         raise data_error(where, f"has {labels.ndim} dimensions, not 1", todo)
     if labels.dtype.kind == "O":
         values = labels.tolist()
         kinds = {type(value) for value in values}
-        if not all(isinstance(value, (str, bool, int, float, np.generic)) for value in values):
-            row = next(
-                k for k, v in enumerate(values) if not isinstance(v, (str, bool, int, float, np.generic))
-            )
-            what = "blank label" if values[row] is None else f"{values[row]!r:.60} is not a label"
-            raise data_error(f"{where}, row {row}", what, "fill it in or drop the row")
+        for row, value in enumerate(values):
+            _check_label(value, f"{where}, row {row}")
         if len(kinds) > 1 and str in kinds:
             what = f"labels are of several kinds: {', '.join(sorted(kind.__name__ for kind in kinds))}"
             raise data_error(where, what, "make them all text")
