@@ -268,6 +268,26 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
         r"data.path: 'a\nb' holds a line break or a control character",
     ),
     ({"data": "moons", "target": "y"}, 2, "target: is given, and data is no frame; for a file write"),
+    (
+        {"data": "my.csv"},
+        2,
+        "data: 'my.csv' is a path, not the name of a data set; for a file write data=dict(",
+    ),
+    (
+        {"data": "/etc/passwd"},
+        2,
+        "data: '/etc/passwd' is a path, not the name of a data set; for a file write",
+    ),
+    (
+        {"data": Path("rows")},
+        2,
+        "data: 'rows' is a path, not the name of a data set; for a file write data=d",
+    ),
+    (
+        {"data": {"path": "a.csv"}},
+        2,
+        'data: has a path and no name; for a file write data=dict(name="csv", p',
+    ),
     ({"data": 3}, 3, "data: int is neither a name, a pair (X, y) nor a frame; write data=(X, y)"),
     ({"data": (X, Y), "target": "y"}, 3, "target: is given, and data is no frame; give the labels as y"),
     ({"data": (X, Y[:-1])}, 3, "y: has 59 labels, and X has 60 rows; give a label for each row"),
@@ -422,18 +442,20 @@ def test_mistakes_of_sweeps(tmp_path: Path, keys: dict[str, Any], text: str) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-LOADED: list[tuple[str, str, str]] = [
+LOADED: list[tuple[str, Any, str]] = [
     ("nowhere", "best", "nowhere: does not exist; name folders of runs or sweeps"),
     ("empty", "best", "empty: contains no run (no run.json in it or below)"),
     ("a_file", "best", "a_file: is a file; name folders of runs or sweeps"),
-    ("", "best", "runs: is empty"),
+    ("", "best", "path: is empty; name a folder of runs or sweeps"),
     ("damaged", "best", "damaged/run.json: "),
     ("empty", "first", "at: 'first' is not known"),
+    ("empty", 3, "at: 3 is not known; use one of: last, best, epoch:N"),
+    ("empty", None, "at: None is not known; use one of: last, best, epoch:N"),
 ]
 
 
 @pytest.mark.parametrize(("path", "at", "text"), LOADED, ids=[text for *_, text in LOADED])
-def test_folders_that_cannot_be_loaded(tmp_path: Path, path: str, at: str, text: str) -> None:
+def test_folders_that_cannot_be_loaded(tmp_path: Path, path: str, at: Any, text: str) -> None:
     Path("empty").mkdir()
     Path("a_file").touch()
     Path("damaged").mkdir()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "Sweep", "fit", "load", "sweep"]
 
+OF_A_FILE = 'for a file write data=dict(name="csv", path=…, target=…)'
+
 
 def fit(data: Any = None, *, target: str | None = None, progress: bool = True, **keys: Any) -> Run:
     """Train a run as `ffn-train` does; a run of its `name` that has begun is resumed, one that has ended is
@@ -89,6 +91,8 @@ def load(path: str | Path, at: str = "best") -> Run | Sweep:
     from ffn_bench.run_folder import finding
 
     check_at(at)
+    if not str(path).strip():
+        raise UserError("path", "is empty", "name a folder of runs or sweeps")
     folders = finding.find([str(path)])
     if (Path(path) / "run.json").exists():
         return Run(finding.from_here(folders[0]), at)
@@ -100,12 +104,25 @@ def _with_data(keys: dict[str, Any], data: Any, target: str | None) -> tuple[dic
     if data is None or isinstance(data, (str, Mapping)) or _are_names(data):
         if target is not None:
             what = "is given, and data is no frame"
-            raise UserError("target", what, 'for a file write data=dict(name="csv", path=…, target=…)')
+            raise UserError("target", what, OF_A_FILE)
+        _check_choice(data, keys)
         return keys if data is None else {"data": data, **keys}, None
+    if isinstance(data, Path):
+        raise UserError("data", f"{str(data)!r} is a path, not the name of a data set", OF_A_FILE)
     from ffn_bench.data import arrays
 
     raw = arrays.raw_of(data, target)
     return {**arrays.keys_of(raw), **keys}, raw
+
+
+def _check_choice(data: Any, keys: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a file where a data set's name belongs, and for a file's keys without a name."""
+    names = [data] if isinstance(data, str) else [] if data is None or isinstance(data, Mapping) else data
+    for name in names:
+        if name.startswith(("/", "~", ".")) or Path(name).suffix:
+            raise UserError("data", f"{name!r} is a path, not the name of a data set", OF_A_FILE)
+    if isinstance(data, Mapping) and "path" in data and "name" not in data and "experiment" not in keys:
+        raise UserError("data", "has a path and no name", OF_A_FILE)
 
 
 def _are_names(data: Any) -> bool:

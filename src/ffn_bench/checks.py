@@ -30,12 +30,12 @@ def one_of(value: str, allowed: tuple[str, ...], key: str) -> None:
     """Raise `UserError`, with the nearest right name, unless `value` is one of `allowed`."""
     if value not in allowed:
         raise UserError(
-            key, f"{value!r} is not known{nearest(value, allowed)}", f"use one of: {', '.join(allowed)}"
+            key, f"{value!r} is not known{nearest(str(value), allowed)}", f"use one of: {', '.join(allowed)}"
         )
 
 
 def check_at(at: str) -> None:
     """Raise `UserError` unless a value of the key `at` is `last`, `best` or `epoch:N`."""
-    if at not in ("last", "best") and not re.fullmatch(r"epoch:[0-9]{1,9}", at):
-        what = f"{at!r} is not known{nearest(at, ('last', 'best', 'epoch'))}"
+    if at not in ("last", "best") and not re.fullmatch(r"epoch:[0-9]{1,9}", str(at)):
+        what = f"{at!r} is not known{nearest(str(at), ('last', 'best', 'epoch'))}"
         raise UserError("at", what, "use one of: last, best, epoch:N with the number of an epoch")

@@ -167,6 +167,9 @@ def test_a_figure_shows_the_numbers(folder: Path) -> None:
     assert len(run.figure("lr", "grad_norm").axes) == 2
     shown = run.figure("lr")._repr_png_()  # type: ignore[attr-defined]  # what a notebook asks for
     assert shown.startswith(b"\x89PNG")
+    for at in ("x", None):
+        with pytest.raises(UserError, match=rf"at: {at!r} is not known; use one of: best, final"):
+            run.measured(at)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"figure: 'acuracy' was not measured \(did you mean 'accuracy'\?\)"):
         run.figure("acuracy")
 

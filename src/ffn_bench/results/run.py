@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffn_bench.checks import check_at
+from ffn_bench.checks import check_at, one_of
 from ffn_bench.errors import UserError, data_error
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
@@ -69,7 +69,9 @@ class Run:
         return summary(self._summary)
 
     def measured(self, at: str = "best") -> dict[str, Any]:
-        """A row of `summary` by tag, without what was not measured; empty where there is none."""
+        """A row of `summary` by tag, without what was not measured; empty where there is none. Raises
+        `UserError` where `at` is neither `best` nor `final`."""
+        one_of(at, ("best", "final"), "at")
         values = (self._summary or {}).get(at) or {}
         return {tag: value for tag, value in values.items() if value is not None}
 
