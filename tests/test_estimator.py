@@ -115,10 +115,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"epochs": 0}, "epochs: 0"),
     ({"epochs": 1.5}, "epochs: 1.5 is not an integer"),
     ({"batch_size": "all"}, "batch_size: 'all' is not an integer or full"),
-    ({"hidden": (5, 0)}, "model.hidden: 0"),
-    ({"hidden": 5}, "model.hidden: 5 is not a list"),
-    ({"hidden": (2.5,)}, "model.hidden: "),
-    ({"activation": "ReLU"}, "model.activation: 'ReLU' is not known (did you mean 'relu'?)"),
+    ({"hidden": (5, 0)}, "hidden: 0"),
+    ({"hidden": 5}, "hidden: 5 is not a list"),
+    ({"hidden": (2.5,)}, "hidden: "),
+    ({"activation": "ReLU"}, "activation: 'ReLU' is not known (did you mean 'relu'?)"),
     ({"optimizer": "adm"}, "optimizer: 'adm' is not known (did you mean 'adam'?)"),
     ({"optimizer": "torch"}, "optimizer: 'torch' is not known"),
     (
@@ -126,8 +126,14 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "optimizer.momentun: no such key (did you mean 'momentum'?)",
     ),
     ({"optimizer": "lbfgs", "batch_size": 32}, "batch_size: 32 cannot be combined with optimizer=lbfgs"),
-    ({"patience": 3}, "patience: accuracy/val is never measured"),
-    ({"validation_fraction": 1.5}, "data.val_fraction: "),
+    ({"patience": 3}, "patience: needs rows that are held out; set validation_fraction, such as 0.1"),
+    ({"validation_fraction": 1.5}, "validation_fraction: leaves nothing to train on"),
+    (
+        {"validation_fraction": 0.001},
+        "data: class 'seed' has 50 rows and none of them is in the validation split; "
+        "add rows, merge rare classes, or change validation_fraction",
+    ),
+    ({"random_state": -1}, "random_state: -1 is not between 0"),
     ({"l2": float("nan")}, "l2: nan is not a finite number"),
     ({"name": "../x"}, "name: '../x' is outside the outputs folder"),
 ]
@@ -139,9 +145,34 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidSettingError) as mistake:
-        FFNClassifier(**parameters).fit(X, Y)
+        FFNClassifier(**parameters).fit(X, np.array(["seed", "setosa", "virginica"])[Y])
     assert isinstance(mistake.value, ValueError) and str(mistake.value).startswith(text)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_one_of_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    FFNClassifier((4,), epochs=1, name="it", random_state=0).fit(X, Y)
+    others = {
+        "hidden was": (FFNClassifier((5,), epochs=1, name="it", random_state=0), X),
+        "random_state was 0, now 1": (FFNClassifier((4,), epochs=1, name="it", random_state=1), X),
+        "the hash of X and y was": (FFNClassifier((4,), epochs=1, name="it", random_state=0), X + 1),
+    }
+    for text, (other, rows) in others.items():
+        with pytest.raises(InvalidSettingError, match=rf"holds another run: {text}.*; use another name$"):
+            other.fit(rows, Y)
+
+
+def test_rows_that_it_cannot_take() -> None:
+    fitted = FFNClassifier(epochs=1, random_state=0).fit(X, Y)
+    with pytest.raises(InvalidSettingError, match="X: the values of row 1 are too large for this network"):
+        fitted.predict(np.array([X[0], [1.7e308, -1.7e308, 1.7e308, -1.7e308]]))
+    masked = np.ma.masked_greater(X, 7)
+    for method in (lambda: fitted.predict(masked), lambda: clone(fitted).fit(masked, Y)):
+        with pytest.raises(InvalidSettingError, match=r"X, row \d+, column 'x0': blank cell \(masked\)"):
+            method()
+    with pytest.raises(InvalidSettingError, match=r"y, row 50: blank label \(masked\)"):
+        clone(fitted).fit(X, np.ma.masked_equal(Y, 1))
 
 
 def test_it_trains_without_torch_and_numba() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -79,6 +80,9 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
         Raises `ValueError` for data and parameters that cannot be, and where the training diverges.
         """
+        with _as_value_errors():
+            arrays.check_masked(X, "X")
+            arrays.check_masked(y, "y", "blank label")
         X, y = validate_data(self, X, y, dtype=np.float64, order="C")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -93,11 +97,22 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return self
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities of `classes_`, float64 `[n, n_classes]`, for rows X `[n, n_features]`."""
+        """Probabilities of `classes_`, float64 `[n, n_classes]`, for rows X `[n, n_features]`.
+
+        Raises `ValueError` for rows that are too large for the network, and for what scikit-learn refuses.
+        """
+        from ffn_bench.run_folder.trained_network import refuse_too_large
+
         check_is_fitted(self)
+        with _as_value_errors():
+            arrays.check_masked(X, "X")
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        rows = splitting.standardised(X, self.mean_, self.scale_, np.float64)
-        return inference.softmax(inference.logits(self.layers_, rows, ACTIVATIONS[self.activation]))
+        with np.errstate(over="ignore"):  # which is seen in the logits
+            rows = splitting.standardised(X, self.mean_, self.scale_, np.float64)
+        logits = inference.logits(self.layers_, rows, ACTIVATIONS[self.activation])
+        with _as_value_errors():
+            refuse_too_large(logits)
+        return inference.softmax(logits)
 
     def predict(self, X: Any) -> Array:
         """The most probable of `classes_` for each row of X, `[n]`."""
@@ -158,14 +173,19 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         values[("model", "hidden")] = self.hidden
         values[("model", "activation")] = self.activation
         values[("data", "val_fraction")] = self.validation_fraction
-        return parsing.set_values(plain, {path: _plain(value) for path, value in values.items()})
+        config = parsing.set_values(plain, {path: _plain(value) for path, value in values.items()})
+        if config.patience is not None and not self.validation_fraction:
+            raise UserError(
+                "patience", "needs rows that are held out", "set validation_fraction, such as 0.1"
+            )
+        return config
 
     def _train(self, X: Array, codes: Array) -> None:
         """Train in memory: no folder, and nothing that the process keeps."""
         from ffn_bench.engine.build import build
 
         config = self._config()
-        names = tuple(str(k) for k in range(len(self.classes_)))
+        names = tuple(map(str, self.classes_.tolist()))
         data = splitting.prepare(Raw(X, codes.astype(np.int64), names), config.data)
         training, prepared = build(config, data=data)
         (run,) = training.runs
@@ -222,9 +242,25 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
+OWN_NAMES = {
+    "data.val_fraction and data.test_fraction": "validation_fraction",
+    "data.val_fraction": "validation_fraction",
+    "data.sha256": "the hash of X and y",
+    "model.hidden": "hidden",
+    "model.activation": "activation",
+    "seed": "random_state",
+}
+"""Its parameters by the keys of a run that messages name."""
+KEYS = re.compile(rf"(?<![\w.'])({'|'.join(map(re.escape, OWN_NAMES))})(?![\w.'])")
+"""Keys in a message, but not in what it quotes."""
+
+
 @contextmanager
 def _as_value_errors() -> Iterator[None]:
+    """Mistakes as `ValueError`s, which name its own parameters."""
     try:
         yield
     except UserError as e:
-        raise InvalidSettingError(e.where, e.what, e.todo, e.status) from None
+        todo = "use another name" if "force=true" in e.todo else e.todo
+        texts = (KEYS.sub(lambda key: OWN_NAMES[key[0]], text) for text in (e.where, e.what, todo))
+        raise InvalidSettingError(*texts, e.status) from None

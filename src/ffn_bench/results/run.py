@@ -117,15 +117,12 @@ class Run:
         Polars or pandas, whose columns are matched by name in any order, others ignored. Raises `UserError`
         (status 3) for anything else.
         """
-        from ffn_bench.run_folder.trained_network import check_finite
+        from ffn_bench.model.inference import softmax
+        from ffn_bench.run_folder.trained_network import refuse_too_large
 
         network = self.network
         logits = network.logits(network.standardise(self._rows(X)))
-        if (row := check_finite(logits)) is not None:
-            what = f"the values of row {row} are too large for this network"
-            raise data_error("X", what, "correct them, or drop the row")
-        from ffn_bench.model.inference import softmax
-
+        refuse_too_large(logits)
         return softmax(logits)
 
     def predict(self, X: Any) -> Array:

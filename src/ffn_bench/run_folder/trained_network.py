@@ -12,7 +12,7 @@ import numpy as np
 from ffn_bench.data import datasets
 from ffn_bench.data.splitting import Array, Data, in_dtype
 from ffn_bench.engine.build import config_of
-from ffn_bench.errors import DATA, RUN_FOLDER, UserError
+from ffn_bench.errors import DATA, RUN_FOLDER, UserError, data_error
 from ffn_bench.model import inference
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.run_folder import reading
@@ -91,6 +91,13 @@ def data_again(recorded: RecordedRun) -> Data[Array]:
         raise UserError(f"{recorded.folder}: {e.where}", e.what, e.todo, DATA) from e
     check_data(recorded, data)
     return in_dtype(data, config.dtype)
+
+
+def refuse_too_large(logits: Array) -> None:
+    """Raise `UserError` (status 3), naming the row of X, where logits are not finite: see `check_finite`."""
+    if (row := check_finite(logits)) is not None:
+        what = f"the values of row {row} are too large for this network"
+        raise data_error("X", what, "correct them, or drop the row")
 
 
 def check_finite(logits: Array) -> int | None:
