@@ -202,6 +202,13 @@ def test_failed_runs_of_a_sweep_are_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sorted(sweep.frame()["seed"].to_list()) == [0, 2]
 
 
+def test_mappings_are_swept_one_after_the_other_under_a_name() -> None:
+    """What the message for mappings in a list says to do."""
+    ffn.sweep(**SMALL, optimizer={"name": "sgd", "momentum": 0.9}, seed=range(2), name="s")
+    sweep = ffn.sweep(**SMALL, optimizer="adam", seed=range(2), name="s")
+    assert sorted(sweep.frame()["optimizer.name"]) == ["adam", "adam", "sgd", "sgd"]
+
+
 # --- mistakes -------------------------------------------------------------------------------------------
 
 TYPED_TOO: list[tuple[list[str], dict[str, Any]]] = [
@@ -428,7 +435,10 @@ OF_SWEEPS: list[tuple[dict[str, Any], str]] = [
         "max_runs: the sweep has at least 20 runs, the limit is 10; raise max_runs",
     ),
     ({"optimizer": ["adam", "admm"]}, "optimizer: 'admm' is not known (did you mean 'adam'?); use one of: "),
-    ({"optimizer": ["adam", {"name": "sgd"}]}, "optimizer: dict is not a value of a setting"),
+    (
+        {"optimizer": ["adam", {"name": "sgd"}]},
+        "optimizer: a mapping cannot stand in a list of values; make a sweep of each, under the same name",
+    ),
     ({"lr": [0.1, "fast"]}, "lr: 'fast' is not a number"),
     ({"name": "q-${oc.env:HOME}", "seed": [0, 1]}, "name: 'q-${oc.env:HOME}' contains '$'"),
 ]
@@ -531,6 +541,9 @@ def test_a_sweep_over_arrays() -> None:
     splits: dict[str, Any] = {"data.split_seed": [0, 1]}
     sweep = ffn.sweep((X, Y), epochs=1, seed=range(3), **splits)
     assert len(sweep) == 6 and len({run.config["data.sha256"] for run in sweep}) == 1
+    names = {run.path.name.rpartition("-")[0] for run in sweep}
+    assert names == {f"data.split_seed={k},data=arrays,epochs=1,seed={n}" for k in (0, 1) for n in range(3)}
+    assert "data.sha256" not in sweep.frame().columns
 
 
 def test_a_command_that_would_load_arrays_again_says_so(

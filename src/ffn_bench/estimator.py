@@ -262,5 +262,7 @@ def _as_value_errors() -> Iterator[None]:
         yield
     except UserError as e:
         todo = "use another name" if "force=true" in e.todo else e.todo
-        texts = (KEYS.sub(lambda key: OWN_NAMES[key[0]], text) for text in (e.where, e.what, todo))
-        raise InvalidSettingError(*texts, e.status) from None
+        where, what, todo = (
+            KEYS.sub(lambda key: OWN_NAMES[key[0]], text) for text in (e.where, e.what, todo)
+        )
+        raise InvalidSettingError(where, what, todo, e.status) from None

@@ -52,6 +52,9 @@ def _choices(value: Any, key: str) -> str:
         return _text(values, key)
     if not values:
         raise UserError(key, "contains no value", "give values in the list")
+    if any(isinstance(each, Mapping) for each in values):
+        what = "a mapping cannot stand in a list of values"
+        raise UserError(key, what, 'make a sweep of each, under the same name: name="…"')
     return ",".join(_text(each, key) for each in values)
 
 
