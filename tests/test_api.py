@@ -439,6 +439,12 @@ OF_SWEEPS: list[tuple[dict[str, Any], str]] = [
         {"optimizer": ["adam", {"name": "sgd"}]},
         "optimizer: a mapping cannot stand in a list of values; make a sweep of each, under the same name",
     ),
+    (
+        {"data": ["moons", {"name": "csv", "path": "a.csv"}]},
+        "data: a mapping cannot stand in a list of values; make a sweep of each",
+    ),
+    ({"data": ["moons", "a.csv"]}, "data: 'a.csv' is a path, not the name of a data set; for a file write"),
+    ({"data": [Path("a"), Path("b")]}, "data: 'a' is a path, not the name of a data set; for a file write"),
     ({"lr": [0.1, "fast"]}, "lr: 'fast' is not a number"),
     ({"name": "q-${oc.env:HOME}", "seed": [0, 1]}, "name: 'q-${oc.env:HOME}' contains '$'"),
 ]
@@ -447,7 +453,7 @@ OF_SWEEPS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("keys", "text"), OF_SWEEPS, ids=[text for _, text in OF_SWEEPS])
 def test_mistakes_of_sweeps(tmp_path: Path, keys: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError) as mistake:
-        ffn.sweep(**SMALL, **keys)
+        ffn.sweep(**{**SMALL, **keys})
     assert str(mistake.value).startswith(text) and mistake.value.status == errors.CONFIGURATION
     assert list(tmp_path.iterdir()) == []
 

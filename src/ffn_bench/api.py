@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "Sweep", "fit", "load", "sweep"]
 
+CHOICE = (str, Path, Mapping)
+"""What names a data set, or seems to."""
 OF_A_FILE = 'for a file write data=dict(name="csv", path=…, target=…)'
 
 
@@ -101,14 +103,12 @@ def load(path: str | Path, at: str = "best") -> Run | Sweep:
 
 def _with_data(keys: dict[str, Any], data: Any, target: str | None) -> tuple[dict[str, Any], Raw | None]:
     """The keys with those of the data, and the rows where they are given."""
-    if data is None or isinstance(data, (str, Mapping)) or _are_names(data):
+    if data is None or isinstance(data, CHOICE) or _are_choices(data):
         if target is not None:
             what = "is given, and data is no frame"
             raise UserError("target", what, OF_A_FILE)
         _check_choice(data, keys)
         return keys if data is None else {"data": data, **keys}, None
-    if isinstance(data, Path):
-        raise UserError("data", f"{str(data)!r} is a path, not the name of a data set", OF_A_FILE)
     from ffn_bench.data import arrays
 
     raw = arrays.raw_of(data, target)
@@ -117,17 +117,17 @@ def _with_data(keys: dict[str, Any], data: Any, target: str | None) -> tuple[dic
 
 def _check_choice(data: Any, keys: Mapping[str, Any]) -> None:
     """Raise `UserError` for a file where a data set's name belongs, and for a file's keys without a name."""
-    names = [data] if isinstance(data, str) else [] if data is None or isinstance(data, Mapping) else data
-    for name in names:
-        if name.startswith(("/", "~", ".")) or Path(name).suffix:
-            raise UserError("data", f"{name!r} is a path, not the name of a data set", OF_A_FILE)
-    if isinstance(data, Mapping) and "path" in data and "name" not in data and "experiment" not in keys:
-        raise UserError("data", "has a path and no name", OF_A_FILE)
+    for choice in [data] if isinstance(data, CHOICE) else data or ():
+        if isinstance(choice, Mapping):
+            if "path" in choice and "name" not in choice and "experiment" not in keys:
+                raise UserError("data", "has a path and no name", OF_A_FILE)
+        elif isinstance(choice, Path) or choice.startswith(("/", "~", ".")) or Path(choice).suffix:
+            raise UserError("data", f"{str(choice)!r} is a path, not the name of a data set", OF_A_FILE)
 
 
-def _are_names(data: Any) -> bool:
-    """Whether these are names of data sets to sweep over."""
-    return isinstance(data, (list, tuple)) and len(data) > 0 and all(isinstance(name, str) for name in data)
+def _are_choices(data: Any) -> bool:
+    """Whether these are data sets to sweep over, and no pair (X, y)."""
+    return isinstance(data, (list, tuple)) and len(data) > 0 and all(isinstance(one, CHOICE) for one in data)
 
 
 def _check_several(keys: Mapping[str, Any]) -> None:
