@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ffn_bench.configuration.omegaconf_internals import quick_yaml_loader
 from ffn_bench.configuration.schema import SCHEMA, OptimizerConfig, RuleConfig
 
@@ -36,7 +34,7 @@ def optimizer_files() -> dict[str, Path]:
 
 @functools.cache
 def _content(name: str) -> dict[str, Any]:
-    return yaml.load(optimizer_files()[name].read_text("utf-8"), quick_yaml_loader())  # type: ignore[no-any-return]
+    return quick_yaml_loader()(optimizer_files()[name].read_text("utf-8")).get_single_data()  # type: ignore[no-any-return]
 
 
 def defaults_of(name: str) -> dict[str, Any] | None:
