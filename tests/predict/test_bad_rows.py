@@ -80,6 +80,12 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         3,
         "data.target: rows.csv has no column 'truth'",
     ),
+    "a label that is a feature": (
+        rows(GOOD),
+        [ROWS, "data.target=x1"],
+        3,
+        "data.target: 'x1' is a feature that the run was trained on; name the column of labels",
+    ),
     "duplicate columns": (rows("x0,x1,x0\n1,2,3\n"), [ROWS], 3, "line 1: column 'x0' is duplicated"),
     "a column without a name": (rows("x0,x1,\n1,2,3\n"), [ROWS], 3, "line 1: a column has no name"),
     "text": (rows("x0,x1\n1,2\n3,four\n"), [ROWS], 3, "line 3, column 'x1': 'four' is not a number"),
