@@ -27,6 +27,8 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         4,
         "every checkpoint is damaged",
     ),
+    "an activation that is none": (nothing, ["run=UNKNOWN", "to=m.py"], 4, "activation: 'rleu' is not known"),
+    "a configuration that was edited": (nothing, ["run=EDITED", "to=m.py"], 4, "its configuration was changed"),
     "no file": (nothing, [], 2, "to: has no value"),
     "an empty name": (nothing, ["to=' '"], 2, "to: is empty"),
     "no suffix": (nothing, ["to=model"], 2, "to: 'model' has no suffix"),

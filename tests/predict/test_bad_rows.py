@@ -32,6 +32,18 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "a run that diverged": (rows(GOOD), ["run=DIVERGED", ROWS, "at=last"], 4, "has no checkpoint"),
     "a run without a best epoch": (rows(GOOD), ["run=LAST", ROWS], 4, "keep=last"),
     "a damaged checkpoint": (rows(GOOD), ["run=DAMAGED", ROWS, "at=last"], 4, "every checkpoint is damaged"),
+    "an activation that is none": (
+        rows(GOOD),
+        ["run=UNKNOWN", ROWS],
+        4,
+        "unknown: model.activation: 'rleu' is not known (did you mean 'relu'?); name a run that",
+    ),
+    "a configuration that was edited": (
+        rows(GOOD),
+        ["run=EDITED", ROWS],
+        4,
+        "edited/run.json: its configuration was changed since the run began",
+    ),
     "no rows to predict": (nothing, [], 2, "data.path: has no value; name a CSV file, or split=test"),
     "a file and a split": (rows(GOOD), [ROWS, "split=test"], 2, "split: and data.path are both given"),
     "an unknown split": (nothing, ["split=tset"], 2, "split: 'tset' is not known (did you mean 'test'?)"),

@@ -21,6 +21,7 @@ import torch
 import ffn_bench.export.command
 import ffn_bench.predict.command
 from conftest import MNIST, Result, call, needs_mnist
+from ffn_bench.configuration.fingerprint import fingerprint_of
 from ffn_bench.data import blocks
 from ffn_bench.errors import without_formula
 from ffn_bench.predict.scores import Scores
@@ -167,6 +168,7 @@ def test_the_training_data_need_not_be_there(folder: Path, predict: Command, tmp
     shutil.copytree(folder / "csv", tmp_path / "moved")
     identity = json.loads((tmp_path / "moved" / "run.json").read_text())
     identity["config"]["data.path"] = "gone.csv"
+    identity["fingerprint"] = fingerprint_of(identity["config"])
     (tmp_path / "moved" / "run.json").write_text(json.dumps(identity))
     table = f"data.path={folder / 'csv.csv'}"
     assert predict(str(tmp_path / "moved"), table).out == predict("csv", table).out != ""

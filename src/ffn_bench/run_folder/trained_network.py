@@ -11,14 +11,13 @@ import numpy as np
 
 from ffn_bench.data import datasets
 from ffn_bench.data.splitting import Array, Data, in_dtype
-from ffn_bench.engine.build import config_of
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError
 from ffn_bench.model import inference
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.fitted import Fitted, fitted_to, from_record
-from ffn_bench.run_folder.recorded_run import RecordedRun, check_data, read_run
+from ffn_bench.run_folder.recorded_run import RecordedRun, check_data, config_of, read_run
 from ffn_bench.run_folder.trained_weights import TrainedWeights, weights_at
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def load(folder: Path, at: str) -> TrainedNetwork:
     cannot be loaded again (3), or are others (4).
     """
     recorded = read_run(folder)
-    config, weights = config_of(folder, recorded.config), weights_at(recorded, at)
+    config, weights = config_of(recorded), weights_at(recorded, at)
     if not all(np.isfinite(array).all() for layer in weights.layers for array in layer):
         what = f"has weights at {weights.words} that are not finite: it diverged"
         raise UserError(str(folder), what, "use another run", RUN_FOLDER)
@@ -84,7 +83,7 @@ def data_again(recorded: RecordedRun) -> Data[Array]:
 
     Raises `UserError`: status 3 where they cannot be loaded, 4 where they are others.
     """
-    config = config_of(recorded.folder, recorded.config)
+    config = config_of(recorded)
     try:
         data = datasets.load(config.data)
     except UserError as e:
