@@ -20,6 +20,12 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "no such run": (nothing, ["run=nowhere", "to=m.py"], 4, "nowhere: does not exist"),
     "a sweep": (nothing, ["run=SWEEP", "to=m.py"], 4, "contains 2 runs; name one of them, such as"),
     "a run that diverged": (nothing, ["run=DIVERGED", "to=m.py", "at=last"], 4, "has no checkpoint"),
+    "a run that diverged at once": (
+        nothing,
+        ["run=DIVERGED", "to=m.py"],
+        4,
+        "diverged, and its best weights are the initial",
+    ),
     "a run without a best epoch": (nothing, ["run=LAST", "to=m.py"], 4, "keep=last"),
     "a damaged checkpoint": (
         nothing,
@@ -28,7 +34,12 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         "every checkpoint is damaged",
     ),
     "an activation that is none": (nothing, ["run=UNKNOWN", "to=m.py"], 4, "activation: 'rleu' is not known"),
-    "a configuration that was edited": (nothing, ["run=EDITED", "to=m.py"], 4, "its configuration was changed"),
+    "a configuration that was edited": (
+        nothing,
+        ["run=EDITED", "to=m.py"],
+        4,
+        "its configuration was changed",
+    ),
     "no file": (nothing, [], 2, "to: has no value"),
     "an empty name": (nothing, ["to=' '"], 2, "to: is empty"),
     "no suffix": (nothing, ["to=model"], 2, "to: 'model' has no suffix"),

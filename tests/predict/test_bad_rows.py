@@ -30,6 +30,12 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "a sweep": (rows(GOOD), ["run=SWEEP", ROWS], 4, "contains 2 runs; name one of them, such as"),
     "two runs": (rows(GOOD), ["run=a,b", ROWS], 2, "run: ['a', 'b'] is not text or null"),
     "a run that diverged": (rows(GOOD), ["run=DIVERGED", ROWS, "at=last"], 4, "has no checkpoint"),
+    "a run that diverged at once": (
+        rows(GOOD),
+        ["run=DIVERGED", ROWS],
+        4,
+        "diverged, and its best weights are the initial",
+    ),
     "a run without a best epoch": (rows(GOOD), ["run=LAST", ROWS], 4, "keep=last"),
     "a damaged checkpoint": (rows(GOOD), ["run=DAMAGED", ROWS, "at=last"], 4, "every checkpoint is damaged"),
     "an activation that is none": (

@@ -157,6 +157,39 @@ def test_weights_of_other_epochs(folder: Path, predict: Command, at: str) -> Non
     assert network.weights.words in result.err
 
 
+UNFINISHED: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "diverged": ({"reason": "the loss is nan"}, "the run diverged: the loss is nan"),
+    "failed": ({"reason": "a disk"}, "the run failed: a disk"),
+    "interrupted": ({}, "the run has not finished (interrupted): epoch 3 of 3"),
+    "killed": (None, "the run has not finished (killed): epoch 3 of 3"),
+}
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_a_run_that_did_not_finish_is_noted(
+    folder: Path,
+    predict: Command,
+    status: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By prediction, by export, and in the model card."""
+    changes, text = UNFINISHED[status]
+    shutil.copytree(folder / "moons", tmp_path / "x")
+    summary = tmp_path / "x" / "summary.json"
+    if changes is None:
+        summary.unlink()
+    else:
+        summary.write_text(json.dumps({**json.loads(summary.read_text()), "status": status, **changes}))
+    result = predict(str(tmp_path / "x"), "split=test")
+    assert result.code == 0 and f"note         {text}\n" in result.err
+    main = ffn_bench.export.command.main
+    result = call(main, "ffn-export", monkeypatch, capsys, "run=x", "to=m.pt")
+    assert result.code == 0 and f"note         {text}\n" in result.out
+    assert f"note     {text}\n" in (tmp_path / "m.card.md").read_text()
+
+
 def test_a_run_of_an_earlier_release(folder: Path, predict: Command, tmp_path: Path) -> None:
     """Its standardisation is worked out again from its data."""
     write_table(tmp_path / "rows.csv", ["x1", "x0"], [[0.1, 0.2], [3, -1]])

@@ -51,6 +51,8 @@ def export(given: DictConfig, typed: str) -> None:
     console = make_console()
     trained = printable(f"{network.recorded.folder}, {network.weights.words}")
     console.print(f"  network      {trained}", soft_wrap=True)
+    if network.caution:
+        console.print(f"  note         {printable(network.caution)}", style="yellow", soft_wrap=True)
     paths = " and ".join(str(folder.path / each) for each in contents)
     console.print(f"  written      {printable(paths)}", soft_wrap=True)
     console.print(f"\n{use(network, cfg.to, beside)}", soft_wrap=True, end="")
@@ -60,7 +62,8 @@ def check(cfg: schema.ExportConfig) -> None:
     """Raise `UserError` for values that are missing or unknown."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
-    checks.check_at(cfg.at)
+    if cfg.at is not None:
+        checks.check_at(cfg.at)
     todo = f"end it in one of: {', '.join(FORMS)}"
     if cfg.to is None:
         raise UserError("to", "has no value", f"name a file, such as to=model.onnx; {todo}")

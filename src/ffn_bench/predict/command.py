@@ -53,7 +53,8 @@ def check(cfg: schema.PredictConfig) -> None:
     """Raise `UserError` for values that are missing, out of range or exclude each other."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
-    checks.check_at(cfg.at)
+    if cfg.at is not None:
+        checks.check_at(cfg.at)
     if cfg.split is not None and cfg.data.path is not None:
         raise UserError("split", "and data.path are both given", "give one of them")
     if cfg.split is not None:
@@ -99,7 +100,8 @@ class Predicted:
         from ffn_bench.predict.scores import Scores
 
         self.network, self._cfg = network, cfg
-        self.rows, self.scores, self.notes = 0, Scores(), list[str]()
+        self.rows, self.scores = 0, Scores()
+        self.notes = [network.caution] if network.caution else []
         self._unscored = 0
 
     def csv(self) -> Iterator[bytes]:
