@@ -50,6 +50,20 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         "ends in '.onxx', which is no known form (did you mean '.onnx'?)",
     ),
     "a suffix in capitals": (nothing, ["to=m.PT"], 2, "(did you mean '.pt'?)"),
+    **{
+        f"a module that {kind}": (
+            nothing,
+            [f"to=f/{name}.py"],
+            2,
+            f"to: '{name}' is {text}; use another name",
+        )
+        for kind, name, text in (
+            ("it imports", "csv", "a module that it would hide"),
+            ("others import", "numpy", "a module that it would hide"),
+            ("is Python's", "random", "a module that it would hide"),
+            ("cannot be imported", "class", "a keyword of Python"),
+        )
+    },
     "an unknown at": (nothing, ["to=m.py", "at=beste"], 2, "at: 'beste' is not known"),
     "an epoch beyond the end": (nothing, ["to=m.py", "at=epoch:7"], 4, "keeps no weights of epoch 7"),
     "an unknown key": (nothing, ["too=m.py"], 2, "too: no such key (did you mean 'to'?)"),

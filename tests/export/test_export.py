@@ -154,6 +154,20 @@ def test_the_python_file_predicts_from_a_table(folder: Path, export: Export, tmp
     assert len(data.test.y) == 60
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    {
+        "model.py": "from model import predict, predict_proba  # or: python model.py rows.csv",
+        "my-model.py": "python my-model.py rows.csv",
+        "my model.py": "python 'my model.py' rows.csv",
+    }.items(),
+)
+def test_the_printed_line_of_a_python_file_is_python_or_a_command(
+    export: Export, name: str, line: str
+) -> None:
+    assert export("csv", f"to={name}").out.splitlines()[-1] == line
+
+
 # --- every activation -----------------------------------------------------------------------------------
 
 

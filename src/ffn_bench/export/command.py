@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +74,10 @@ def check(cfg: schema.ExportConfig) -> None:
     if cfg.to.strip() and suffix not in FORMS:
         what = f"{cfg.to!r} ends in {suffix!r}" if suffix else f"{cfg.to!r} has no suffix"
         raise UserError("to", f"{what}, which is no known form{nearest(suffix, FORMS)}", todo)
+    stem = Path(cfg.to).stem
+    if suffix == ".py" and (keyword.iskeyword(stem) or stem in (*sys.stdlib_module_names, "numpy")):
+        kind = "a keyword of Python" if keyword.iskeyword(stem) else "a module that it would hide"
+        raise UserError("to", f"{stem!r} is {kind}", "use another name, such as to=model.py")
 
 
 def use(network: TrainedNetwork, path: str, card: str) -> str:
@@ -82,8 +89,10 @@ def use(network: TrainedNetwork, path: str, card: str) -> str:
         return code(network, path, card)
     if suffix == ".py":
         stem = Path(path).stem
-        module = stem if stem.isidentifier() else "model"
-        return f"from {module} import predict, predict_proba  # or: python {name} rows.csv\n"
+        command = f"python {shlex.quote(name)} rows.csv\n"
+        return (
+            f"from {stem} import predict, predict_proba  # or: {command}" if stem.isidentifier() else command
+        )
     return (
         "import onnxruntime\n\n"
         f"session = onnxruntime.InferenceSession({path!r})\n"
