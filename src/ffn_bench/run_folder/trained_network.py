@@ -61,8 +61,8 @@ def load(folder: Path, at: str | None) -> TrainedNetwork:
     """The network of a run `at` its `last` checkpoint, its `best` epoch, or the end of `epoch:N`. None is the
     best epoch, but not the initial weights of a run that diverged.
 
-    Raises `UserError` (status 4) for these, and as `read_run` and `weights_at` do; for a run of an earlier release also where its data
-    cannot be loaded again (3), or are others (4).
+    Raises `UserError` (status 4) for these, and as `read_run` and `weights_at` do; for a run of an earlier
+    release also where its data cannot be loaded again (3), or are others (4).
     """
     recorded = read_run(folder)
     config, weights = config_of(recorded), weights_at(recorded, at or "best")
