@@ -105,7 +105,7 @@ def test_predictions_are_pytorchs_on_every_test_row(
         and "accuracy" not in from_file.out
     )
     text = (tmp_path / "out.csv").read_text()
-    from_stdin = predict(data, "data.path=-", stdin=(tmp_path / "rows.csv").read_bytes())
+    from_stdin = predict(data, "data.path=-", "out=-", stdin=(tmp_path / "rows.csv").read_bytes())
     assert from_stdin.out == text
     split = predict(data, "split=test")
     for header, labels, probabilities in map(read, (text, split.out)):

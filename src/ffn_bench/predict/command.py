@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ffn_bench.data.splitting import Array
     from ffn_bench.run_folder.trained_network import TrainedNetwork
 
-STANDARD_INPUT = "-"
+STANDARD = "-"
+"""Standard input as a path to read, standard output as one to write."""
 
 
 def predict(given: DictConfig, typed: str) -> None:
@@ -30,7 +31,11 @@ def predict(given: DictConfig, typed: str) -> None:
     cfg = parsing.typed(given, schema.PredictConfig)
     check(cfg)
     assert cfg.run is not None
+    if cfg.out == STANDARD:
+        cfg.out = None
     target = None if cfg.out is None else analysis.output_file(cfg.out, "out")
+    if target is None:
+        process.check_output_open()
     folder = find_one(cfg.run)
 
     from ffn_bench.run_folder import trained_network
@@ -135,7 +140,7 @@ class Predicted:
 
         config, name = self.network.config.data, str(self._cfg.data.path)
         delimiter = str(self._cfg.data.delimiter or getattr(config, "delimiter", ","))
-        where = "standard input" if name == STANDARD_INPUT else name
+        where = "standard input" if name == STANDARD else name
         with opened(name) as stream:
             for block in read_blocks(stream, where, delimiter, lambda header: self._layout(header, where)):
                 table = block.table
@@ -194,7 +199,7 @@ class Predicted:
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
     """A file that is read, or standard input for `-`. Raises `UserError` (status 3)."""
-    if path == STANDARD_INPUT:
+    if path == STANDARD:
         yield process.standard_input()
         return
     from ffn_bench.data.tables import check_file, expanded
