@@ -40,6 +40,7 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         4,
         "its configuration was changed",
     ),
+    "two runs": (nothing, ["run=a,b", "to=m.py"], 2, "run: names 2 runs, and one is meant"),
     "no file": (nothing, [], 2, "to: has no value"),
     "an empty name": (nothing, ["to=' '"], 2, "to: is empty"),
     "no suffix": (nothing, ["to=model"], 2, "to: 'model' has no suffix"),

@@ -28,7 +28,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "a run that is a file": (rows(GOOD), ["run=rows.csv", ROWS], 4, "rows.csv: is a file"),
     "a run that is empty": (lambda p: (p / "e").mkdir(), ["run=e", ROWS], 4, "e: contains no run"),
     "a sweep": (rows(GOOD), ["run=SWEEP", ROWS], 4, "contains 2 runs; name one of them, such as"),
-    "two runs": (rows(GOOD), ["run=a,b", ROWS], 2, "run: ['a', 'b'] is not text or null"),
+    "two runs": (rows(GOOD), ["run=a,b", ROWS], 2, "run: names 2 runs, and one is meant; write a command"),
     "a run that diverged": (rows(GOOD), ["run=DIVERGED", ROWS, "at=last"], 4, "has no checkpoint"),
     "a run that diverged at once": (
         rows(GOOD),
@@ -92,6 +92,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         2,
         "data.delimiter: 'ab' is not one character",
     ),
+    "a quote as delimiter": (rows(GOOD), [ROWS, "data.delimiter='\"'"], 2, "is not one character; use , or"),
     "no such label": (
         rows(GOOD),
         [ROWS, "data.target=truth"],

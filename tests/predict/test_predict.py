@@ -132,8 +132,19 @@ def test_scores_where_the_labels_are_there(folder: Path, predict: Command, tmp_p
     assert f"loss         {best['loss/test']:.4g}" in result.err
     assert "not scored   2 rows, whose label is none of the run's classes" in result.err
     assert len(read(result.out)[1]) == len(y) + 2
+    write_table(tmp_path / "one.csv", ["kind of", *network.fitted.columns], table[:-1])
+    assert "not scored   1 row, whose label is" in predict("csv", "data.path=one.csv").err
     write_table(tmp_path / "other.csv", ["truth", *network.fitted.columns], table[:-2])
     assert "accuracy" in predict("csv", "data.path=other.csv", "data.target=truth").err
+
+
+@pytest.mark.parametrize("tab", ["tab", r"\t", r"'\t'", "'\t'"])
+def test_a_tab_between_cells(predict: Command, tmp_path: Path, tab: str) -> None:
+    """Named as in training."""
+    (tmp_path / "rows.csv").write_text("x0,x1\n1,2\n")
+    (tmp_path / "rows.tsv").write_text("x0\tx1\n1\t2\n")
+    with_tab = predict("moons", "data.path=rows.tsv", f"data.delimiter={tab}")
+    assert with_tab.code == 0 and with_tab.out == predict("moons", "data.path=rows.csv").out
 
 
 def test_scores_are_sums_over_parts() -> None:

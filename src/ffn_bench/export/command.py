@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def export(given: DictConfig, typed: str) -> None:
     """Write the file that `given` asks for. Raises `UserError`."""
+    analysis.check_one_run(given)
     cfg = parsing.typed(given, schema.ExportConfig)
     check(cfg)
     assert cfg.run is not None and cfg.to is not None

@@ -28,6 +28,7 @@ STANDARD = "-"
 
 def predict(given: DictConfig, typed: str) -> None:
     """Predict what `given` asks for. Raises `UserError`."""
+    analysis.check_one_run(given)
     cfg = parsing.typed(given, schema.PredictConfig)
     check(cfg)
     assert cfg.run is not None
@@ -55,7 +56,8 @@ def predict(given: DictConfig, typed: str) -> None:
 
 
 def check(cfg: schema.PredictConfig) -> None:
-    """Raise `UserError` for values that are missing, out of range or exclude each other."""
+    """Raise `UserError` for values that are missing, out of range or exclude each other; name a tab by
+    itself."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
     if cfg.at is not None:
@@ -69,8 +71,8 @@ def check(cfg: schema.PredictConfig) -> None:
         raise UserError("data.path", "has no value", todo)
     elif not cfg.data.path.strip():
         raise UserError("data.path", "is empty", "name a CSV file, or - for standard input")
-    if cfg.data.delimiter is not None and len(cfg.data.delimiter) != 1:
-        raise UserError("data.delimiter", f"{cfg.data.delimiter!r} is not one character", "use one")
+    if cfg.data.delimiter is not None:
+        cfg.data.delimiter = checks.delimiter(cfg.data.delimiter)
 
 
 def print_csv(pieces: Iterable[bytes]) -> None:
@@ -188,7 +190,8 @@ class Predicted:
         for quantity in (*SCORES, LOSS) if means else ():
             lines[quantity.name] = quantity.text(means[quantity.name])
         if self._unscored:
-            lines["not scored"] = f"{self._unscored:,} rows, whose label is none of the run's classes"
+            rows = "1 row" if self._unscored == 1 else f"{self._unscored:,} rows"
+            lines["not scored"] = f"{rows}, whose label is none of the run's classes"
         if self.notes:
             lines["note"] = "; ".join(self.notes)
         if self._cfg.out is not None:
