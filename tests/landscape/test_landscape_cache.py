@@ -55,6 +55,7 @@ def look(
 
 
 CHANGES = {
+    "at": ["at=best", "at=epoch:1"],
     "run": ["run=outputs/b", "run=outputs/c", "run=[outputs/a,outputs/b]"],
     "part": ["part=val", "part=test"],
     "samples": ["samples=30"],
