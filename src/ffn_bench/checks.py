@@ -35,8 +35,10 @@ def one_of(value: str, allowed: tuple[str, ...], key: str) -> None:
 
 
 def delimiter(text: str) -> str:
-    """What `data.delimiter` names, a tab as `tab` or `\\t`, too. Raises `UserError` unless that is one character
-    which can separate cells."""
+    """What `data.delimiter` names: a tab is `tab` or `\\t`, too.
+
+    Raises `UserError` unless that is one character that can separate cells.
+    """
     text = {"\\t": "\t", "tab": "\t"}.get(text, text)
     if len(text) != 1 or text in '"\r\n':
         raise UserError("data.delimiter", f"{text!r} is not one character", "use , or ; or tab")
