@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -25,6 +26,11 @@ def odd_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(here / "sweep" / f"seed={seed}", *MOONS, f"seed={seed}")
     train(here / "last", *MOONS, "keep=last", "data.val_fraction=0")
     train(here / "diverged", *MOONS, "optimizer=sgd", "lr=1e30")
+    for name, activation in (("edited", "tanh"), ("unknown", "rleu")):
+        shutil.copytree(here / "moons", here / name)
+        identity = json.loads((here / name / "run.json").read_text())
+        identity["config"]["model.activation"] = activation
+        (here / name / "run.json").write_text(json.dumps(identity))
     shutil.copytree(here / "moons", here / "damaged")
     for file in (here / "damaged" / "checkpoint").iterdir():
         file.write_bytes(file.read_bytes()[:-1])
@@ -42,7 +48,7 @@ def nothing(here: Path) -> None:
 
 def placed(odd_runs: Path, arguments: list[str]) -> list[str]:
     """Arguments with the runs of `odd_runs` where they are named in capitals; of moons where none is."""
-    names = {"MOONS": "moons", "SWEEP": "sweep", "DIVERGED": "diverged", "LAST": "last", "DAMAGED": "damaged"}
+    names = {path.name.upper(): path.name for path in odd_runs.iterdir()}
     given = [a for a in arguments if a.startswith("run=")] or ["run=MOONS"]
     run = given[0].partition("=")[2]
     others = [a for a in arguments if not a.startswith("run=")]

@@ -34,6 +34,17 @@ def one_of(value: str, allowed: tuple[str, ...], key: str) -> None:
         )
 
 
+def delimiter(text: str) -> str:
+    """What `data.delimiter` names: a tab is `tab` or `\\t`, too.
+
+    Raises `UserError` unless that is one character that can separate cells.
+    """
+    text = {"\\t": "\t", "tab": "\t"}.get(text, text)
+    if len(text) != 1 or text in '"\r\n':
+        raise UserError("data.delimiter", f"{text!r} is not one character", "use , or ; or tab")
+    return text
+
+
 def check_at(at: str) -> None:
     """Raise `UserError` unless a value of the key `at` is `last`, `best` or `epoch:N`."""
     if at not in ("last", "best") and not re.fullmatch(r"epoch:[0-9]{1,9}", str(at)):

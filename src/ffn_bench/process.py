@@ -47,6 +47,8 @@ PATIENCE = 1.3
 class _State:
     is_command: bool = False
     """Whether this process is one of the commands, and not one that only uses the package."""
+    output_closed: bool = False
+    """Whether it was started without standard output (`>&-`)."""
     left: int = 0
     """The signal that it leaves for."""
     announced: bool = False
@@ -237,6 +239,7 @@ def open_streams() -> None:
             file = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
             os.set_inheritable(file, True)
             assert file == number
+            _state.output_closed |= stream == "stdout"
         if getattr(sys, stream) is None:
             setattr(sys, stream, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
@@ -328,6 +331,12 @@ def output_fault() -> OSError | None:
     """What keeps standard output from being written, if anything does: nobody gets what is written now."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.fault if isinstance(raw, _Lasting) else None
+
+
+def check_output_open() -> None:
+    """Raise `UserError` (status 5) where what a command is for would be written to nothing (`>&-`)."""
+    if _state.output_closed:
+        raise errors.UserError("standard output", "is closed", "open it, or name a file", errors.RESOURCE)
 
 
 def _check_output() -> None:

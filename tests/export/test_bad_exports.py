@@ -20,6 +20,12 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "no such run": (nothing, ["run=nowhere", "to=m.py"], 4, "nowhere: does not exist"),
     "a sweep": (nothing, ["run=SWEEP", "to=m.py"], 4, "contains 2 runs; name one of them, such as"),
     "a run that diverged": (nothing, ["run=DIVERGED", "to=m.py", "at=last"], 4, "has no checkpoint"),
+    "a run that diverged at once": (
+        nothing,
+        ["run=DIVERGED", "to=m.py"],
+        4,
+        "diverged, and its best weights are the initial",
+    ),
     "a run without a best epoch": (nothing, ["run=LAST", "to=m.py"], 4, "keep=last"),
     "a damaged checkpoint": (
         nothing,
@@ -27,6 +33,14 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         4,
         "every checkpoint is damaged",
     ),
+    "an activation that is none": (nothing, ["run=UNKNOWN", "to=m.py"], 4, "activation: 'rleu' is not known"),
+    "a configuration that was edited": (
+        nothing,
+        ["run=EDITED", "to=m.py"],
+        4,
+        "its configuration was changed",
+    ),
+    "two runs": (nothing, ["run=a,b", "to=m.py"], 2, "run: names 2 runs, and one is meant"),
     "no file": (nothing, [], 2, "to: has no value"),
     "an empty name": (nothing, ["to=' '"], 2, "to: is empty"),
     "no suffix": (nothing, ["to=model"], 2, "to: 'model' has no suffix"),
@@ -37,6 +51,20 @@ BAD_EXPORTS: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         "ends in '.onxx', which is no known form (did you mean '.onnx'?)",
     ),
     "a suffix in capitals": (nothing, ["to=m.PT"], 2, "(did you mean '.pt'?)"),
+    **{
+        f"a module that {kind}": (
+            nothing,
+            [f"to=f/{name}.py"],
+            2,
+            f"to: '{name}' is {text}; use another name",
+        )
+        for kind, name, text in (
+            ("it imports", "csv", "a module that it would hide"),
+            ("others import", "numpy", "a module that it would hide"),
+            ("is Python's", "random", "a module that it would hide"),
+            ("cannot be imported", "class", "a keyword of Python"),
+        )
+    },
     "an unknown at": (nothing, ["to=m.py", "at=beste"], 2, "at: 'beste' is not known"),
     "an epoch beyond the end": (nothing, ["to=m.py", "at=epoch:7"], 4, "keeps no weights of epoch 7"),
     "an unknown key": (nothing, ["too=m.py"], 2, "too: no such key (did you mean 'to'?)"),

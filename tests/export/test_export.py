@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import subprocess
@@ -27,6 +28,7 @@ from ffn_bench.export.expression import FUNCTIONS, Expression, written
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.array_numbers import ArrayNumbers
 from ffn_bench.run_folder.files import MANIFEST
+from ffn_bench.run_folder.fitted import Fitted
 from ffn_bench.run_folder.trained_network import TrainedNetwork, data_again
 from trained_runs import ODD_LABELS, as_another, by_pytorch, load, rows_of_test, train_on
 
@@ -152,6 +154,94 @@ def test_the_python_file_predicts_from_a_table(folder: Path, export: Export, tmp
     data = data_again(network.recorded)
     assert np.mean([label in network.fitted.classes for label in labels]) == 1
     assert len(data.test.y) == 60
+
+
+BAD_TABLES = {
+    "no such file": (None, "rows.csv: No such file or directory"),
+    "empty": ("", "line 1: has 0 columns 'x0', not one (cells are separated by ',')"),
+    "a column too few": ("x0,y\n1,2\n", "line 1: has 0 columns 'x1', not one"),
+    "a column twice": ("x0,x1,x0\n1,2,3\n", "line 1: has 2 columns 'x0', not one"),
+    "another delimiter": ("x0;x1\n1;2\n", "line 1: has 0 columns 'x0', not one (cells are separated by ',')"),
+    "a header only": ("x0,x1\n", "has a header and no rows"),
+    "a blank cell": ("x0,x1\n\n1, \n", "line 3, column 'x1': ' ' is not a finite number"),
+    "text": ("x0,x1\n1,many\n", "line 2, column 'x1': 'many' is not a finite number"),
+    "no number": ("x0,x1\nnan,1\n", "line 2, column 'x0': 'nan' is not a finite number"),
+    "a number too large": ("x0,x1\n1,1\n1e300,1\n", "row 1 has numbers that are not finite, or too large"),
+    "a short row": ("x0,x1\n1\n", "line 2: has 1 cells where the header has 2"),
+    "an open quote": ('x0,x1\n1,"2\n', "unexpected end of data"),
+    "not UTF-8": (b"x0,x1\n1,\xe9\n", "codec can't decode byte 0xe9"),
+}
+
+
+@pytest.fixture(scope="module")
+def two_columns(digits: TrainedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python file of a network whose columns are x0 and x1, and one class has two lines."""
+    network = as_another(digits, "tanh", "float32", 0)
+    W, b = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
+    weights = dataclasses.replace(network.weights, layers=[(W, b)])
+    fitted = Fitted(("x0", "x1"), ("it's 0", "two\nlines"), np.zeros(2), np.full(2, 1e-30))
+    path = tmp_path_factory.mktemp("two") / "model.py"
+    network = dataclasses.replace(network, weights=weights, fitted=fitted)
+    path.write_text(numpy_text.source(network, "a card"))
+    return path
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_the_python_file_says_in_one_line_what_is_wrong_with_a_table(
+    two_columns: Path, case: str, tmp_path: Path
+) -> None:
+    content, text = BAD_TABLES[case]
+    if content is not None:
+        (tmp_path / "rows.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    command = [sys.executable, str(two_columns), "rows.csv"]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("rows.csv: ") and text in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    {
+        "": "",
+        "> /dev/full": "standard output: No space left on device\n",
+        ">&-": "standard output: Bad file descriptor\n",
+        "| true": "standard output: Broken pipe\n",
+    }.items(),
+)
+def test_the_python_file_reads_standard_input_and_writes_a_line_for_each_row(
+    two_columns: Path, ends: str, message: str
+) -> None:
+    rows = "x1, x0\n0,1\n1,0\n"
+    rows += "1,0\n" * 50_000 if ends == "| true" else ""
+    command = ["bash", "-o", "pipefail", "-c", f'"$0" "$1" - {ends}', sys.executable, str(two_columns)]
+    done = subprocess.run(command, input=rows, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (int(message != ""), message)
+    assert done.stdout == ("" if ends else "it's 0\ntwo\\nlines\n")
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e300])
+def test_the_python_file_predicts_nothing_of_numbers_that_are_none(
+    digits: TrainedNetwork, number: float
+) -> None:
+    """Also where its activation would make a finite number of an infinite one."""
+    rows = np.zeros((4, 64))
+    rows[3, 5] = number
+    with pytest.raises(ValueError, match="row 3 has numbers that are not finite, or too large"):
+        executed(numpy_text.source(as_another(digits, "relu", "float32"), "a card"), rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    {
+        "model.py": "from model import predict, predict_proba  # or: python model.py rows.csv",
+        "my-model.py": "python my-model.py rows.csv",
+        "my model.py": "python 'my model.py' rows.csv",
+    }.items(),
+)
+def test_the_printed_line_of_a_python_file_is_python_or_a_command(
+    export: Export, name: str, line: str
+) -> None:
+    assert export("csv", f"to={name}").out.splitlines()[-1] == line
 
 
 # --- every activation -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import torch
 import ffn_bench.export.command
 import ffn_bench.predict.command
 from conftest import MNIST, Result, call, needs_mnist
+from ffn_bench.configuration.fingerprint import fingerprint_of
 from ffn_bench.data import blocks
 from ffn_bench.errors import without_formula
 from ffn_bench.predict.scores import Scores
@@ -104,7 +105,7 @@ def test_predictions_are_pytorchs_on_every_test_row(
         and "accuracy" not in from_file.out
     )
     text = (tmp_path / "out.csv").read_text()
-    from_stdin = predict(data, "data.path=-", stdin=(tmp_path / "rows.csv").read_bytes())
+    from_stdin = predict(data, "data.path=-", "out=-", stdin=(tmp_path / "rows.csv").read_bytes())
     assert from_stdin.out == text
     split = predict(data, "split=test")
     for header, labels, probabilities in map(read, (text, split.out)):
@@ -131,8 +132,19 @@ def test_scores_where_the_labels_are_there(folder: Path, predict: Command, tmp_p
     assert f"loss         {best['loss/test']:.4g}" in result.err
     assert "not scored   2 rows, whose label is none of the run's classes" in result.err
     assert len(read(result.out)[1]) == len(y) + 2
+    write_table(tmp_path / "one.csv", ["kind of", *network.fitted.columns], table[:-1])
+    assert "not scored   1 row, whose label is" in predict("csv", "data.path=one.csv").err
     write_table(tmp_path / "other.csv", ["truth", *network.fitted.columns], table[:-2])
     assert "accuracy" in predict("csv", "data.path=other.csv", "data.target=truth").err
+
+
+@pytest.mark.parametrize("tab", ["tab", r"\t", r"'\t'", "'\t'"])
+def test_a_tab_between_cells(predict: Command, tmp_path: Path, tab: str) -> None:
+    """Named as in training."""
+    (tmp_path / "rows.csv").write_text("x0,x1\n1,2\n")
+    (tmp_path / "rows.tsv").write_text("x0\tx1\n1\t2\n")
+    with_tab = predict("moons", "data.path=rows.tsv", f"data.delimiter={tab}")
+    assert with_tab.code == 0 and with_tab.out == predict("moons", "data.path=rows.csv").out
 
 
 def test_scores_are_sums_over_parts() -> None:
@@ -156,6 +168,39 @@ def test_weights_of_other_epochs(folder: Path, predict: Command, at: str) -> Non
     assert network.weights.words in result.err
 
 
+UNFINISHED: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "diverged": ({"reason": "the loss is nan"}, "the run diverged: the loss is nan"),
+    "failed": ({"reason": "a disk"}, "the run failed: a disk"),
+    "interrupted": ({}, "the run has not finished (interrupted): epoch 3 of 3"),
+    "killed": (None, "the run has not finished (killed): epoch 3 of 3"),
+}
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_a_run_that_did_not_finish_is_noted(
+    folder: Path,
+    predict: Command,
+    status: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By prediction, by export, and in the model card."""
+    changes, text = UNFINISHED[status]
+    shutil.copytree(folder / "moons", tmp_path / "x")
+    summary = tmp_path / "x" / "summary.json"
+    if changes is None:
+        summary.unlink()
+    else:
+        summary.write_text(json.dumps({**json.loads(summary.read_text()), "status": status, **changes}))
+    result = predict(str(tmp_path / "x"), "split=test")
+    assert result.code == 0 and f"note         {text}\n" in result.err
+    main = ffn_bench.export.command.main
+    result = call(main, "ffn-export", monkeypatch, capsys, "run=x", "to=m.pt")
+    assert result.code == 0 and f"note         {text}\n" in result.out
+    assert f"note     {text}\n" in (tmp_path / "m.card.md").read_text()
+
+
 def test_a_run_of_an_earlier_release(folder: Path, predict: Command, tmp_path: Path) -> None:
     """Its standardisation is worked out again from its data."""
     write_table(tmp_path / "rows.csv", ["x1", "x0"], [[0.1, 0.2], [3, -1]])
@@ -167,6 +212,7 @@ def test_the_training_data_need_not_be_there(folder: Path, predict: Command, tmp
     shutil.copytree(folder / "csv", tmp_path / "moved")
     identity = json.loads((tmp_path / "moved" / "run.json").read_text())
     identity["config"]["data.path"] = "gone.csv"
+    identity["fingerprint"] = fingerprint_of(identity["config"])
     (tmp_path / "moved" / "run.json").write_text(json.dumps(identity))
     table = f"data.path={folder / 'csv.csv'}"
     assert predict(str(tmp_path / "moved"), table).out == predict("csv", table).out != ""

@@ -45,6 +45,15 @@ def test_a_full_disk_is_one_line(run: Path, tmp_path: Path) -> None:
     assert b": error: standard output: cannot be written (no space left on device)" in done.stderr
 
 
+@pytest.mark.parametrize("given", [[], ["out=-"]])
+def test_a_closed_output_is_one_line(run: Path, tmp_path: Path, given: list[str]) -> None:
+    command = ["bash", "-c", '"$@" >&-', "", *COMMAND, f"run={run}", "data.path=-", *given]
+    done = subprocess.run(command, cwd=tmp_path, check=False, input=FEW, capture_output=True)
+    assert done.returncode == 5 and done.stderr.count(b"\n") == 1
+    assert b": error: standard output: is closed; open it, or name a file" in done.stderr
+    assert files_below(tmp_path) == []
+
+
 def test_text_is_utf_8_whatever_the_terminal_has(tmp_path: Path) -> None:
     """Predictions are data: no sign of a class may become another one."""
     rows = [f"{k / 10},{'→ σ' if k % 2 else 'η'}" for k in range(100)]

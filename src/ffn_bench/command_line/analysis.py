@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from ffn_bench import errors
 from ffn_bench.command_line.invocation import command_name
@@ -78,6 +78,13 @@ def quote(argument: str) -> str:
     several = key in ("run", "runs") and len(paths) > 1 and not finding.matching(text)
     quoted = ["'" + path.replace("'", "\\'") + "'" for path in (paths if several else [text])]
     return f"{key}=[{','.join(quoted)}]" if several else f"{key}={quoted[0]}"
+
+
+def check_one_run(given: DictConfig) -> None:
+    """Raise `UserError` where `run=` names several runs."""
+    if isinstance(given.get("run"), ListConfig):
+        what = f"names {len(given.run)} runs, and one is meant"
+        raise errors.UserError("run", what, "write a command for each")
 
 
 # --- where files go -------------------------------------------------------------------------------------

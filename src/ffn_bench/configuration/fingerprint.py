@@ -68,11 +68,16 @@ def results_of(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """SHA-256 (hex) of `result_keys`: two runs share it exactly when they are the same run.
+    """SHA-256 (hex) of `result_keys`: two runs share it exactly when they are the same run."""
+    return fingerprint_of(flatten(config))
+
+
+def fingerprint_of(flat: dict[str, Any]) -> str:
+    """The same of flat keys, such as those of a run.json.
 
     Keys of `LATER` count only where their value is another one, so that fingerprints of older runs stay.
     """
-    keys = FORMER | {k: v for k, v in result_keys(config).items() if (k, v) not in LATER.items()}
+    keys = FORMER | {k: v for k, v in results_of(flat).items() if (k, v) not in LATER.items()}
     text = json.dumps(keys, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

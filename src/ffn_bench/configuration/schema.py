@@ -393,7 +393,7 @@ class PredictConfig(Keys):
     """Every key of `ffn-predict`."""
 
     run: str | None = None
-    at: str = "best"
+    at: str | None = None
     data: RowsConfig = MISSING
     split: str | None = None
     out: str | None = None
@@ -404,7 +404,7 @@ class ExportConfig(Keys):
     """Every key of `ffn-export`."""
 
     run: str | None = None
-    at: str = "best"
+    at: str | None = None
     to: str | None = None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ffn_bench import tags
-from ffn_bench.checks import at_least, at_most, check_seed, one_of
+from ffn_bench.checks import at_least, at_most, check_seed, delimiter, one_of
 from ffn_bench.configuration.fingerprint import REPLACED
 from ffn_bench.configuration.rule_files import optimizer_keys
 from ffn_bench.configuration.schema import (
@@ -175,9 +175,7 @@ def check_data(data: DataConfig) -> None:
     at_least(getattr(data, "n_features", 2), 2, "data.n_features")
     at_least(getattr(data, "n_classes", 2), 2, "data.n_classes")
     if isinstance(data, CsvConfig):
-        data.delimiter = {"\\t": "\t", "tab": "\t"}.get(data.delimiter, data.delimiter)
-        if len(data.delimiter) != 1 or data.delimiter in '"\r\n':
-            raise UserError("data.delimiter", f"{data.delimiter!r} is not one character", "use , or ; or tab")
+        data.delimiter = delimiter(data.delimiter)
     shared = (SplitDataConfig, TorchvisionConfig)  # of those that have no keys of their own
     if type(data) not in ((SCHEMA["data"][data.name],) if data.name in SCHEMA["data"] else shared):
         raise other_keys(data.name)

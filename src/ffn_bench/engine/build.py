@@ -149,20 +149,24 @@ def config_of(folder: Path, flat: dict[str, Any]) -> schema.TrainConfig:
 
     Raises `UserError` (status 4), which names the folder, for a configuration that is not a run's.
     """
+    from ffn_bench.model.initialisation import check_names
+
     try:
-        return parsing.from_flat(flat)
+        run = parsing.from_flat(flat)
+        check_names(run.model)
+        return run
     except UserError as e:
         raise _of_folder(folder, e) from e
 
 
-def prepare_again(folder: Path, flat: dict[str, Any]) -> tuple[schema.TrainConfig, Prepared]:
-    """The same run and what it trained with, on the CPU, to be analysed.
+def prepare_again(folder: Path, config: schema.TrainConfig) -> tuple[schema.TrainConfig, Prepared]:
+    """A run of a run folder and what it trained with, on the CPU, to be analysed.
 
-    Raises `UserError`, which names the folder: status 4 for a configuration that is not a run's.
+    Raises `UserError`, which names the folder.
     """
     import torch
 
-    run = dataclasses.replace(config_of(folder, flat), device="cpu", engine="torch")
+    run = dataclasses.replace(config, device="cpu", engine="torch")
     try:
         prepared = prepare(run)
     except UserError as e:

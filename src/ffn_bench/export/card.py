@@ -32,7 +32,11 @@ def text(network: TrainedNetwork) -> str:
             "output": f"softmax over {len(fitted.classes)} classes: {_some(fitted.classes)}",
         },
         "Data": {"data set": config.data.name, "SHA-256": network.recorded.data},
-        "Choice": {"weights": weights.words, "chosen": _chosen(network, summary)},
+        "Choice": {
+            "weights": weights.words,
+            "chosen": _chosen(network, summary),
+            **({"note": network.caution} if network.caution else {}),
+        },
         "Scores at this step": _scores(network),
         "Training": {
             "run": folder.absolute().name,

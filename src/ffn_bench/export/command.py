@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 def export(given: DictConfig, typed: str) -> None:
     """Write the file that `given` asks for. Raises `UserError`."""
+    analysis.check_one_run(given)
     cfg = parsing.typed(given, schema.ExportConfig)
     check(cfg)
     assert cfg.run is not None and cfg.to is not None
@@ -51,6 +55,8 @@ def export(given: DictConfig, typed: str) -> None:
     console = make_console()
     trained = printable(f"{network.recorded.folder}, {network.weights.words}")
     console.print(f"  network      {trained}", soft_wrap=True)
+    if network.caution:
+        console.print(f"  note         {printable(network.caution)}", style="yellow", soft_wrap=True)
     paths = " and ".join(str(folder.path / each) for each in contents)
     console.print(f"  written      {printable(paths)}", soft_wrap=True)
     console.print(f"\n{use(network, cfg.to, beside)}", soft_wrap=True, end="")
@@ -60,7 +66,8 @@ def check(cfg: schema.ExportConfig) -> None:
     """Raise `UserError` for values that are missing or unknown."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
-    checks.check_at(cfg.at)
+    if cfg.at is not None:
+        checks.check_at(cfg.at)
     todo = f"end it in one of: {', '.join(FORMS)}"
     if cfg.to is None:
         raise UserError("to", "has no value", f"name a file, such as to=model.onnx; {todo}")
@@ -68,6 +75,10 @@ def check(cfg: schema.ExportConfig) -> None:
     if cfg.to.strip() and suffix not in FORMS:
         what = f"{cfg.to!r} ends in {suffix!r}" if suffix else f"{cfg.to!r} has no suffix"
         raise UserError("to", f"{what}, which is no known form{nearest(suffix, FORMS)}", todo)
+    stem = Path(cfg.to).stem
+    if suffix == ".py" and (keyword.iskeyword(stem) or stem in (*sys.stdlib_module_names, "numpy")):
+        kind = "a keyword of Python" if keyword.iskeyword(stem) else "a module that it would hide"
+        raise UserError("to", f"{stem!r} is {kind}", "use another name, such as to=model.py")
 
 
 def use(network: TrainedNetwork, path: str, card: str) -> str:
@@ -79,8 +90,10 @@ def use(network: TrainedNetwork, path: str, card: str) -> str:
         return code(network, path, card)
     if suffix == ".py":
         stem = Path(path).stem
-        module = stem if stem.isidentifier() else "model"
-        return f"from {module} import predict, predict_proba  # or: python {name} rows.csv\n"
+        command = f"python {shlex.quote(name)} rows.csv\n"
+        return (
+            f"from {stem} import predict, predict_proba  # or: {command}" if stem.isidentifier() else command
+        )
     return (
         "import onnxruntime\n\n"
         f"session = onnxruntime.InferenceSession({path!r})\n"

@@ -32,6 +32,63 @@ HELPERS = {
 }
 """Functions that NumPy does not have."""
 NUMBERS_A_LINE = 8
+COMMAND = '''def read_rows(file):
+    """The rows of a CSV file with a header: [n, columns], in the order of COLUMNS."""
+    reader = csv.reader(file, delimiter=DELIMITER, strict=True)
+    header = [name.strip() for name in next(reader, [])]
+    for name in COLUMNS:
+        if header.count(name) != 1:
+            has = f"has {header.count(name)} columns {name!r}, not one"
+            raise ValueError(f"line 1: {has} (cells are separated by {DELIMITER!r})")
+    places = [header.index(name) for name in COLUMNS]
+    rows = []
+    for cells in reader:
+        if not cells:  # a blank line
+            continue
+        line = f"line {reader.line_num}"
+        if len(cells) != len(header):
+            raise ValueError(f"{line}: has {len(cells)} cells where the header has {len(header)}")
+        rows.append([read_number(cells[k], f"{line}, column {header[k]!r}") for k in places])
+    if not rows:
+        raise ValueError("has a header and no rows")
+    return np.array(rows)
+
+
+def read_number(cell, where):
+    """The finite number that a cell holds."""
+    try:
+        number = float(cell)
+    except ValueError:
+        number = np.nan
+    if not np.isfinite(number):
+        raise ValueError(f"{where}: {cell!r} is not a finite number")
+    return number
+
+
+def one_line(label):
+    """The label, its line breaks as \\n where it has some."""
+    return label if label.splitlines() == [label] else repr(label)[1:-1]
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: python FILE rows.csv    prints the class of each row; - is standard input")
+    where = path = sys.argv[1]
+    try:
+        with open(0 if path == "-" else path, newline="", encoding="utf-8-sig") as file:
+            labels = predict(read_rows(file))
+        where = "standard output"
+        with open(1, "w", encoding="utf-8", closefd=False) as output:
+            for label in labels:
+                print(one_line(label), file=output)
+    except (OSError, ValueError, csv.Error) as error:
+        sys.exit(f"{where}: {getattr(error, 'strerror', None) or error}")
+
+
+if __name__ == "__main__":
+    main()
+'''
+"""The end of the file: what its command does."""
 
 
 def source(network: TrainedNetwork, card: str) -> str:
@@ -41,7 +98,6 @@ def source(network: TrainedNetwork, card: str) -> str:
     helpers = [name for name in HELPERS if name in _operations(formula)]
     docstring = card.replace("\\", "\\\\").replace('"', '\\"')
     has_hidden = len(network.weights.layers) > 1
-    delimiter = getattr(config.data, "delimiter", ",")
     lines = [
         f'"""{docstring.rstrip()}',
         '"""',
@@ -54,6 +110,7 @@ def source(network: TrainedNetwork, card: str) -> str:
         "",
         *_list("CLASSES", map(repr, fitted.classes)),
         *_list("COLUMNS", map(repr, fitted.columns)),
+        f"DELIMITER = {getattr(config.data, 'delimiter', ',')!r}",
         "",
         "",
     ]
@@ -68,16 +125,24 @@ def source(network: TrainedNetwork, card: str) -> str:
             "",
         ]
     lines += [
+        '@np.errstate(over="ignore", invalid="ignore")  # of which the ValueError tells',
         "def predict_proba(X):",
         f'    """Probabilities of CLASSES, [n, {len(fitted.classes)}], for rows X, '
-        f'[n, {len(fitted.columns)}]: numbers in the order of COLUMNS."""',
-        f"    h = ((np.asarray(X, dtype=np.float64) - MEAN) / SCALE).astype(np.{config.dtype})",
+        f"[n, {len(fitted.columns)}]: numbers in the order of COLUMNS.",
+        "",
+        "    Raises ValueError for numbers that are not finite, or too large for this network.",
+        '    """',
+        "    X = np.asarray(X, dtype=np.float64)",
+        f"    h = ((X - MEAN) / SCALE).astype(np.{config.dtype})",
     ]
     if has_hidden:
         lines += ["    for W, b in LAYERS[:-1]:", "        h = activation(h @ W + b)"]
     lines += [
         "    W, b = LAYERS[-1]",
         "    logits = h @ W + b",
+        "    sound = np.isfinite(X).all(axis=1) & np.isfinite(logits).all(axis=1)",
+        "    if not sound.all():",
+        '        raise ValueError(f"row {sound.argmin()} has numbers that are not finite, or too large")',
         "    e = np.exp(logits - logits.max(axis=1, keepdims=True))",
         "    return e / e.sum(axis=1, keepdims=True)",
         "",
@@ -99,16 +164,9 @@ def source(network: TrainedNetwork, card: str) -> str:
     lines += [
         "]",
         "",
-        'if __name__ == "__main__":',
-        "    if len(sys.argv) != 2:",
-        '        sys.exit("usage: python FILE rows.csv    prints the class of each row, a line each")',
-        '    with open(sys.argv[1], newline="", encoding="utf-8-sig") as file:',
-        f"        names, *rows = csv.reader(file, delimiter={delimiter!r})",
-        "    place = {name.strip(): k for k, name in enumerate(names)}",
-        "    for label in predict([[float(row[place[name]]) for name in COLUMNS] for row in rows if row]):",
-        "        print(label)",
+        COMMAND,
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _text(formula: Any, binds: float = 0) -> str:

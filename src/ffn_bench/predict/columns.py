@@ -13,7 +13,8 @@ def matched(header: Sequence[str], columns: Sequence[str], label: str | None, wh
     """Where `columns` are in a header, whatever their order and what else there is; and the label, if it is
     there.
 
-    Raises `UserError` (status 3) that names what is missing; `where` names the table.
+    Raises `UserError` (status 3) that names what is missing, or a label that is a feature; `where` names the
+    table.
     """
     positions = {name: k for k, name in enumerate(header)}
     if missing := [name for name in columns if name not in positions]:
@@ -21,6 +22,9 @@ def matched(header: Sequence[str], columns: Sequence[str], label: str | None, wh
         of = f"{len(missing)} of the {len(columns)} columns that the run was trained on"
         hint = nearest(missing[0], [name for name in header if name not in columns])
         raise data_error(where, f"lacks {of}: {names}{hint}", f"its columns: {listed(header)}")
+    if label in columns:
+        what = f"{label!r} is a feature that the run was trained on"
+        raise data_error("data.target", what, "name the column of labels")
     position = None if label is None else positions.get(label)
     return Layout(list(header), [positions[name] for name in columns], position)
 

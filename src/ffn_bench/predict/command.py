@@ -22,15 +22,21 @@ if TYPE_CHECKING:
     from ffn_bench.data.splitting import Array
     from ffn_bench.run_folder.trained_network import TrainedNetwork
 
-STANDARD_INPUT = "-"
+STANDARD = "-"
+"""Standard input as a path to read, standard output as one to write."""
 
 
 def predict(given: DictConfig, typed: str) -> None:
     """Predict what `given` asks for. Raises `UserError`."""
+    analysis.check_one_run(given)
     cfg = parsing.typed(given, schema.PredictConfig)
     check(cfg)
     assert cfg.run is not None
+    if cfg.out == STANDARD:
+        cfg.out = None
     target = None if cfg.out is None else analysis.output_file(cfg.out, "out")
+    if target is None:
+        process.check_output_open()
     folder = find_one(cfg.run)
 
     from ffn_bench.run_folder import trained_network
@@ -50,10 +56,12 @@ def predict(given: DictConfig, typed: str) -> None:
 
 
 def check(cfg: schema.PredictConfig) -> None:
-    """Raise `UserError` for values that are missing, out of range or exclude each other."""
+    """Raise `UserError` for values that are missing, out of range or exclude each other; name a tab by
+    itself."""
     if cfg.run is None:
         raise UserError("run", "has no value", "name a run's folder: run=outputs/study")
-    checks.check_at(cfg.at)
+    if cfg.at is not None:
+        checks.check_at(cfg.at)
     if cfg.split is not None and cfg.data.path is not None:
         raise UserError("split", "and data.path are both given", "give one of them")
     if cfg.split is not None:
@@ -63,8 +71,8 @@ def check(cfg: schema.PredictConfig) -> None:
         raise UserError("data.path", "has no value", todo)
     elif not cfg.data.path.strip():
         raise UserError("data.path", "is empty", "name a CSV file, or - for standard input")
-    if cfg.data.delimiter is not None and len(cfg.data.delimiter) != 1:
-        raise UserError("data.delimiter", f"{cfg.data.delimiter!r} is not one character", "use one")
+    if cfg.data.delimiter is not None:
+        cfg.data.delimiter = checks.delimiter(cfg.data.delimiter)
 
 
 def print_csv(pieces: Iterable[bytes]) -> None:
@@ -99,7 +107,8 @@ class Predicted:
         from ffn_bench.predict.scores import Scores
 
         self.network, self._cfg = network, cfg
-        self.rows, self.scores, self.notes = 0, Scores(), list[str]()
+        self.rows, self.scores = 0, Scores()
+        self.notes = [network.caution] if network.caution else []
         self._unscored = 0
 
     def csv(self) -> Iterator[bytes]:
@@ -133,7 +142,7 @@ class Predicted:
 
         config, name = self.network.config.data, str(self._cfg.data.path)
         delimiter = str(self._cfg.data.delimiter or getattr(config, "delimiter", ","))
-        where = "standard input" if name == STANDARD_INPUT else name
+        where = "standard input" if name == STANDARD else name
         with opened(name) as stream:
             for block in read_blocks(stream, where, delimiter, lambda header: self._layout(header, where)):
                 table = block.table
@@ -181,7 +190,8 @@ class Predicted:
         for quantity in (*SCORES, LOSS) if means else ():
             lines[quantity.name] = quantity.text(means[quantity.name])
         if self._unscored:
-            lines["not scored"] = f"{self._unscored:,} rows, whose label is none of the run's classes"
+            rows = "1 row" if self._unscored == 1 else f"{self._unscored:,} rows"
+            lines["not scored"] = f"{rows}, whose label is none of the run's classes"
         if self.notes:
             lines["note"] = "; ".join(self.notes)
         if self._cfg.out is not None:
@@ -192,7 +202,7 @@ class Predicted:
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
     """A file that is read, or standard input for `-`. Raises `UserError` (status 3)."""
-    if path == STANDARD_INPUT:
+    if path == STANDARD:
         yield process.standard_input()
         return
     from ffn_bench.data.tables import check_file, expanded

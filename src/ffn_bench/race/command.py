@@ -41,6 +41,7 @@ def race(given: DictConfig, typed: str) -> None:
 
     Raises `UserError`. Nothing is created before everything is checked and the race is run.
     """
+    analysis.check_one_run(given)
     cfg = parsing.typed(given, schema.RaceConfig)
     checks.at_least(cfg.steps, 1, "steps")
     checks.at_most(cfg.steps, 100_000, "steps")

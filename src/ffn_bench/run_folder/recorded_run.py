@@ -19,6 +19,7 @@ import psutil
 from numpy.typing import NDArray
 
 from ffn_bench import tags
+from ffn_bench.configuration.fingerprint import fingerprint_of
 from ffn_bench.errors import RUN_FOLDER, UserError, printable
 from ffn_bench.run_folder import lock, reading
 from ffn_bench.run_folder.files import Folder
@@ -59,6 +60,8 @@ class RecordedRun:
     """Of its folder."""
     data: str
     """The hash of its data."""
+    fingerprint: str | None
+    """Of the configuration that it was trained with."""
     protocol: int | None
     machine: str
     """Operating system, device and threads: seconds are compared within one of them only."""
@@ -115,6 +118,7 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
         reason=reason,
         format=identity["format"],
         data=identity["data_sha256"],
+        fingerprint=identity.get("fingerprint"),
         protocol=identity.get("protocol"),
         machine=printable(f"{identity.get('machine')}, {device}"),
         engine=identity.get("engine"),
@@ -124,15 +128,29 @@ def read_run(folder: Path, live: bool = False) -> RecordedRun:
     )
 
 
+def config_of(run: RecordedRun) -> TrainConfig:
+    """The configuration that a run was trained with.
+
+    Raises `UserError` (status 4) for one that is no run's, or was changed since.
+    """
+    from ffn_bench.engine import build
+
+    config = build.config_of(run.folder, run.config)
+    if run.fingerprint not in (None, fingerprint_of(run.config)):
+        what = "its configuration was changed since the run began"
+        raise UserError(f"{run.folder}/run.json", what, "restore it, or train again", RUN_FOLDER)
+    return config
+
+
 def prepare_again(run: RecordedRun) -> tuple[TrainConfig, Prepared]:
     """The configuration of a run and what it trained with, on the CPU, for analysis.
 
-    Raises `UserError`: status 4 for a configuration that is no run's, and where its data are no longer those
+    Raises `UserError`: status 4 as `config_of` does, and where its data are no longer those
     that it was trained on.
     """
     from ffn_bench.engine import build
 
-    config, prepared = build.prepare_again(run.folder, run.config)
+    config, prepared = build.prepare_again(run.folder, config_of(run))
     check_data(run, prepared.data)
     return config, prepared
 

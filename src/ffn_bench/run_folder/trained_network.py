@@ -11,14 +11,13 @@ import numpy as np
 
 from ffn_bench.data import datasets
 from ffn_bench.data.splitting import Array, Data, in_dtype
-from ffn_bench.engine.build import config_of
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError, data_error
 from ffn_bench.model import inference
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.fitted import Fitted, fitted_to, from_record
-from ffn_bench.run_folder.recorded_run import RecordedRun, check_data, read_run
+from ffn_bench.run_folder.recorded_run import RecordedRun, check_data, config_of, read_run
 from ffn_bench.run_folder.trained_weights import TrainedWeights, weights_at
 
 if TYPE_CHECKING:
@@ -34,6 +33,17 @@ class TrainedNetwork:
     weights: TrainedWeights
     fitted: Fitted
 
+    @property
+    def caution(self) -> str:
+        """What a person must know before using a network whose run did not finish; empty where it did."""
+        run = self.recorded
+        if run.status in ("diverged", "failed"):
+            return f"the run {run.status}: {run.reason}"
+        if run.status == "finished":
+            return ""
+        epoch = max((int(curve.epochs[-1]) for curve in run.curves.values()), default=0)
+        return f"the run has not finished ({run.status}): epoch {epoch} of {self.config.epochs}"
+
     def logits(self, x: Array) -> Array:
         """Logits `[n, n_classes]`, in the run's dtype, of standardised rows `x [n, n_features]`."""
         return inference.logits(self.weights.layers, x, ACTIVATIONS[self.config.model.activation])
@@ -47,14 +57,18 @@ class TrainedNetwork:
         return inference.softmax(self.logits(self.standardise(x)))
 
 
-def load(folder: Path, at: str) -> TrainedNetwork:
-    """The network of a run `at` its `last` checkpoint, its `best` epoch, or the end of `epoch:N`.
+def load(folder: Path, at: str | None) -> TrainedNetwork:
+    """The network of a run `at` its `last` checkpoint, its `best` epoch, or the end of `epoch:N`. None is the
+    best epoch, but not the initial weights of a run that diverged.
 
-    Raises `UserError` as `read_run` and `weights_at` do; for a run of an earlier release also where its data
-    cannot be loaded again (3), or are others (4).
+    Raises `UserError` (status 4) for these, and as `read_run` and `weights_at` do; for a run of an earlier
+    release also where its data cannot be loaded again (3), or are others (4).
     """
     recorded = read_run(folder)
-    config, weights = config_of(folder, recorded.config), weights_at(recorded, at)
+    config, weights = config_of(recorded), weights_at(recorded, at or "best")
+    if at is None and recorded.status == "diverged" and weights.step == 0:
+        what = "diverged, and its best weights are the initial ones"
+        raise UserError(str(folder), what, "use another run, or these with at=best", RUN_FOLDER)
     if not all(np.isfinite(array).all() for layer in weights.layers for array in layer):
         what = f"has weights at {weights.words} that are not finite: it diverged"
         raise UserError(str(folder), what, "use another run", RUN_FOLDER)
@@ -84,7 +98,7 @@ def data_again(recorded: RecordedRun) -> Data[Array]:
 
     Raises `UserError`: status 3 where they cannot be loaded, 4 where they are others.
     """
-    config = config_of(recorded.folder, recorded.config)
+    config = config_of(recorded)
     try:
         data = datasets.load(config.data)
     except UserError as e:

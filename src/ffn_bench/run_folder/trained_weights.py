@@ -17,13 +17,12 @@ import psutil
 from ffn_bench import checks
 from ffn_bench.data.splitting import Array
 from ffn_bench.engine import checkpoint_state
-from ffn_bench.engine.build import config_of
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.initialisation import initial_layers
 from ffn_bench.model.layers import from_names, layered
 from ffn_bench.run_folder import best_weights, checkpoints, identity, reading
 from ffn_bench.run_folder.files import Folder
-from ffn_bench.run_folder.recorded_run import RecordedRun
+from ffn_bench.run_folder.recorded_run import RecordedRun, config_of
 from ffn_bench.run_folder.writers import Trajectory
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def last_checkpoint(run: RecordedRun, prepared: Prepared | None = None) -> Check
 
     Raises `UserError` (status 4) where there is none, or it is not of this run.
     """
-    config, folder = config_of(run.folder, run.config), Folder(run.folder)
+    config, folder = config_of(run), Folder(run.folder)
     try:
         name, _ = checkpoints.find(folder)
     except UserError as e:
@@ -144,7 +143,7 @@ def _check_layers(layers: Layers, config: TrainConfig, prepared: Prepared | None
 
 def _best(run: RecordedRun, prepared: Prepared | None) -> TrainedWeights:
     """The weights of `best.safetensors`. Raises `UserError` (status 4)."""
-    config, folder = config_of(run.folder, run.config), Folder(run.folder)
+    config, folder = config_of(run), Folder(run.folder)
     best = best_weights.read(folder)
     if best is None:
         raise UserError(str(folder), *_why_no_best(run), RUN_FOLDER)
@@ -247,7 +246,7 @@ def initial_layers_of(run: RecordedRun, widths: Sequence[int]) -> Layers:
     Raises `UserError` (status 4) as `identity.check_draws` does.
     """
     identity.check_draws(Folder(run.folder), run.format)
-    config = config_of(run.folder, run.config)
+    config = config_of(run)
     return initial_layers(widths, config.model, config.seed_of("init"))
 
 
