@@ -25,6 +25,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 from scipy.sparse import csr_array
 
@@ -580,8 +581,8 @@ def state() -> dict[str, Any]:
         "environment": dict(os.environ),
         "logging": (root.level, list(root.handlers), logging.root.manager.disable),
         "store": json.dumps(ConfigStore.instance().repo, default=lambda node: str(id(node))),
-        "singletons": {kind: id(one) for kind, one in singletons.items()},
         "hydra": (GlobalHydra.instance().hydra, HydraConfig.instance().cfg),
+        "singletons": {kind: id(one) for kind, one in singletons().items()},
         "resolvers": sorted(name for name in ("now", "run_folder", "theirs") if OmegaConf.has_resolver(name)),
         "warnings": list(warnings.filters),
         "threads": (torch.get_num_threads(), threading.active_count()),
@@ -605,6 +606,8 @@ WAYS: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_process_is_afterwards_as_before(way: str) -> None:
+    ffn.fit(**SMALL, engine="torch")  # which imports all libraries: scikit-learn and PyTorch set variables
+    Singleton.set_state(dict(Singleton.get_state()))  # as jobs of launchers do
     ConfigStore.instance().store("mine", {"a": 1}, group="optimizer")
     OmegaConf.register_new_resolver("theirs", lambda: 1, replace=True)
     try:

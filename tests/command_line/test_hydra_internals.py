@@ -90,14 +90,14 @@ def test_the_store_copies_what_it_loads() -> None:
 
 
 def test_the_objects_of_which_a_process_has_one_are_made_anew_where_they_are_missing() -> None:
-    before = internals.singletons.pop(HydraConfig, None)
+    before = internals.singletons().pop(HydraConfig, None)
     try:
         first = HydraConfig.instance()
-        assert HydraConfig.instance() is first is internals.singletons[HydraConfig]
+        assert HydraConfig.instance() is first is internals.singletons()[HydraConfig]
     finally:
-        internals.singletons.pop(HydraConfig)
+        internals.singletons().pop(HydraConfig)
         if before is not None:
-            internals.singletons[HydraConfig] = before
+            internals.singletons()[HydraConfig] = before
 
 
 def test_a_search_path_is_that_of_hydra_main(tmp_path: Path) -> None:

@@ -63,8 +63,6 @@ hydra_module = hydra._internal.hydra
 
 plugins_module: Any = hydra.core.plugins
 """Where Hydra walks through packages of plug-ins, by `pkgutil.walk_packages`."""
-singletons: dict[type, Any] = Singleton._instances
-"""Hydra's objects of which a process has one, by their classes."""
 scan_plugins = Plugins._scan_all_plugins
 """Imports all plug-ins below some packages; returns their classes and `ScanStats`."""
 
@@ -73,3 +71,9 @@ def raised(result: JobReturn) -> BaseException:
     """What a failed job raised; `return_value` would print a line of its own."""
     error: BaseException = result._return_value
     return error
+
+
+def singletons() -> dict[type, Any]:
+    """Hydra's objects of which a process has one, by their classes. Jobs of launchers put another dictionary
+    in its place."""
+    return Singleton._instances

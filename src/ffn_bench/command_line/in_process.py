@@ -90,15 +90,15 @@ def _mistakes_explained() -> Iterator[None]:
 def _hydra_apart() -> Iterator[None]:
     """Give Hydra other objects than those of the program: its store without what the program keeps there."""
     kinds = (ConfigStore, HydraConfig, JobRuntime, version.VersionBase)
-    before: dict[type, Any] = {kind: singletons.pop(kind) for kind in kinds if kind in singletons}
+    before: dict[type, Any] = {kind: singletons().pop(kind) for kind in kinds if kind in singletons()}
     own = ConfigStore.instance()
     own.repo = {name: node for name, node in before[ConfigStore].repo.items() if name in HYDRAS_OWN}
     try:
         yield
     finally:
         for kind in kinds:
-            singletons.pop(kind, None)
-        singletons.update(before)
+            singletons().pop(kind, None)
+        singletons().update(before)
 
 
 HYDRAS_OWN = ("hydra", "hydra_config.yaml", "_dummy_empty_config_.yaml")
