@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import logging
 import os
@@ -606,7 +607,8 @@ WAYS: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_process_is_afterwards_as_before(way: str) -> None:
-    ffn.fit(**SMALL, engine="torch")  # which imports all libraries: scikit-learn and PyTorch set variables
+    ffn.fit("digits", epochs=1, engine="torch")  # imports libraries, of which some set variables
+    importlib.import_module("threadpoolctl")
     Singleton.set_state(dict(Singleton.get_state()))  # as jobs of launchers do
     ConfigStore.instance().store("mine", {"a": 1}, group="optimizer")
     OmegaConf.register_new_resolver("theirs", lambda: 1, replace=True)
