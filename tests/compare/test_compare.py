@@ -146,6 +146,22 @@ def test_curves_of_unequal_length(tmp_path: Path) -> None:
     assert any("1 run did not finish (1 killed): it counts as failed" in note for note in comparison.notes)
 
 
+@pytest.mark.parametrize(
+    ("identity", "note"),
+    [
+        ({"trained_beside": 3}, "Runs were trained side by side"),  # of an earlier release
+        ({"trained_beside": 3, "engine": "batched"}, "Runs were trained side by side"),
+        ({"trained_beside": 1, "engine": "compiled"}, "Runs were trained beside others"),
+        ({"engine": "compiled"}, None),
+    ],
+)
+def test_what_a_runs_seconds_are(tmp_path: Path, identity: dict[str, Any], note: str | None) -> None:
+    for seed in range(3):
+        write_run(tmp_path / str(seed), seed=seed, changes=identity)
+    found = [text for text in analysed(tmp_path).notes if text.startswith("Runs were trained")]
+    assert [text[: len(note)] for text in found] == [note] if note else found == []
+
+
 def test_long_curves_are_means_of_neighbours(tmp_path: Path) -> None:
     values = [float(v) for v in np.linspace(0, 0.9, 400)]
     write_run(tmp_path / "one", val=values)

@@ -34,7 +34,9 @@ def optimizer_files() -> dict[str, Path]:
 
 @functools.cache
 def _content(name: str) -> dict[str, Any]:
-    return quick_yaml_loader()(optimizer_files()[name].read_text("utf-8")).get_single_data()  # type: ignore[no-any-return]
+    loader = quick_yaml_loader()(optimizer_files()[name].read_text("utf-8"))
+    content: dict[str, Any] = loader.get_single_data()
+    return content
 
 
 def defaults_of(name: str) -> dict[str, Any] | None:
