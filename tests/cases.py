@@ -14,9 +14,7 @@ from ffn_bench.command_line.composition import guarded
 from ffn_bench.configuration import parsing
 from ffn_bench.configuration.rule_files import config_folder
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data import datasets
-from ffn_bench.data.splitting import in_dtype
-from ffn_bench.engine.build import build, build_batched
+from ffn_bench.engine.build import build, build_batched, prepare
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.protocol import Advanced
@@ -80,8 +78,7 @@ def stop_at(training: Training, step: int) -> None:
 
 def together(configs: Sequence[TrainConfig], device: str = "cpu") -> Training:
     """Runs in the batched engine, ready to train."""
-    first = configs[0]
-    data = in_dtype(datasets.load(first.data), first.dtype)
+    data = prepare(configs[0]).data
     return build_batched(configs, data, on_device(data, device))
 
 

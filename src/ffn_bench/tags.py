@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 """Splits of the data, and their names in texts."""
+
+Task = Literal["classification", "regression"]
+"""What a network is trained for."""
+TASKS: tuple[Task, ...] = get_args(Task)
 
 NOT_MEASURED = "–"
 
@@ -31,9 +35,15 @@ class Quantity:
     """Bounds of what it can be."""
     unit: str = ""
     """`nats`, or `%` for a proportion, which is shown in per cent; else a number without a unit."""
+    task: Task | None = None
+    """The task that it is a score of; None for what is no score, or of both."""
     of_rows: Callable[[Any, Any], Any] | None = None
-    """What is averaged over the rows of a split, `[n, …]`, numbers or booleans: a function of logits
-    `[n, n_classes, …]` and labels `[n, …]`, arrays or tensors."""
+    """What is averaged over the rows of a split, numbers or booleans, of arrays or tensors: in a
+    classification `[n, …]`, a function of logits `[n, n_classes, …]` and labels `[n, …]`; in a regression
+    `[n, n_targets, …]`, of outputs and standardised targets, both of this shape."""
+    of_means: Callable[[Any, Any, Any], Any] | None = None
+    """Its value for each target, where that is not the mean: a function of the means, of each target's
+    scale (in its own unit, of 1 in the standardised) and of its variance in the split, standardised."""
     chance: Callable[[int], float] | None = None
     """The value of a constant prediction by the number of classes, for classes of equal size."""
 
@@ -90,8 +100,37 @@ QUANTITIES = (
         lowest=0.0,
         highest=1.0,
         unit="%",
+        task="classification",
         of_rows=lambda logits, labels: logits.argmax(1) == labels,  # of equal ones the first
         chance=lambda n_classes: 1 / n_classes,
+    ),
+    Quantity(
+        name="rmse",
+        splits=("train", "val", "test"),
+        direction="lower",
+        lowest=0.0,
+        task="regression",
+        of_rows=lambda outputs, targets: (outputs - targets) ** 2,
+        of_means=lambda means, scale, variance: scale * means**0.5,
+    ),
+    Quantity(
+        name="mae",
+        splits=("train", "val", "test"),
+        direction="lower",
+        lowest=0.0,
+        task="regression",
+        of_rows=lambda outputs, targets: abs(outputs - targets),
+        of_means=lambda means, scale, variance: scale * means,
+    ),
+    Quantity(
+        name="r2",
+        splits=("train", "val", "test"),
+        direction="higher",
+        highest=1.0,
+        task="regression",
+        of_rows=lambda outputs, targets: (outputs - targets) ** 2,
+        # Without any variance scikit-learn's value is 0, and 1 where all errors are 0.
+        of_means=lambda means, scale, variance: 1 - (means / variance if variance else float(means > 0)),
     ),
     Quantity(name="loss", splits=("train", "val", "test"), direction="lower", lowest=0.0, unit="nats"),
     Quantity(name="objective", splits=("train",), direction="lower", unit="nats"),
@@ -109,26 +148,37 @@ _NAMED = {quantity.name: quantity for quantity in QUANTITIES}
 
 SCORE = _NAMED["accuracy"]
 """The primary score of the task, classification: on validation it chooses epochs and settings."""
+RMSE, MAE, R2 = _NAMED["rmse"], _NAMED["mae"], _NAMED["r2"]
+PRIMARY: dict[Task, Quantity] = {"classification": SCORE, "regression": RMSE}
+"""The score of a task that chooses epochs and settings, on validation, unless a run says otherwise."""
 LOSS, OBJECTIVE, LR = _NAMED["loss"], _NAMED["objective"], _NAMED["lr"]
 GRAD_NORM, WEIGHT_NORM = _NAMED["grad_norm"], _NAMED["weight_norm"]
 UPDATE_RATIO = _NAMED["update_ratio"]
 LAMBDA_MIN, LAMBDA_MAX = _NAMED["curvature/lambda_min"], _NAMED["curvature/lambda_max"]
 CURVATURE_GRAD_NORM = _NAMED["curvature/grad_norm"]
 
-SCORES = tuple(quantity for quantity in QUANTITIES if quantity.of_rows)
-"""What is measured of the predictions on every split."""
+SCORES = tuple(quantity for quantity in QUANTITIES if quantity.task == "classification")
+"""What is measured of a classification's predictions on every split."""
+SCORES_OF: dict[Task, tuple[Quantity, ...]] = {
+    task: tuple(quantity for quantity in QUANTITIES if quantity.task == task) for task in TASKS
+}
+"""What is measured of a task's predictions on every split."""
 HELD_OUT = tuple(quantity for quantity in QUANTITIES if "val" in quantity.splits)
 """What is measured on rows that were not trained on: it can be compared, and choose settings."""
 
 
-def at_epoch_end(split: str) -> tuple[str, ...]:
+def at_epoch_end(split: str, task: Task = "classification") -> tuple[str, ...]:
     """The tags measured on a split at every epoch's end, in the order of an engine's means. Without the
     training loss: it is the run's own curve."""
     loss = () if split == "train" else (LOSS.tag(split),)
-    return (*loss, *(score.tag(split) for score in SCORES))
+    return (*loss, *(score.tag(split) for score in SCORES_OF[task]))
 
 
-MONITORED = tuple(tag for split in SPLITS for tag in at_epoch_end(split))
+MONITORED_IN: dict[Task, tuple[str, ...]] = {
+    task: tuple(tag for split in SPLITS for tag in at_epoch_end(split, task)) for task in TASKS
+}
+"""The tags that can say which epoch is the best, by task."""
+MONITORED = tuple(dict.fromkeys(tag for known in MONITORED_IN.values() for tag in known))
 """The tags that can say which epoch is the best: measured at every epoch's end, with a better direction."""
 
 _UNKNOWN = Quantity(name="")

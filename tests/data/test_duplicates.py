@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from ffn_bench.compare import axes, read
 from ffn_bench.configuration import fingerprint, parsing, schema, validation
 from ffn_bench.configuration.schema import SplitDataConfig, TorchvisionConfig
 from ffn_bench.data import splitting
-from ffn_bench.data.splitting import Array, Data, Raw
+from ffn_bench.data.splitting import Array, Data, Raw, Rows
 from ffn_bench.errors import DATA, UserError
 from ffn_bench.run_folder import finding
 from run_folders import write_run
@@ -25,9 +27,10 @@ FINGERPRINT = "0e76873e6d18e3e756ad30f74e8e911ff4a6e4157deb7219bea4ea26b59754a8"
 """Of `ffn-train` without arguments before there was `data.duplicates`."""
 
 
-def prepared(raw: Raw, duplicates: str, seed: int = 0, **fractions: float) -> Data[Array]:
+def prepared(raw: Raw, duplicates: str, seed: int = 0, **fractions: Any) -> Data[Array]:
     """The splits as they are loaded, not standardised."""
-    run = SplitDataConfig(name="x", duplicates=duplicates, split_seed=seed, standardize=False, **fractions)
+    run = SplitDataConfig(name="x", duplicates=duplicates, split_seed=seed, standardize=False)
+    run = replace(run, **fractions)
     return splitting.prepare(raw, run)
 
 
@@ -36,7 +39,7 @@ def rows_of(split: splitting.Split[Array]) -> list[tuple[float, ...]]:
 
 
 def bytes_of(data: Data[Array]) -> list[bytes]:
-    return [t.tobytes() for split in (data.train, data.val, data.test) for t in split]
+    return [t.tobytes() for split in (data.train, data.val, data.test) for t in split if t is not None]
 
 
 def shared(data: Data[Array]) -> tuple[int, int]:
@@ -198,7 +201,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
     x = raw.x.astype(np.uint8) if pixels else raw.x
     known = {tuple(row) for row in x[:cut].tolist()}
     overlap = sum(tuple(row) in known for row in x[cut:].tolist())
-    own = Raw(x[cut:], raw.y[cut:], raw.classes, (x[:cut], raw.y[:cut]))
+    own = Raw(x[cut:], raw.y[cut:], raw.classes, Rows(x[:cut], raw.y[:cut]))
 
     def load(duplicates: str) -> Data[Array]:
         run = TorchvisionConfig(
@@ -225,7 +228,7 @@ def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
     with pytest.raises(UserError, match="every training row is also in the test split"):
         splitting.prepare(
-            Raw(x, y, ("a", "b"), (x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
+            Raw(x, y, ("a", "b"), Rows(x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
         )
 
 

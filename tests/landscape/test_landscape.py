@@ -30,10 +30,11 @@ from ffn_bench.engine.tensors import on_device
 from ffn_bench.errors import UserError
 from ffn_bench.landscape import command, figures, surface, trained, verdict
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.backprop import loss_of, penalty
+from ffn_bench.model.backprop import loss_of
 from ffn_bench.model.hessian import HessianProduct, extreme_eigenpairs, gradient_and_hessian, objective_at
 from ffn_bench.model.layers import flat, layered
 from ffn_bench.model.network import FFN
+from ffn_bench.model.tensor_losses import penalty
 from ffn_bench.run_folder import trained_weights
 from ffn_bench.tags import LOSS
 from run_folder.test_folders import start
@@ -144,8 +145,8 @@ def problem(*overrides: str) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tenso
 
 def test_exact_and_lanczos_agree() -> None:
     layers, x, y, run = problem("model.activation=tanh", "l2=0.01")
-    exact = verdict.at(layers, x, y, run, 1.0)
-    lanczos = verdict.at(layers, x, y, run, 1.0, exact_up_to=1)
+    exact = verdict.at(layers, Split(x, y), run, 1.0)
+    lanczos = verdict.at(layers, Split(x, y), run, 1.0, exact_up_to=1)
     assert (exact.exact, lanczos.exact) == (True, False)
     assert lanczos.low == pytest.approx(exact.low, abs=1e-3 * exact.high)
     assert lanczos.high == pytest.approx(exact.high, rel=1e-3)
@@ -177,8 +178,8 @@ def test_lanczos_does_not_smear_the_peak_at_zero(seed: int) -> None:
     )
     (built,) = build(run)[0].runs
     cases.trained(built)
-    x, y = (torch.from_numpy(part[:300]) for part in built.data.train)
-    g, H = gradient_and_hessian(*objective_at(layers_of(built), x, y, run))
+    rows = built.data.train.map(lambda part: torch.from_numpy(part[:300]))
+    g, H = gradient_and_hessian(*objective_at(layers_of(built), rows, run))
     λ = torch.linalg.eigvalsh(H)
     assert len(λ) == 1121
     known = verdict._distribution(lambda v: H @ v, g, float(λ.abs().max()))
@@ -225,7 +226,7 @@ def test_a_symmetric_initialisation_ends_in_a_saddle() -> None:
     """All hidden units alike: gradient descent keeps them so, and ends where others fall further."""
     layers, x, y, run = problem("model.activation=tanh", "l2=0.001")
     minimum = minimised(layers, x, y, run, tie=True)
-    curvature = verdict.at(minimum, x, y, run, 1.0)
+    curvature = verdict.at(minimum, Split(x, y), run, 1.0)
     assert curvature.verdict == "saddle"
     assert curvature.gradient < 1e-5
     assert curvature.negative > 0
@@ -237,7 +238,7 @@ def test_a_symmetric_initialisation_ends_in_a_saddle() -> None:
 
 def test_a_point_on_a_slope_is_no_critical_point() -> None:
     layers, x, y, run = problem()
-    curvature = verdict.at(layers, x, y, run, 0.1)
+    curvature = verdict.at(layers, Split(x, y), run, 0.1)
     assert curvature.verdict == "not a critical point"
     assert curvature.gradient > 1e-3 * 0.1
 
@@ -247,7 +248,7 @@ def test_a_plain_without_curvature_is_flat() -> None:
     layers, x, y, run = problem()
     dead = [(W * 0, b * 0 - 1) for W, b in layers]
     y = torch.arange(len(y)) % 2
-    curvature = verdict.at(dead, x[: len(y) // 2 * 2], y[: len(y) // 2 * 2], replace(run, l2=0.0), 1.0)
+    curvature = verdict.at(dead, Split(x[: len(y) // 2 * 2], y[: len(y) // 2 * 2]), replace(run, l2=0.0), 1.0)
     assert curvature.verdict in ("minimum", "flat")  # the output biases are at their minimum
     assert curvature.near_zero >= curvature.parameters - 2
 
@@ -285,7 +286,7 @@ def test_curvature_is_logged_and_is_that_of_the_weights(ffn: Command, tmp_path: 
     assert [*logged] == [0, 2, 4]
     run = trained.load(tmp_path / "outputs/a")
     train = run.data.train
-    g, H = gradient_and_hessian(*objective_at(run.layers, train.x, train.y, run.run))
+    g, H = gradient_and_hessian(*objective_at(run.layers, train, run.run))
     λ = torch.linalg.eigvalsh(H)
     assert logged[4]["curvature/lambda_max"] == pytest.approx(float(λ[-1]), rel=1e-3)
     assert logged[4]["curvature/lambda_min"] == pytest.approx(float(λ[0]), abs=1e-3 * float(λ[-1]))

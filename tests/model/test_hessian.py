@@ -27,8 +27,8 @@ def test_the_hessian_of_a_network_by_differences_of_its_gradient() -> None:
     engine = run.training.engine
     assert isinstance(engine, TorchEngine)
     parameters = list(engine.network.parameters())
-    x, y = map(torch.from_numpy, run.data.train)
-    _, H = gradient_and_hessian(engine._objective(x, y)[0], parameters)
+    rows = run.data.train.map(torch.from_numpy)
+    _, H = gradient_and_hessian(engine._objective(*rows)[0], parameters)
     p = parameters[0]
     ε = 1e-5
     for k in (0, 17, 100):
@@ -38,7 +38,7 @@ def test_the_hessian_of_a_network_by_differences_of_its_gradient() -> None:
                 p.view(-1)[k] += sign * ε
             sides.append(
                 torch.cat(
-                    [g.reshape(-1) for g in torch.autograd.grad(engine._objective(x, y)[0], parameters)]
+                    [g.reshape(-1) for g in torch.autograd.grad(engine._objective(*rows)[0], parameters)]
                 )
             )
             with torch.no_grad():

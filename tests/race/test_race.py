@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ from cases import trained as trained_by_loop
 from conftest import Command, Result, call, files_below
 from ffn_bench.configuration.schema import OptimizerConfig
 from ffn_bench.errors import UserError
-from ffn_bench.model.backprop import penalty
 from ffn_bench.model.hessian import gradient_and_hessian
 from ffn_bench.model.layers import Shapes, flat
+from ffn_bench.model.tensor_losses import penalty
 from ffn_bench.race import command, figures, film, network, paths, scene, surfaces
 from ffn_bench.race.surfaces import SURFACES, Surface
 from ffn_bench.run_folder.files import MANIFEST
@@ -473,7 +474,10 @@ def test_a_network_starts_and_steps_as_ffn_train_does(trained: Path) -> None:
     layers = layers_of(run)
     start = flat(layers)
     assert torch.equal(problem.start, start)
-    assert float(problem.penalty(start[None])[0]) == pytest.approx(float(penalty(layers)))
+    loss = float(problem.losses(start[None], problem.train)[0])
+    on_all = replace(problem, run=replace(problem.run, batch_size="full"))
+    penalised = float(on_all.objective(start[None], 0)[0])
+    assert penalised - loss == pytest.approx(0.01 * float(penalty(layers)), rel=1e-4)
     trained_by_loop(run)
     raced = network.on_network(problem, config_of("momentum"), [0.1], run.steps)
     assert raced.steps[-1] == run.steps

@@ -11,7 +11,7 @@ from typing import Any
 
 from ffn_bench import tags
 from ffn_bench.configuration.rule_files import defaults_of, optimizer_files
-from ffn_bench.configuration.schema import SCHEMA, TrainConfig, flatten
+from ffn_bench.configuration.schema import LOSS_OF_TASK, SCHEMA, TrainConfig, flatten
 
 NOT_RESULTS = (
     "name",
@@ -46,6 +46,13 @@ LATER: dict[str, Any] = {
     "monitor": None,
     "patience": None,
     "min_delta": 0.0,
+    "l1": 0.0,
+    "data.task": "classification",
+    "loss.name": "auto",
+    "loss.output": None,
+    "loss.label_smoothing": 0.0,
+    "loss.delta": 1.0,
+    "loss.class_weight": "none",
 }
 """Keys that older runs do not have, each with the value that corresponds to them."""
 
@@ -60,8 +67,12 @@ def results_of(flat: dict[str, Any]) -> dict[str, Any]:
     keys = {key: value for key, value in flat.items() if key not in (*NOT_RESULTS, *FORMER)}
     if keys.get("gradient") == "auto":  # the same gradient, up to rounding, whoever computes it
         keys["gradient"] = "autograd"
-    if keys.get("monitor") == tags.SCORE.tag("val"):  # what null means
+    task = keys.get("data.task", "classification")
+    if keys.get("monitor") == tags.PRIMARY[task].tag("val"):  # what null means
         keys["monitor"] = None
+    name, output = LOSS_OF_TASK[task]
+    if keys.get("loss.name") == name and keys.get("loss.output") in (None, output):  # what auto means
+        keys |= {"loss.name": "auto", "loss.output": None}
     if keys.get("patience") is None and "min_delta" in keys:  # which has no effect then
         keys["min_delta"] = LATER["min_delta"]
     return keys

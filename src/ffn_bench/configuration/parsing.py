@@ -325,9 +325,7 @@ def _as(value: Any, hint: Any) -> Any:
         kinds = inner if origin is tuple else inner * len(value)
         return [_as(v, kind) for v, kind in zip(value, kinds, strict=True)]
     if origin is dict and type(value) is dict and inner[0] is str:
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError
-        return {key: _as(v, inner[1]) for key, v in value.items()}
+        return {_as(key, str): _as(v, inner[1]) for key, v in value.items()}
     if origin is Literal and value in inner:
         return value
     if hint is float and type(value) is int and abs(value) < 2**1000:

@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from omegaconf import II, MISSING
 
@@ -51,10 +51,11 @@ class Keys:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DataConfig(Keys):
-    """What every data set has: a validation fraction, the seed of the split, what is done about duplicate
-    rows, standardisation."""
+    """What every data set has: a task, a validation fraction, the seed of the split, what is done about
+    duplicate rows, standardisation."""
 
     name: str = MISSING
+    task: str = "classification"
     val_fraction: float = 0.15
     split_seed: int = 0
     duplicates: str = "warn"
@@ -263,6 +264,21 @@ class WarmupCosineConfig(CosineConfig):
     warmup: float = 0.05
 
 
+# --- loss -----------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LossConfig(Keys):
+    """What is minimised, apart from penalties. Keys that a loss does not take stay as they are here; an
+    output of null is the first of its loss."""
+
+    name: str = "auto"
+    output: str | None = None
+    label_smoothing: float = 0.0
+    delta: float = 1.0
+    class_weight: str | dict[str, float] = "none"
+
+
 # --- the run --------------------------------------------------------------------------------------------
 
 
@@ -274,6 +290,7 @@ class TrainConfig(Keys):
     model: ModelConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     schedule: ScheduleConfig = MISSING
+    loss: LossConfig = MISSING
     lr: float = 0.005
     epochs: int = 50
     batch_size: int | Literal["full"] = 32
@@ -282,6 +299,7 @@ class TrainConfig(Keys):
     init_seed: int | None = None
     order_seed: int | None = None
     l2: float = 0.0
+    l1: float = 0.0
     engine: str = "auto"
     gradient: str = "auto"
     device: str = "auto"
@@ -312,7 +330,12 @@ class TrainConfig(Keys):
     @property
     def monitored(self) -> str:
         """The tag whose best value makes the best epoch, where the data have the split it is of."""
-        return self.monitor or tags.SCORE.tag("val")
+        return self.monitor or tags.PRIMARY[self.task].tag("val")
+
+    @property
+    def task(self) -> tags.Task:
+        """What the network is trained for."""
+        return cast(tags.Task, self.data.task)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -408,6 +431,12 @@ class ExportConfig(Keys):
     to: str | None = None
 
 
+LOSS_OF_TASK: dict[tags.Task, tuple[str, str]] = {
+    "classification": ("cross_entropy", "softmax"),
+    "regression": ("squared", "identity"),
+}
+"""Name and output that `loss=auto` means."""
+
 SCHEMA: dict[str, dict[str, type]] = {
     "data": {
         "digits": SplitDataConfig,
@@ -431,5 +460,6 @@ SCHEMA: dict[str, dict[str, type]] = {
         "cosine": CosineConfig,
         "warmup_cosine": WarmupCosineConfig,
     },
+    "loss": {"loss": LossConfig},
 }
 GROUPS = tuple(SCHEMA)

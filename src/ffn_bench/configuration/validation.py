@@ -15,6 +15,7 @@ from ffn_bench.configuration.schema import (
     SCHEMA,
     CsvConfig,
     DataConfig,
+    LossConfig,
     MlpConfig,
     ModelConfig,
     OptimizerConfig,
@@ -33,6 +34,7 @@ DTYPES = ("float32", "float64")
 ENGINES = ("auto", "compiled", "torch", "batched")
 GRADIENTS = ("auto", "autograd", "manual")
 DUPLICATES = ("warn", "keep_together")
+CLASS_WEIGHTS = ("none", "balanced")
 KEEPS = ("best", "last")
 STAGES = ("tune", "default", "final")
 """What a run is for in a comparison: choosing a setting, its default setting, or the setting chosen."""
@@ -71,13 +73,13 @@ def check(config: TrainConfig) -> None:
         if (seed := getattr(config, key)) is not None:
             check_seed(seed, key)
     at_least(config.l2, 0.0, "l2")
+    at_least(config.l1, 0.0, "l1")
     if config.batch_size != "full":
         at_least(config.batch_size, 1, "batch_size")
     at_least(config.checkpoint_seconds, 0.0, "checkpoint_seconds")
     at_least(config.log_curvature, 0, "log_curvature")
     at_least(config.chunk, 1, "chunk")
     one_of(config.keep, KEEPS, "keep")
-    check_monitor(config.monitor)
     if config.patience is not None:
         at_least(config.patience, 1, "patience")
     at_least(config.min_delta, 0.0, "min_delta")
@@ -91,8 +93,10 @@ def check(config: TrainConfig) -> None:
     one_of(config.device.split(":")[0], DEVICES, "device")
     check_name(config.name)
     check_data(config.data)
+    check_monitor(config.monitor, config.task)
     check_model(config.model)
     check_schedule(config.schedule)
+    check_loss(config.loss)
     check_optimizer(config.optimizer)
 
     if config.gradient == "manual" and config.optimizer.name == "newton":
@@ -126,13 +130,16 @@ def no_such_key(path: str, known: Iterable[str], todo: str) -> UserError:
     return UserError(path, f"no such key{nearest(path.rpartition('.')[2], known)}", todo)
 
 
-def check_monitor(tag: str | None) -> None:
+def check_monitor(tag: str | None, task: tags.Task) -> None:
     """Raise `UserError` for a tag that cannot say which epoch is the best."""
-    if tag is None or tag in tags.MONITORED:
+    monitored = tags.MONITORED_IN[task]
+    if tag is None or tag in monitored:
         return
-    quantity, todo = tags.quantity(tag), f"use one of: {', '.join(tags.MONITORED)}"
+    quantity, todo = tags.quantity(tag), f"use one of: {', '.join(monitored)}"
+    if tag in tags.MONITORED:
+        raise UserError("monitor", f"{tag} is not measured in a {task}", todo)
     if tag not in (map(quantity.tag, quantity.splits) if quantity.splits else (quantity.name,)):
-        raise UserError("monitor", f"{tag!r} is not known{nearest(tag, tags.MONITORED)}", todo)
+        raise UserError("monitor", f"{tag!r} is not known{nearest(tag, monitored)}", todo)
     what = "is not measured at the ends of epochs" if quantity.direction else "has no better and worse values"
     raise UserError("monitor", f"{tag} {what}", todo)
 
@@ -154,6 +161,7 @@ def check_name(name: str | None) -> None:
 
 def check_data(data: DataConfig) -> None:
     """Bounds of the data group."""
+    one_of(data.task, tags.TASKS, "data.task")
     check_seed(data.split_seed, "data.split_seed")
     one_of(data.duplicates, DUPLICATES, "data.duplicates")
     held_out = 0.0
@@ -212,6 +220,21 @@ def check_schedule(schedule: ScheduleConfig) -> None:
             raise UserError(
                 f"schedule.{key}", f"{fraction:g} is not between 0 and 1", "use a number between 0 and 1"
             )
+
+
+def check_loss(loss: LossConfig) -> None:
+    """Bounds of the loss group. Names are checked where their table is."""
+    at_least(loss.label_smoothing, 0.0, "loss.label_smoothing")
+    if loss.label_smoothing >= 1:
+        raise UserError("loss.label_smoothing", f"{loss.label_smoothing:g} is not below 1", "use 0.1, say")
+    at_least(loss.delta, 0.0, "loss.delta", open_bound=True)
+    if isinstance(loss.class_weight, str):
+        one_of(loss.class_weight, CLASS_WEIGHTS, "loss.class_weight")
+        return
+    if not loss.class_weight:
+        raise UserError("loss.class_weight", "is empty", "name classes: {a: 2}")
+    for name, weight in loss.class_weight.items():
+        at_least(weight, 0.0, f"loss.class_weight.{name}", open_bound=True)
 
 
 BELOW_ONE = ("betas", "beta", "rho")

@@ -13,7 +13,7 @@ from ffn_bench.configuration.schema import (
     TorchvisionConfig,
 )
 from ffn_bench.configuration.validation import other_keys
-from ffn_bench.data.splitting import Raw
+from ffn_bench.data.splitting import Raw, Rows
 from ffn_bench.data.tables import expanded
 from ffn_bench.errors import UserError, data_error
 
@@ -52,7 +52,9 @@ def load_torchvision(config: DataConfig) -> Raw:
         ) from e
     (x, y), test = [(np.asarray(split.data), np.asarray(split.targets)) for split in splits]
     classes = tuple(str(k) for k in range(10)) if config.name == "mnist" else tuple(splits[0].classes)
-    return Raw(x.reshape(len(x), -1), y, classes, (test[0].reshape(len(test[0]), -1), test[1]), x.shape[1:])
+    return Raw(
+        x.reshape(len(x), -1), y, classes, Rows(test[0].reshape(len(test[0]), -1), test[1]), x.shape[1:]
+    )
 
 
 def _download(kind: Any, root: Path) -> None:

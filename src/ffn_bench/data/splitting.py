@@ -8,31 +8,44 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ffn_bench import errors, tags
+from ffn_bench.checks import one_of
 from ffn_bench.configuration.schema import (
     DataConfig,
 )
 from ffn_bench.errors import UserError, data_error
 from ffn_bench.seeds import generator
+from ffn_bench.tags import Task
 
 Array = npt.NDArray[Any]
 Numbers = TypeVar("Numbers")
 """NumPy arrays, as they are loaded, or PyTorch's tensors (`engine.tensors`)."""
 Others = TypeVar("Others")
 
+QUANTILES = 10
+"""Parts of a regression's targets, of which each split has its share."""
+
 
 class Split(NamedTuple, Generic[Numbers]):
-    """One split of a data set: features `x [n, n_features]`, floating, and labels `y [n]`, int64."""
+    """One split of a data set: features `x [n, n_features]`, floating, and class numbers `y [n]`, int64, or
+    in a regression standardised targets `y [n, n_targets]`, floating."""
 
     x: Numbers
     y: Numbers
+    weights: Numbers | None = None
+    """What each row counts in the loss, `[n]`, floating; None: all the same."""
+
+    def map(self, convert: Callable[[Numbers], Others]) -> Split[Others]:
+        """The same with its arrays in another form."""
+        x, y, weights = self
+        return Split(convert(x), convert(y), None if weights is None else convert(weights))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +57,12 @@ class Data(Generic[Numbers]):
     val: Split[Numbers]
     test: Split[Numbers]
     classes: tuple[str, ...]
+    """Names of the classes; none in a regression."""
+    targets: tuple[str, ...] = ()
+    """Names of a regression's targets."""
+    target_mean: Array = field(default_factory=lambda: np.zeros(0))
+    target_std: Array = field(default_factory=lambda: np.ones(0))
+    """What was subtracted from each target and what it was divided by: `[n_targets]`."""
     image_shape: tuple[int, ...] | None
     """(height, width) or (height, width, 3) where a row is a picture, else None."""
     mean: Array
@@ -61,6 +80,16 @@ class Data(Generic[Numbers]):
     warnings: tuple[str, ...] = ()
 
     @property
+    def task(self) -> Task:
+        """What a network is trained for."""
+        return "classification" if self.classes else "regression"
+
+    @property
+    def n_outputs(self) -> int:
+        """Units of a network's last layer: classes, or targets."""
+        return len(self.classes) or len(self.targets)
+
+    @property
     def splits(self) -> list[str]:
         """Names of the splits that have rows."""
         return [name for name in tags.SPLITS if len(getattr(self, name).y)]
@@ -72,22 +101,62 @@ class Data(Generic[Numbers]):
 
 
 def in_dtype(data: Data[Array], dtype: str) -> Data[Array]:
-    """The same data with features in `float32` or `float64`."""
-    return data.map(lambda split: Split(np.ascontiguousarray(split.x, dtype), split.y))
+    """The same data with features, targets and weights in `float32` or `float64`."""
+
+    def cast(array: Array) -> Array:
+        return array if array.dtype.kind == "i" else np.ascontiguousarray(array, dtype)
+
+    return data.map(lambda split: split.map(cast))
+
+
+def weighted(data: Data[Array], class_weight: str | Mapping[str, float]) -> Data[Array]:
+    """The same data, each row's weight times its class's: `none`, `balanced`, which is n/(n_classes · n of
+    the class) of the training rows, or the weights of some classes, 1 for the others.
+
+    Raises `UserError` for a class that the data do not have.
+    """
+    if class_weight == "none":
+        return data
+    if class_weight == "balanced":
+        counts = np.bincount(data.train.y, data.train.weights, minlength=len(data.classes))
+        of_class = counts.sum() / (len(counts) * counts)
+    else:
+        assert isinstance(class_weight, Mapping)
+        for name in class_weight:
+            one_of(name, data.classes, "loss.class_weight")
+        of_class = np.array([class_weight.get(name, 1.0) for name in data.classes])
+
+    def times(split: Split[Array]) -> Split[Array]:
+        weights = of_class[split.y]
+        return split._replace(weights=weights if split.weights is None else split.weights * weights)
+
+    return data.map(times)
+
+
+class Rows(NamedTuple):
+    """Rows as loaded: `x [n, n_features]`, float64, or uint8 for pixels; class numbers `y [n]`, or targets of
+    a regression `y [n, n_targets]`, float64; what each row counts in the loss, `[n]`, where that differs."""
+
+    x: Array
+    y: Array
+    weights: Array | None = None
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A data set as loaded: rows `x [n, n_features]` (float64, or uint8 pixels), class numbers `y [n]`, and
-    perhaps a test set of its own."""
+    """A data set as loaded: its rows, see `Rows`, and perhaps a test set of its own."""
 
     x: Array
     y: Array
     classes: tuple[str, ...]
-    test: tuple[Array, Array] | None = None
+    """Their names; none in a regression."""
+    test: Rows | None = None
     image_shape: tuple[int, ...] | None = None
     columns: tuple[str, ...] | None = None
     """Names of the features, where they have some."""
+    targets: tuple[str, ...] = ()
+    """Names of a regression's targets."""
+    weights: Array | None = None
 
 
 def standardised(x: Array, mean: Array, scale: Array, dtype: npt.DTypeLike) -> Array:
@@ -102,11 +171,12 @@ def standardised(x: Array, mean: Array, scale: Array, dtype: npt.DTypeLike) -> A
 def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
     """Rows as loaded, split and standardised. Raises `UserError` (status 3) for rows too few to split."""
     digest = hashlib.sha256()
-    for array in (raw.x, raw.y, *(raw.test or ())):
-        digest.update(np.ascontiguousarray(array).data)
+    for array in (raw.x, raw.y, raw.weights, *(raw.test or ())):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
 
     warnings: list[str] = []
-    same = equal_rows(raw.x if raw.test is None else np.concatenate([raw.x, raw.test[0]]))
+    same = equal_rows(raw.x if raw.test is None else np.concatenate([raw.x, raw.test.x]))
     same, same_test = np.split(same, [len(raw.x)])
     rows = np.arange(len(raw.y))
     together = config.duplicates == "keep_together"
@@ -117,78 +187,132 @@ def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
             raise data_error(
                 "data", "every training row is also in the test split", "use data.duplicates=warn"
             )
+    strata = raw.y if raw.classes else quantiles(raw.y)
 
     def split_rows(*sizes: int) -> list[Array]:
         if together:
-            splits = grouped_splits(raw.y[rows], same[rows], sizes, rng)
+            splits = grouped_splits(strata[rows], same[rows], sizes, rng)
         else:
-            splits = stratified_splits(raw.y[rows], sizes, rng)
+            splits = stratified_splits(strata[rows], sizes, rng)
         return [rows[indices] for indices in splits]
+
+    def taken(rows: Array) -> Rows:
+        return Rows(raw.x[rows], raw.y[rows], None if raw.weights is None else raw.weights[rows])
 
     rng = np.random.default_rng(config.split_seed)
     n_val = round(len(rows) * config.val_fraction)
     if raw.test is None:
         n_test = round(len(rows) * getattr(config, "test_fraction", 0.0))
         test_rows, val_rows, train_rows = split_rows(n_test, n_val)
-        x_test, y_test, same_test = raw.x[test_rows], raw.y[test_rows], same[test_rows]
+        test, same_test = taken(test_rows), same[test_rows]
     else:
         val_rows, train_rows = split_rows(n_val)
-        x_test, y_test = raw.test
+        test = raw.test
     warnings += _shared_rows(same[train_rows], same[val_rows], same_test)
-    x_train, y_train = raw.x[train_rows], raw.y[train_rows]
-    x_val, y_val = raw.x[val_rows], raw.y[val_rows]
+    train, val = taken(train_rows), taken(val_rows)
 
-    _check_classes(
-        raw,
-        {
-            "training": y_train,
-            **({"validation": y_val} if config.val_fraction > 0 else {}),
-            **({"test": y_test} if getattr(config, "test_fraction", 1.0) > 0 else {}),
-        },
-    )
+    expected = {"training": train.y}
+    expected |= {"validation": val.y} if config.val_fraction > 0 else {}
+    expected |= {"test": test.y} if getattr(config, "test_fraction", 1.0) > 0 else {}
+    if raw.classes:
+        _check_classes(raw, expected)
+    for name, y in expected.items():
+        if len(y) == 0:
+            raise data_error("data", f"the {name} split has no rows", "add rows, or change the fractions")
+    features = _standardisation(train.x, raw, config, warnings)
+    targets = _target_standardisation(train.y, raw)
+    scale = 1.0 if train.weights is None else _mean_weight(train.weights)
 
-    # Bytes are pixels: their features are multiples of 1/255, in float32 to save memory, with one scale.
-    pixels = raw.x.dtype == np.uint8
-    mean, std = np.zeros(1), np.full(1, 255.0 if pixels else 1.0)
-    if config.standardize:
-        axis = None if pixels else 0
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = np.atleast_1d(x_train.mean(axis=axis, dtype=np.float64))
-            std = np.atleast_1d(x_train.std(axis=axis, dtype=np.float64))
-        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            raise data_error("data", "a feature has values too large to standardise", "rescale it")
-        if raw.image_shape is None and (
-            constant := int((std == 0).sum())
-        ):  # border pixels of pictures always are
-            warnings.append(f"{constant} of {x_train.shape[1]} features are constant in the training split")
-        std = np.where(std == 0, 1.0, std)
-
-    def split(x: Array, y: Array) -> Split[Array]:
-        return Split(standardised(x, mean, std, np.float32 if pixels else np.float64), y.astype(np.int64))
+    def split(rows: Rows) -> Split[Array]:
+        x = standardised(rows.x, *features, np.float32 if rows.x.dtype == np.uint8 else np.float64)
+        y = rows.y.astype(np.int64) if raw.classes else standardised(rows.y, *targets, np.float64)
+        return Split(x, y, None if rows.weights is None else rows.weights / scale)
 
     return Data(
         name=config.name,
-        train=split(x_train, y_train),
-        val=split(x_val, y_val),
-        test=split(x_test, y_test),
+        train=split(train),
+        val=split(val),
+        test=split(test),
         classes=raw.classes,
+        targets=raw.targets,
+        target_mean=targets[0],
+        target_std=targets[1],
         image_shape=raw.image_shape,
-        mean=mean,
-        std=std,
+        mean=features[0],
+        std=features[1],
         sha256=digest.hexdigest(),
-        chance=_chance(y_train, len(raw.classes)),
-        n_features=x_train.shape[1],
+        chance=_chance_of_classes(train.y, len(raw.classes)) if raw.classes else _chance_of_targets(train.y),
+        n_features=train.x.shape[1],
         columns=raw.columns,
         warnings=tuple(warnings),
     )
 
 
-def _chance(y: Array, n_classes: int) -> dict[str, float]:
+def _standardisation(x: Array, raw: Raw, config: DataConfig, warnings: list[str]) -> tuple[Array, Array]:
+    """Mean and scale of each feature of the training rows, or `[1]` of all; adds a warning of those that are
+    constant. Bytes are pixels: their features are multiples of 1/255, in float32 to save memory, with one
+    scale."""
+    pixels = x.dtype == np.uint8
+    if not config.standardize:
+        return np.zeros(1), np.full(1, 255.0 if pixels else 1.0)
+    axis = None if pixels else 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.atleast_1d(x.mean(axis=axis, dtype=np.float64))
+        std = np.atleast_1d(x.std(axis=axis, dtype=np.float64))
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise data_error("data", "a feature has values too large to standardise", "rescale it")
+    constant = int((std == 0).sum())
+    if raw.image_shape is None and constant:  # border pixels of pictures always are
+        warnings.append(f"{constant} of {x.shape[1]} features are constant in the training split")
+    return mean, np.where(std == 0, 1.0, std)
+
+
+def _target_standardisation(y: Array, raw: Raw) -> tuple[Array, Array]:
+    """Mean and scale of each target of the training rows."""
+    if raw.classes:
+        return np.zeros(0), np.ones(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = y.mean(axis=0), y.std(axis=0)
+    for name, centre, deviation in zip(raw.targets, mean.tolist(), std.tolist(), strict=True):
+        if not (math.isfinite(centre) and math.isfinite(deviation)):
+            raise data_error("data", f"target {name!r} has values too large to standardise", "rescale it")
+        if deviation == 0:
+            what = f"target {name!r} is constant in the training split ({centre:g})"
+            raise data_error("data", what, "choose a target that varies")
+    return mean, std
+
+
+def _mean_weight(weights: Array) -> float:
+    """Of the training rows."""
+    mean = float(weights.mean())
+    if mean <= 0:
+        raise data_error("data.weight", "all training rows have weight 0", "give some rows weight")
+    return mean
+
+
+def _chance_of_classes(y: Array, n_classes: int) -> dict[str, float]:
     """`Data.chance` of these training labels."""
     proportions = np.bincount(y, minlength=n_classes) / len(y)
     entropy = -sum(p * math.log(p) for p in proportions.tolist() if p)
     scores = {score.name: score.chance(n_classes) for score in tags.SCORES if score.chance is not None}
     return {**scores, tags.LOSS.name: entropy}
+
+
+def _chance_of_targets(y: Array) -> dict[str, float]:
+    """`Data.chance` of these training targets `[n, n_targets]`: of their mean as the prediction."""
+    deviations = y - y.mean(axis=0)
+    return {
+        tags.RMSE.name: float(np.sqrt(np.square(deviations).mean(axis=0)).mean()),
+        tags.MAE.name: float(np.abs(deviations).mean()),
+        tags.R2.name: 0.0,
+    }
+
+
+def quantiles(y: Array) -> Array:
+    """For every row of a regression's targets `[n, n_targets]` the tenth that the first target is in: int64
+    `[n]`."""
+    ranks = np.argsort(np.argsort(y[:, 0], kind="stable"), kind="stable")
+    return ranks * QUANTILES // max(1, len(y))
 
 
 def stratified_splits(y: Array, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Array]:

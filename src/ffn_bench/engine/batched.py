@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,15 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
 from ffn_bench.data.splitting import Array, Data, batch_rows
+from ffn_bench.engine.metrics import Scoring
 from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.backprop import by_hand, penalty
+from ffn_bench.model.backprop import by_hand
 from ffn_bench.model.layers import by_names, flat, layered
+from ffn_bench.model.losses import criterion_of
 from ffn_bench.model.network import FFN, forward
+from ffn_bench.model.tensor_losses import absolute_penalty, penalty, row_losses
 from ffn_bench.optimizers import registry
 from ffn_bench.optimizers.rule_forms import Rule
 
@@ -141,8 +144,9 @@ class BatchedEngine:
         self.data, self.step = data, 0
         self._device, self.dtype = x.device, x.dtype
         self.device = str(x.device)
-        self.widths = [data.n_features, *first.model.widths(), len(data.classes)]
-        self.activation = ACTIVATIONS[first.model.activation]
+        self.widths = [data.n_features, *first.model.widths(), data.n_outputs]
+        self.activation, self.criterion = ACTIVATIONS[first.model.activation], criterion_of(first)
+        self._scoring = Scoring(data.task, data.target_std)
         self.batch_size = batch_rows(len(data.train.y), first.batch_size)
 
         # Runs of one rule must lie side by side: `_columns` says where each of `runs` is.
@@ -161,8 +165,8 @@ class BatchedEngine:
         """Lay out every buffer for the rows in `_rows`, whose parameters are θ."""
         self._θ, self._g = θ, torch.empty_like(θ)
         self._layers = layered(θ, self.widths)
-        λ = torch.tensor([[row.config.l2] for row in self._rows], device=self._device, dtype=self.dtype)
-        self._λ = λ if bool(λ.any()) else None
+        self._λ = self._column([row.config.l2 for row in self._rows])
+        self._λ1 = self._column([row.config.l1 for row in self._rows])
         self._is_weight = flat([(torch.ones_like(W[0]), torch.zeros_like(b[0])) for W, b in self._layers])
         self._now = torch.zeros(2, len(θ), device=self._device, dtype=self.dtype)  # this step's losses
         self._segments: list[Segment] = []
@@ -185,6 +189,11 @@ class BatchedEngine:
         self._chunk_ends = self.step
         self._watched = torch.tensor(self._columns, device=self._device)
         self._steps: dict[int, Callable[[], None]] = {}
+
+    def _column(self, values: list[float]) -> Tensor | None:
+        """A number for each row, `[rows, 1]`; None where all are 0."""
+        column = torch.tensor(values, device=self._device, dtype=self.dtype)[:, None]
+        return column if bool(column.any()) else None
 
     # --- steps ------------------------------------------------------------------------------------------
 
@@ -251,22 +260,25 @@ class BatchedEngine:
         train = self.data.train
 
         def step() -> None:
-            x, y = (train.x, train.y) if full_batch else (train.x[rows], train.y[rows])
-            self._backward(x, y)
+            self._backward(*(train if rows is None else train.map(operator.itemgetter(rows))))
             for segment in self._segments:
                 segment.update()
 
         rows = None if full_batch else self._indices[:, :size]
         return _Captured(step) if self._device.type == "cuda" else step
 
-    def _backward(self, x: Tensor, y: Tensor) -> None:
-        """Losses and every run's gradient (L11) of `x [runs, b, n_features]`, `y [runs, b]`."""
-        gradients = by_hand(self._layers, x, y, self.activation)
+    def _backward(self, x: Tensor, y: Tensor, weights: Tensor | None) -> None:
+        """Losses and every run's gradient (L11) of `x [runs, b, n_features]`, `y [runs, b, …]`, whose rows
+        have `weights [runs, b]`."""
+        gradients = by_hand(self._layers, x, y, self.activation, criterion=self.criterion, weights=weights)
         torch.cat([t.flatten(1) for layer in gradients.layers for t in layer], 1, out=self._g)
         self._now.copy_(gradients.loss.expand(2, -1))
         if self._λ is not None:
             self._g.add_(2 * self._λ * self._is_weight * self._θ)
             self._now[1].add_(self._λ[:, 0] * penalty(self._layers))
+        if self._λ1 is not None:
+            self._g.add_(self._λ1 * self._is_weight * self._θ.sign())
+            self._now[1].add_(self._λ1[:, 0] * absolute_penalty(self._layers))
 
     def _norms(self, before: Tensor | None) -> Tensor:
         """`[4, runs]`: ‖g‖, ‖θ‖, how far θ went from where it was `before`, if that is known, ‖θ‖ there."""
@@ -279,21 +291,29 @@ class BatchedEngine:
     @torch.no_grad()
     def evaluate(self, split: str) -> list[list[float]]:
         """Means of loss and scores over a split, for every run."""
-        x_all, y_all = getattr(self.data, split)
-        R, n = len(self._rows), len(y_all)
-        sums = torch.zeros(1 + len(tags.SCORES), R, device=self._device, dtype=torch.float64)
+        everything = getattr(self.data, split)
+        R, n = len(self._rows), len(everything.y)
+        loss = torch.zeros(R, device=self._device, dtype=torch.float64)
+        sums = [torch.zeros((), device=self._device, dtype=torch.float64) for _ in self._scoring.quantities]
         rows = max(1, EVALUATED_NUMBERS // (R * max(self.widths)))
-        for x, y in zip(x_all.split(rows), y_all.split(rows), strict=True):
-            logits = forward(self._layers, x.expand(R, -1, -1), self.activation).permute(1, 2, 0)
-            labels = y[:, None].expand(-1, R)
-            loss = logits.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
+        for first in range(0, n, rows):
+            x, y, weights = everything.map(operator.itemgetter(slice(first, first + rows)))
+            outputs = forward(self._layers, x.expand(R, -1, -1), self.activation)  # [runs, n, n_outputs]
+            losses = row_losses(outputs, y.expand(R, *y.shape), self.criterion)
+            losses = losses if weights is None else losses * weights
             # Along rows of memory: the order of a sum down its columns depends on how many there are.
-            sums[0] += loss.T.contiguous().sum(1, dtype=torch.float64)
-            for k, score in enumerate(tags.SCORES, start=1):
+            loss += losses.contiguous().sum(1, dtype=torch.float64)
+            outputs, y = outputs.permute(1, 2, 0), y[..., None].expand(*y.shape, R)
+            for k, score in enumerate(self._scoring.quantities):
                 assert score.of_rows is not None
-                sums[k] += score.of_rows(logits, labels).T.contiguous().sum(1)
-        means: list[list[float]] = (sums / n)[:, self._watched].T.tolist()
-        return means
+                by_rows = score.of_rows(outputs, y).movedim(0, -1).contiguous()
+                sums[k] = sums[k] + by_rows.sum(-1, dtype=torch.float64)
+        variances = everything.y.double().var(0, correction=0).cpu()
+        mean_losses, means = (loss / n).tolist(), [(total / n).cpu() for total in sums]
+        return [
+            [mean_losses[run], *self._scoring.of_means([values[..., run] for values in means], variances)]
+            for run in self._columns
+        ]
 
     # --- runs -------------------------------------------------------------------------------------------
 

@@ -85,15 +85,19 @@ def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepare
     """
     from ffn_bench.data import datasets
     from ffn_bench.data.kept import kept
-    from ffn_bench.data.splitting import batch_rows, in_dtype, steps_per_epoch
+    from ffn_bench.data.splitting import batch_rows, in_dtype, steps_per_epoch, weighted
     from ffn_bench.engine.choice import choose
     from ffn_bench.engine.monitor import Monitor
     from ffn_bench.model.initialisation import check_names
+    from ffn_bench.model.losses import criterion_of
 
     check_names(run.model)
+    criterion_of(run)
     if run.device not in ("auto", "cpu"):
         _find_device(run)
     loaded = data or datasets.load(run.data)
+    _check_task(run, loaded)
+    loaded = weighted(loaded, run.loss.class_weight)
     Monitor(run, loaded.splits)  # which says what of it is wrong
     n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
@@ -103,13 +107,13 @@ def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepare
             f"{run.batch_size} is more than the {n} training rows, and drop_last drops the only batch",
             "use a smaller batch, or drop_last=false",
         )
-    widths = [loaded.n_features, *run.model.widths(), len(loaded.classes)]
+    widths = [loaded.n_features, *run.model.widths(), loaded.n_outputs]
     check_memory(widths, run.dtype)
     rows = batch_rows(n, run.batch_size)
     choice = choose(run, widths)
-    data_key = f"{run.data!r} as {run.dtype}"
+    data_key = f"{run.data!r}, {run.loss.class_weight!r} as {run.dtype}"
     return Prepared(
-        data=in_dtype(data, run.dtype) if data else kept(data_key, lambda: in_dtype(loaded, run.dtype)),
+        data=in_dtype(loaded, run.dtype) if data else kept(data_key, lambda: in_dtype(loaded, run.dtype)),
         data_key=data_key,
         device="cpu" if choice.engine == "compiled" else _find_device(run),
         choice=choice,
@@ -118,6 +122,13 @@ def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepare
         batch_size=rows,
         steps_per_epoch=per_epoch,
     )
+
+
+def _check_task(run: schema.TrainConfig, data: Data[Array]) -> None:
+    """Raise `UserError` where the data are of another task than `data.task` says."""
+    if data.task != run.task:
+        what = f"{run.task} cannot be learned from data={run.data.name}, which is a {data.task}"
+        raise UserError("data.task", what, f"use data.task={data.task}, or other data")
 
 
 def _find_device(run: schema.TrainConfig) -> str:
@@ -150,10 +161,12 @@ def config_of(folder: Path, flat: dict[str, Any]) -> schema.TrainConfig:
     Raises `UserError` (status 4), which names the folder, for a configuration that is not a run's.
     """
     from ffn_bench.model.initialisation import check_names
+    from ffn_bench.model.losses import criterion_of
 
     try:
         run = parsing.from_flat(flat)
         check_names(run.model)
+        criterion_of(run)
         return run
     except UserError as e:
         raise _of_folder(folder, e) from e
@@ -207,6 +220,7 @@ def build(
         import torch
 
         from ffn_bench.engine.torch_engine import TorchEngine
+        from ffn_bench.model.losses import criterion_of
         from ffn_bench.model.network import FFN
         from ffn_bench.optimizers.torch_optimizers import build_optimizer, check_optimizer
 
@@ -220,6 +234,8 @@ def build(
             one.rate,
             batch_size=prepared.batch_size,
             l2=run.l2,
+            l1=run.l1,
+            criterion=criterion_of(run),
             gradient=run.gradient,
         )
     return Training(engine, [one]), prepared

@@ -63,7 +63,7 @@ def choose(run: TrainConfig, widths: Sequence[int] = ()) -> Choice:
 def group_key(run: TrainConfig) -> tuple[Any, ...]:
     """Runs with equal keys can be trained side by side."""
     model = (tuple(run.model.widths()), run.model.activation)
-    loop = (run.batch_size, run.drop_last, run.log_every, run.dtype, run.device)
+    loop = (run.batch_size, run.drop_last, run.log_every, run.dtype, run.device, repr(run.loss))
     return repr(run.data), *model, *loop
 
 

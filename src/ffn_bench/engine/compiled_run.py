@@ -11,10 +11,11 @@ import numpy as np
 from ffn_bench.data.splitting import Array, Data, batch_rows
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.compiled_engine import CompiledEngine, Rows
-from ffn_bench.engine.metrics import scores_of
+from ffn_bench.engine.metrics import Scoring
 from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.model.initialisation import initial_layers
 from ffn_bench.model.layers import by_names, from_names, layered
+from ffn_bench.model.losses import criterion_of
 from ffn_bench.optimizers import registry
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class CompiledRun:
         config, x = run.config, data.train.x
         self.data, self._steps = data, run.steps
         self._splits: dict[str, Rows] = {}
-        self.widths = [data.n_features, *config.model.widths(), len(data.classes)]
+        self._scoring = Scoring.of_data(data)
+        self.widths = [data.n_features, *config.model.widths(), data.n_outputs]
         layers = initial_layers(self.widths, config.model, config.seed_of("init"))
         rule = registry.elementwise_rule(config.optimizer)
         assert rule is not None
@@ -46,7 +48,10 @@ class CompiledRun:
             y=data.train.y,
             batch_size=batch_rows(len(x), config.batch_size),
             steps=run.steps,
+            weights=data.train.weights,
+            criterion=criterion_of(config),
             l2=config.l2,
+            l1=config.l1,
             θ=np.concatenate([t.ravel() for layer in layers for t in layer]).astype(x.dtype),
             cache=cache,
         )
@@ -80,7 +85,7 @@ class CompiledRun:
             self._splits[split] = self._engine.rows(*getattr(self.data, split))
         rows = self._splits[split]
         loss = self._engine.evaluate(rows)
-        return [[loss, *scores_of(rows.logits, rows.y)]]
+        return [[loss, *self._scoring.scores(rows.logits, rows.y)]]
 
     def logits(self, run: int, x: Array) -> Array:
         """Logits `[b, n_classes]` of `x [b, n_features]`."""

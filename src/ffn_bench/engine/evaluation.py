@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ffn_bench import tags
 from ffn_bench.data.splitting import Split
-from ffn_bench.engine.metrics import CHUNK
+from ffn_bench.engine.metrics import CHUNK, Scoring
+from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
+from ffn_bench.model.tensor_losses import row_losses
 
 
 @torch.no_grad()
-def means(network: Callable[[Tensor], Tensor], split: Split[Tensor]) -> list[float]:
-    """Means over the rows of a split: of the loss, then of each of `tags.SCORES`; NaN for an empty one."""
+def means(
+    network: Callable[[Tensor], Tensor],
+    split: Split[Tensor],
+    scoring: Scoring | None = None,
+    criterion: Criterion = CROSS_ENTROPY,
+) -> list[float]:
+    """Over the rows of a split the mean of the loss, each row times its weight, then each score; NaN for an
+    empty one."""
+    scoring = scoring or Scoring()
     n = len(split.y)
     if n == 0:
-        return [math.nan] * (1 + len(tags.SCORES))
-    sums = torch.zeros(1 + len(tags.SCORES), dtype=torch.float64, device=split.y.device)
-    for x, y in zip(split.x.split(CHUNK), split.y.split(CHUNK), strict=True):
-        logits = network(x)
-        sums[0] += F.cross_entropy(logits, y, reduction="sum")
-        for k, score in enumerate(tags.SCORES, start=1):
+        return [math.nan] * (1 + len(scoring.quantities))
+    loss = torch.zeros((), dtype=torch.float64, device=split.y.device)
+    sums = [torch.zeros((), dtype=torch.float64, device=split.y.device) for _ in scoring.quantities]
+    for first in range(0, n, CHUNK):
+        rows = slice(first, first + CHUNK)
+        x, y, weights = split.map(operator.itemgetter(rows))
+        outputs = network(x)
+        losses = row_losses(outputs, y, criterion)
+        loss += (losses if weights is None else losses * weights).sum()
+        for k, score in enumerate(scoring.quantities):
             assert score.of_rows is not None
-            sums[k] += score.of_rows(logits, y).sum()
-    return [total / n for total in sums.tolist()]
+            sums[k] = sums[k] + score.of_rows(outputs, y).sum(0, dtype=torch.float64)
+    variances = split.y.double().var(0, correction=0).cpu()
+    return [float(loss) / n, *scoring.of_means([(total / n).cpu() for total in sums], variances)]
 
 
 def evaluate(network: Callable[[Tensor], Tensor], split: Split[Tensor]) -> dict[str, float]:
-    """Loss and scores of a split by name."""
+    """Cross-entropy and scores of a classification on a split by name."""
     names = (tags.LOSS.name, *(score.name for score in tags.SCORES))
     return dict(zip(names, means(network, split), strict=True))

@@ -167,7 +167,7 @@ class Training:
         n, b = len(first.data.train.y), first.config.batch_size
         self.engine, self.runs, self.stop = engine, runs, Stop()
         self._training_rows, self._full_batch = n, batch_rows(n, b) == n
-        self._splits = first.data.splits
+        self._splits, self._task = first.data.splits, first.data.task
         self._steps_per_epoch, self._log_every = first.steps_per_epoch, first.config.log_every
         self._used_rows = min(n, self._steps_per_epoch * batch_rows(n, b))  # less with drop_last
         self._columns = [*runs]
@@ -309,7 +309,7 @@ class Training:
         by_run: list[dict[str, float]] = [{} for _ in self._columns]
         for split in self._splits:
             for values, means in zip(by_run, self.engine.evaluate(split), strict=True):
-                values |= by_tag(split, means)
+                values |= by_tag(split, means, self._task)
         measured, best = {}, []
         for run, values in zip(self._columns, by_run, strict=True):
             if run.status != "running":

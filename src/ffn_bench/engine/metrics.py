@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Array, Split
+from ffn_bench.data.splitting import Array, Data, Split
+from ffn_bench.model.inference import row_losses
 
 CHUNK = 8192
 """Rows evaluated at once, so that a large test set needs little memory."""
@@ -27,8 +29,8 @@ class Measurement:
     ends_epoch: bool = False
 
 
-def by_tag(split: str, means: Sequence[float]) -> dict[str, float]:
-    """Means over the rows of a split by tag: of the loss, then of each of `tags.SCORES`.
+def by_tag(split: str, means: Sequence[float], task: tags.Task = "classification") -> dict[str, float]:
+    """What an engine has evaluated on a split by tag: the mean loss, then each of the task's scores.
 
     NaN where the loss is not finite: a network that overflowed still has an argmax, whose accuracy would be
     that of a constant.
@@ -36,19 +38,48 @@ def by_tag(split: str, means: Sequence[float]) -> dict[str, float]:
     loss, *scores = means
     scores = scores if math.isfinite(loss) else [math.nan] * len(scores)
     values = scores if split == "train" else [loss, *scores]
-    return dict(zip(tags.at_epoch_end(split), values, strict=True))
+    return dict(zip(tags.at_epoch_end(split, task), values, strict=True))
 
 
-def scores_of(logits: Array, y: Array) -> list[float]:
-    """The mean of each of `tags.SCORES` over rows: logits `[n, n_classes]`, labels `[n]`."""
-    return [_mean(score.of_rows(logits, y)) for score in tags.SCORES if score.of_rows]
+@dataclass(frozen=True)
+class Scoring:
+    """The scores of a task's predictions, those of `tags.SCORES_OF`."""
 
+    task: tags.Task = "classification"
+    scale: Array = field(default_factory=lambda: np.ones(0))
+    """Of each target, `[n_targets]`: what 1 in the standardised is in its own unit."""
 
-def losses_of(logits: Array, y: Array) -> Array:
-    """−ln softmax(logits) at the label of each row: `[n]`."""
-    shifted = logits - logits.max(1, keepdims=True)
-    losses: Array = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]
-    return losses
+    @classmethod
+    def of_data(cls, data: Data[Any]) -> Scoring:
+        """Of a data set's task."""
+        return cls(data.task, data.target_std)
+
+    @property
+    def quantities(self) -> tuple[tags.Quantity, ...]:
+        """What is measured."""
+        return tags.SCORES_OF[self.task]
+
+    def scores(self, outputs: Array, y: Array) -> list[float]:
+        """Each of them over rows: of the last layer's outputs `[n, n_outputs]`, and labels `[n]`, or targets
+        `[n, n_outputs]`."""
+        by_rows = (quantity.of_rows for quantity in self.quantities if quantity.of_rows)
+        if self.task == "classification":
+            return [_mean(of_rows(outputs, y)) for of_rows in by_rows]
+        with np.errstate(over="ignore", invalid="ignore"):  # of outputs that have diverged
+            means = [np.mean(of_rows(outputs, y), axis=0, dtype=np.float64) for of_rows in by_rows]
+            return self.of_means(means, y.var(axis=0, dtype=np.float64))
+
+    def of_means(self, means: Sequence[Any], variances: Any) -> list[float]:
+        """The same from the means over the rows: numbers, or in a regression `[n_targets]`, as the targets'
+        variances. Where there are several targets, it is the mean over them."""
+        if self.task == "classification":
+            return [float(value) for value in means]
+        values = []
+        for quantity, by_target in zip(self.quantities, means, strict=True):
+            assert quantity.of_means is not None
+            columns = zip(by_target.tolist(), self.scale.tolist(), variances.tolist(), strict=True)
+            values.append(mean([quantity.of_means(*column) for column in columns]))
+        return values
 
 
 def _mean(rows: Array) -> float:
@@ -117,7 +148,7 @@ def worst_mistakes(
     losses, predictions = [], []
     for logits, y in _in_chunks(network, split):
         predictions.append(logits.argmax(1))
-        losses.append(losses_of(logits, y))
+        losses.append(row_losses(logits, y))
     loss, predicted = np.concatenate(losses), np.concatenate(predictions)
     wrong = np.flatnonzero(predicted != split.y)
     rows = wrong[np.argsort(-loss[wrong], kind="stable")[:count]]

@@ -57,7 +57,7 @@ class Engine(Protocol):
         """
 
     def evaluate(self, split: str) -> Sequence[Sequence[float]]:
-        """Means over a split, which has rows: the loss, then each of `tags.SCORES`; for each run."""
+        """Means over a split, which has rows: the loss, then each of the task's scores; for each run."""
 
     def logits(self, run: int, x: Numbers) -> Numbers:
         """A run's logits `[b, n_classes]` of `x [b, n_features]`."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ffn_bench.configuration.schema import DataConfig
 from ffn_bench.data.datasets import load
-from ffn_bench.data.splitting import Array, Data, Split, in_dtype
+from ffn_bench.data.splitting import Array, Data, in_dtype
 
 
 def on_device(data: Data[Array], device: torch.device | str = "cpu") -> Data[Tensor]:
     """The data as tensors on a device; on the CPU they share the arrays' memory."""
-    return data.map(lambda split: Split(*(torch.from_numpy(array).to(device) for array in split)))
+    return data.map(lambda split: split.map(lambda array: torch.from_numpy(array).to(device)))
 
 
 def load_tensors(config: DataConfig, dtype: str = "float64") -> Data[Tensor]:

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ffn_bench.data.splitting import Array, Data
 from ffn_bench.engine.evaluation import means
+from ffn_bench.engine.metrics import Scoring
 from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors
-from ffn_bench.model.backprop import by_hand, penalty
+from ffn_bench.model.backprop import by_hand
+from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
 from ffn_bench.model.network import FFN
+from ffn_bench.model.tensor_losses import mean_loss, penalised
 from ffn_bench.model.torch_internals import foreach_norm
 from ffn_bench.optimizers import torch_optimizers
 from ffn_bench.optimizers.newton import Newton
@@ -26,6 +28,10 @@ from ffn_bench.optimizers.newton import Newton
 FETCH = 2**18
 """Features fetched at once from the training set, 1 MB in float32: one gather for several mini-batches takes
 less time than one for each, and a megabyte is still in the processor's cache when its batches are used."""
+
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Features, labels or targets, weights."""
 
 
 class TorchEngine:
@@ -47,9 +53,12 @@ class TorchEngine:
         batch_size: int,
         l2: float,
         gradient: str,
+        l1: float = 0.0,
+        criterion: Criterion = CROSS_ENTROPY,
     ) -> None:
         self.network, self.data, self.optimizer, self.rate = network, data, optimizer, rate
-        self.batch_size, self.l2, self.step = batch_size, l2, 0
+        self.batch_size, self.l2, self.l1, self.step = batch_size, l2, l1, 0
+        self.criterion, self._scoring = criterion, Scoring(data.task, data.target_std)
         self._gradient = self._gradient_by_hand if gradient == "manual" else self._gradient_by_autograd
         self._parameters: list[Tensor] = list(network.parameters())
         self._device = data.train.x.device
@@ -64,24 +73,28 @@ class TorchEngine:
         """Visit the training rows in an order, from the mini-batch after `done` on."""
         self._batches = self._mini_batches(orders[0][done * self.batch_size :] if orders else None)
 
-    def _mini_batches(self, order: Order | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Slices of the permuted training rows: `x [b, n_features]`, `y [b]`."""
+    def _mini_batches(self, order: Order | None) -> Iterator[Batch]:
+        """Slices of the permuted training rows: `x [b, n_features]`, `y [b, …]`, their weights `[b]`."""
         train, b = self.data.train, self.batch_size
         if order is None:
-            yield train.x, train.y
+            yield train.x, train.y, train.weights
             return
         # Rows are fetched for several batches at once, but no more than a cache holds.
         fetched = b * max(1, FETCH // (b * train.x.shape[1]))
         for rows in torch.from_numpy(order).to(self._device).split(fetched):
-            yield from zip(train.x.index_select(0, rows).split(b), train.y[rows].split(b), strict=True)
+            parts = rows.split(b)
+            weights = [None] * len(parts) if train.weights is None else train.weights[rows].split(b)
+            yield from zip(
+                train.x.index_select(0, rows).split(b), train.y[rows].split(b), weights, strict=True
+            )
 
     def advance(self, count: int, log_every: int, log_last: bool) -> Advanced:
         """Make steps; on a CPU none after one whose objective is not finite. Reads from the device once."""
         losses, objectives, norms = [], [], {}
-        for made, (x, y) in enumerate(islice(self._batches, count), start=1):
+        for made, batch in enumerate(islice(self._batches, count), start=1):
             is_logged = (self.step + 1) % log_every == 0 or (log_last and made == count)
             before = [p.detach().clone() for p in self._parameters] if is_logged else None
-            loss, objective = self._update(x, y)
+            loss, objective = self._update(*batch)
             self.step += 1
             losses.append(loss)
             objectives.append(objective)
@@ -106,12 +119,12 @@ class TorchEngine:
         both = np.array([values[:made], values[made : 2 * made]])
         return Advanced(losses=both.T[:, :, None], norms=measured)
 
-    def _update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _update(self, x: Tensor, y: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """One step of the optimizer on one mini-batch: loss and objective before it, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         if not isinstance(self.optimizer, (torch.optim.LBFGS, Newton)):
-            loss, objective = self._gradient(x, y)
+            loss, objective = self._gradient(x, y, weights)
             with torch.no_grad():
                 self._optimizer_step(self.optimizer)
             return loss, objective
@@ -120,33 +133,34 @@ class TorchEngine:
         evaluations = []
 
         def closure() -> Tensor:
-            evaluations.append(evaluate(x, y))
+            evaluations.append(evaluate(x, y, weights))
             return evaluations[-1][1]
 
         self.optimizer.step(closure)
         loss, objective = evaluations[0]
         return loss.detach(), objective.detach()
 
-    def _gradient_by_autograd(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient_by_autograd(self, x: Tensor, y: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """The lecture's forward and backward pass (L1), Ω added to the loss (L5): loss, objective."""
-        loss, objective = self._objective(x, y)
+        loss, objective = self._objective(x, y, weights)
         for parameter in self._parameters:  # optimizer.zero_grad(), without its bookkeeping
             parameter.grad = None
         objective.backward(self._one)
         detached = loss.detach()
-        return detached, objective.detach() if self.l2 else detached
+        return detached, objective.detach() if self.l2 or self.l1 else detached
 
-    def _gradient_by_hand(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient_by_hand(self, x: Tensor, y: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """The same by the lecture's equations (L11)."""
-        gradients = by_hand(self.network.layers, x, y, self.network.activation, self.l2)
+        net = self.network
+        gradients = by_hand(net.layers, x, y, net.activation, self.l2, self.l1, self.criterion, weights)
         for (W, b), (dW, db) in zip(self.network.layers, gradients.layers, strict=True):
             W.grad, b.grad = dW, db
         return gradients.loss, gradients.objective
 
-    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _objective(self, x: Tensor, y: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Forward pass: loss and objective, with their graph."""
-        loss = F.cross_entropy(self.network.forward(x), y)
-        return loss, loss + self.l2 * penalty(self.network.layers) if self.l2 else loss
+        loss = mean_loss(self.network.forward(x), y, self.criterion, weights)
+        return loss, penalised(loss, self.network.layers, self.l2, self.l1)
 
     def _norms(self, before: list[Tensor] | None) -> list[Tensor]:
         """Of every parameter: ‖g‖, ‖θ‖, how far it went from where it was `before`, if that is known, and
@@ -163,7 +177,7 @@ class TorchEngine:
 
     def evaluate(self, split: str) -> list[list[float]]:
         """Means of loss and scores over a split."""
-        return [means(self.network, getattr(self.data, split))]
+        return [means(self.network, getattr(self.data, split), self._scoring, self.criterion)]
 
     @torch.no_grad()
     def logits(self, run: int, x: Array) -> Array:

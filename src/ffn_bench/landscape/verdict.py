@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.data.splitting import Split
 from ffn_bench.landscape.trained import Trained
-from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.backprop import loss_of, penalty
 from ffn_bench.model.hessian import (
     HessianProduct,
     extreme_eigenpairs,
     gradient_and_hessian,
     lanczos,
     objective_at,
+    objective_of,
 )
 from ffn_bench.model.layers import flat, joined, layered
 
@@ -189,25 +189,24 @@ def look(
 ) -> Curvature:
     """Gradient and curvature of the run's objective on its (first `rows`) training rows, in float64."""
     run = trained.run
-    x, y = trained.data.train.x[:rows].double(), trained.data.train.y[:rows]
+    first = trained.data.train.map(lambda part: _double(part[:rows]))
     layers = [(W.double(), b.double()) for W, b in trained.layers]
     on_progress("gradient")
-    at_start = _gradient_norm(trained.initial_layers(torch.float64), x, y, run)
-    curvature = at(layers, x, y, run, at_start, on_progress=on_progress)
-    return replace(curvature, rows=len(y))
+    at_start = _gradient_norm(trained.initial_layers(torch.float64), first, run)
+    curvature = at(layers, first, run, at_start, on_progress=on_progress)
+    return replace(curvature, rows=len(first.y))
 
 
 def at(
     layers: list[tuple[Tensor, Tensor]],
-    x: Tensor,
-    y: Tensor,
+    rows: Split[Tensor],
     run: TrainConfig,
     gradient_at_start: float,
     exact_up_to: int = EXACT,
     on_progress: Callable[[str], object] = lambda what: None,
 ) -> Curvature:
     """The same at any weights, float64; networks of more than `exact_up_to` parameters by Lanczos."""
-    objective, leaves = objective_at(layers, x, y, run)
+    objective, leaves = objective_at(layers, rows, run)
     size = sum(leaf.numel() for leaf in leaves)
     value, exact = float(objective.detach()), size <= exact_up_to
     distribution = None
@@ -233,10 +232,10 @@ def at(
         distribution = _distribution(product, g, max(abs(first.value), abs(last.value)))
     tolerance = NEGATIVE[exact] * max(abs(float(eigenvalues[0])), abs(float(eigenvalues[-1])))
     on_progress("line search")
-    line = {name: _along(layers, ends[:, k], x, y, run) for k, name in enumerate(("lowest", "highest"))}
+    line = {name: _along(layers, ends[:, k], rows, run) for k, name in enumerate(("lowest", "highest"))}
     return Curvature(
         size,
-        len(y),
+        len(rows.y),
         value,
         float(g.norm()),
         gradient_at_start,
@@ -251,8 +250,13 @@ def at(
     )
 
 
-def _gradient_norm(layers: list[tuple[Tensor, Tensor]], x: Tensor, y: Tensor, run: TrainConfig) -> float:
-    objective, leaves = objective_at(layers, x, y, run)
+def _double(part: Tensor) -> Tensor:
+    """Labels stay integers."""
+    return part.double() if part.is_floating_point() else part
+
+
+def _gradient_norm(layers: list[tuple[Tensor, Tensor]], rows: Split[Tensor], run: TrainConfig) -> float:
+    objective, leaves = objective_at(layers, rows, run)
     return float(joined(torch.autograd.grad(objective, leaves)).norm())
 
 
@@ -293,7 +297,7 @@ def _distribution(product: Callable[[Tensor], Tensor], like: Tensor, top: float)
 
 @torch.no_grad()
 def _along(
-    layers: list[tuple[Tensor, Tensor]], direction: Tensor, x: Tensor, y: Tensor, run: TrainConfig
+    layers: list[tuple[Tensor, Tensor]], direction: Tensor, rows: Split[Tensor], run: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """Steps in both directions along a unit vector, including 0, and the objective there."""
     widths = [layers[0][0].shape[0], *(b.shape[0] for _, b in layers)]
@@ -301,6 +305,5 @@ def _along(
     values = []
     for step in steps:
         moved = layered(flat(layers) + step * direction, widths)
-        loss = loss_of(moved, x, y, ACTIVATIONS[run.model.activation])
-        values.append(float(loss + run.l2 * penalty(moved) if run.l2 else loss))
+        values.append(float(objective_of(moved, rows, run)))
     return steps, torch.tensor(values, dtype=torch.float64)

@@ -15,9 +15,10 @@ from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, show, topic, vector
 from ffn_bench.model import backprop
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.backprop import by_autograd, penalty
+from ffn_bench.model.backprop import by_autograd
 from ffn_bench.model.initialisation import check_names
 from ffn_bench.model.network import FFN
+from ffn_bench.model.tensor_losses import penalty
 
 
 def _f(x: Tensor) -> Tensor:

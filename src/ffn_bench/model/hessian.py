@@ -15,8 +15,10 @@ from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Array, Split
 from ffn_bench.model.activations import ACTIVATIONS
-from ffn_bench.model.backprop import loss_of, penalty
+from ffn_bench.model.backprop import loss_of
 from ffn_bench.model.layers import joined
+from ffn_bench.model.losses import criterion_of
+from ffn_bench.model.tensor_losses import penalised
 
 
 def gradient_and_hessian(
@@ -188,8 +190,8 @@ def extremes(
     """‖g‖ and the extreme eigenvalues of the objective's Hessian at these weights, by their tags; computed on
     a device."""
     tensors = [(torch.from_numpy(W).to(device), torch.from_numpy(b).to(device)) for W, b in layers]
-    x, y = (torch.from_numpy(part[:ROWS]).to(device) for part in train)
-    product = HessianProduct(*objective_at(tensors, x, y, run))
+    rows = train.map(lambda part: torch.from_numpy(part[:ROWS]).to(device))
+    product = HessianProduct(*objective_at(tensors, rows, run))
     low, high = extreme_eigenpairs(product, product.g, 1e-4)
     return {
         tags.LAMBDA_MIN.name: low.value,
@@ -199,10 +201,16 @@ def extremes(
 
 
 def objective_at(
-    layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, y: Tensor, run: TrainConfig
+    layers: Sequence[tuple[Tensor, Tensor]], rows: Split[Tensor], run: TrainConfig
 ) -> tuple[Tensor, list[Tensor]]:
     """The objective of a run's network on these rows, with its graph, and the leaves it is of."""
     leaves = [t.detach().clone().requires_grad_() for layer in layers for t in layer]
     pairs = list(zip(leaves[::2], leaves[1::2], strict=True))
-    loss = loss_of(pairs, x, y, ACTIVATIONS[run.model.activation])
-    return (loss + run.l2 * penalty(pairs) if run.l2 else loss), leaves
+    return objective_of(pairs, rows, run), leaves
+
+
+def objective_of(layers: Sequence[tuple[Tensor, Tensor]], rows: Split[Tensor], run: TrainConfig) -> Tensor:
+    """The objective of a run's network on these rows."""
+    x, y, weights = rows
+    loss = loss_of(layers, x, y, ACTIVATIONS[run.model.activation], criterion_of(run), weights)
+    return penalised(loss, layers, run.l2, run.l1)

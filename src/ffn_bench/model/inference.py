@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffn_bench.model.activations import Activation
+from ffn_bench.model.activations import ACTIVATIONS, Activation
 from ffn_bench.model.array_numbers import ArrayNumbers
+from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
 
 Array = npt.NDArray[Any]
 Layers = Sequence[tuple[Array, Array]]
@@ -52,6 +53,48 @@ def _logits(layers: Layers, h: Array, activation: Activation) -> Array:
         W, b = layers[-1]
         result: Array = h @ W + b
         return result
+
+
+def outputs(logits: Array, criterion: Criterion) -> Array:
+    """f of logits `[n, n_outputs]`, in the same shape: in a regression the standardised targets."""
+    if criterion.is_softmax:
+        return softmax(logits)
+    return ACTIVATIONS[criterion.output].function(logits.view(ArrayNumbers)).view(np.ndarray)  # type: ignore[no-any-return]
+
+
+def probabilities(logits: Array, criterion: Criterion) -> Array:
+    """Of the classes, `[n, n_classes]`. Outputs that are none by themselves are taken between 0 and 1, and
+    over their sum; where all are 0, classes are equally probable."""
+    f = outputs(logits, criterion)
+    if criterion.is_softmax:
+        return f
+    f = np.clip(f, 0, 1)
+    total = f.sum(axis=1, keepdims=True)
+    result: Array = np.where(total > 0, f / np.where(total > 0, total, 1), 1 / f.shape[1]).astype(f.dtype)
+    return result
+
+
+def row_losses(logits: Array, y: Array, criterion: Criterion = CROSS_ENTROPY) -> Array:
+    """The loss of each row, `[n]`, of its logits `[n, n_outputs]` and label, or targets `[n, n_outputs]`."""
+    if y.dtype.kind == "f":
+        t = y
+    elif criterion == CROSS_ENTROPY:
+        shifted = logits - logits.max(1, keepdims=True)
+        losses: Array = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(y)), y]
+        return losses
+    else:
+        on, off = criterion.targets(logits.shape[1])
+        t = np.full_like(logits, off)
+        t[np.arange(len(y)), y] = on
+    if criterion.is_softmax_cross_entropy:
+        top = logits.max(1, keepdims=True)
+        of_outputs = t * (np.log(np.exp(logits - top).sum(1, keepdims=True)) - (logits - top))
+    elif criterion.is_softmax:
+        of_outputs = criterion.value(softmax(logits).view(ArrayNumbers), t)
+    else:
+        of_outputs = criterion.of_logit(logits.view(ArrayNumbers), t)
+    result: Array = np.asarray(of_outputs).sum(1)
+    return result
 
 
 def softmax(logits: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ffn_bench import tags
 from ffn_bench.data.splitting import Array
-from ffn_bench.engine.metrics import losses_of
+from ffn_bench.model.inference import row_losses
 
 
 class Scores:
@@ -23,7 +23,7 @@ class Scores:
         self.rows += len(y)
         if len(y) == 0:
             return
-        self._sums[tags.LOSS.name] += float(losses_of(logits.astype(np.float64), y).sum())
+        self._sums[tags.LOSS.name] += float(row_losses(logits.astype(np.float64), y).sum())
         for score in tags.SCORES:
             assert score.of_rows is not None
             self._sums[score.name] += float(np.sum(score.of_rows(logits, y), dtype=np.float64))

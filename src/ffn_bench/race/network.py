@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ffn_bench.configuration import validation
 from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
-from ffn_bench.data.splitting import batch_rows, epoch_order
+from ffn_bench.data.splitting import Split, batch_rows, epoch_order
+from ffn_bench.engine.protocol import Order
 from ffn_bench.engine.tensors import on_device, to_tensors
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.activations import Activation
 from ffn_bench.model.layers import flat, layered, shapes_of
+from ffn_bench.model.losses import criterion_of
 from ffn_bench.model.network import FFN, forward
 from ffn_bench.model.principal_plane import Principal, principal_plane
+from ffn_bench.model.tensor_losses import penalised, row_losses, weighted_mean
 from ffn_bench.race.paths import Raced, advance
 from ffn_bench.race.scene import NOTHING_RANKED, Array, Scene, Track, about_rate
 from ffn_bench.run_folder.files import Folder
@@ -56,41 +59,38 @@ class Problem:
     """`[P]`: where the race starts, W and b of a layer after each other."""
     origin: str
     """What these weights are: `the initialisation`, `step 400, the best epoch (10),`."""
-    x: Tensor
-    y: Tensor
-    """The training set."""
+    train: Split[Tensor]
     steps_per_epoch: int
 
-    def losses(self, θ: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy `[k]` of `θ [k, P]` on rows x, y, by k forward passes in one."""
+    def losses(self, θ: Tensor, rows: Split[Tensor]) -> Tensor:
+        """The mean loss `[k]` of `θ [k, P]` on some rows, by k forward passes in one."""
+        x, y, weights = rows
         logits = forward(layered(θ, self.widths), x.expand(len(θ), *x.shape), self.activation)
-        each = F.cross_entropy(logits.flatten(0, 1), y.repeat(len(θ)), reduction="none")
-        return each.view(len(θ), -1).mean(1)
+        each = row_losses(logits, y.expand(len(θ), *y.shape), criterion_of(self.run))
+        return weighted_mean(each, weights)
+
+    def rows(self, numbers: Order) -> Split[Tensor]:
+        """Training rows by their numbers."""
+        return self.train.map(operator.itemgetter(numbers))
 
     def objective(self, θ: Tensor, t: int) -> Tensor:
         """The objective `[k]` on the mini-batch of step t: the run's own order of rows, and its λ."""
-        b = batch_rows(len(self.y), self.run.batch_size)
-        x, y = self.x, self.y
-        if b < len(self.y):
+        n, batch = len(self.train.y), self.train
+        b = batch_rows(n, self.run.batch_size)
+        if b < n:
             epoch, number = divmod(t, self.steps_per_epoch)
-            rows = epoch_order(len(self.y), self.run.seed_of("order"), epoch + 1)[
-                number * b : (number + 1) * b
-            ]
-            x, y = self.x[rows], self.y[rows]
-        loss = self.losses(θ, x, y)
-        return loss + self.run.l2 * self.penalty(θ) if self.run.l2 else loss
-
-    def penalty(self, θ: Tensor) -> Tensor:
-        """Ω `[k]` of `θ [k, P]`: squares of the weights without biases, as in `backprop.penalty`."""
-        return torch.stack([W.square().sum((1, 2)) for W, _ in layered(θ, self.widths)]).sum(0)
+            order = epoch_order(n, self.run.seed_of("order"), epoch + 1)
+            batch = self.rows(order[number * b : (number + 1) * b])
+        return penalised(self.losses(θ, batch), layered(θ, self.widths), self.run.l2, self.run.l1)
 
     def on_subset(self, θ: Tensor) -> Tensor:
         """The loss `[k]` on the first `ROWS` rows in the order of the run's first epoch."""
-        rows = epoch_order(len(self.y), self.run.seed_of("order"), 1)[:ROWS]
-        x, y = self.x[rows], self.y[rows]
-        chunk = max(1, AT_ONCE // (len(rows) * max(self.widths[1:])))
+        order = epoch_order(len(self.train.y), self.run.seed_of("order"), 1)[:ROWS]
+        rows = self.rows(order)
+        chunk = max(1, AT_ONCE // (len(order) * max(self.widths[1:])))
         with torch.no_grad():
-            return torch.cat([self.losses(candidates.to(x.dtype), x, y) for candidates in θ.split(chunk)])
+            losses = [self.losses(candidates.to(rows.x.dtype), rows) for candidates in θ.split(chunk)]
+        return torch.cat(losses)
 
     def check(self, optimizer: OptimizerConfig) -> None:
         """Raise `UserError` where an optimizer needs the full batch and the run has mini-batches."""
@@ -118,7 +118,6 @@ def read(folder: Path, at: str | None = None) -> Problem:
         weights = weights_at(recorded, at, prepared)
         start, origin = flat(to_tensors(weights.layers)), f"{weights.words},"
     assert len(start) == count_parameters(prepared.widths)
-    train = on_device(prepared.data).train
     return Problem(
         folder,
         run,
@@ -126,8 +125,7 @@ def read(folder: Path, at: str | None = None) -> Problem:
         net.activation,
         start,
         origin,
-        train.x,
-        train.y,
+        on_device(prepared.data).train,
         prepared.steps_per_epoch,
     )
 
@@ -138,7 +136,7 @@ def rule(problem: Problem) -> str:
 
 
 def _rows(problem: Problem) -> str:
-    n = len(problem.y)
+    n = len(problem.train.y)
     return f"{ROWS:,} of {n:,} training rows" if n > ROWS else f"all {n:,} training rows"
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.loops import NotCompilableError
-from ffn_bench.engine.compiled.losses import LOSSES
 from ffn_bench.engine.compiled.plan import Located, Plan, address, aligned, chunk_rows, rounded_up
 from ffn_bench.engine.compiled.program import program
 from ffn_bench.engine.compiled.registers import BYTES
 from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
 from ffn_bench.optimizers.rule_forms import Rule
 
 Array = NDArray[np.float64]
@@ -41,20 +41,33 @@ class Advanced(NamedTuple):
 class Rows:
     """Rows to be evaluated, with room for their logits; `CompiledEngine.rows` checks them, once."""
 
-    def __init__(self, x: Numbers, y: IntArray, n_classes: int) -> None:
-        self.x, self.y, self.logits = x, y, np.empty((len(x), n_classes), x.dtype)
-        self.total = np.zeros(1)
-        self.arguments = address(x), address(y), len(x), address(self.logits), address(self.total)
+    def __init__(self, x: Numbers, y: Numbers, weights: Numbers | None, n_outputs: int) -> None:
+        self.x, self.y, self.logits = x, y, np.empty((len(x), n_outputs), x.dtype)
+        self.weights, self.total = weights, np.zeros(1)
+        self.arguments = (
+            address(x), *wanted(y), optional(weights), len(x), address(self.logits), address(self.total)
+        )  # fmt: skip
+
+
+def wanted(y: Numbers) -> tuple[int, int]:
+    """Where labels lie, and where targets do, one of them nowhere."""
+    return (address(y), 0) if y.dtype.kind == "i" else (0, address(y))
+
+
+def optional(array: Numbers | None) -> int:
+    """Where an array lies; 0 for none."""
+    return 0 if array is None else address(array)
 
 
 class CompiledEngine:
     """A network in training: `begin_epoch`, then `advance` as often as one likes.
 
-    widths: `[n_features, …, n_classes]`. x: `[n, n_features]`, float32 or float64, C-contiguous; y: `[n]`,
-    int64, from 0 to n_classes − 1; neither is copied or changed. θ: `[P]`, of x's dtype, W `[n_in, n_out]`
-    and b layer by layer. `rule` and `hyper`: the update, already the variant that the hyper-parameters
-    mean; `rates(steps)` gives the learning rates of some steps, counted from 0. The run has `steps` steps
-    of `batch_size` rows; the objective is loss + l2 Σ‖W‖².
+    widths: `[n_features, …, n_outputs]`. x: `[n, n_features]`, float32 or float64, C-contiguous; y: labels
+    `[n]`, int64, from 0 to n_outputs − 1, or targets `[n, n_outputs]`, of x's dtype; weights of the rows in
+    the loss: `[n]`, of x's dtype, None: all 1. None of them is copied or changed. θ: `[P]`, of x's dtype,
+    W `[n_in, n_out]` and b layer by layer. `rule` and `hyper`: the update, already the variant that the
+    hyper-parameters mean; `rates(steps)` gives the learning rates of some steps, counted from 0. The run has
+    `steps` steps of `batch_size` rows; the objective is loss + l2 Σ‖W‖² + l1 Σ|W|.
 
     Bits do not depend on how many steps an `advance` makes, on a `restore` in between, or on the processor.
     Raises `ValueError` for arrays that do not fit, `NotCompilableError` for a rule that does not compile.
@@ -71,12 +84,14 @@ class CompiledEngine:
         hyper: Mapping[str, Any],
         rates: Callable[[range], Array],
         x: Numbers,
-        y: IntArray,
+        y: Numbers,
         batch_size: int,
         steps: int,
         l2: float,
         θ: Numbers,
-        loss: str = "cross_entropy",
+        l1: float = 0.0,
+        criterion: Criterion = CROSS_ENTROPY,
+        weights: Numbers | None = None,
         cache: Cache | None = None,
     ) -> None:
         self.widths = tuple(int(w) for w in widths)
@@ -84,10 +99,10 @@ class CompiledEngine:
         _check(x.dtype in (np.dtype(np.float32), np.dtype(np.float64)), f"x is {x.dtype}")
         _check(len(x) > 0 and batch_size >= 1, f"there are {len(x)} rows, in batches of {batch_size}")
         _check(activation in ACTIVATIONS, f"activation {activation!r} is unknown")
-        _check(loss in LOSSES, f"loss {loss!r} is unknown")
-        self.dtype, self.l2, self.steps, self.batch_size = x.dtype, float(l2), steps, min(batch_size, len(x))
-        self._check_rows(x, y)
-        self.x, self.y, self.step = x, y, 0
+        self.dtype, self.steps, self.batch_size = x.dtype, steps, min(batch_size, len(x))
+        self._of_targets = y.dtype.kind == "f"
+        self._check_rows(x, y, weights)
+        self.x, self.y, self.weights, self.step = x, y, weights, 0
         if not isinstance(rule, Rule):
             raise NotCompilableError("the rule is a function of whole tensors")
         self._rule, self._hyper, self._rates = rule, dict(hyper), rates
@@ -104,8 +119,10 @@ class CompiledEngine:
 
         self._coefficients, self._table_of = Located(self._table(0)), 0
         n_coefficients = self._coefficients.array.shape[1]
-        functions = ACTIVATIONS[activation], LOSSES[loss]
-        self._program = program(*functions, rule, n_coefficients, self.dtype.name, self.cache)
+        on_off = None if self._of_targets else criterion.targets(self.widths[-1])
+        functions = ACTIVATIONS[activation], criterion, on_off, rule
+        self._program = program(*functions, n_coefficients, self.dtype.name, self.cache)
+        self._n_targets = self.widths[-1] if self._of_targets else 0
         plan = Plan(self.widths, chunk_rows(self.batch_size, lanes), self.dtype, self._program.addresses)
         self._plan = plan
         self._evaluation_plan: Plan | None = None
@@ -114,8 +131,8 @@ class CompiledEngine:
         self._losses, self._norms = Located(np.empty((0, 2))), Located(np.empty((0, 4)))
         arrays = (plan.integers, self._θ, self._g, self._S, self._before, *plan.scratch)
         self._fixed_arguments = (
-            *map(address, arrays), self.P, self._P_room, self.batch_size, n_coefficients, self.l2, address(x),
-            address(y),
+            *map(address, arrays), self.P, self._P_room, self.batch_size, n_coefficients, self._n_targets,
+            float(l2), float(l1), address(x), *wanted(y), optional(weights),
         )  # fmt: skip
 
     # --- training -------------------------------------------------------------------------------------------
@@ -214,33 +231,41 @@ class CompiledEngine:
 
     # --- evaluation -----------------------------------------------------------------------------------------
 
-    def rows(self, x: Numbers, y: IntArray) -> Rows:
+    def rows(self, x: Numbers, y: Numbers, weights: Numbers | None = None) -> Rows:
         """Rows for `evaluate`; like the training rows they are not copied, and must not change."""
-        self._check_rows(x, y)
-        return Rows(x, y, self.widths[-1])
+        self._check_rows(x, y, weights)
+        return Rows(x, y, weights, self.widths[-1])
 
     def evaluate(self, rows: Rows) -> float:
-        """The mean loss of some rows, whose logits `[n, n_classes]` are in `rows.logits` afterwards."""
+        """The mean loss of some rows, each times its weight; their logits `[n, n_outputs]` are in
+        `rows.logits` afterwards."""
         if self._evaluation_arguments is None:
             self._evaluation_plan = Plan(self.widths, EVALUATION_ROWS, self.dtype, self._program.addresses)
             plan = self._evaluation_plan
-            self._evaluation_arguments = tuple(map(address, (plan.integers, self._θ, *plan.scratch)))
+            arrays = (plan.integers, self._θ, *plan.scratch)
+            self._evaluation_arguments = (*map(address, arrays), self._n_targets)
         self._program.evaluate(*self._evaluation_arguments, *rows.arguments)
         return float(rows.total[0]) / len(rows.x) if len(rows.x) else math.nan
 
     def logits(self, x: Numbers) -> Numbers:
-        """Logits `[n, n_classes]`."""
-        rows = self.rows(x, np.zeros(len(x), np.int64))
+        """Logits `[n, n_outputs]`."""
+        shape = (len(x), self.widths[-1]) if self._of_targets else len(x)
+        rows = self.rows(x, np.zeros(shape, self.y.dtype))
         self.evaluate(rows)
         return rows.logits
 
-    def _check_rows(self, x: Numbers, y: IntArray) -> None:
+    def _check_rows(self, x: Numbers, y: Numbers, weights: Numbers | None) -> None:
         """Compiled code reads what it is told: whatever it is told is checked here."""
         fits = x.ndim == 2 and x.shape[1] == self.widths[0] and x.dtype == self.dtype and x.flags.c_contiguous
         _check(fits, f"x is {x.dtype} {list(x.shape)}, not contiguous {self.dtype} [n, {self.widths[0]}]")
-        fits = y.shape == x.shape[:1] and y.dtype == np.int64 and y.flags.c_contiguous
-        _check(fits, f"y is {y.dtype} {list(y.shape)}, not contiguous int64 [{len(x)}]")
-        if len(y):
+        shape: tuple[int, ...] = (len(x), self.widths[-1]) if self._of_targets else (len(x),)
+        dtype = self.dtype if self._of_targets else np.dtype(np.int64)
+        fits = y.shape == shape and y.dtype == dtype and y.flags.c_contiguous
+        _check(fits, f"y is {y.dtype} {list(y.shape)}, not contiguous {dtype} {list(shape)}")
+        if weights is not None:
+            fits = weights.shape == x.shape[:1] and weights.dtype == x.dtype and weights.flags.c_contiguous
+            _check(fits, f"weights are {weights.dtype} {list(weights.shape)}, not {x.dtype} [{len(x)}]")
+        if len(y) and not self._of_targets:
             in_range = y.min() >= 0 and y.max() < self.widths[-1]
             _check(bool(in_range), f"labels are not between 0 and {self.widths[-1] - 1}")
 

@@ -33,6 +33,17 @@ def rounded(typing: Any, like: Any, x: Any) -> Any:
 
 
 @intrinsic
+def is_given(typing: Any, pointer: Any) -> Any:
+    """Whether a pointer is an address, and not null."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        null = ir.Constant(arguments[0].type, None)
+        return builder.icmp_unsigned("!=", arguments[0], null)
+
+    return types.boolean(pointer), generate
+
+
+@intrinsic
 def call(typing: Any, address: Any, *arguments: Any) -> Any:
     """address(*arguments): compiled code that gives nothing back; integers become int64."""
     kinds = [types.intp if isinstance(a, (types.Integer, types.Boolean)) else a for a in arguments]

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, types
 
-from ffn_bench.engine.compiled.instructions import call, flush_denormals, offset, restore_denormals, rounded
+from ffn_bench.engine.compiled.instructions import (
+    call,
+    flush_denormals,
+    is_given,
+    offset,
+    restore_denormals,
+    rounded,
+)
 from ffn_bench.engine.compiled.plan import FUNCTIONS, HEADER
 
 Pointer = Any
@@ -101,14 +108,26 @@ def backward(net: Net, θ: Pointer, g: Pointer, P: int, add: bool) -> None:
 
 
 @inner
-def losses_of(net: Net, labels: Integers, weights: Pointer, losses: Pointer) -> None:
-    """The rows' losses; the logits z become ∂(Σ weight · loss)/∂z."""
+def losses_of(
+    net: Net,
+    t: Pointer,
+    n_targets: int,
+    starts: Integers,
+    weights: Pointer,
+    losses: Pointer,
+    targets: Pointer,
+) -> None:
+    """The rows' losses; the logits z become ∂(Σ weight · loss)/∂z.
+
+    `targets` has the labels, as numbers; or with n_targets > 0 it gets the targets in t, whose rows have the
+    numbers that stand in `starts`.
+    """
     b, z = net.b, offset(net.H, net.h_bar[net.n_layers])
-    for r in range(b):
-        losses[r] = z[labels[r] * b + r]
-    call(net.code[LOSS], z, weights, losses, losses, b, net.widths[net.n_layers])
-    for r in range(b):
-        z[labels[r] * b + r] -= weights[r]
+    if n_targets > 0:
+        for r in range(b):
+            starts[r] *= n_targets
+        call(net.code[TRANSPOSE], t, starts, targets, b, n_targets, b)
+    call(net.code[LOSS], z, weights, losses, targets, b, net.widths[net.n_layers])
 
 
 @inner
@@ -127,6 +146,23 @@ def penalise(net: Net, θ: Pointer, g: Pointer, l2: float, total: Pointer) -> fl
 
 
 @inner
+def penalise_sizes(net: Net, θ: Pointer, g: Pointer, l1: float) -> float:
+    """λ₁ Σ|W|, whose gradient, λ₁ times the signs, is added to g; b has no part in it."""
+    at, penalty, step = 0, 0.0, rounded(θ, l1)
+    for k in range(net.n_layers):
+        n = net.widths[k] * net.widths[k + 1]
+        W, g_W = offset(θ, at), offset(g, at)
+        for i in range(n):
+            penalty += abs(W[i])
+            if W[i] > 0:
+                g_W[i] += step
+            elif W[i] < 0:
+                g_W[i] -= step
+        at += n + net.widths[k + 1]
+    return l1 * penalty
+
+
+@inner
 def measure(net: Net, θ: Pointer, g: Pointer, before: Pointer, P: int, norms: Pointer) -> None:
     """The squares of ‖g‖, ‖θ‖ after the step, ‖θ after − before‖, ‖θ‖ before it; `before` is overwritten."""
     squares = net.code[SQUARES]
@@ -140,19 +176,21 @@ def measure(net: Net, θ: Pointer, g: Pointer, before: Pointer, P: int, norms: P
 
 def train(
     plan: Integers, θ: Pointer, g: Pointer, S: Pointer, before: Pointer, H: Pointer,
-    weights: Pointer, each: Pointer, labels: Integers, starts: Integers,
-    P: int, P_room: int, batch: int, n_coefficients: int, l2: float,
-    x: Pointer, y: Integers, c: Pointer, rows: Integers, n_rows: int,
+    weights: Pointer, each: Pointer, targets: Pointer, starts: Integers,
+    P: int, P_room: int, batch: int, n_coefficients: int, n_targets: int, l2: float, l1: float,
+    x: Pointer, y: Integers, t: Pointer, w: Pointer, c: Pointer, rows: Integers, n_rows: int,
     begin: int, count: int, step: int, last_step: int, log_every: int, losses: Pointer, norms: Pointer,
 ) -> int:  # fmt: skip
     """`count` steps, from the rows at `begin` of the epoch's `n_rows` on; gives how many were made.
 
-    It stops after a step whose objective is not finite. `step` steps were made before. Squares of norms are
-    written for steps that divide by `log_every`, for the run's last, and for one that is not finite.
+    Rows are classified, by the labels y; or with n_targets > 0 the network's outputs are to be t,
+    `[n, n_targets]`. What each row counts is in w, if that is an address. It stops after a step whose
+    objective is not finite. `step` steps were made before. Squares of norms are written for steps that divide
+    by `log_every`, for the run's last, and for one that is not finite.
     """
     old = flush_denormals()
     net = net_of(plan, H)
-    b, done, finite = net.b, 0, True
+    b, done, finite, weighted = net.b, 0, True, is_given(w)
     while finite and done < count:
         end = min(begin + batch, n_rows)
         loss = 0.0
@@ -161,18 +199,28 @@ def train(
             full = min(b, end - first)
             for r in range(b):  # filled up with the first row, of weight 0
                 row = rows[first + r] if r < full else rows[first]
-                labels[r], starts[r] = y[row], row * net.widths[0]
+                starts[r] = row * net.widths[0]
                 weights[r] = 1 / (end - begin) if r < full else 0.0
+                if n_targets == 0:
+                    targets[r] = y[row]
+            if weighted:
+                for r in range(full):
+                    weights[r] *= w[rows[first + r]]
             forward(net, θ, x, starts)
-            losses_of(net, labels, weights, each)
+            if n_targets > 0:
+                for r in range(b):
+                    starts[r] = rows[first + r] if r < full else rows[first]
+            losses_of(net, t, n_targets, starts, weights, each, targets)
             for r in range(full):
-                loss += each[r]
+                loss += each[r] * w[rows[first + r]] if weighted else each[r]
             backward(net, θ, g, P, first > begin)
             first += b
         loss /= end - begin
         objective = loss
         if l2 != 0:
             objective += penalise(net, θ, g, l2, offset(losses, 2 * done))
+        if l1 != 0:
+            objective += penalise_sizes(net, θ, g, l1)
         losses[2 * done], losses[2 * done + 1] = loss, objective
         finite = np.isfinite(objective)
         number = step + done + 1
@@ -191,27 +239,35 @@ def train(
 
 
 def evaluate(
-    plan: Integers, θ: Pointer, H: Pointer, weights: Pointer, each: Pointer, labels: Integers,
-    starts: Integers, x: Pointer, y: Integers, n: int, logits: Pointer, total: Pointer,
+    plan: Integers, θ: Pointer, H: Pointer, weights: Pointer, each: Pointer, targets: Pointer,
+    starts: Integers, n_targets: int, x: Pointer, y: Integers, t: Pointer, w: Pointer, n: int,
+    logits: Pointer, total: Pointer,
 ) -> int:  # fmt: skip
-    """The logits of n rows, and in total[0] the sum of their losses, from first to last."""
+    """The logits of n rows, and in total[0] the sum of their losses, from first to last, each times its
+    weight."""
     old = flush_denormals()
     net = net_of(plan, H)
-    b, n_classes, z = net.b, net.widths[net.n_layers], offset(H, net.h_bar[net.n_layers])
+    b, n_outputs, z = net.b, net.widths[net.n_layers], offset(H, net.h_bar[net.n_layers])
+    weighted = is_given(w)
     total[0] = 0.0
     first = 0
     while first < n:
         full = min(b, n - first)
         for r in range(b):
             row = first + r if r < full else first
-            labels[r], starts[r], weights[r] = y[row], row * net.widths[0], 0.0
+            starts[r], weights[r] = row * net.widths[0], 0.0
+            if n_targets == 0:
+                targets[r] = y[row]
         forward(net, θ, x, starts)
         for r in range(full):
-            for j in range(n_classes):
-                logits[(first + r) * n_classes + j] = z[j * b + r]
-        losses_of(net, labels, weights, each)
+            for j in range(n_outputs):
+                logits[(first + r) * n_outputs + j] = z[j * b + r]
+        if n_targets > 0:
+            for r in range(b):
+                starts[r] = first + r if r < full else first
+        losses_of(net, t, n_targets, starts, weights, each, targets)
         for r in range(full):
-            total[0] += each[r]
+            total[0] += each[r] * w[first + r] if weighted else each[r]
         first += b
     restore_denormals(old)
     return n

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable
 
-from ffn_bench.engine.compiled.losses import Logits, Loss
+from ffn_bench.engine.compiled.losses import Outputs, write_loss
 from ffn_bench.engine.compiled.vector_math import Numbers
 from ffn_bench.engine.compiled.writer import Index, Writer
 from ffn_bench.model.activations import Activation
+from ffn_bench.model.losses import Criterion
 from ffn_bench.optimizers.rule_forms import Rule, Update
 
 
@@ -50,12 +51,13 @@ def of_derivative(activation: Activation, dtype: str) -> str:
 
 
 @functools.cache
-def of_loss(loss: Loss, dtype: str) -> str:
-    """From z of n rows, in `losses` its entries at their labels: the rows' losses, and in z the gradient."""
-    writer = _writer(dtype, "z weights losses _1", "n n_classes")
+def of_loss(criterion: Criterion, on_off: tuple[float, float] | None, dtype: str) -> str:
+    """From z and the targets of n rows: the rows' losses, and in z the gradient. `on_off` as in `Outputs`:
+    then a row's target is its label, else there is one for each output."""
+    writer = _writer(dtype, "z weights losses targets", "n n_outputs")
 
     def body(i: Index) -> None:
-        value = loss(Logits(writer, i), writer.load("losses", i), writer.load("weights", i))
+        value = write_loss(Outputs(writer, i, on_off), writer.load("weights", i), criterion)
         writer.store(value, "losses", i)
 
     writer.loop(0, writer["n"], writer.emitter.lanes, body)

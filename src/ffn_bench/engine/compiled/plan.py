@@ -75,8 +75,9 @@ class Plan:
         self.integers: IntArray = np.concatenate([np.asarray(x, np.int64) for x in lists])
         self.H = aligned(int(starts[-1]), dtype)
         self.weights, self.losses = aligned(b, dtype), aligned(b, dtype)
-        self.labels, self.starts = np.zeros(b, np.int64), np.zeros(b, np.int64)
-        self.scratch = (self.H, self.weights, self.losses, self.labels, self.starts)
+        self.targets = aligned(room[-1] * b, dtype)
+        self.starts = np.zeros(b, np.int64)
+        self.scratch = (self.H, self.weights, self.losses, self.targets, self.starts)
         """What a kernel works on, in its order."""
         for k in range(1, n_layers):  # the bias as a row of W: every h has a row of ones behind it
             begin = int(h[k]) + widths[k] * b

@@ -8,15 +8,21 @@ from typing import NamedTuple
 
 from ffn_bench.engine.compiled import loops, machine_code, products
 from ffn_bench.engine.compiled.cache import Cache
-from ffn_bench.engine.compiled.losses import Loss
 from ffn_bench.model.activations import Activation
+from ffn_bench.model.losses import Criterion
 from ffn_bench.optimizers.rule_forms import Rule
 
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _TRAIN = ctypes.CFUNCTYPE(
-    _INTEGER, *[_POINTER] * 10, *[_INTEGER] * 4, _FLOAT, *[_POINTER] * 4, *[_INTEGER] * 6, *[_POINTER] * 2
+    _INTEGER,
+    *[_POINTER] * 10,
+    *[_INTEGER] * 5,
+    *[_FLOAT] * 2,
+    *[_POINTER] * 6,
+    *[_INTEGER] * 6,
+    *[_POINTER] * 2,
 )
-_EVALUATE = ctypes.CFUNCTYPE(_INTEGER, *[_POINTER] * 9, _INTEGER, *[_POINTER] * 2)
+_EVALUATE = ctypes.CFUNCTYPE(_INTEGER, *[_POINTER] * 7, _INTEGER, *[_POINTER] * 4, _INTEGER, *[_POINTER] * 2)
 
 
 class Program(NamedTuple):
@@ -31,13 +37,20 @@ class Program(NamedTuple):
 
 
 def program(
-    activation: Activation, loss: Loss, rule: Rule, n_coefficients: int, dtype: str, cache: Cache
+    activation: Activation,
+    criterion: Criterion,
+    on_off: tuple[float, float] | None,
+    rule: Rule,
+    n_coefficients: int,
+    dtype: str,
+    cache: Cache,
 ) -> Program:
-    """The code of a run, compiled now or found in the cache; raises `NotCompilableError` for such a rule."""
+    """The code of a run, compiled now or found in the cache; `on_off` as in `loops.of_loss`. Raises
+    `NotCompilableError` for such a rule."""
     of_loops = {
         "function": loops.of_function(activation, dtype),
         "derivative": loops.of_derivative(activation, dtype),
-        "loss": loops.of_loss(loss, dtype),
+        "loss": loops.of_loss(criterion, on_off, dtype),
         "rule": loops.of_rule(rule, n_coefficients, dtype),
     }
     tiles = products.tiles_for(machine_code.processor().features)

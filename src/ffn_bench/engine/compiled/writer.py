@@ -62,6 +62,11 @@ class Writer:
         number = self.builder.load(self.builder.gep(self[array], [index]))
         return Numbers(self.emitter, self.emitter.repeat(number))
 
+    def number(self, index: Index) -> Numbers:
+        """An integer as a number in every lane."""
+        number = self.builder.sitofp(index, self.emitter.number)
+        return Numbers(self.emitter, self.emitter.repeat(number))
+
     # --- integers -------------------------------------------------------------------------------------------
 
     def integer(self, value: int) -> Index:
