@@ -586,7 +586,8 @@ MISUSE: dict[str, dict[str, Any]] = {
     "there is no layer": {"widths": (6,)},
     "a layer has no width": {"widths": (6, 0, 5)},
     "the activation is unknown": {"activation": "softsign"},
-    "the loss is unknown": {"loss": "hinge"},
+    "weights are of other rows": {"weights": np.ones(3)},
+    "targets are of another width": {"y": np.zeros((50, 2))},
     "a batch has no rows": {"batch_size": 0},
 }
 
