@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = {"data set": 2, "surface": 1, "measured quantity": 1, "update rule": 2, "activation": 1}
+FILES = {"data set": 2, "surface": 1, "measured quantity": 1, "update rule": 2, "activation": 1, "loss": 2}
 """Files that each takes, tests and docs apart."""
 
 

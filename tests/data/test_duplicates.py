@@ -201,7 +201,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
     x = raw.x.astype(np.uint8) if pixels else raw.x
     known = {tuple(row) for row in x[:cut].tolist()}
     overlap = sum(tuple(row) in known for row in x[cut:].tolist())
-    own = Raw(x[cut:], raw.y[cut:], raw.classes, Rows(x[:cut], raw.y[:cut]))
+    own = Raw(x[cut:], raw.y[cut:], raw.classes, test=Rows(x[:cut], raw.y[:cut]))
 
     def load(duplicates: str) -> Data[Array]:
         run = TorchvisionConfig(
@@ -228,7 +228,7 @@ def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
     with pytest.raises(UserError, match="every training row is also in the test split"):
         splitting.prepare(
-            Raw(x, y, ("a", "b"), Rows(x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
+            Raw(x, y, ("a", "b"), test=Rows(x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
         )
 
 

@@ -85,7 +85,7 @@ def offered_optimizers(argv: list[str]) -> dict[str, dict[str, Any]]:
 def config_groups() -> str:
     """The groups and their options, a line each, for --help."""
     lines = []
-    for group in ("data", "model", "optimizer", "schedule", "experiment", "tune"):
+    for group in ("data", "model", "optimizer", "schedule", "loss", "experiment", "tune"):
         folder = config_folder() / group
         options = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
         lines += textwrap.wrap(

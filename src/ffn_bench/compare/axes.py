@@ -107,8 +107,8 @@ def _is_tunable(key: str) -> bool:
     """Whether a key is a number of the training."""
     group, _, rest = key.partition(".")
     if rest:
-        return group in ("optimizer", "schedule") and rest != "name"
-    return key in ("lr", "l2", "batch_size", "epochs")
+        return group in ("optimizer", "schedule", "loss") and rest != "name"
+    return key in ("lr", "l2", "l1", "batch_size", "epochs")
 
 
 def _expand(name: str, key: str, varied: Sequence[str], every: set[str]) -> list[str]:
@@ -133,7 +133,7 @@ def _varied(runs: Sequence[RecordedRun]) -> list[str]:
     A key inside a group counts where runs of one option differ in it: that adam has `betas` and sgd has none
     is not an axis, nor is a batch size or a rate that belongs to an optimizer.
     """
-    names = [f"{group}.name" for group in ("optimizer", "schedule", "model", "data")]
+    names = [f"{group}.name" for group in ("optimizer", "schedule", "loss", "model", "data")]
     first: dict[str, Any] = {}
     differ = {k for run in runs for k, value in run.config.items() if first.setdefault(k, value) != value}
     differ.difference_update(NO_AXES)

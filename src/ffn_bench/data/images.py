@@ -53,7 +53,11 @@ def load_torchvision(config: DataConfig) -> Raw:
     (x, y), test = [(np.asarray(split.data), np.asarray(split.targets)) for split in splits]
     classes = tuple(str(k) for k in range(10)) if config.name == "mnist" else tuple(splits[0].classes)
     return Raw(
-        x.reshape(len(x), -1), y, classes, Rows(test[0].reshape(len(test[0]), -1), test[1]), x.shape[1:]
+        x.reshape(len(x), -1),
+        y,
+        classes,
+        test=Rows(test[0].reshape(len(test[0]), -1), test[1]),
+        image_shape=x.shape[1:],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -150,6 +150,7 @@ class Raw:
     y: Array
     classes: tuple[str, ...]
     """Their names; none in a regression."""
+    _: KW_ONLY
     test: Rows | None = None
     image_shape: tuple[int, ...] | None = None
     columns: tuple[str, ...] | None = None
