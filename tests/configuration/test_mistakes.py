@@ -119,6 +119,7 @@ KEYS = [
     (["model=mlp", "model.depth=100000000"], 2, ["model.depth"]),
     (["model.activation=ReLU"], 2, ["'relu'"]),
     (["data=moons", "data.n_samples=99999999999999999999999999"], 2, ["data.n_samples"]),
+    (["data=circles", "data.factor=1.5"], 2, ["data.factor"]),
     (["data=csv", "data.path='~nobody9/x.csv'", "data.target=y"], 3, ["~nobody9"]),
     (["name=."], 2, ["name"]),
     (["hydra.run.dir=/proc/x"], 4, ["/proc"]),

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import make_moons
+import sklearn.datasets
+from scipy.stats import norm
+from sklearn.datasets import make_circles, make_moons
+from sklearn.linear_model import LogisticRegression
 
 from cases import DATA_NEEDS, options, parsed, write_csv
 from conftest import MNIST, needs_mnist
-from ffn_bench.configuration.schema import CsvConfig, MoonsConfig, SplitDataConfig
+from ffn_bench.configuration.schema import (
+    CirclesConfig,
+    CsvConfig,
+    GaussiansConfig,
+    MoonsConfig,
+    SplitDataConfig,
+    XorConfig,
+)
 from ffn_bench.configuration.validation import check_data
 from ffn_bench.data import datasets, splitting, tables
 from ffn_bench.errors import UserError
@@ -61,21 +72,62 @@ def test_fractions_and_no_standardisation(tmp_path: Path) -> None:
     assert loaded.train.x.min() == 0 and loaded.train.x.max() == 16
 
 
-def test_digits_are_scikit_learns(tmp_path: Path) -> None:
-    from sklearn.datasets import load_digits
-
-    raw = datasets.load_digits(parsed().data)
-    expected = load_digits()
-    assert np.array_equal(raw.x, expected.data)
-    assert np.array_equal(raw.y, expected.target)
+@pytest.mark.parametrize("name", ["digits", "iris", "wine", "breast_cancer"])
+def test_shipped_sets_are_scikit_learns(name: str) -> None:
+    raw = datasets.LOADERS[name](parsed(f"data={name}").data)
+    expected = getattr(sklearn.datasets, f"load_{name}")()
+    assert raw.x.tobytes() == expected.data.tobytes() and raw.x.dtype == np.float64
+    assert np.array_equal(raw.y, expected.target) and raw.y.dtype == np.int64
+    assert raw.classes == tuple(map(str, expected.target_names))
+    if raw.image_shape is None:
+        assert raw.columns == tuple(expected.feature_names)
 
 
 @pytest.mark.parametrize(("n", "noise", "seed"), [(2, 0.0, 0), (401, 0.25, 0), (1000, 0.15, 2**32 - 1)])
-def test_moons_are_scikit_learns(n: int, noise: float, seed: int) -> None:
-    config = MoonsConfig(name="moons", n_samples=n, noise=noise, split_seed=seed)
-    raw = datasets.LOADERS["moons"](config)
-    x, y = make_moons(n_samples=n, noise=noise, random_state=seed)
-    assert np.array_equal(raw.x, x) and np.array_equal(raw.y, y) and raw.y.dtype == np.int64
+def test_moons_and_circles_are_scikit_learns(n: int, noise: float, seed: int) -> None:
+    common: dict[str, Any] = {"n_samples": n, "noise": noise}
+    for config, expected in (
+        (MoonsConfig(name="moons", **common, split_seed=seed), make_moons(**common, random_state=seed)),
+        (
+            CirclesConfig(name="circles", **common, factor=0.3, split_seed=seed),
+            make_circles(**common, factor=0.3, random_state=seed),
+        ),
+    ):
+        raw = datasets.LOADERS[config.name](config)
+        assert np.array_equal(raw.x, expected[0]) and np.array_equal(raw.y, expected[1])
+        assert raw.y.dtype == np.int64
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4, 1.0])
+def test_xor_is_told_apart_by_the_product_as_often_as_its_noise_lets(noise: float) -> None:
+    """By the sign of x1 · x2: both coordinates, or neither, are on the side of their cluster."""
+    n = 100_000
+    raw = datasets.LOADERS["xor"](XorConfig(name="xor", n_samples=n, noise=noise))
+    right = np.mean((raw.x.prod(1) < 0) == (raw.y == raw.classes.index("different signs")))
+    side = norm.cdf(1 / noise) if noise else 1.0
+    expected = side**2 + (1 - side) ** 2
+    assert abs(right - expected) <= 4 * (expected * (1 - expected) / n) ** 0.5
+    line = LogisticRegression().fit(raw.x, raw.y)
+    assert line.score(raw.x, raw.y) < 0.8  # three of four clusters, at most
+    other = datasets.LOADERS["xor"](XorConfig(name="xor", n_samples=n, noise=noise, split_seed=1))
+    assert noise == 0 or not np.isin(raw.x, other.x).any()
+
+
+@pytest.mark.parametrize(("n_classes", "noise"), [(2, 0.8), (3, 0.5), (7, 0.1)])
+def test_gaussians_have_their_means_and_spread(n_classes: int, noise: float) -> None:
+    n = 100_000
+    config = GaussiansConfig(name="gaussians", n_samples=n, n_classes=n_classes, noise=noise)
+    raw = datasets.LOADERS["gaussians"](config)
+    assert len(raw.classes) == n_classes
+    centres = np.array([raw.x[raw.y == k].mean(0) for k in range(n_classes)])
+    roots = np.exp(2j * np.pi * np.arange(n_classes) / n_classes)
+    close = 5 * noise * (n_classes / n) ** 0.5
+    assert np.abs(centres - np.stack([roots.real, roots.imag], axis=1)).max() < close
+    inner = [np.cov(raw.x[raw.y == k].T) for k in range(n_classes)]
+    assert np.abs(inner - noise**2 * np.eye(2)).max() < 8 * noise**2 * (n_classes / n) ** 0.5
+    if n_classes == 2:
+        right = np.mean((raw.x[:, 0] < 0) == raw.y)
+        assert abs(right - norm.cdf(1 / noise)) < 0.005
 
 
 def test_csv_labels_of_any_kind(tmp_path: Path) -> None:

@@ -103,6 +103,32 @@ class MoonsConfig(SplitDataConfig):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class CirclesConfig(SplitDataConfig):
+    """A circle around a smaller one."""
+
+    n_samples: int = 1000
+    noise: float = 0.1
+    factor: float = 0.5
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class XorConfig(SplitDataConfig):
+    """Four Gaussian clusters at the corners of a square, opposite ones of one class."""
+
+    n_samples: int = 1000
+    noise: float = 0.4
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GaussiansConfig(SplitDataConfig):
+    """Gaussian classes in the plane, their means on a circle."""
+
+    n_samples: int = 1500
+    n_classes: int = 3
+    noise: float = 0.5
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class SpiralsConfig(SplitDataConfig):
     """Interleaved spiral arms in the plane, an arm a class."""
 
@@ -444,7 +470,10 @@ SCHEMA: dict[str, dict[str, type]] = {
         "arrays": ArraysConfig,
         "synthetic": SyntheticConfig,
         "moons": MoonsConfig,
+        "circles": CirclesConfig,
         "spirals": SpiralsConfig,
+        "xor": XorConfig,
+        "gaussians": GaussiansConfig,
         "torchvision": TorchvisionConfig,
     },
     "model": {"hidden": HiddenConfig, "mlp": MlpConfig, "linear": LinearConfig},

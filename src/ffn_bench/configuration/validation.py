@@ -177,6 +177,8 @@ def check_data(data: DataConfig) -> None:
         )
     at_least(getattr(data, "noise", 0.0), 0.0, "data.noise")
     at_most(getattr(data, "noise", 0.0), 1000.0, "data.noise")
+    at_least(getattr(data, "factor", 0.0), 0.0, "data.factor")
+    at_most(getattr(data, "factor", 0.0), 1.0, "data.factor")
     at_most(getattr(data, "n_samples", 10), 100_000_000, "data.n_samples")
     at_most(getattr(data, "n_features", 2), 100_000, "data.n_features")
     at_least(getattr(data, "n_samples", 10), 10, "data.n_samples")

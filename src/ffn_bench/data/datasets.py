@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
-
-import numpy as np
 
 from ffn_bench.checks import one_of
 from ffn_bench.configuration.schema import (
@@ -15,8 +11,16 @@ from ffn_bench.configuration.schema import (
 from ffn_bench.data.arrays import load_arrays
 from ffn_bench.data.images import load_torchvision
 from ffn_bench.data.kept import kept
+from ffn_bench.data.shipped import load_breast_cancer, load_digits, load_iris, load_wine
 from ffn_bench.data.splitting import Array, Data, Raw, prepare
-from ffn_bench.data.synthetic import load_moons, load_spirals, load_synthetic
+from ffn_bench.data.synthetic import (
+    load_circles,
+    load_gaussians,
+    load_moons,
+    load_spirals,
+    load_synthetic,
+    load_xor,
+)
 from ffn_bench.data.tables import load_csv
 
 
@@ -31,25 +35,18 @@ def load(config: DataConfig) -> Data[Array]:
     return data
 
 
-# --- data sets without files ----------------------------------------------------------------------------
-
-
-def load_digits(config: DataConfig) -> Raw:
-    """scikit-learn's 8 × 8 digits, read from its package without importing it (which takes 0.7 s)."""
-    package = importlib.util.find_spec("sklearn")
-    assert package is not None and package.submodule_search_locations
-    table = np.loadtxt(
-        Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz", delimiter=","
-    )
-    return Raw(table[:, :-1], table[:, -1].astype(np.int64), tuple("0123456789"), image_shape=(8, 8))
-
-
 LOADERS: dict[str, Callable[[DataConfig], Raw]] = {
     "digits": load_digits,
+    "iris": load_iris,
+    "wine": load_wine,
+    "breast_cancer": load_breast_cancer,
     "csv": load_csv,
     "synthetic": load_synthetic,
     "moons": load_moons,
+    "circles": load_circles,
     "spirals": load_spirals,
+    "xor": load_xor,
+    "gaussians": load_gaussians,
     "mnist": load_torchvision,
     "fashion_mnist": load_torchvision,
     "kmnist": load_torchvision,

@@ -1,4 +1,4 @@
-"""Data sets that are drawn: moons, spirals, clusters."""
+"""Data sets that are drawn: moons, circles, spirals, clusters."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import cast
 import numpy as np
 
 from ffn_bench.configuration.schema import (
+    CirclesConfig,
     DataConfig,
+    GaussiansConfig,
     MoonsConfig,
     SpiralsConfig,
     SyntheticConfig,
+    XorConfig,
 )
-from ffn_bench.data.splitting import Raw
+from ffn_bench.data.splitting import Array, Raw
 from ffn_bench.errors import UserError
 
 
@@ -52,12 +55,34 @@ def load_moons(config: DataConfig) -> Raw:
     outer, inner = (np.linspace(0, np.pi, size) for size in sizes)
     first = np.append(np.cos(outer), 1 - np.cos(inner))
     second = np.append(np.sin(outer), 1 - np.sin(inner) - 0.5)
+    x, y = _shuffled_and_noisy(first, second, sizes, config)
+    return Raw(x, y, ("upper", "lower"))
+
+
+def load_circles(config: DataConfig) -> Raw:
+    """A circle of radius 1 around one of radius `factor`, shuffled: the numbers of scikit-learn's
+    make_circles."""
+    config = cast(CirclesConfig, config)
+    outer = config.n_samples // 2
+    sizes = (outer, config.n_samples - outer)
+    outwards, inwards = (np.linspace(0, 2 * np.pi, size, endpoint=False) for size in sizes)
+    first = np.append(np.cos(outwards), np.cos(inwards) * config.factor)
+    second = np.append(np.sin(outwards), np.sin(inwards) * config.factor)
+    x, y = _shuffled_and_noisy(first, second, sizes, config)
+    return Raw(x, y, ("outer", "inner"))
+
+
+def _shuffled_and_noisy(
+    first: Array, second: Array, sizes: tuple[int, int], config: MoonsConfig | CirclesConfig
+) -> tuple[Array, Array]:
+    """Points of two classes `[n, 2]`, given by their coordinates, and class numbers `[n]`, in a random order,
+    which scikit-learn draws before the noise."""
     rng = np.random.RandomState(config.split_seed)
     order = np.arange(config.n_samples)
     rng.shuffle(order)
     x = np.stack([first, second], axis=1)[order]
     x += rng.normal(scale=config.noise, size=x.shape)
-    return Raw(x, np.repeat(np.arange(2), sizes)[order].astype(np.int64), ("upper", "lower"))
+    return x, np.repeat(np.arange(2, dtype=np.int64), sizes)[order]
 
 
 def load_spirals(config: DataConfig) -> Raw:
@@ -70,3 +95,26 @@ def load_spirals(config: DataConfig) -> Raw:
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     x += rng.normal(scale=config.noise / 2, size=x.shape)
     return Raw(x, y.astype(np.int64), tuple(f"arm {k}" for k in range(config.n_classes)))
+
+
+def load_xor(config: DataConfig) -> Raw:
+    """Gaussian clusters of standard deviation `noise` at (1, 1), (−1, 1), (−1, −1) and (1, −1), in turn; a
+    row's class says whether its cluster's signs differ. No line has more than three clusters right."""
+    config = cast(XorConfig, config)
+    rng = np.random.default_rng(config.split_seed)
+    corner = np.arange(config.n_samples) % 4
+    means = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+    x = means[corner] + rng.normal(scale=config.noise, size=(config.n_samples, 2))
+    return Raw(x, (corner % 2).astype(np.int64), ("same signs", "different signs"))
+
+
+def load_gaussians(config: DataConfig) -> Raw:
+    """Gaussian classes of standard deviation `noise`, their means evenly on the unit circle. A point's best
+    guess is the nearest mean; of two classes that is right in Φ(1/noise) of all cases."""
+    config = cast(GaussiansConfig, config)
+    rng = np.random.default_rng(config.split_seed)
+    y = np.arange(config.n_samples) % config.n_classes
+    angle = 2 * math.pi * y / config.n_classes
+    means = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    x = means + rng.normal(scale=config.noise, size=means.shape)
+    return Raw(x, y.astype(np.int64), tuple(f"Gaussian {k}" for k in range(config.n_classes)))
