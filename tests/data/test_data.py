@@ -17,6 +17,7 @@ from conftest import MNIST, needs_mnist
 from ffn_bench.configuration.schema import (
     CirclesConfig,
     CsvConfig,
+    FriedmanConfig,
     GaussiansConfig,
     MoonsConfig,
     SplitDataConfig,
@@ -44,13 +45,19 @@ def load(name: str, tmp_path: Path, *overrides: str) -> splitting.Data[splitting
 @pytest.mark.parametrize("name", OFFLINE)
 def test_splits_are_disjoint_stratified_and_standardised(name: str, tmp_path: Path) -> None:
     loaded = load(name, tmp_path)
-    y = np.concatenate([loaded.train.y, loaded.val.y, loaded.test.y])
+    splits = (loaded.train, loaded.val, loaded.test)
+    y = np.concatenate([split.y for split in splits])
     n = len(y)
     assert len(loaded.val.y) == len(loaded.test.y) == round(0.15 * n)
-    proportions = np.bincount(y) / n
-    for split in (loaded.train, loaded.val, loaded.test):
-        counts = np.bincount(split.y, minlength=len(loaded.classes))
-        assert np.abs(counts - proportions * len(split.y)).max() < 2.0
+    tenths = np.quantile(y, np.arange(0.1, 1, 0.1)) if loaded.task == "regression" else None
+    strata = [split.y if tenths is None else np.digitize(split.y[:, 0], tenths) for split in splits]
+    proportions = np.bincount(np.concatenate(strata)) / n
+    for of_split in strata:
+        counts = np.bincount(of_split, minlength=len(proportions))
+        assert np.abs(counts - proportions * len(of_split)).max() < (2.0 if tenths is None else 4.0)  # ties
+    if loaded.task == "regression":
+        assert np.abs(loaded.train.y.mean(0)).max() < 1e-12
+        assert np.abs(loaded.train.y.std(0) - 1).max() < 1e-12
     assert np.abs(loaded.train.x.mean(0)).max() < 1e-12
     spread = loaded.train.x.std(0)
     assert ((np.abs(spread - 1) < 1e-12) | (spread == 0)).all()
@@ -81,6 +88,24 @@ def test_shipped_sets_are_scikit_learns(name: str) -> None:
     assert raw.classes == tuple(map(str, expected.target_names))
     if raw.image_shape is None:
         assert raw.columns == tuple(expected.feature_names)
+
+
+def test_diabetes_is_scikit_learns() -> None:
+    """In its measurements' own units; scikit-learn scales them unless it is told not to."""
+    raw = datasets.LOADERS["diabetes"](parsed("data=diabetes").data)
+    expected = sklearn.datasets.load_diabetes(scaled=False)
+    assert raw.x.tobytes() == expected.data.tobytes() and raw.x.dtype == np.float64
+    assert raw.y.tobytes() == expected.target.tobytes() and raw.y.shape == (442, 1)
+    assert raw.columns == tuple(expected.feature_names) and raw.targets == ("progression",)
+
+
+@pytest.mark.parametrize(("n", "n_features", "noise", "seed"), [(10, 5, 0.0, 0), (301, 12, 2.5, 2**32 - 1)])
+def test_friedman_is_scikit_learns(n: int, n_features: int, noise: float, seed: int) -> None:
+    common: dict[str, Any] = {"n_samples": n, "n_features": n_features, "noise": noise}
+    raw = datasets.LOADERS["friedman"](FriedmanConfig(name="friedman", **common, split_seed=seed))
+    x, y = sklearn.datasets.make_friedman1(**common, random_state=seed)
+    assert raw.x.tobytes() == x.tobytes() and raw.y[:, 0].tobytes() == y.tobytes()
+    assert raw.classes == () and raw.y.shape == (n, 1)
 
 
 @pytest.mark.parametrize(("n", "noise", "seed"), [(2, 0.0, 0), (401, 0.25, 0), (1000, 0.15, 2**32 - 1)])

@@ -129,6 +129,16 @@ class GaussiansConfig(SplitDataConfig):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class FriedmanConfig(SplitDataConfig):
+    """A regression on five features, beside which there are others."""
+
+    task: str = "regression"
+    n_samples: int = 1000
+    n_features: int = 10
+    noise: float = 1.0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class SpiralsConfig(SplitDataConfig):
     """Interleaved spiral arms in the plane, an arm a class."""
 
@@ -474,6 +484,7 @@ SCHEMA: dict[str, dict[str, type]] = {
         "spirals": SpiralsConfig,
         "xor": XorConfig,
         "gaussians": GaussiansConfig,
+        "friedman": FriedmanConfig,
         "torchvision": TorchvisionConfig,
     },
     "model": {"hidden": HiddenConfig, "mlp": MlpConfig, "linear": LinearConfig},

@@ -15,6 +15,7 @@ from ffn_bench.configuration.schema import (
     SCHEMA,
     CsvConfig,
     DataConfig,
+    FriedmanConfig,
     LossConfig,
     MlpConfig,
     ModelConfig,
@@ -182,7 +183,8 @@ def check_data(data: DataConfig) -> None:
     at_most(getattr(data, "n_samples", 10), 100_000_000, "data.n_samples")
     at_most(getattr(data, "n_features", 2), 100_000, "data.n_features")
     at_least(getattr(data, "n_samples", 10), 10, "data.n_samples")
-    at_least(getattr(data, "n_features", 2), 2, "data.n_features")
+    fewest = 5 if isinstance(data, FriedmanConfig) else 2
+    at_least(getattr(data, "n_features", fewest), fewest, "data.n_features")
     at_least(getattr(data, "n_classes", 2), 2, "data.n_classes")
     if isinstance(data, CsvConfig):
         data.delimiter = delimiter(data.delimiter)

@@ -11,10 +11,11 @@ from ffn_bench.configuration.schema import (
 from ffn_bench.data.arrays import load_arrays
 from ffn_bench.data.images import load_torchvision
 from ffn_bench.data.kept import kept
-from ffn_bench.data.shipped import load_breast_cancer, load_digits, load_iris, load_wine
+from ffn_bench.data.shipped import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from ffn_bench.data.splitting import Array, Data, Raw, prepare
 from ffn_bench.data.synthetic import (
     load_circles,
+    load_friedman,
     load_gaussians,
     load_moons,
     load_spirals,
@@ -40,6 +41,7 @@ LOADERS: dict[str, Callable[[DataConfig], Raw]] = {
     "iris": load_iris,
     "wine": load_wine,
     "breast_cancer": load_breast_cancer,
+    "diabetes": load_diabetes,
     "csv": load_csv,
     "synthetic": load_synthetic,
     "moons": load_moons,
@@ -47,6 +49,7 @@ LOADERS: dict[str, Callable[[DataConfig], Raw]] = {
     "spirals": load_spirals,
     "xor": load_xor,
     "gaussians": load_gaussians,
+    "friedman": load_friedman,
     "mnist": load_torchvision,
     "fashion_mnist": load_torchvision,
     "kmnist": load_torchvision,

@@ -39,6 +39,7 @@ NUCLEUS = (
     "fractal dimension",
 )
 BREAST_CANCER = tuple(f.format(name) for f in ("mean {}", "{} error", "worst {}") for name in NUCLEUS)
+DIABETES = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
 
 def _path(name: str) -> Path:
@@ -76,3 +77,11 @@ def load_wine(config: DataConfig) -> Raw:
 def load_breast_cancer(config: DataConfig) -> Raw:
     """569 tumours, malignant or benign, 30 measurements of their cells' nuclei (Street et al., 1993)."""
     return _labelled("breast_cancer.csv", BREAST_CANCER)
+
+
+def load_diabetes(config: DataConfig) -> Raw:
+    """442 patients, ten measurements in their own units, and how far the disease had gone a year later (Efron
+    et al., 2004)."""
+    x: Array = np.loadtxt(_path("diabetes_data_raw.csv.gz"))
+    y: Array = np.loadtxt(_path("diabetes_target.csv.gz"))
+    return Raw(x, y[:, None], (), columns=DIABETES, targets=("progression",))

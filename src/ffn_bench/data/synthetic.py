@@ -10,6 +10,7 @@ import numpy as np
 from ffn_bench.configuration.schema import (
     CirclesConfig,
     DataConfig,
+    FriedmanConfig,
     GaussiansConfig,
     MoonsConfig,
     SpiralsConfig,
@@ -118,3 +119,19 @@ def load_gaussians(config: DataConfig) -> Raw:
     means = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     x = means + rng.normal(scale=config.noise, size=means.shape)
     return Raw(x, y.astype(np.int64), tuple(f"Gaussian {k}" for k in range(config.n_classes)))
+
+
+def load_friedman(config: DataConfig) -> Raw:
+    """Friedman's first function (1991) of five of `n_features` numbers from U(0, 1), with noise
+    N(0, `noise`²): the numbers of scikit-learn's make_friedman1."""
+    config = cast(FriedmanConfig, config)
+    rng = np.random.RandomState(config.split_seed)
+    x = rng.uniform(size=(config.n_samples, config.n_features))
+    y = (
+        10 * np.sin(np.pi * x[:, 0] * x[:, 1])
+        + 20 * (x[:, 2] - 0.5) ** 2
+        + 10 * x[:, 3]
+        + 5 * x[:, 4]
+        + config.noise * rng.standard_normal(config.n_samples)
+    )
+    return Raw(x, y[:, None], (), targets=("y",))
