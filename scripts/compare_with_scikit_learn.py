@@ -77,7 +77,7 @@ def theirs(name: str, data: Data[NDArray[Any]], seed: int) -> float:
     """The score of scikit-learn's network, trained and tested on the same rows."""
     kind = MLPRegressor if name in REGRESSION else MLPClassifier
     network = kind(
-        HIDDEN,
+        hidden_layer_sizes=HIDDEN,
         activation=ACTIVATION,
         solver="adam",
         alpha=0.0,

@@ -331,8 +331,10 @@ class Record:
 
     def _write_pictures(self) -> None:
         """The confusion matrix, on the test part where there is one; the worst mistakes there, where they are
-        asked for and it is of pictures."""
+        asked for and it is of pictures. A regression has none."""
         run, data = self.run, self.run.data
+        if data.task == "regression":
+            return
         split = next(split for split in ("test", "val", "train") if len(getattr(data, split).y))
         counts = metrics.confusion_matrix(run.network, getattr(data, split), len(data.classes))
         with pictures.DRAWING:
