@@ -410,6 +410,35 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
         3,
         "X, row 0, column 'x1': blank cell; features must be numbers",
     ),
+    ({"data": (X, Y), "task": "regresion"}, 2, "task: 'regresion' is not known (did you mean 'regression'?)"),
+    (
+        {"data": (X, X[:-1, 0]), "task": "regression"},
+        3,
+        "y: has 59 rows, and X has 60; give targets for each",
+    ),
+    (
+        {"data": (X, np.ones((60, 1, 1))), "task": "regression"},
+        3,
+        "y: has the shape (60, 1, 1); give targets",
+    ),
+    ({"data": (X, X[:, :0]), "task": "regression"}, 3, "y: has the shape (60, 0); give targets [n], or"),
+    (
+        {"data": (X, ["one"] * 60), "task": "regression"},
+        3,
+        "y, row 0, column 'y': 'one' is not a number; targ",
+    ),
+    (
+        {"data": (X, np.where(X > 0, X, np.inf)), "task": "regression"},
+        3,
+        "y, row 0, column 'y1': inf is not a finite number",
+    ),
+    (
+        {"data": (X, pd.Series([1.0, None] * 30, dtype="Float64")), "task": "regression"},
+        3,
+        "y, row 1, column 'y': ",
+    ),
+    ({"data": (X, np.ones(60)), "task": "regression"}, 3, "data: target 'y' is constant in the training"),
+    ({"data": "iris", "task": "regression"}, 2, "data.task: regression cannot be learned from data=iris"),
     (
         {"data": (X, Y), "data.sha256": "0"},
         3,
@@ -529,6 +558,19 @@ def test_arrays_and_frames_are_the_same_data() -> None:
     for run in runs:
         assert run.predict(X).tolist() == runs[0].predict(frames[1][["x2", "x0", "kind", "x1"]]).tolist()
         assert set(run.classes) == {"no", "yes"}
+
+
+def test_a_regression_on_arrays_is_one_on_any_that_hold_the_same() -> None:
+    y = X @ [[1.0, 0.0], [-2.0, 3.0], [0.5, 7.0]]
+    named = ["height", "weight"]
+    forms: list[Any] = [y, y.tolist(), pd.DataFrame(y, columns=named), pl.DataFrame(y, schema=named)]
+    runs = [ffn.fit((X, form), task="regression", epochs=30) for form in forms]
+    assert [run.status for run in runs] == ["finished"] * 4
+    assert len({run.history["loss/train"].to_numpy().tobytes() for run in runs}) == 1
+    assert len({run.config["data.sha256"] for run in runs}) == 2  # names are part of it
+    for flat in (y[:, 1], pl.Series(y[:, 1]), pd.Series(y[:, 1])):
+        run = ffn.fit((X, flat), task="regression", epochs=30)
+        assert run.measured("final")["r2/train"] > 0.5
 
 
 def test_pandas_numbers_columns_that_have_no_names() -> None:

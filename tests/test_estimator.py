@@ -1,4 +1,4 @@
-"""`FFNClassifier` is what scikit-learn calls an estimator, and the network that `ffn_bench.fit` trains."""
+"""Estimators are what scikit-learn calls so, and the networks that `ffn_bench.fit` trains."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import pandas as pd
 import pytest
 from joblib import parallel_backend
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, load_linnerud, make_friedman1
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ffn_bench import FFNClassifier
+from ffn_bench import FFNClassifier, FFNRegressor
 from ffn_bench.estimator import InvalidSettingError
 from ffn_bench.results.run import Run
 
 X, Y = load_iris(return_X_y=True)
+ROWS, TARGET = make_friedman1(300, noise=1.0, random_state=0)
 
 
-@parametrize_with_checks([FFNClassifier()])  # type: ignore[untyped-decorator]
+@parametrize_with_checks([FFNClassifier(), FFNRegressor()])  # type: ignore[untyped-decorator]
 def test_it_is_an_estimator(estimator: Any, check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of scikit-learn's checks; none is expected to fail. The one of array-API input runs only with this
     variable."""
@@ -64,6 +67,56 @@ def test_it_is_the_network_of_fit(
     assert (named.n_iter_, named.best_epoch_) == (own.n_iter_, own.best_epoch_)
     assert np.abs(run.predict_proba(X) - own.predict_proba(X)).max() < 1e-5
     assert run.predict(X).tolist() == own.predict(X).tolist()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"validation_fraction": 0.2, "patience": 3, "activation": "tanh", "batch_size": "full", "lr": 0.05},
+        {"hidden": (), "l2": 0.01, "optimizer": "nesterov", "batch_size": 7},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("n_targets", [None, 1, 2])
+def test_a_regressor_is_the_network_of_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], n_targets: int | None
+) -> None:
+    """With a name, the run that `fit` trains; without one the same numbers; in the targets' own units."""
+    monkeypatch.chdir(tmp_path)
+    y = TARGET if n_targets is None else np.stack([TARGET, 1000 * ROWS[:, 0] - 5], axis=1)[:, :n_targets]
+    own = FFNRegressor(epochs=12, random_state=3, **parameters).fit(ROWS, y)
+    named = FFNRegressor(epochs=12, random_state=3, name="it", **parameters).fit(ROWS, y)
+    predicted = own.predict(ROWS)
+    assert predicted.shape == y.shape and predicted.dtype == np.float64
+    assert pickle.loads(pickle.dumps(named)).predict(ROWS).tobytes() == predicted.tobytes()
+    assert (named.n_iter_, named.best_epoch_) == (own.n_iter_, own.best_epoch_)
+    assert own.score(ROWS, y) == r2_score(y, predicted)
+    if "validation_fraction" not in parameters:
+        measured = Run("outputs/it").measured("final")
+        assert measured["r2/train"] == pytest.approx(own.score(ROWS, y), abs=1e-4)
+        assert measured["rmse/train"] == pytest.approx(
+            np.sqrt(np.square(predicted - y).mean(0)).mean(), rel=1e-4
+        )
+
+
+def test_a_linear_regressor_is_least_squares() -> None:
+    """Trained to the end without hidden layers, with several targets of very different sizes."""
+    x, y = load_linnerud(return_X_y=True)
+    y = y * [1.0, 1e6, 1e-6]
+    network = FFNRegressor((), optimizer="lbfgs", lr=1.0, batch_size="full", epochs=50, random_state=0).fit(
+        x, y
+    )
+    least = LinearRegression().fit(x, y)
+    assert np.abs(network.predict(x) - least.predict(x)).max(0) / y.std(0) == pytest.approx([0] * 3, abs=1e-3)
+
+
+def test_a_regressor_comes_close_to_what_can_be_known() -> None:
+    """Friedman's function has a variance of 23.8 beside noise of 1; a straight line explains 70 to 75 %."""
+    x, y = make_friedman1(2000, noise=1.0, random_state=1)
+    scores = cross_val_score(FFNRegressor((64, 32), l2=1e-4, epochs=60, random_state=0), x, y, cv=3)
+    lines = cross_val_score(LinearRegression(), x, y, cv=3)
+    assert scores.min() > 0.9 and lines.max() < 0.8
 
 
 def test_a_named_one_keeps_names_of_columns_and_classes(
@@ -139,6 +192,35 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+REGRESSION_MISTAKES: list[tuple[dict[str, Any], Any, str]] = [
+    ({"lr": 1e30, "optimizer": "sgd"}, TARGET, "fit: diverged: "),
+    ({"patience": 3}, TARGET, "patience: needs rows that are held out"),
+    ({"validation_fraction": 0.001}, TARGET, "data: the validation split has no rows"),
+    ({}, np.ones(300), "data: target 'y' is constant"),
+    ({}, np.stack([TARGET, np.ones(300)], axis=1), "data: target 'y1' is constant"),
+    ({}, np.ma.masked_greater(TARGET, 20), "y, row "),
+]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "y", "text"), REGRESSION_MISTAKES, ids=[text for *_, text in REGRESSION_MISTAKES]
+)
+@pytest.mark.parametrize("name", [None, "it"])
+def test_mistakes_of_a_regression(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str | None,
+    parameters: dict[str, Any],
+    y: Any,
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidSettingError) as mistake:
+        FFNRegressor(name=name, **parameters).fit(ROWS, y)
+    assert str(mistake.value).startswith(text)
+    assert list(tmp_path.iterdir()) == [] or "diverged" in text
+
+
 @pytest.mark.parametrize(("parameters", "text"), MISTAKES, ids=[text for _, text in MISTAKES])
 def test_mistakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], text: str
@@ -177,8 +259,9 @@ def test_rows_that_it_cannot_take() -> None:
 
 def test_it_trains_without_torch_and_numba() -> None:
     code = (
-        "import sys; from ffn_bench import FFNClassifier; import numpy as np\n"
-        "FFNClassifier(epochs=2).fit(np.random.rand(20, 2), [0, 1] * 10).predict([[0, 0]])\n"
+        "import sys; from ffn_bench import FFNClassifier, FFNRegressor; import numpy as np\n"
+        "for kind in FFNClassifier, FFNRegressor:\n"
+        "    kind(epochs=2).fit(np.random.rand(20, 2), [0, 1] * 10).predict([[0, 0]])\n"
         "print({'torch', 'numba', 'polars', 'matplotlib', 'rich'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

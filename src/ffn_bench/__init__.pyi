@@ -6,5 +6,6 @@ from ffn_bench.api import fit as fit
 from ffn_bench.api import load as load
 from ffn_bench.api import sweep as sweep
 from ffn_bench.estimator import FFNClassifier as FFNClassifier
+from ffn_bench.estimator import FFNRegressor as FFNRegressor
 
 __version__: str

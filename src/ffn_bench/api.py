@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffn_bench import tags
+from ffn_bench.checks import check_at, one_of
 from ffn_bench.errors import UserError
 from ffn_bench.results.run import Run
 from ffn_bench.results.sweep import Sweep
@@ -25,21 +27,29 @@ CHOICE = (str, Path, Mapping)
 OF_A_FILE = 'for a file write data=dict(name="csv", path=…, target=…)'
 
 
-def fit(data: Any = None, *, target: str | None = None, progress: bool = True, **keys: Any) -> Run:
+def fit(
+    data: Any = None,
+    *,
+    target: str | None = None,
+    task: str | None = None,
+    progress: bool = True,
+    **keys: Any,
+) -> Run:
     """Train a run as `ffn-train` does; a run of its `name` that has begun is resumed, one that has ended is
     returned.
 
     `data` is the name of a data set (without one the digits), a mapping of the keys of one, a pair `(X, y)`
     (`X [n, n_features]` numbers, `y [n]` labels of any kind), or a frame of Polars or pandas, whose column
-    `target` has the labels. `keys` are those of the command: `lr=0.1`, `optimizer="sgd"`; keys of a group
-    stand in a mapping, with `name` for its choice, `optimizer=dict(name="sgd", momentum=0.9)`, or have dots,
+    `target` has the labels. `task` is the key `data.task`: in a `"regression"` y has numbers, `[n]` or
+    `[n, n_targets]`. `keys` are those of the command: `lr=0.1`, `optimizer="sgd"`; keys of a group stand in a
+    mapping, with `name` for its choice, `optimizer=dict(name="sgd", momentum=0.9)`, or have dots,
     `**{"model.hidden": [64]}`. Values arrive as they are. `progress`: whether a bar shows how it goes, in a
     notebook or on a terminal.
 
     A run that diverges is returned, with that status. Raises `UserError` for a person's mistake, with the
     command's text; KeyboardInterrupt for ^C, and the run is saved as interrupted.
     """
-    keys, given = _with_data(keys, data, target)
+    keys, given = _with_data(keys, data, target, task)
     _check_several(keys)
     return fit_rows(given, progress, keys)
 
@@ -57,7 +67,14 @@ def fit_rows(given: Raw | None, progress: bool, keys: Mapping[str, Any]) -> Run:
     return Run(folder, at)
 
 
-def sweep(data: Any = None, *, target: str | None = None, progress: bool = True, **keys: Any) -> Sweep:
+def sweep(
+    data: Any = None,
+    *,
+    target: str | None = None,
+    task: str | None = None,
+    progress: bool = True,
+    **keys: Any,
+) -> Sweep:
     """Train a run for every combination of values, as `ffn-train -m` does.
 
     As `fit`, but that a list, tuple, range or array holds values that are tried: `seed=range(5)`,
@@ -69,7 +86,7 @@ def sweep(data: Any = None, *, target: str | None = None, progress: bool = True,
     from ffn_bench.run_folder import finding
     from ffn_bench.sweeps.sweep import LaunchDisplay, RunFailed
 
-    keys, given = _with_data(keys, data, target)
+    keys, given = _with_data(keys, data, target, task)
     composed = in_process.command(keywords.swept(keys), sweeps=True, given=given)
     with noted() as notes, composed as (cfg, context):
         sweeper = in_process.sweeper(cfg, context)
@@ -89,7 +106,6 @@ def load(path: str | Path, at: str = "best") -> Run | Sweep:
     `at` says which weights predict: of the `best` epoch, the `last` checkpoint, or `epoch:N`. Nothing in a
     folder is executed. Raises `UserError` (status 4) for folders without runs, and for what is damaged.
     """
-    from ffn_bench.checks import check_at
     from ffn_bench.run_folder import finding
 
     check_at(at)
@@ -101,17 +117,24 @@ def load(path: str | Path, at: str = "best") -> Run | Sweep:
     return Sweep(path, list(map(finding.from_here, folders)), at)
 
 
-def _with_data(keys: dict[str, Any], data: Any, target: str | None) -> tuple[dict[str, Any], Raw | None]:
+def _with_data(
+    keys: dict[str, Any], data: Any, target: str | None, task: str | None
+) -> tuple[dict[str, Any], Raw | None]:
     """The keys with those of the data, and the rows where they are given."""
+    if task is not None:
+        one_of(task, tags.TASKS, "task")
+        keys = {"data.task": task, **keys}
     if data is None or isinstance(data, CHOICE) or _are_choices(data):
         if target is not None:
             what = "is given, and data is no frame"
             raise UserError("target", what, OF_A_FILE)
         _check_choice(data, keys)
         return keys if data is None else {"data": data, **keys}, None
+    from ffn_bench.configuration.schema import ArraysConfig
     from ffn_bench.data import arrays
 
-    raw = arrays.raw_of(data, target)
+    config = ArraysConfig(name="arrays", task=keys.get("data.task", "classification"))
+    raw = arrays.raw_of(data, target, config)
     return {**arrays.keys_of(raw), **keys}, raw
 
 

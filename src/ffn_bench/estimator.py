@@ -1,4 +1,4 @@
-"""A feed-forward network as an estimator of scikit-learn's: `FFNClassifier`."""
+"""Feed-forward networks as estimators of scikit-learn's: `FFNClassifier` and `FFNRegressor`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -18,10 +18,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ffn_bench.configuration import parsing, rule_files, schema
 from ffn_bench.configuration.validation import FULL_BATCH_ONLY
 from ffn_bench.data import arrays, splitting
-from ffn_bench.data.splitting import Array, Raw
+from ffn_bench.data.splitting import Array, Data, Raw
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.model import inference
 from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.tags import Task
 
 if TYPE_CHECKING:
     from ffn_bench.results.run import Run
@@ -33,20 +34,8 @@ class InvalidSettingError(UserError, ValueError):
     """A mistake in a parameter or the data, which scikit-learn's tools expect to be a `ValueError`."""
 
 
-class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """A feed-forward network, trained with mini-batches on the cross-entropy of its softmax.
-
-    Features are standardised. Parameters are those of `ffn_bench.fit`, under the names that follow.
-
-    hidden: widths of the hidden layers; none is logistic regression. optimizer: a name, or a mapping with
-    `name` and hyper-parameters, `dict(name="sgd", momentum=0.9)`. l2: λ of λ Σ‖W‖². validation_fraction: of
-    the rows, held out; then the weights are those of the best epoch on them, and `patience` epochs without
-    improvement end the training. random_state: an integer is the seed of initial weights and order. name:
-    `fit` leaves the run folder `outputs/<name>`, as `ffn_bench.fit` does; without one it leaves nothing.
-
-    Attributes after `fit`: `classes_ [n_classes]`, `layers_` (W `[n_in, n_out]`, b `[n_out]` of every layer,
-    float64), `mean_` and `scale_` of the features, `n_iter_` (epochs trained), `best_epoch_`,
-    `n_features_in_`, `feature_names_in_`, and `run_` where there is a `name`."""
+class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A feed-forward network: its parameters, how it is trained, what it computes."""
 
     def __init__(
         self,
@@ -75,51 +64,6 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.random_state = random_state
         self.name = name
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on rows X `[n, n_features]` and labels y `[n]`, of any kind.
-
-        Raises `ValueError` for data and parameters that cannot be, and where the training diverges.
-        """
-        with _as_value_errors():
-            arrays.check_masked(X, "X")
-            arrays.check_masked(y, "y", "blank label")
-        X, y = validate_data(self, X, y, dtype=np.float64, order="C")
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            what = f"has only one class, {self.classes_.tolist()[0]!r}"
-            raise InvalidSettingError("y", what, "give two or more")
-        with _as_value_errors():
-            if self.name is None:
-                self._train(X, codes)
-            else:
-                self._train_named(X, y, codes)
-        return self
-
-    def predict_proba(self, X: Any) -> Array:
-        """Probabilities of `classes_`, float64 `[n, n_classes]`, for rows X `[n, n_features]`.
-
-        Raises `ValueError` for rows that are too large for the network, and for what scikit-learn refuses.
-        """
-        from ffn_bench.run_folder.trained_network import refuse_too_large
-
-        check_is_fitted(self)
-        with _as_value_errors():
-            arrays.check_masked(X, "X")
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        with np.errstate(over="ignore"):  # which is seen in the logits
-            rows = splitting.standardised(X, self.mean_, self.scale_, np.float64)
-        logits = inference.logits(self.layers_, rows, ACTIVATIONS[self.activation])
-        with _as_value_errors():
-            refuse_too_large(logits)
-        return inference.softmax(logits)
-
-    def predict(self, X: Any) -> Array:
-        """The most probable of `classes_` for each row of X, `[n]`."""
-        probabilities = self.predict_proba(X)
-        predicted: Array = self.classes_[probabilities.argmax(axis=1)]
-        return predicted
-
     # --- training ---------------------------------------------------------------------------------------
 
     def _seed(self) -> int:
@@ -145,7 +89,7 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             return str(given.pop("name", "adam")), given
         return str(self.optimizer), {}
 
-    def _config(self) -> schema.TrainConfig:
+    def _config(self, task: Task) -> schema.TrainConfig:
         """The run that its parameters describe. Raises `UserError`."""
         name, given = self._own_optimizer()
         kind = rule_files.optimizer_keys(name)
@@ -155,10 +99,11 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             raise UserError("optimizer", what, f"use one of: {', '.join(known)}")
         lr = parsing.fitted(_plain(self.lr), float, "lr")
         plain = schema.TrainConfig(
-            data=schema.ArraysConfig(name="arrays", test_fraction=0.0, val_fraction=0.0),
+            data=schema.ArraysConfig(name="arrays", task=task, test_fraction=0.0, val_fraction=0.0),
             model=schema.HiddenConfig(name="lecture"),
             optimizer=kind(name=name, lr=lr),
             schedule=schema.ScheduleConfig(name="constant"),
+            loss=schema.LossConfig(),
             lr=lr,
             batch_size="full" if name in FULL_BATCH_ONLY else 32,
             device="cpu",
@@ -180,13 +125,12 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             )
         return config
 
-    def _train(self, X: Array, codes: Array) -> None:
-        """Train in memory: no folder, and nothing that the process keeps."""
+    def _train(self, raw: Raw, task: Task) -> Data[Array]:
+        """Train in memory: no folder, and nothing that the process keeps. What it was trained on."""
         from ffn_bench.engine.build import build
 
-        config = self._config()
-        names = tuple(map(str, self.classes_.tolist()))
-        data = splitting.prepare(Raw(X, codes.astype(np.int64), names), config.data)
+        config = self._config(task)
+        data = splitting.prepare(raw, config.data)
         training, prepared = build(config, data=data)
         (run,) = training.runs
         with prepared.limited_threads():
@@ -196,13 +140,15 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             raise UserError("fit", f"diverged: {run.reason}", "use a smaller lr")
         layers = [(np.array(W), np.array(b)) for W, b in run.best_layers() or run.layers()]
         self._take(layers, data.mean, data.std, run.epoch, run.monitor.epoch)
+        return data
 
-    def _train_named(self, X: Array, y: Array, codes: Array) -> None:
-        """Train into the folder of its name."""
+    def _train_named(self, raw: Raw, task: Task) -> Data[Array]:
+        """Train into the folder of its name. What it was trained on."""
         from ffn_bench import api
+        from ffn_bench.run_folder.recorded_run import read_run
+        from ffn_bench.run_folder.trained_weights import weights_at
 
-        self._config()  # its mistakes are those without a name, too
-        raw = arrays.raw_of((X, y), None)
+        config = self._config(task)  # its mistakes are those without a name, too
         columns = getattr(self, "feature_names_in_", None)
         if columns is not None:
             raw = dataclasses.replace(raw, columns=tuple(map(str, columns)))
@@ -221,18 +167,128 @@ class FFNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.run_: Run = api.fit_rows(raw, False, keys)
         if self.run_.status != "finished":
             raise UserError("fit", f"{self.run_.status}: {self.run_.reason}", "use a smaller lr")
-        network = self.run_.network
-        first_rows = [int(np.argmax(codes == k)) for k in range(len(self.classes_))]
-        order = raw.y[first_rows]  # the folder's classes are in their natural order
-        *hidden, (W, b) = network.weights.layers
+        weights = weights_at(read_run(self.run_.path), "best")
+        data = splitting.prepare(raw, config.data)
         epochs = int(self.run_.history["epoch"].max())  # type: ignore[arg-type]  # of a column of integers
-        layers = [*hidden, (W[:, order], b[order])]
-        self._take(layers, network.fitted.mean, network.fitted.scale, epochs, network.weights.epoch)
+        self._take(list(weights.layers), data.mean, data.std, epochs, weights.epoch)
+        return data
 
     def _take(self, layers: Layers, mean: Array, scale: Array, epochs: int, best_epoch: int) -> None:
         self.layers_ = [(W.astype(np.float64), b.astype(np.float64)) for W, b in layers]
         self.mean_, self.scale_ = mean, scale
         self.n_iter_, self.best_epoch_ = epochs, best_epoch
+
+    def _outputs(self, X: Any) -> Array:
+        """The last layer's h̄ for rows X, float64 `[n, n_outputs]`."""
+        from ffn_bench.run_folder.trained_network import refuse_too_large
+
+        check_is_fitted(self)
+        with _as_value_errors():
+            arrays.check_masked(X, "X")
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        with np.errstate(over="ignore"):  # which is seen in the outputs
+            rows = splitting.standardised(X, self.mean_, self.scale_, np.float64)
+        outputs = inference.logits(self.layers_, rows, ACTIVATIONS[self.activation])
+        with _as_value_errors():
+            refuse_too_large(outputs)
+        return outputs
+
+
+class FFNClassifier(ClassifierMixin, _Network):  # type: ignore[misc]  # scikit-learn has no types
+    """A feed-forward network, trained with mini-batches on the cross-entropy of its softmax.
+
+    Features are standardised. Parameters are those of `ffn_bench.fit`, under the names that follow.
+
+    hidden: widths of the hidden layers; none is logistic regression. optimizer: a name, or a mapping with
+    `name` and hyper-parameters, `dict(name="sgd", momentum=0.9)`. l2: λ of λ Σ‖W‖². validation_fraction: of
+    the rows, held out; then the weights are those of the best epoch on them, and `patience` epochs without
+    improvement end the training. random_state: an integer is the seed of initial weights and order. name:
+    `fit` leaves the run folder `outputs/<name>`, as `ffn_bench.fit` does; without one it leaves nothing.
+
+    Attributes after `fit`: `classes_ [n_classes]`, `layers_` (W `[n_in, n_out]`, b `[n_out]` of every layer,
+    float64), `mean_` and `scale_` of the features, `n_iter_` (epochs trained), `best_epoch_`,
+    `n_features_in_`, `feature_names_in_`, and `run_` where there is a `name`."""
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on rows X `[n, n_features]` and labels y `[n]`, of any kind.
+
+        Raises `ValueError` for data and parameters that cannot be, and where the training diverges.
+        """
+        with _as_value_errors():
+            arrays.check_masked(X, "X")
+            arrays.check_masked(y, "y", "blank label")
+        X, y = validate_data(self, X, y, dtype=np.float64, order="C")
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            what = f"has only one class, {self.classes_.tolist()[0]!r}"
+            raise InvalidSettingError("y", what, "give two or more")
+        with _as_value_errors():
+            if self.name is None:
+                names = tuple(map(str, self.classes_.tolist()))
+                self._train(Raw(X, codes.astype(np.int64), names), "classification")
+            else:
+                raw = arrays.raw_of((X, y), None)
+                self._train_named(raw, "classification")
+                first_rows = [int(np.argmax(codes == k)) for k in range(len(self.classes_))]
+                order = raw.y[first_rows]  # the folder's classes are in their natural order
+                *hidden, (W, b) = self.layers_
+                self.layers_ = [*hidden, (W[:, order], b[order])]
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities of `classes_`, float64 `[n, n_classes]`, for rows X `[n, n_features]`.
+
+        Raises `ValueError` for rows that are too large for the network, and for what scikit-learn refuses.
+        """
+        return inference.softmax(self._outputs(X))
+
+    def predict(self, X: Any) -> Array:
+        """The most probable of `classes_` for each row of X, `[n]`."""
+        probabilities = self.predict_proba(X)
+        predicted: Array = self.classes_[probabilities.argmax(axis=1)]
+        return predicted
+
+
+class FFNRegressor(RegressorMixin, _Network):  # type: ignore[misc]  # scikit-learn has no types
+    """A feed-forward network, trained with mini-batches on ½‖f − y‖² of one target or several.
+
+    Features and targets are standardised; predictions are in the targets' own units. Parameters and
+    attributes are those of `FFNClassifier`, but that no hidden layers are linear regression, and there are
+    `target_mean_` and `target_scale_ [n_targets]` in place of classes. `score` is R², the mean of several
+    targets."""
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on rows X `[n, n_features]` and targets y, `[n]` or `[n, n_targets]`, numbers.
+
+        Raises `ValueError` for data and parameters that cannot be, and where the training diverges.
+        """
+        with _as_value_errors():
+            arrays.check_masked(X, "X")
+            arrays.check_masked(y, "y", "blank target")
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, order="C", multi_output=True, y_numeric=True, ensure_min_samples=2
+        )
+        self._is_flat = y.ndim == 1
+        with _as_value_errors():
+            raw = arrays.raw_of((X, y), None, schema.ArraysConfig(name="arrays", task="regression"))
+            train = self._train if self.name is None else self._train_named
+            data = train(raw, "regression")
+        self.target_mean_, self.target_scale_ = data.target_mean, data.target_std
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """The targets for each row of X, float64, `[n]` or `[n, n_targets]`, as they were given.
+
+        Raises `ValueError` for rows that are too large for the network, and for what scikit-learn refuses.
+        """
+        predicted: Array = self._outputs(X) * self.target_scale_ + self.target_mean_
+        return predicted[:, 0] if self._is_flat else predicted
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
 
 def _plain(value: Any) -> Any:

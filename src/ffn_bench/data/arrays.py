@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -31,8 +31,9 @@ def load_arrays(config: DataConfig) -> Raw:
 
 
 def digest(raw: Raw) -> str:
-    """SHA-256 of rows, labels, and the names of classes and columns."""
-    content = hashlib.sha256(repr((raw.classes, raw.columns, raw.x.shape)).encode())
+    """SHA-256 of rows, labels or targets, and the names of classes, columns and targets."""
+    names = (raw.classes, raw.columns, raw.x.shape, *([raw.targets] if raw.targets else []))
+    content = hashlib.sha256(repr(names).encode())
     for array in (raw.x, raw.y):
         content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()
@@ -40,7 +41,8 @@ def digest(raw: Raw) -> str:
 
 def keys_of(raw: Raw) -> dict[str, Any]:
     """The keys of a run that trains on these rows."""
-    return {"data": "arrays", "data.sha256": digest(raw)}
+    task = {"data.task": "regression"} if raw.targets else {}
+    return {"data": "arrays", "data.sha256": digest(raw), **task}
 
 
 def is_frame(data: object) -> bool:
@@ -53,10 +55,11 @@ def _is_lazy(data: object) -> bool:
     return hasattr(data, "collect")
 
 
-def raw_of(data: Any, target: str | None) -> Raw:
+def raw_of(data: Any, target: str | None, config: ArraysConfig | None = None) -> Raw:
     """The data set of a pair (X, y), or of a frame whose column `target` has the labels.
 
     X is `[n, n_features]`, numbers; y `[n]`, labels of any kind, which become classes in their natural order.
+    In a regression, as `config` says, y is numbers, `[n]` or `[n, n_targets]`.
     Raises `UserError` (status 3) that says where they are something else.
     """
     if is_frame(data):
@@ -71,6 +74,8 @@ def raw_of(data: Any, target: str | None) -> Raw:
             raise data_error("target", "is given, and data is no frame", "give the labels as y: data=(X, y)")
         (x, y), where = data, "y"
     features, columns = numbers(x)
+    if config is not None and config.task == "regression" and where == "y":
+        return _regression(features, columns, y)
     labels = _labels(y, where)
     if len(labels) != len(features):
         what = f"has {len(labels)} labels, and X has {len(features)} rows"
@@ -82,6 +87,31 @@ def raw_of(data: Any, target: str | None) -> Raw:
     _check_text(names, f"{where}, label")
     classes, order = classes_of(names, len(features), "data", where)
     return Raw(features, order[codes], classes, columns=columns)
+
+
+def _regression(features: Array, columns: tuple[str, ...] | None, y: Any) -> Raw:
+    """The data set of these rows and targets y, whose names are those of a frame's columns, else y, or y0,
+    y1, …"""
+    if is_frame(y):
+        table, names = numbers(y, "y")
+    else:
+        values = y.to_numpy() if hasattr(y, "to_numpy") else _array(y, "y")
+        if values.ndim not in (1, 2) or values.shape[1:] == (0,):
+            what = f"has the shape {values.shape}"
+            raise data_error("y", what, "give targets [n], or [n, n_targets]")
+        values = values.reshape(len(values), -1)
+        width = values.shape[1]
+        names = ("y",) if width == 1 else tuple(f"y{k}" for k in range(width))
+        if values.dtype.kind not in NUMERIC:
+            columns_of_y = zip(values.T, names, strict=True)
+            values = np.column_stack([_column(cells, name, "y", "targets") for cells, name in columns_of_y])
+        table = _finite(values, names, "y")
+    if len(table) != len(features):
+        what = f"has {len(table)} rows, and X has {len(features)}"
+        raise data_error("y", what, "give targets for each row")
+    if not len(features):
+        raise data_error("X", "has no rows", "give some")
+    return Raw(features, table, (), columns=columns, targets=names or ())
 
 
 def _names(frame: Any, where: str) -> tuple[str, ...]:
@@ -135,14 +165,19 @@ def numbers(x: Any, where: str = "X") -> tuple[Array, tuple[str, ...] | None]:
             table = np.column_stack([_column(column, f"x{k}", where) for k, column in enumerate(table.T)])
     if table.shape[1] == 0:
         raise data_error(where, "has no columns", "give features")
+    return _finite(table, names, where), names
+
+
+def _finite(numbers: Array, names: Sequence[str] | None, where: str) -> Array:
+    """The same as float64, C-contiguous. Raises `UserError` where a number is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        table = np.ascontiguousarray(table, dtype=np.float64)
+        table = np.ascontiguousarray(numbers, dtype=np.float64)
     if not (finite := np.isfinite(table)).all():
         row, k = np.argwhere(~finite)[0]
         column = names[k] if names else f"x{k}"
         what = f"{table[row, k]} is not a finite number"
         raise data_error(f"{where}, row {row}, column {column!r}", what, "fill it in or drop the row")
-    return table, names
+    return table
 
 
 def check_masked(x: Any, where: str, what: str = BLANK) -> None:
@@ -187,13 +222,13 @@ def _array(x: Any, where: str, blank: str = BLANK) -> Array:
         raise data_error(where, f"is no array: {first_line(str(e))}", "give one of NumPy's") from e
 
 
-def _column(values: Array, name: str, where: str) -> Array:
+def _column(values: Array, name: str, where: str, of: str = "features") -> Array:
     """A column's numbers; those of objects one by one."""
     if values.dtype.kind in NUMERIC:
         return values
     if values.dtype.kind in "mM":
         what = f"{values.dtype} is not a number"
-        raise data_error(f"{where}, column {name!r}", what, "features must be numbers")
+        raise data_error(f"{where}, column {name!r}", what, f"{of} must be numbers")
     converted = np.empty(len(values))
     for row, value in enumerate(values.tolist()):
         if _is_blank(value) or isinstance(value, (str, bytes, complex)):
@@ -204,7 +239,7 @@ def _column(values: Array, name: str, where: str) -> Array:
                 continue
             except (TypeError, ValueError, OverflowError):
                 what = f"{value!r:.60} is not a number"
-        raise data_error(f"{where}, row {row}, column {name!r}", what, "features must be numbers")
+        raise data_error(f"{where}, row {row}, column {name!r}", what, f"{of} must be numbers")
     return converted
 
 
