@@ -198,7 +198,12 @@ REGRESSION_MISTAKES: list[tuple[dict[str, Any], Any, str]] = [
     ({"validation_fraction": 0.001}, TARGET, "data: the validation split has no rows"),
     ({}, np.ones(300), "data: target 'y' is constant"),
     ({}, np.stack([TARGET, np.ones(300)], axis=1), "data: target 'y1' is constant"),
-    ({}, np.ma.masked_greater(TARGET, 20), "y, row "),
+    ({}, np.ma.masked_equal(TARGET, TARGET[7]), "y, row 7: blank target (masked)"),
+    (
+        {},
+        np.ma.masked_equal(np.stack([ROWS[:, 0], TARGET], axis=1), TARGET[7]),
+        "y, row 7, column 'y1': blank target (masked)",
+    ),
 ]
 
 

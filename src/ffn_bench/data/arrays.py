@@ -184,7 +184,7 @@ def check_masked(x: Any, where: str, what: str = BLANK) -> None:
     """Raise `UserError` (status 3) where an array has masked values: NumPy drops masks without a word."""
     if np.ma.is_masked(x):
         row, *column = np.argwhere(np.ma.getmaskarray(x))[0].tolist()
-        at = "".join(f", column 'x{k}'" for k in column[:1])
+        at = "".join(f", column '{where.lower()}{k}'" for k in column[:1])
         raise data_error(f"{where}, row {row}{at}", f"{what} (masked)", "fill it in or drop the row")
 
 
