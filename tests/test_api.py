@@ -573,6 +573,17 @@ def test_a_regression_on_arrays_is_one_on_any_that_hold_the_same() -> None:
         assert run.measured("final")["r2/train"] > 0.5
 
 
+def test_regressions_that_have_ended_are_returned_and_swept() -> None:
+    y = X[:, 0] ** 2
+    run = ffn.fit((X, y), task="regression", name="it", epochs=3)
+    written = (run.path / "summary.json").stat().st_mtime_ns
+    again = ffn.fit((X, y), task="regression", name="it", epochs=3)
+    assert again.history.equals(run.history)
+    assert (run.path / "summary.json").stat().st_mtime_ns == written
+    sweep = ffn.sweep((X, y), task="regression", seed=range(2), epochs=2)
+    assert [run.status for run in sweep] == ["finished"] * 2
+
+
 def test_pandas_numbers_columns_that_have_no_names() -> None:
     frame = pd.DataFrame(np.column_stack([X, Y]))
     run = ffn.fit(frame, target=3, epochs=1)  # type: ignore[arg-type]  # no text

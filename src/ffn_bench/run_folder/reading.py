@@ -172,7 +172,8 @@ def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
         return False
     if status in ENDED and steps < epochs:
         return False
-    if status == "finished" and (epochs < 1 or steps % epochs or final.get(tags.SCORE.tag("train")) is None):
+    score = tags.PRIMARY[run.task].tag("train")
+    if status == "finished" and (epochs < 1 or steps % epochs or final.get(score) is None):
         return False
     monitor = summary["monitor"]
     if monitor != run.monitored and (monitor or run.monitor or run.patience):  # null: the last epoch is best

@@ -204,7 +204,7 @@ class Record:
                 where, what = f"{self.folder}/metrics.jsonl", f"line {number} is damaged"
                 raise UserError(where, what, REPAIR, errors.RUN_FOLDER) from e
             before = step
-            ends_epoch = tags.SCORE.tag("train") in values
+            ends_epoch = tags.PRIMARY[self._config.task].tag("train") in values
             measurement = Measurement(step, epoch, seconds, values, ends_epoch)
             self._last |= values
             if measurement.ends_epoch:
