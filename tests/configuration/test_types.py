@@ -69,7 +69,8 @@ def is_what_was_typed(got: Any, given: Any) -> bool:
     if isinstance(got, (list, tuple)) and isinstance(given, list):
         return len(got) == len(given) and all(map(is_what_was_typed, got, given))
     if isinstance(got, dict) and isinstance(given, dict):
-        return got.keys() == given.keys() and all(is_what_was_typed(got[k], given[k]) for k in got)
+        as_text = {str(k) if type(k) is int else k: value for k, value in given.items()}
+        return got.keys() == as_text.keys() and all(is_what_was_typed(got[k], as_text[k]) for k in got)
     if type(given) is int and type(got) in (float, str):
         return bool(got == type(got)(given))
     return type(got) is type(given) and repr(got) == repr(given)
