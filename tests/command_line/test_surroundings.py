@@ -32,8 +32,8 @@ from rich.text import Text
 
 import ffn_bench
 from conftest import Command
-from ffn_bench import errors
-from ffn_bench.command_line import console, plot_style, run_view, sweep_view
+from ffn_bench import errors, plot_style
+from ffn_bench.command_line import console, run_view, sweep_view
 from ffn_bench.command_line import tables as run_tables
 from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval

@@ -17,7 +17,7 @@ import pytest
 import scipy.stats
 
 from conftest import Command, Result, call, files_below
-from ffn_bench.command_line import plot_style
+from ffn_bench import plot_style
 from ffn_bench.compare import axes, command, curves, figures, notes, read, study, tables, verdict
 from ffn_bench.compare.study import Study
 from ffn_bench.errors import UserError

@@ -186,7 +186,7 @@ def render(console: Console, figures: Mapping[str, Figure], command: str) -> dic
 
 def files_of(figures: Mapping[str, Figure], names: Sequence[str], command: str) -> dict[str, bytes]:
     """The files of some of the figures, as `render` returns them."""
-    from ffn_bench.command_line import plot_style
+    from ffn_bench import plot_style
 
     contents: dict[str, bytes] = {}
     for name in names:

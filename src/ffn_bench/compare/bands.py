@@ -6,10 +6,10 @@ import io
 
 import numpy as np
 
-from ffn_bench.command_line.plot_style import slug
 from ffn_bench.compare.curves import band_of
 from ffn_bench.compare.study import Study
 from ffn_bench.engine.metrics import Measurement
+from ffn_bench.plot_style import slug
 from ffn_bench.run_folder.writers import TensorBoard, event_name
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from ffn_bench import __version__
-from ffn_bench.command_line import plot_style
+from ffn_bench import __version__, plot_style
 from ffn_bench.compare import verdict, wording
 from ffn_bench.compare.figures.pieces import MAX_SERIES
 from ffn_bench.compare.study import Study

@@ -117,7 +117,9 @@ def roc_auc(predictions: Predictions) -> float:
     ends = np.cumsum(rows)
     first = 1 if len(rows) == 2 else 0
     below = np.empty(n, np.int64)  # for each row, how many are below it in that column, twice
-    for column, end, count in zip(np.sort(P.T[first:]), ends[first:].tolist(), rows[first:].tolist(), strict=True):
+    for column, end, count in zip(
+        np.sort(P.T[first:]), ends[first:].tolist(), rows[first:].tolist(), strict=True
+    ):
         of_class = slice(end - count, end)
         np.add(
             column.searchsorted(own[of_class], "left"),

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
-from ffn_bench.command_line.plot_style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 from ffn_bench.errors import printable
 from ffn_bench.landscape.verdict import Curvature
+from ffn_bench.plot_style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
 from ffn_bench.tags import LOSS, SCORE
 
 COLOURS = "viridis"

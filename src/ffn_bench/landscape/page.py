@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ffn_bench.command_line.plot_style import INK, MUTED, PAPER, colour
 from ffn_bench.errors import printable
 from ffn_bench.landscape.figures import Trajectory
+from ffn_bench.plot_style import INK, MUTED, PAPER, colour
 
 TEXT, GRID = "#808080", "#a0a0a0"
 """Greys that are readable on light and dark pages."""

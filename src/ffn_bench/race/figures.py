@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ffn_bench.command_line.plot_style import INK, MUTED, PAPER, STYLE, colour, dashes, literal
 from ffn_bench.errors import printable
+from ffn_bench.plot_style import INK, MUTED, PAPER, STYLE, colour, dashes, literal
 from ffn_bench.race.scene import Array, Scene, Track
 
 SIZE = (12.0, 6.75)

@@ -17,8 +17,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ffn_bench import process
-from ffn_bench.command_line.plot_style import GRID, INK, PAPER, SERIES, STYLE
 from ffn_bench.errors import printable
+from ffn_bench.plot_style import GRID, INK, PAPER, SERIES, STYLE
 from ffn_bench.race.figures import LINES, RAMP, contour_figure
 from ffn_bench.race.scene import Scene
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ffn_bench import tags
-from ffn_bench.command_line.plot_style import MUTED, STYLE, colour
 from ffn_bench.errors import UserError, nearest
+from ffn_bench.plot_style import MUTED, STYLE, colour
 
 SIZE = (4.2, 3.0)
 """Inches of a plot."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ffn_bench.command_line.plot_style import STYLE, slugs
 from ffn_bench.compare.curves import AXES_OF_TIME
 from ffn_bench.compare.figures import outcomes, over_time, trials, workloads
 from ffn_bench.compare.study import Study
+from ffn_bench.plot_style import STYLE, slugs
 
 
 def draw_all(study: Study) -> dict[str, Figure]:

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from ffn_bench.command_line.plot_style import MUTED, literal
 from ffn_bench.compare.figures.pieces import (
     Series,
     hide_row_lines,
@@ -22,6 +21,7 @@ from ffn_bench.compare.figures.pieces import (
     zoom,
 )
 from ffn_bench.compare.study import Study
+from ffn_bench.plot_style import MUTED, literal
 from ffn_bench.tags import quantity, words
 
 

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from ffn_bench.command_line.plot_style import MUTED, literal
 from ffn_bench.compare.figures.pieces import (
     add_legend,
     cells_of,
@@ -18,6 +17,7 @@ from ffn_bench.compare.figures.pieces import (
 )
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.wording import value
+from ffn_bench.plot_style import MUTED, literal
 from ffn_bench.tags import LOSS, quantity, words
 
 

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from ffn_bench.command_line.plot_style import PAPER, colour, dashes, literal
 from ffn_bench.compare import statistics
 from ffn_bench.compare.results import Cell
 from ffn_bench.compare.study import Competitor, Study
+from ffn_bench.plot_style import PAPER, colour, dashes, literal
 from ffn_bench.tags import quantity
 
 MAX_SERIES = 16

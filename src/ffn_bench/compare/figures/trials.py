@@ -11,7 +11,6 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ffn_bench.command_line.plot_style import MUTED, literal
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.figures.pieces import (
@@ -23,6 +22,7 @@ from ffn_bench.compare.figures.pieces import (
 )
 from ffn_bench.compare.results import Cell
 from ffn_bench.compare.study import Study
+from ffn_bench.plot_style import MUTED, literal
 from ffn_bench.tags import quantity, words
 
 

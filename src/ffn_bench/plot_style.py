@@ -1,4 +1,4 @@
-"""How every figure of an analysis looks, and how it is saved."""
+"""How every figure looks, and how it is saved."""
 
 from __future__ import annotations
 
