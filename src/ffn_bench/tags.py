@@ -27,6 +27,8 @@ class Quantity:
     """One measured quantity. Where it has no splits, its name is its tag."""
 
     name: str
+    label: str = ""
+    """Its name in texts, where that is another one."""
     splits: tuple[str, ...] = ()
     direction: Literal["lower", "higher"] | None = None
     """Which values are better; None where neither are."""
@@ -44,6 +46,10 @@ class Quantity:
     of_means: Callable[[Any, Any, Any], Any] | None = None
     """Its value for each target, where that is not the mean: a function of the means, of each target's
     scale (in its own unit, of 1 in the standardised) and of its variance in the split, standardised."""
+    of_split: bool = False
+    """Whether it is no such mean but of all predictions of a split together: the function of its name in
+    `engine/scores.py`. It is measured when a run has finished, and at every epoch's end where it is
+    monitored."""
     chance: Callable[[int], float] | None = None
     """The value of a constant prediction by the number of classes, for classes of equal size."""
 
@@ -53,7 +59,7 @@ class Quantity:
 
     def words(self, split: str) -> str:
         """The quantity on a split, in words: `test loss`."""
-        return f"{SPLITS[split]} {self.name}"
+        return f"{SPLITS[split]} {self.label or self.name}"
 
     @property
     def higher_is_better(self) -> bool:
@@ -133,6 +139,63 @@ QUANTITIES = (
         of_means=lambda means, scale, variance: 1 - (means / variance if variance else float(means > 0)),
     ),
     Quantity(name="loss", splits=("train", "val", "test"), direction="lower", lowest=0.0, unit="nats"),
+    Quantity(
+        name="balanced_accuracy",
+        label="balanced accuracy",
+        splits=("val", "test"),
+        direction="higher",
+        lowest=0.0,
+        highest=1.0,
+        unit="%",
+        task="classification",
+        of_split=True,
+        chance=lambda n_classes: 1 / n_classes,
+    ),
+    Quantity(
+        name="macro_f1",
+        label="macro F1",
+        splits=("val", "test"),
+        direction="higher",
+        lowest=0.0,
+        highest=1.0,
+        unit="%",
+        task="classification",
+        of_split=True,
+        chance=lambda n_classes: 2 / (n_classes * (n_classes + 1)),
+    ),
+    Quantity(
+        name="roc_auc",
+        label="ROC AUC",
+        splits=("val", "test"),
+        direction="higher",
+        lowest=0.0,
+        highest=1.0,
+        task="classification",
+        of_split=True,
+        chance=lambda n_classes: 0.5,
+    ),
+    Quantity(
+        name="log_loss",
+        label="log loss",
+        splits=("val", "test"),
+        direction="lower",
+        lowest=0.0,
+        unit="nats",
+        task="classification",
+        of_split=True,
+        chance=math.log,
+    ),
+    Quantity(
+        name="calibration_error",
+        label="calibration error",
+        splits=("val", "test"),
+        direction="lower",
+        lowest=0.0,
+        highest=1.0,
+        unit="%",
+        task="classification",
+        of_split=True,
+    ),
     Quantity(name="objective", splits=("train",), direction="lower", unit="nats"),
     Quantity(name="lr"),
     Quantity(name="grad_norm"),
@@ -157,12 +220,15 @@ UPDATE_RATIO = _NAMED["update_ratio"]
 LAMBDA_MIN, LAMBDA_MAX = _NAMED["curvature/lambda_min"], _NAMED["curvature/lambda_max"]
 CURVATURE_GRAD_NORM = _NAMED["curvature/grad_norm"]
 
-SCORES = tuple(quantity for quantity in QUANTITIES if quantity.task == "classification")
-"""What is measured of a classification's predictions on every split."""
 SCORES_OF: dict[Task, tuple[Quantity, ...]] = {
-    task: tuple(quantity for quantity in QUANTITIES if quantity.task == task) for task in TASKS
+    task: tuple(quantity for quantity in QUANTITIES if quantity.task == task and quantity.of_rows)
+    for task in TASKS
 }
-"""What is measured of a task's predictions on every split."""
+"""What is measured of a task's predictions on every split, at every epoch's end."""
+SCORES = SCORES_OF["classification"]
+"""The same of a classification."""
+SPLIT_SCORES = tuple(quantity for quantity in QUANTITIES if quantity.of_split)
+"""What is measured of all predictions of a split together, in a task of their own."""
 HELD_OUT = tuple(quantity for quantity in QUANTITIES if "val" in quantity.splits)
 """What is measured on rows that were not trained on: it can be compared, and choose settings."""
 
@@ -175,11 +241,16 @@ def at_epoch_end(split: str, task: Task = "classification") -> tuple[str, ...]:
 
 
 MONITORED_IN: dict[Task, tuple[str, ...]] = {
-    task: tuple(tag for split in SPLITS for tag in at_epoch_end(split, task)) for task in TASKS
+    task: (
+        *(tag for split in SPLITS for tag in at_epoch_end(split, task)),
+        *(score.tag(split) for score in SPLIT_SCORES if score.task == task for split in score.splits),
+    )
+    for task in TASKS
 }
-"""The tags that can say which epoch is the best, by task."""
+"""The tags that can say which epoch is the best, by task: measured at every epoch's end, if they are asked
+for, with a better direction."""
 MONITORED = tuple(dict.fromkeys(tag for known in MONITORED_IN.values() for tag in known))
-"""The tags that can say which epoch is the best: measured at every epoch's end, with a better direction."""
+"""Those of any task."""
 
 _UNKNOWN = Quantity(name="")
 

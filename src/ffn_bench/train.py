@@ -92,7 +92,7 @@ def train_run(
         except OSError as e:  # a short run meets a full disk only here
             record.fail(e)
             raise
-        view.end(summary, shown)
+        view.end(summary, shown, record.confusion)
     stop.raise_if_requested()
     return reading.score_of(summary)
 

@@ -32,7 +32,7 @@ from rich.text import Text
 
 import ffn_bench
 from conftest import Command
-from ffn_bench import errors, plot_style
+from ffn_bench import errors, plot_style, tags
 from ffn_bench.command_line import console, run_view, sweep_view
 from ffn_bench.command_line import tables as run_tables
 from ffn_bench.compare import axes, command, read, study, tables
@@ -454,7 +454,7 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     row["tag"] = "accuracy/val"
     run_tables.show_leaderboard(console.make_console(), [row], [name], seeds=True)
     run_tables.show_choices(console.make_console(), [(name, name, ("accuracy/val", 0.5), name)], [name])
-    run_tables.show_gains(console.make_console(), [(name, {"val": [0.1], "test": [0.1]})], 1)
+    run_tables.show_gains(console.make_console(), tags.SCORE, [(name, {"val": [0.1], "test": [0.1]})], 1)
     console.make_console().print(Text(name))
     console.make_console().print(name)
     return out.getvalue()

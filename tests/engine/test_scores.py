@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -12,11 +13,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 from sklearn import calibration, metrics
 from sklearn.exceptions import UndefinedMetricWarning
 
 from ffn_bench import tags
+from ffn_bench.data.splitting import Split
 from ffn_bench.engine import scores
+from ffn_bench.engine.metrics import CHUNK, predictions
+from ffn_bench.model.losses import OUTPUTS, Criterion
 
 Rows = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -39,7 +44,8 @@ def rows(draw: st.DrawFn, every_class: bool = False) -> Rows:
 
 
 def predicted(case: Rows) -> scores.Predictions:
-    return scores.predictions_of(*case)
+    logits, y = case
+    return scores.Predictions(softmax(logits, axis=1), logits.argmax(1), y)
 
 
 def mean_recall(p: scores.Predictions) -> float:
@@ -63,7 +69,7 @@ def expected_gap(p: scores.Predictions) -> float:
     confidence, correct = p.probabilities.max(1), p.predicted == p.y
     true, mean = calibration.calibration_curve(correct, confidence, n_bins=15, pos_label=True)
     edges = np.linspace(0, 1, 16)
-    within = [(confidence > low) & (confidence <= high) for low, high in zip(edges, edges[1:], strict=False)]
+    within = [(confidence > low) & (confidence <= high) for low, high in itertools.pairwise(edges)]
     counts = np.array([w.sum() for w in within if w.any()])
     return float((counts * np.abs(true - mean)).sum() / len(p.y))
 
@@ -77,8 +83,8 @@ REFERENCES: dict[str, Callable[[scores.Predictions], float]] = {
 }
 
 
-def test_every_score_has_a_reference() -> None:
-    assert set(REFERENCES) == set(scores.OF_SPLIT)
+def test_every_score_of_a_split_has_a_function_and_a_reference() -> None:
+    assert {score.name for score in tags.SPLIT_SCORES} == set(scores.OF_SPLIT) == set(REFERENCES)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -112,6 +118,14 @@ def test_what_is_measured_lies_within_its_bounds(case: Rows) -> None:
     for name, score in scores.OF_SPLIT.items():
         value, quantity = score(predicted(case)), tags.quantity(name)
         assert math.isnan(value) or quantity.lowest <= value <= quantity.highest
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_chance_is_what_a_constant_prediction_comes_to(n_classes: int) -> None:
+    p = predicted((np.zeros((3 * n_classes, n_classes)), np.repeat(np.arange(n_classes), 3)))
+    for name, score in scores.OF_SPLIT.items():
+        if (chance := tags.quantity(name).chance) is not None:
+            assert score(p) == pytest.approx(chance(n_classes), abs=1e-12)
 
 
 @given(case=rows())
@@ -159,11 +173,19 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below() -> None:
     assert scores.reliability(p).rows.tolist() == [0] * 7 + [1] * 8
 
 
+@pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_other_outputs_give_their_own_probabilities(dtype: Any) -> None:
-    logits = np.random.default_rng(0).normal(size=(50, 4)).astype(dtype)
-    y = logits.argmax(1)
-    p = scores.predictions_of(logits, y, lambda outputs: 1 / (1 + np.exp(-outputs)))
+def test_probabilities_are_those_of_the_outputs(output: str, dtype: Any) -> None:
+    """In float64, of all rows whatever chunks they are computed in, and of rows with one scale each."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(CHUNK + 10, 4)).astype(dtype)
+    split = Split(logits, generator.integers(0, 4, len(logits)))
+    p = predictions(lambda x: x, split, Criterion("squared", output))
+    f = logits.astype(np.float64)
+    shown = {"softmax": softmax(f, axis=1), "sigmoid": expit(f), "identity": np.clip(f, 0, 1)}[output]
+    total = shown.sum(1, keepdims=True)
+    expected = np.divide(shown, total, where=total > 0, out=np.full_like(shown, 0.25))
     assert p.probabilities.dtype == np.float64
-    np.testing.assert_allclose(p.probabilities, 1 / (1 + np.exp(-logits.astype(np.float64))))
-    assert scores.balanced_accuracy(p) == scores.macro_f1(p) == 1.0
+    np.testing.assert_allclose(p.probabilities, expected, rtol=1e-12)
+    np.testing.assert_array_equal(p.predicted, logits.argmax(1))
+    assert scores.roc_auc(p) == pytest.approx(area(p), abs=1e-12)

@@ -23,7 +23,7 @@ from ffn_bench.command_line.sweep_view import SweepView
 if TYPE_CHECKING:
     from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Run
-    from ffn_bench.engine.metrics import Measurement
+    from ffn_bench.engine.metrics import Confusion, Measurement
 
 UPDATE_SECONDS = 0.1
 """Between two pictures of a notebook's bar."""
@@ -129,7 +129,7 @@ class PythonRunView(RunView):
         if self._progress:
             super().write(measurements)
 
-    def end(self, summary: dict[str, Any], folder: Path) -> None:
+    def end(self, summary: dict[str, Any], folder: Path, confusion: Confusion | None = None) -> None:
         """Take the bar away."""
         self.close()
 

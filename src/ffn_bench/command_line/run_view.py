@@ -12,13 +12,14 @@ from rich.text import Text
 
 from ffn_bench import tags
 from ffn_bench.command_line.console import count, duration, line, make_console, tensorboard, training_bar
+from ffn_bench.command_line.tables import class_table
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
 
 if TYPE_CHECKING:
     from ffn_bench.data.splitting import Data
     from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Run
-    from ffn_bench.engine.metrics import Measurement
+    from ffn_bench.engine.metrics import Confusion, Measurement
 
 PLAIN_LINES = 10
 """Lines of progress that a run prints where there is no live bar."""
@@ -84,9 +85,15 @@ class RunView:
             self._progress.stop()
             self._progress = None
 
-    def end(self, summary: dict[str, Any], folder: Path) -> None:
-        """Print the closing table, the run folder and the TensorBoard line."""
+    def end(self, summary: dict[str, Any], folder: Path, confusion: Confusion | None = None) -> None:
+        """Print the table of the classes, where their confusion matrix is given, the closing table, which is
+        on the screen then, the run folder and the TensorBoard line."""
         self.close()
+        if confusion is not None:
+            if not self.console.is_terminal:  # where lines of progress stand before it
+                self.console.print()
+            self.console.print(class_table(confusion), soft_wrap=True)
+            self.console.print()
         final, best = summary["final"], summary["best"]
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
         table.add_column("")
@@ -94,7 +101,10 @@ class RunView:
             table.add_column(split, justify="right")
 
         def cells(quantity: tags.Quantity, values: dict[str, Any]) -> list[str]:
-            return [quantity.text(values.get(quantity.tag(split))) for split in tags.SPLITS]
+            return [
+                quantity.text(values.get(quantity.tag(split))) if split in quantity.splits else ""
+                for split in tags.SPLITS
+            ]
 
         table.add_row(f"  {tags.LOSS.name} (training: of its last steps)", *cells(tags.LOSS, final))
         for score in tags.SCORES:
@@ -102,8 +112,18 @@ class RunView:
                 f"  {score.name}", *cells(score, final), style="bold" if score is tags.SCORE else None
             )
         if best and (tag := summary["monitor"]):
-            what = "validation" if tag == tags.SCORE.tag("val") else tags.words(tag)
-            table.add_row(f"  at the best {what}, epoch {best['epoch']}", *cells(tags.SCORE, best))
+            epoch = f"epoch {best['epoch']}"
+            if (monitored := tags.quantity(tag)).of_split:
+                table.add_row(f"  {monitored.label} at its best, {epoch}", *cells(monitored, best))
+                table.add_row(f"  {tags.SCORE.name} there", *cells(tags.SCORE, best))
+            else:
+                what = "validation" if tag == tags.SCORE.tag("val") else tags.words(tag)
+                table.add_row(f"  at the best {what}, {epoch}", *cells(tags.SCORE, best))
+        loss = cells(tags.LOSS, final)
+        for score in tags.SPLIT_SCORES:
+            row = cells(score, final)
+            if {*row} - {"", tags.NOT_MEASURED} and row[1:] != loss[1:]:  # the log loss may be the loss
+                table.add_row(f"  {score.label}", *row, style="dim")
         self.console.print(table)
         self.console.print()
         seconds, steps = summary["train_seconds"], summary["steps"]

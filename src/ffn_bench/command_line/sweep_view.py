@@ -25,7 +25,7 @@ from ffn_bench.errors import printable
 if TYPE_CHECKING:
     from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Run
-    from ffn_bench.engine.metrics import Measurement
+    from ffn_bench.engine.metrics import Confusion, Measurement
 
 LINES = 40
 """Runs of a sweep, at most, that each get a line when they end."""
@@ -231,7 +231,7 @@ class RunOfSweep(RunView):
         """Hand them to the sweep's view."""
         self._sweep.measured(self._run, measurements)
 
-    def end(self, summary: dict[str, Any], folder: Path) -> None:
+    def end(self, summary: dict[str, Any], folder: Path, confusion: Confusion | None = None) -> None:
         """Nothing: the sweep prints the line of a run that ended."""
 
 
@@ -256,5 +256,5 @@ class RunElsewhere(RunView):
             self._due = time.monotonic() + SEND_SECONDS
             self._send(("measured", [replace(measurements[-1], values=dict(self._values))]))
 
-    def end(self, summary: dict[str, Any], folder: Path) -> None:
+    def end(self, summary: dict[str, Any], folder: Path, confusion: Confusion | None = None) -> None:
         """Nothing: the sweep prints the line of a run that ended."""

@@ -7,15 +7,22 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ffn_bench import tags
 from ffn_bench.command_line.console import count, line, make_console
-from ffn_bench.errors import printable
+from ffn_bench.errors import printable, short
+
+if TYPE_CHECKING:
+    from ffn_bench.engine.metrics import Confusion
+
+MOST_CLASSES, WORST = 20, 10
+"""Classes, at most, that are shown one by one when a run has finished, and how many of more."""
 
 STATUS_ROWS = 200
 """Runs of a sweep, at most, that are listed one by one when its status is asked for."""
@@ -43,6 +50,33 @@ def show_status(
     if listed:
         console.print(table)
     console.print(line("  " + ", ".join(f"{count(n)} {status}" for status, n in tally.items())))
+
+
+def class_table(confusion: Confusion) -> Text:
+    """Precision, recall and F1 of every class, or of those of the lowest F1; not by rich's tables, which take
+    milliseconds."""
+    from ffn_bench.engine.scores import by_class
+
+    scores, n_classes = by_class(confusion.counts), len(confusion.classes)
+    shown: Sequence[int] = range(n_classes)
+    title = f"{tags.SPLITS[confusion.split]} by class"
+    if n_classes > MOST_CLASSES:
+        shown = scores.f1.argsort(kind="stable")[:WORST].tolist()  # NaN last
+        title += f", {WORST} lowest F1 of {n_classes}"
+    names = [short(confusion.classes[k], 30) for k in shown]
+    columns = {
+        "precision": [tags.SCORE.text(value) for value in scores.precision[shown].tolist()],
+        "recall": [tags.SCORE.text(value) for value in scores.recall[shown].tolist()],
+        "F1": [tags.SCORE.text(value) for value in scores.f1[shown].tolist()],
+        "rows": [count(rows) for rows in scores.rows[shown].tolist()],
+    }
+    width = max(map(cell_len, (title, *names)))
+    widths = [max(map(len, (name, *cells))) for name, cells in columns.items()]
+    lines = [(title, [*columns]), *zip(names, zip(*columns.values(), strict=True), strict=True)]
+    texts = [
+        "   ".join(["  " + set_cell_size(name, width), *map(str.rjust, cells, widths)]) for name, cells in lines
+    ]
+    return Text.assemble((texts[0], "dim"), *("\n" + text for text in texts[1:]))
 
 
 def show_leaderboard(
@@ -121,8 +155,13 @@ def show_choices(
     console.print()
 
 
-def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]]]], seeds: int) -> None:
-    """Tuned minus default settings: by name, differences of the score on `val` and `test`, one a seed."""
+def show_gains(
+    console: Console,
+    quantity: tags.Quantity,
+    rows: Sequence[tuple[str, dict[str, list[float]]]],
+    seeds: int,
+) -> None:
+    """Tuned minus default settings: by name, differences of a quantity on `val` and `test`, one a seed."""
     table = Table(
         title="tuned against default settings",
         title_justify="left",
@@ -140,15 +179,16 @@ def show_gains(console: Console, rows: Sequence[tuple[str, dict[str, list[float]
                 cells.append(tags.NOT_MEASURED)
                 continue
             deviation = statistics.stdev(values) if seeds > 1 else math.nan
-            spread = f" ± {tags.SCORE.digits(deviation)}" if math.isfinite(deviation) else ""
-            mean = tags.SCORE.difference(statistics.fmean(values))
-            cells.append((mean if float(mean) else tags.SCORE.difference(0.0)) + spread)  # no negative zero
+            spread = f" ± {quantity.digits(deviation)}" if math.isfinite(deviation) else ""
+            mean = quantity.difference(statistics.fmean(values))
+            cells.append((mean if float(mean) else quantity.difference(0.0)) + spread)  # no negative zero
         table.add_row(line(name), *cells)
     console.print()
     console.print(table)
-    unit = " in percentage points" if tags.SCORE.is_percent else ""
-    note = f"  {tags.SCORE.name}{unit}, mean ± standard deviation of the differences of the same seed"
-    console.print(Text(f"{note}; diverged counts as {tags.SCORE.worst:g}", style="dim"), soft_wrap=True)
+    unit = " in percentage points" if quantity.is_percent else ""
+    name = quantity.label or quantity.name
+    note = f"  {name}{unit}, mean ± standard deviation of the differences of the same seed"
+    console.print(Text(f"{note}; diverged counts as {quantity.worst:g}", style="dim"), soft_wrap=True)
 
 
 def _spread(value: tuple[float, float], form: Any) -> str:

@@ -13,7 +13,7 @@ from ffn_bench.compare.study import Competitor, Study
 from ffn_bench.compare.wording import count, listed, value
 from ffn_bench.run_folder.recorded_run import RecordedRun
 from ffn_bench.sweeps.leaderboard import leaderboard, score_of
-from ffn_bench.tags import SCORE, words
+from ffn_bench.tags import SCORE, quantity, words
 
 SHARING = ("batched", None)
 """Engines that train several runs at once; runs of earlier releases name none, and were trained so."""
@@ -24,7 +24,7 @@ STOPPED = {"failed": "stopped by an error"}
 
 def notes(study: Study) -> list[str]:
     """The notes of a study, the most important first."""
-    lines = [*_parts(study), *_runs(study), *_choice(study), *_leaderboard(study)]
+    lines = [*_parts(study), *_measured_once(study), *_runs(study), *_choice(study), *_leaderboard(study)]
     beside = [run for run in study.runs if run.co_trained_runs > 0]
     if any(run.engine in SHARING for run in beside):
         lines.append(
@@ -58,6 +58,16 @@ def _parts(study: Study) -> list[str]:
             f"No test set: {words(study.metric)} is reported, on which {chosen} chosen, so it is optimistic."
         ]
     return []
+
+
+def _measured_once(study: Study) -> list[str]:
+    """About a score that was measured at the end only, as those of a whole split are."""
+    curves = [run.curves[study.selecting] for run in study.runs if study.selecting in run.curves]
+    if not quantity(study.selecting).of_split or any(len(curve.values) > 1 for curve in curves):
+        return []
+    name = words(study.selecting)
+    what = f"{name[0].upper()}{name[1:]} was measured at the end of training only"
+    return [f"{what}, so it chose no epoch; monitor={study.selecting} measures it at every epoch."]
 
 
 def _chose(study: Study) -> bool:

@@ -26,6 +26,7 @@ NOT_RESULTS = (
     "optimizer.lr",
     "engine",
     "log_mistakes",
+    "log_scores",
     "keep",
 )
 """Keys that say where a run is kept, how it is handled or what is drawn of it, or repeat another; no result

@@ -349,6 +349,7 @@ class TrainConfig(Keys):
     log_every: int = 10
     log_curvature: int = 0
     log_mistakes: bool = False
+    log_scores: bool = False
     trajectory: bool = False
     keep: str = "best"
     monitor: str | None = None

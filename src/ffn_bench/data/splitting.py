@@ -295,7 +295,7 @@ def _chance_of_classes(y: Array, n_classes: int) -> dict[str, float]:
     """`Data.chance` of these training labels."""
     proportions = np.bincount(y, minlength=n_classes) / len(y)
     entropy = -sum(p * math.log(p) for p in proportions.tolist() if p)
-    scores = {score.name: score.chance(n_classes) for score in tags.SCORES if score.chance is not None}
+    scores = {q.name: q.chance(n_classes) for q in tags.QUANTITIES if q.chance is not None}
     return {**scores, tags.LOSS.name: entropy}
 
 

@@ -87,7 +87,7 @@ def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepare
     from ffn_bench.data.kept import kept
     from ffn_bench.data.splitting import batch_rows, in_dtype, steps_per_epoch, weighted
     from ffn_bench.engine.choice import choose
-    from ffn_bench.engine.monitor import Monitor
+    from ffn_bench.engine.monitor import Monitor, check_known
     from ffn_bench.model.initialisation import check_names
     from ffn_bench.model.losses import criterion_of
 
@@ -99,6 +99,7 @@ def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepare
     _check_task(run, loaded)
     loaded = weighted(loaded, run.loss.class_weight)
     Monitor(run, loaded.splits)  # which says what of it is wrong
+    check_known(run, loaded)
     n = len(loaded.train.y)
     per_epoch = steps_per_epoch(n, run.batch_size, run.drop_last)
     if per_epoch == 0:

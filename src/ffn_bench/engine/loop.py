@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ import numpy as np
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
 from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
-from ffn_bench.engine import checkpoint_state
+from ffn_bench.engine import checkpoint_state, metrics
 from ffn_bench.engine.metrics import Measurement, by_tag, log_point, mean
 from ffn_bench.engine.monitor import Monitor
 from ffn_bench.engine.protocol import Advanced, Array, Engine, Layers, Numbers, Order
 from ffn_bench.engine.stop import Stop
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.layers import by_names, from_names
+from ffn_bench.model.losses import criterion_of
 from ffn_bench.optimizers.schedules import build_schedule
 
 SECONDS = 0.1
@@ -34,6 +35,7 @@ class Run:
     def __init__(self, config: TrainConfig, data: Data[Numbers]) -> None:
         self.config, self.data = config, data
         self.monitor = Monitor(config, data.splits)
+        self.criterion = criterion_of(config)
         self._remembered: int | None = None
         """The step at which the engine's copy of its weights was taken."""
         self.steps_per_epoch = steps_per_epoch(len(data.train.y), config.batch_size, config.drop_last)
@@ -62,6 +64,10 @@ class Run:
     def network(self, x: Numbers) -> Numbers:
         """Logits `[b, n_classes]` of a mini-batch `[b, n_features]`."""
         return self.training.engine.logits(self.column, x)
+
+    def split_scores(self, quantities: Iterable[tags.Quantity]) -> dict[str, float]:
+        """Some of `tags.SPLIT_SCORES` by tag, of the weights now."""
+        return metrics.split_scores(self.network, self.data, quantities, self.criterion)
 
     def layers(self) -> Layers:
         """The weights now: (W `[n_in, n_out]`, b `[n_out]`) of every layer; the next step may change them."""
@@ -318,9 +324,14 @@ class Training:
             if bad is not None:
                 self._diverge(run, f"{bad} is {values[bad]} after step {run.step}")
             else:
+                watched = tags.quantity(run.monitor.tag or "")
+                if watched.of_split:
+                    values |= run.split_scores([watched])
                 if run.see(values):
                     best.append(run.column)
                 run.end_if_due()
+                if run.status == "finished":
+                    values |= run.split_scores(tags.SPLIT_SCORES)
             measured[run] = [Measurement(run.step, run.epoch, run.train_seconds, values, ends_epoch=True)]
         if best:
             self.engine.remember(best)

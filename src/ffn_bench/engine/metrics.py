@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ffn_bench import tags
 from ffn_bench.data.splitting import Array, Data, Split
-from ffn_bench.model.inference import row_losses
+from ffn_bench.engine import scores
+from ffn_bench.model.inference import probabilities, row_losses
+from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
 
 CHUNK = 8192
 """Rows evaluated at once, so that a large test set needs little memory."""
@@ -129,6 +131,44 @@ def _in_chunks(
     for first in range(0, len(split.y), CHUNK):
         rows = slice(first, first + CHUNK)
         yield network(split.x[rows]), split.y[rows]
+
+
+def predictions(
+    network: Callable[[Array], Array], split: Split[Array], criterion: Criterion = CROSS_ENTROPY
+) -> scores.Predictions:
+    """What a classifier that was trained for a criterion says of all rows of a split, which has some."""
+    chunks = [logits for logits, _ in _in_chunks(network, split)]
+    logits = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    in_float64 = probabilities(logits.astype(np.float64), criterion)
+    return scores.Predictions(in_float64, logits.argmax(1), split.y)
+
+
+def split_scores(
+    network: Callable[[Array], Array],
+    data: Data[Array],
+    quantities: Iterable[tags.Quantity],
+    criterion: Criterion = CROSS_ENTROPY,
+) -> dict[str, float]:
+    """Some of `tags.SPLIT_SCORES` by tag, those of the data's task, on those of their splits that have rows;
+    NaN where a score is not known, as for want of a class."""
+    values: dict[str, float] = {}
+    seen: dict[str, scores.Predictions] = {}
+    for quantity in quantities:
+        for name in quantity.splits if quantity.task == data.task else ():
+            if len(getattr(data, name).y):
+                if name not in seen:
+                    seen[name] = predictions(network, getattr(data, name), criterion)
+                values[quantity.tag(name)] = scores.OF_SPLIT[quantity.name](seen[name])
+    return values
+
+
+class Confusion(NamedTuple):
+    """A confusion matrix and what it is of."""
+
+    counts: npt.NDArray[np.int64]
+    """`[true class, predicted class]`."""
+    classes: Sequence[str]
+    split: str
 
 
 def confusion_matrix(

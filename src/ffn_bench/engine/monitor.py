@@ -6,9 +6,13 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.errors import UserError
+from ffn_bench.data.splitting import Data
+from ffn_bench.engine import scores
+from ffn_bench.errors import UserError, short
 
 
 class Monitor:
@@ -94,3 +98,18 @@ class Monitor:
         """Go on from what `state` gave."""
         self.epoch, self.step, self.value = state["epoch"], state["step"], state["value"]
         self._reference, self._improved = state["reference"], state["improved"]
+
+
+def check_known(config: TrainConfig, data: Data[Any]) -> None:
+    """Raise `UserError` where a run monitors a score that is not known on its split, since a class has no row
+    there."""
+    name, _, split = config.monitored.partition("/")
+    if not tags.quantity(config.monitored).of_split:
+        return
+    y, n_classes = getattr(data, split).y, len(data.classes)
+    anything = scores.Predictions(np.full((len(y), n_classes), 1 / n_classes), np.zeros_like(y), y)
+    if math.isnan(scores.OF_SPLIT[name](anything)):
+        absent = data.classes[int(np.bincount(y, minlength=n_classes).argmin())]
+        what = f"{config.monitored} needs rows of every class, and the {tags.SPLITS[split]} part has none of"
+        todo = f"use a larger data.{split}_fraction, or another monitor, such as {tags.LOSS.tag(split)}"
+        raise UserError("monitor", f"{what} {short(absent, 40)!r}", todo)

@@ -10,12 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from ffn_bench.model.inference import softmax
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -38,7 +35,7 @@ class Predictions:
     @property
     def n_classes(self) -> int:
         """Classes that there are, with or without rows."""
-        return self.probabilities.shape[1]
+        return int(self.probabilities.shape[1])
 
     @cached_property
     def counts(self) -> Integers:
@@ -50,14 +47,6 @@ class Predictions:
     def by_class(self) -> ByClass:
         """Precision, recall and F1 of every class."""
         return by_class(self.counts)
-
-
-def predictions_of(
-    logits: npt.NDArray[Any], y: Integers, probabilities: Callable[[Array], Array] = softmax
-) -> Predictions:
-    """Predictions from logits `[n, n_classes]` and labels `[n]`; `probabilities` makes them of logits, in
-    float64."""
-    return Predictions(probabilities(logits.astype(np.float64)), logits.argmax(1), y)
 
 
 # --- of the confusion matrix ----------------------------------------------------------------------------

@@ -107,6 +107,8 @@ class Record:
         self._epochs: list[Measurement] = []
         self._last: dict[str, float] = {}
         self._best_written: int | None = None  # the step of the weights in best.safetensors
+        self.confusion: metrics.Confusion | None = None
+        """Of a run that has finished."""
         self._schedule = schedule or CheckpointSchedule(run.config.checkpoint_seconds)
         self._flush_due = time.monotonic() + FLUSH_SECONDS
         self._log, lines = writers.TextLog(folder), writers.JsonLines(folder)
@@ -330,16 +332,29 @@ class Record:
             self.folder.replace_all(contents)
 
     def _write_pictures(self) -> None:
-        """The confusion matrix, on the test part where there is one; the worst mistakes there, where they are
-        asked for and it is of pictures. A regression has none."""
+        """The confusion matrix, on the test part where there is one; how far its probabilities can be relied
+        on, where that is asked for; the worst mistakes there, where they are and it is of pictures. A
+        regression has none."""
         run, data = self.run, self.run.data
         if data.task == "regression":
             return
         split = next(split for split in ("test", "val", "train") if len(getattr(data, split).y))
         counts = metrics.confusion_matrix(run.network, getattr(data, split), len(data.classes))
+        self.confusion = metrics.Confusion(counts, data.classes, split)
         with pictures.DRAWING:
             picture = pictures.confusion_matrix(counts, data.classes, split)
         self._tensorboard.write_image(f"confusion matrix/{split}", picture, run.step)
+        if self._config.log_scores:
+            from ffn_bench.run_folder import score_figures
+
+            predictions = metrics.predictions(run.network, getattr(data, split), run.criterion)
+            with pictures.DRAWING:
+                drawn = {
+                    "reliability": score_figures.reliability(predictions, split),
+                    "precision and recall": score_figures.precision_recall(predictions, data.classes, split),
+                }
+                for name, figure in drawn.items():
+                    self._tensorboard.write_image(f"{name}/{split}", score_figures.png(figure), run.step)
         if self._config.log_mistakes and data.image_shape and len(data.test.y):
             worst = metrics.worst_mistakes(run.network, data.test, 18)
             if len(worst[0]):
