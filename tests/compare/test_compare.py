@@ -600,6 +600,24 @@ def test_a_real_sweep_from_training_to_the_report(
     assert json.loads((folder / "comparison.json").read_text()) == content
 
 
+@pytest.mark.parametrize("monitor", [[], ["monitor=roc_auc/val"]])
+def test_a_score_of_a_split_is_compared(
+    ffn: Command, compare: Callable[..., Result], tmp_path: Path, monitor: list[str]
+) -> None:
+    """At the epoch that it chose on validation, where it was monitored, else at the end, as a note says."""
+    assert ffn("-m", "data=moons", "optimizer=sgd,adam", "seed=0,1", "epochs=4", "name=s", *monitor).code == 0
+    result = compare("runs=outputs/sweeps/s", "metric=roc_auc/test")
+    assert result.code == 0 and "median test ROC AUC" in result.out
+    once = "Validation ROC AUC was measured at the end of training only"
+    assert (once in result.out) == (not monitor)
+    report = json.loads((tmp_path / "outputs/sweeps/s/compare/comparison.json").read_text())
+    assert report["selecting"] == "roc_auc/val"
+    summaries = [json.loads(f.read_text()) for f in tmp_path.glob("outputs/sweeps/s/*adam*/summary.json")]
+    values = [s["best" if monitor else "final"]["roc_auc/test"] for s in summaries]
+    (adam,) = (c for c in report["competitors"] if c["name"] == "adam")
+    assert adam["median"]["estimate"] == pytest.approx(np.median(values))
+
+
 def test_paths_with_signs_of_hydras_grammar(compare: Callable[..., Result], tmp_path: Path) -> None:
     for name in ("a=1,b=2-x", "with space"):
         write_run(tmp_path / "sw=eep" / name, seed=len(name))

@@ -81,6 +81,7 @@ def test_fingerprint_is_of_the_result_only() -> None:
         "gradient=autograd",
         "init_seed=null",
         "log_mistakes=true",
+        "log_scores=true",
     ):
         assert base == fingerprint.fingerprint(parsed(same)), same
     changes = ("lr=0.1", "seed=1", "l2=1e-3", "data.split_seed=1", "schedule=cosine", "optimizer=adamw")

@@ -66,6 +66,13 @@ KEYS = [
     (["device=gpu"], 2, ["device", "cuda"]),
     (["keep=first"], 2, ["keep", "best, last"]),
     (["keep=null"], 2, ["keep", "text"]),
+    (["monitor=roc_auc/train"], 2, ["monitor", "'roc_auc/train' is not known", "'roc_auc/val'"]),
+    (["monitor=roc_auc"], 2, ["monitor", "'roc_auc", "use one of"]),
+    (
+        ["monitor=macro_f1/val", "data.val_fraction=0"],
+        2,
+        ["monitor", "no validation part", "data.val_fraction"],
+    ),
     (["monitor=los/val"], 2, ["monitor", "'loss/val'", "use one of"]),
     (["monitor=accuracy"], 2, ["monitor", "'accuracy", "use one of"]),
     (["monitor=loss/train"], 2, ["monitor", "not measured at the ends of epochs", "accuracy/train"]),

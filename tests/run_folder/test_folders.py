@@ -133,8 +133,9 @@ def test_versions_are_those_that_the_numbers_depend_on(ffn: Command, tmp_path: P
 
 
 @pytest.mark.parametrize("mistakes", ["true", "false"])
-def test_images_and_text_in_the_event_file(ffn: Command, tmp_path: Path, mistakes: str) -> None:
-    assert ffn("epochs=2", "name=x", f"log_mistakes={mistakes}").code == 0
+@pytest.mark.parametrize("scores", ["true", "false"])
+def test_images_and_text_in_the_event_file(ffn: Command, tmp_path: Path, mistakes: str, scores: str) -> None:
+    assert ffn("epochs=2", "name=x", f"log_mistakes={mistakes}", f"log_scores={scores}").code == 0
     kinds: dict[str, str] = {}
     for file in (tmp_path / "outputs" / "x").glob("events*"):
         for record in RawEventFileLoader(str(file)).Load():
@@ -145,6 +146,8 @@ def test_images_and_text_in_the_event_file(ffn: Command, tmp_path: Path, mistake
                     assert value.image.width > 200
     assert kinds["confusion matrix/test"] == "image"
     assert kinds.get("worst mistakes/test") == ("image" if mistakes == "true" else None)
+    for picture in ("reliability/test", "precision and recall/test"):
+        assert kinds.get(picture) == ("image" if scores == "true" else None)
     assert kinds["config/text_summary"] == "tensor"
     assert "_hparams_/session_start_info" in kinds
     assert "_hparams_/session_end_info" in kinds
@@ -346,6 +349,11 @@ SUMMARIES: dict[str, dict[str, Any]] = {
     "a final value": {"final": {"accuracy/val": "x"}}, "too accurate": {"final": {"accuracy/val": 2.0}},
     "a loss below 0": {"best": {"epoch": 1, "loss/val": -1.0}}, "best": {"best": []},
     "no epoch of the best": {"best": {"accuracy/val": 0.5}},
+    "a score that is a text": {"final": {"roc_auc/val": "0.9"}},
+    "a large area": {"final": {"roc_auc/val": 1.5}}, "a log loss below 0": {"final": {"log_loss/test": -1.0}},
+    "too balanced": {"final": {"balanced_accuracy/val": 2}},
+    "an error below 0": {"best": {"epoch": 1, "calibration_error/test": -0.1}},
+    "a score that chooses nothing": {"monitor": "roc_auc/train"},
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from cases import OPTIMIZER_NEEDS, composed, options, parsed
 from conftest import Command, Result
+from ffn_bench import tags
 from ffn_bench.command_line.composition import guarded
 from ffn_bench.configuration import schema
 from ffn_bench.configuration.rule_files import config_folder
@@ -272,6 +273,27 @@ def test_a_tuning_from_the_command_line(ffn: Command, tmp_path: Path) -> None:
     again = ffn(*(argument for argument in command if argument != "data=moons"))
     assert again.out[again.out.index("leaderboard") :] == result.out[result.out.index("leaderboard") :]
     assert "20 runs have already ended" in again.out and "16 runs have already ended" in again.out
+
+
+@pytest.mark.parametrize("tag", ["calibration_error/val", "roc_auc/val"])
+def test_a_tuning_for_a_score_of_a_split(ffn: Command, tmp_path: Path, tag: str) -> None:
+    """It chooses, ranks, and says how much was gained."""
+    quantity = tags.quantity(tag)
+    result = ffn(*TUNE, f"monitor={tag}", "data=moons", "optimizer=adam", "name=t")
+    assert result.code == 0, result.err
+    rates, scores = set(), {}
+    for file in tmp_path.glob("outputs/sweeps/t/*/summary.json"):
+        config = json.loads((file.parent / "run.json").read_text())["config"]
+        summary = json.loads(file.read_text())
+        assert summary["monitor"] == tag
+        assert {quantity.tag("val"), quantity.tag("test")} <= summary["best"].keys()
+        if config["stage"] == "tune":
+            scores[config["lr"]] = quantity.sign * summary["best"][tag]
+        elif config["stage"] == "final":
+            rates.add(config["lr"])
+    assert len(scores) == 5 and rates == {max(scores, key=lambda rate: scores[rate])}
+    assert f"leaderboard by validation {quantity.label}" in result.out
+    assert f"  {quantity.label}" in result.out[result.out.index("tuned against default settings") :]
 
 
 def test_the_default_setting_where_it_is_best_is_trained_once(ffn: Command, tmp_path: Path) -> None:

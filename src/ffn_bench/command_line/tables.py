@@ -74,7 +74,8 @@ def class_table(confusion: Confusion) -> Text:
     widths = [max(map(len, (name, *cells))) for name, cells in columns.items()]
     lines = [(title, [*columns]), *zip(names, zip(*columns.values(), strict=True), strict=True)]
     texts = [
-        "   ".join(["  " + set_cell_size(name, width), *map(str.rjust, cells, widths)]) for name, cells in lines
+        "   ".join(["  " + set_cell_size(name, width), *map(str.rjust, cells, widths)])
+        for name, cells in lines
     ]
     return Text.assemble((texts[0], "dim"), *("\n" + text for text in texts[1:]))
 
