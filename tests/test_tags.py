@@ -107,6 +107,7 @@ ENTRY = """QUANTITIES = (
         lowest=0.0,
         highest=1.0,
         unit="%",
+        task="classification",
         of_rows=lambda logits, labels: logits.argmax(1) != labels,
         chance=lambda n_classes: 1 - 1 / n_classes,
     ),

@@ -37,7 +37,7 @@ def reliability(predictions: scores.Predictions, split: str) -> Figure:
         figure = Figure(figsize=(4.6, 5.0), dpi=DPI, layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
         bar = {"width": 0.92 * width, "linewidth": 0}
-        above.bar(middle[filled], np.minimum(accuracy, confidence), color=ACCURACY, label="accuracy", **bar)
+        above.bar(middle[filled], np.minimum(accuracy, confidence), color=ACCURACY, label=tags.SCORE.name, **bar)
         above.bar(
             middle[filled],
             np.abs(confidence - accuracy),
@@ -50,7 +50,7 @@ def reliability(predictions: scores.Predictions, split: str) -> Figure:
             label="gap to the mean confidence",
         )
         above.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (4, 2)), linewidth=1, label="calibrated")
-        above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+        above.set(xlim=(0, 1), ylim=(0, 1), ylabel=tags.SCORE.name)
         error = tags.quantity(scores.calibration_error.__name__)
         above.set_title(f"{split} part: {error.label} {error.text(bins.error)}")
         above.legend(loc="upper left", handlelength=1.6)
