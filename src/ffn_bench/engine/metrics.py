@@ -139,8 +139,8 @@ def predictions(
     """What a classifier that was trained for a criterion says of all rows of a split, which has some."""
     chunks = [logits for logits, _ in _in_chunks(network, split)]
     logits = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-    in_float64 = probabilities(logits.astype(np.float64), criterion)
-    return scores.Predictions(in_float64, logits.argmax(1), split.y)
+    by_class = logits.astype(np.float64, order="F")  # over a row's few classes all rows are reduced at once
+    return scores.Predictions(probabilities(by_class, criterion), logits.argmax(1), split.y)
 
 
 def split_scores(

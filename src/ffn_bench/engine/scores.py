@@ -101,23 +101,17 @@ def roc_auc(predictions: Predictions) -> float:
     rows = np.bincount(y, minlength=predictions.n_classes)
     if rows.min() == 0 or rows.max() == n:
         return math.nan
-    order = np.argsort(y, kind="stable")
-    own = P[order, y[order]]  # every row's probability of its own class, class by class
-    ends = np.cumsum(rows)
-    first = 1 if len(rows) == 2 else 0
-    below = np.empty(n, np.int64)  # for each row, how many are below it in that column, twice
-    for column, end, count in zip(
-        np.sort(P.T[first:]), ends[first:].tolist(), rows[first:].tolist(), strict=True
-    ):
-        of_class = slice(end - count, end)
-        np.add(
-            column.searchsorted(own[of_class], "left"),
-            column.searchsorted(own[of_class], "right"),
-            out=below[of_class],
-        )
-    # Mann and Whitney's U, twice: without the pairs that are within the class.
-    pairs = np.add.reduceat(below, (ends - rows)[first:]) - (rows * rows)[first:]
-    return float((pairs / (2 * rows * (n - rows))[first:]).mean())
+    if len(rows) == 2:
+        P, rows, y = P[:, 1:], rows[1:], y - 1
+    # All columns, each sorted, as one sorted array: complex numbers are ordered by their real parts first.
+    columns = np.empty((len(rows), n), np.complex128)
+    columns.real, columns.imag = np.arange(len(rows))[:, None], np.sort(P.T)
+    of_class = np.flatnonzero(y >= 0)
+    own = y[of_class] + 1j * P[of_class, y[of_class]]
+    below = sum(columns.ravel().searchsorted(own, side) for side in ("left", "right")) - 2 * n * y[of_class]
+    # Mann and Whitney's U, twice: of the pairs below a row, equal ones half, without those within its class.
+    pairs = np.bincount(y[of_class], below) - rows * rows
+    return float((pairs / (2 * rows * (n - rows))).mean())
 
 
 def log_loss(predictions: Predictions) -> float:

@@ -98,9 +98,11 @@ def _scores(run: Run) -> str:
     for at in ("best", "final"):
         values = run.measured(at)
         where = f"best epoch, {values['epoch']}" if "epoch" in values else "final"
-        for quantity in (tags.LOSS, *tags.SCORES) if values else ():
-            cells = [quantity.text(values.get(quantity.tag(split))) for split in tags.SPLITS]
-            rows.append([f"{quantity.name}, {where}", *cells])
+        measured = {tags.quantity(tag) for tag in values}
+        for quantity in (tags.LOSS, *tags.SCORES, *tags.SPLIT_SCORES) if values else ():
+            if quantity in measured or not quantity.of_split:
+                cells = [quantity.text(values.get(quantity.tag(split))) for split in tags.SPLITS]
+                rows.append([f"{quantity.label or quantity.name}, {where}", *cells])
     return _rows(columns, rows) if rows else ""
 
 
