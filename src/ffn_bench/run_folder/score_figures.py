@@ -37,7 +37,9 @@ def reliability(predictions: scores.Predictions, split: str) -> Figure:
         figure = Figure(figsize=(4.6, 5.0), dpi=DPI, layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
         bar = {"width": 0.92 * width, "linewidth": 0}
-        above.bar(middle[filled], np.minimum(accuracy, confidence), color=ACCURACY, label=tags.SCORE.name, **bar)
+        above.bar(
+            middle[filled], np.minimum(accuracy, confidence), color=ACCURACY, label=tags.SCORE.name, **bar
+        )
         above.bar(
             middle[filled],
             np.abs(confidence - accuracy),
