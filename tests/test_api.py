@@ -338,19 +338,19 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
     ),
     ({"data": FRAME, "target": "kin"}, 3, "target: the frame has no column 'kin' (did you mean 'kind'?)"),
     (
-        {"data": FRAME, "target": "a"},
+        {"data": pd.DataFrame({"a": [1, 2, "x"], "kind": ["x", "y", "x"]}), "target": "kind"},
         3,
-        "X, row 0, column 'kind': 'x' is not a number; features must be numbers",
+        "data, row 2, column 'a': 'x' is not a number; correct it, or use data.categories=[a]",
     ),
     (
         {"data": FRAME.with_columns(a=None), "target": "kind"},
         3,
-        "X, row 0, column 'a': blank cell; features must be numbers",
+        "data, row 0, column 'a': blank cell; fill it in, use data.missing=impute",
     ),
     (
         {"data": FRAME.with_columns(b=pl.Series([1, 2, None, 4])), "target": "kind"},
         3,
-        "X, row 2, column 'b': blank cell",
+        "data, row 2, column 'b': blank cell",
     ),
     (
         {
@@ -358,7 +358,7 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
             "target": "kind",
         },
         3,
-        "X, row 1, column 'a': blank cell",
+        "data, row 1, column 'a': blank cell",
     ),
     (
         {
@@ -366,7 +366,7 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
             "target": "kind",
         },
         3,
-        "X, column 'a': datetime64",
+        "data, column 'a': holds dates or times, which are no numbers",
     ),
     (
         {"data": FRAME.lazy(), "target": "kind"},

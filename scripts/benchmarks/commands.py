@@ -32,18 +32,25 @@ print(time.perf_counter() - start)
 """Prints the seconds in which a compiled engine is built and makes its first step, PyTorch apart."""
 
 READ = """
-import sys, time
+import os, pathlib, re, sys, time
 import numpy
 from ffn_bench.configuration.schema import CsvConfig
 from ffn_bench.data import tables
+def memory():
+    status = pathlib.Path("/proc/self/status")  # getrusage has the parent's, too
+    return int(re.search(r"VmHWM:\\s+([0-9]+)", status.read_text())[1]) * 1024 if status.exists() else 0
 start = time.perf_counter()
 tables.POLARS_BYTES = float(sys.argv[2])
-table = tables.load_csv(CsvConfig(name="csv", path=sys.argv[1], target="label"))
+if tables.POLARS_BYTES == 0:
+    import polars
+before = memory()
+table = tables.load_csv(CsvConfig(name="csv", path=sys.argv[1], target="label", missing=sys.argv[3]))
 seconds = time.perf_counter() - start
 assert table.x.shape == (200_000, 30)
-print(seconds)
+print(seconds, memory() - before - os.path.getsize(sys.argv[1]), table.x.nbytes)
 """
-"""Prints the seconds in which a CSV file becomes rows, labels and classes, with the import of Polars."""
+"""Prints the seconds in which a CSV file becomes rows, labels and classes, with the import of Polars; the
+bytes of memory that takes beyond the file's text, at most and without the import; those of the numbers."""
 
 
 IMPORT_TORCH = 1.7
@@ -185,31 +192,61 @@ def _installed_launchers() -> list[str]:
     return [name for name in LAUNCHERS if f"hydra-{name}" in names]
 
 
+CSV_SECONDS, CSV_MEMORY = 1.0, 3.0
+"""Of a table of 200,000 × 31 cells, at most; how often its numbers' bytes may be needed beyond the text."""
+
+
 def csv(homes: Homes, rounds: int) -> Table:
-    """`data=csv` with a file of 200,000 rows of 30 numbers and a label, 51 MB, by each of its two readers."""
-    readers: dict[str, list[float]] = {"0": [], "inf": []}  # from how many bytes on Polars reads
+    """`data=csv` with files of 200,000 rows of 30 cells and a label, 51 MB, by each of its two readers:
+    numbers; and 25 numbers and 5 texts, 2 % of them blank."""
+    tables = {"numbers": "error", "text and blanks": "impute"}
+    readers = {"0": "Polars", "inf": "Python's reader"}  # from how many bytes on Polars reads
+    measured: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "table.csv"
-        numbers = numpy.random.default_rng(0).normal(size=(200_000, 30))
-        with file.open("w") as text:
-            text.write(",".join([*(f"f{k}" for k in range(30)), "label"]) + "\n")
-            text.writelines(
-                ("%.5f," * 30 + "c%d\n") % (*row, k % 5) for k, row in enumerate(numbers.tolist())
-            )
+        files = {what: Path(folder) / f"{k}.csv" for k, what in enumerate(tables)}
+        _write_tables(*files.values())
         for _ in range(rounds):
-            for polars_bytes, seconds in readers.items():
-                command = [sys.executable, "-c", READ, str(file), polars_bytes]
-                seconds.append(
-                    float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                )
-        size = file.stat().st_size / 1e6
-    table = Table(title=f"A table of 200,000 × 31 cells, {size:.0f} MB, seconds")
-    for what, seconds in zip(("Polars", "Python's reader"), readers.values(), strict=True):
-        table.rows.append({"read by": what, "seconds": spread(seconds)})
-    median = statistics.median(readers["0"])
-    what = "from the file to numbers and classes, with the import of Polars"
-    table.demands = [Demand(what=what, value=median, limit=1, at_least=False, unit="s")]
+            for what, file in files.items():
+                for polars_bytes in readers:
+                    command = [sys.executable, "-c", READ, str(file), polars_bytes, tables[what]]
+                    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    seconds, extra, own = map(float, printed.split())
+                    measured.setdefault((what, polars_bytes), []).append((seconds, extra / own))
+        size = files["numbers"].stat().st_size / 1e6
+    table = Table(
+        title=f"Tables of 200,000 × 31 cells, {size:.0f} MB: seconds, memory beyond the text by the numbers'"
+    )
+    for (what, polars_bytes), values in measured.items():
+        times, memory = (list(column) for column in zip(*values, strict=True))
+        row = {"table": what, "read by": readers[polars_bytes], "seconds": spread(times)}
+        table.rows.append(row | {"memory": spread(memory)})
+        if polars_bytes == "0":
+            reading = f"{what}, from the file to numbers and classes"
+            median = statistics.median(times)
+            with_import = f"{reading}, with the import of Polars"
+            demand = Demand(what=with_import, value=median, limit=CSV_SECONDS, at_least=False, unit="s")
+            median = statistics.median(memory)
+            of_memory = Demand(what=reading, value=median, limit=CSV_MEMORY, at_least=False, unit="×")
+            table.demands += [demand, of_memory]
     return table
+
+
+def _write_tables(numbers: Path, texts: Path) -> None:
+    """Tables of numbers, and of numbers, texts and blanks."""
+    random = numpy.random.default_rng(0)
+    values = random.normal(size=(200_000, 30))
+    codes, blank = random.integers(0, 40, (200_000, 5)), random.random((200_000, 30)) < 0.02
+    header = ",".join([*(f"f{k}" for k in range(30)), "label"]) + "\n"
+    with numbers.open("w") as of_numbers, texts.open("w") as of_texts:
+        of_numbers.write(header)
+        of_texts.write(header)
+        for k, row in enumerate(values.tolist()):
+            cells = [f"{value:.5f}" for value in row]
+            of_numbers.write(",".join(cells) + f",c{k % 5}\n")
+            cells[25:] = [f"kind {code}" for code in codes[k].tolist()]
+            for column in blank[k].nonzero()[0].tolist():
+                cells[column] = ""
+            of_texts.write(",".join(cells) + f",c{k % 5}\n")
 
 
 PREDICT_ROWS = (300_000, 1_000_000, 3_000_000)

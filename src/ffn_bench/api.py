@@ -7,9 +7,9 @@ process is afterwards as it was; calls of several threads take turns. `import ff
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ffn_bench import tags
 from ffn_bench.checks import check_at, one_of
@@ -18,19 +18,22 @@ from ffn_bench.results.run import Run
 from ffn_bench.results.sweep import Sweep
 
 if TYPE_CHECKING:
+    from ffn_bench.configuration import schema
     from ffn_bench.data.splitting import Raw
 
 __all__ = ["Run", "Sweep", "fit", "load", "sweep"]
 
 CHOICE = (str, Path, Mapping)
 """What names a data set, or seems to."""
+COLUMN_KEYS = ("data.task", "data.missing", "data.drop", "data.categories", "data.weight")
+"""What is done with a frame's columns."""
 OF_A_FILE = 'for a file write data=dict(name="csv", path=…, target=…)'
 
 
 def fit(
     data: Any = None,
     *,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     task: str | None = None,
     progress: bool = True,
     **keys: Any,
@@ -41,10 +44,11 @@ def fit(
     `data` is the name of a data set (without one the digits), a mapping of the keys of one, a pair `(X, y)`
     (`X [n, n_features]` numbers, `y [n]` labels of any kind), or a frame of Polars or pandas, whose column
     `target` has the labels. `task` is the key `data.task`: in a `"regression"` y has numbers, `[n]` or
-    `[n, n_targets]`. `keys` are those of the command: `lr=0.1`, `optimizer="sgd"`; keys of a group stand in a
-    mapping, with `name` for its choice, `optimizer=dict(name="sgd", momentum=0.9)`, or have dots,
-    `**{"model.hidden": [64]}`. Values arrive as they are. `progress`: whether a bar shows how it goes, in a
-    notebook or on a terminal.
+    `[n, n_targets]`, and `target` may name several columns. `**{"data.missing": "impute"}`, `data.drop`,
+    `data.categories` and `data.weight` say what is done with a frame's columns. `keys` are those of the
+    command: `lr=0.1`, `optimizer="sgd"`; keys of a group stand in a mapping, with `name` for its choice,
+    `optimizer=dict(name="sgd", momentum=0.9)`, or have dots, `**{"model.hidden": [64]}`. Values arrive as
+    they are. `progress`: whether a bar shows how it goes, in a notebook or on a terminal.
 
     A run that diverges is returned, with that status. Raises `UserError` for a person's mistake, with the
     command's text; KeyboardInterrupt for ^C, and the run is saved as interrupted.
@@ -70,7 +74,7 @@ def fit_rows(given: Raw | None, progress: bool, keys: Mapping[str, Any]) -> Run:
 def sweep(
     data: Any = None,
     *,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     task: str | None = None,
     progress: bool = True,
     **keys: Any,
@@ -86,7 +90,7 @@ def sweep(
     from ffn_bench.run_folder import finding
     from ffn_bench.sweeps.sweep import LaunchDisplay, RunFailed
 
-    keys, given = _with_data(keys, data, target, task)
+    keys, given = _with_data(keys, data, target, task, swept=True)
     composed = in_process.command(keywords.swept(keys), sweeps=True, given=given)
     with noted() as notes, composed as (cfg, context):
         sweeper = in_process.sweeper(cfg, context)
@@ -118,9 +122,14 @@ def load(path: str | Path, at: str = "best") -> Run | Sweep:
 
 
 def _with_data(
-    keys: dict[str, Any], data: Any, target: str | None, task: str | None
+    keys: dict[str, Any],
+    data: Any,
+    target: str | Sequence[str] | None,
+    task: str | None,
+    swept: bool = False,
 ) -> tuple[dict[str, Any], Raw | None]:
-    """The keys with those of the data, and the rows where they are given."""
+    """The keys with those of the data, and the rows where they are given; `swept` keys have lists of
+    values."""
     if task is not None:
         one_of(task, tags.TASKS, "task")
         keys = {"data.task": task, **keys}
@@ -130,12 +139,30 @@ def _with_data(
             raise UserError("target", what, OF_A_FILE)
         _check_choice(data, keys)
         return keys if data is None else {"data": data, **keys}, None
-    from ffn_bench.configuration.schema import ArraysConfig
     from ffn_bench.data import arrays
 
-    config = ArraysConfig(name="arrays", task=keys.get("data.task", "classification"))
+    config, own = _columns_config(keys)
     raw = arrays.raw_of(data, target, config)
+    if swept:
+        keys |= {key: [value] for key, value in own.items() if isinstance(value, (list, tuple))}
     return {**arrays.keys_of(raw), **keys}, raw
+
+
+def _columns_config(keys: Mapping[str, Any]) -> tuple[schema.ArraysConfig, dict[str, Any]]:
+    """Those of a run's keys that say what is done with a frame's columns, and as they were given. Raises
+    `UserError` for values that they cannot have."""
+    from ffn_bench.configuration import parsing, schema, validation
+
+    own = {key: value for key, value in keys.items() if key in COLUMN_KEYS}
+    hints = get_type_hints(schema.ArraysConfig)
+    values = {}
+    for key, value in own.items():
+        name = key.removeprefix("data.")
+        plain = list(value) if isinstance(value, tuple) else value
+        values[name] = parsing.fitted(plain, hints[name], key)
+    config = schema.ArraysConfig(name="arrays", **values)
+    validation.check_data(config)
+    return config, own
 
 
 def _check_choice(data: Any, keys: Mapping[str, Any]) -> None:

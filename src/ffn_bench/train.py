@@ -171,6 +171,11 @@ def begin(cfg: DictConfig, view: RunView | None = None) -> Lock | None:
             [("run", *reading.status_and_summary(folder, run))], path, holder(folder), listed=True
         )
         return None
+    if getattr(run.data, "preview", False):
+        from ffn_bench.command_line import table_preview
+
+        table_preview.show(run.data)  # type: ignore[arg-type]  # only tables have the key
+        return None
     folders.check_run(folder, run)
     if show_if_ended(folder, view):
         return None

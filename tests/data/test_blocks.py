@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from data.test_tables import DOUBTFUL, PLAIN, tables_of_text
 from ffn_bench.data import blocks, plain_csv
-from ffn_bench.data.plain_csv import Layout
-from ffn_bench.data.tables import Rows
+from ffn_bench.data.careful_csv import TextRows
+from ffn_bench.data.columns import Layout, Table
 from ffn_bench.errors import UserError, data_error
 
 Outcome = str | tuple[bytes, tuple[int, ...], tuple[str, ...]]
@@ -35,7 +35,7 @@ def at_once(content: bytes, delimiter: str) -> Outcome:
     try:
         if not content.removeprefix(plain_csv.BYTE_ORDER_MARK):
             raise data_error("t", "is empty", "give it a header and rows")
-        rows = Rows(io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline=""), delimiter, "t")
+        rows = TextRows(io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline=""), delimiter, "t")
         table = rows.table(layout_of(rows.header()), blank_labels=True)
     except UserError as e:
         return str(e)
@@ -101,13 +101,13 @@ def test_most_of_a_table_is_read_by_polars(monkeypatch: pytest.MonkeyPatch) -> N
     """One odd row costs the speed of its block alone."""
     rows = [f"{k},{k / 7},word\n" for k in range(1000)]
     rows[500] = '1,2,"a ""word"""\n'
-    carefully, table = [], Rows.table
+    carefully, table = [], TextRows.table
 
-    def noted(self: Rows, layout: Layout, blank_labels: bool = False) -> plain_csv.Table:
+    def noted(self: TextRows, layout: Layout, blank_labels: bool = False) -> Table:
         carefully.append(self.line)
         return table(self, layout, blank_labels)
 
-    monkeypatch.setattr(Rows, "table", noted)
+    monkeypatch.setattr(TextRows, "table", noted)
     monkeypatch.setattr(blocks, "BLOCK", 1000)
     content = ("f,g,y\n" + "".join(rows)).encode()
     numbers = [b.table.x for b in blocks.read_blocks(io.BytesIO(content), "t", ",", layout_of)]

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffn_bench.configuration.schema import CsvConfig
-from ffn_bench.data import plain_csv, tables
+from ffn_bench.data import files, plain_csv, tables
+from ffn_bench.data.columns import Layout, Table
 from ffn_bench.errors import UserError
 
 Outcome = str | tuple[bytes, tuple[int, ...], tuple[float, ...], tuple[str, ...]]
@@ -37,6 +38,17 @@ def outcome(file: Path, delimiter: str, polars_bytes: float) -> Outcome:
     assert raw.x.flags.c_contiguous
     assert raw.x.flags.writeable
     return raw.x.tobytes(), raw.x.shape, tuple(raw.y.tolist()), raw.classes
+
+
+def plain(file: Path, delimiter: str = ",") -> Table | None:
+    """What Polars reads, with the label `y`."""
+    return plain_csv.read_plain(files.text_file(file), delimiter, layout_of)
+
+
+def layout_of(header: list[str]) -> Layout:
+    """The label is `y`; all others are numbers."""
+    label = header.index("y")
+    return Layout(header, [k for k in range(len(header)) if k != label], label)
 
 
 def assert_equal(file: Path, content: bytes, delimiter: str = ",") -> None:
@@ -141,7 +153,7 @@ def test_numbers_are_rounded_correctly(file: Path, numbers: list[tuple[float, in
     cells += [f"{a:.{digits}e}" for a, digits in numbers]
     cells = [cell for cell in cells if math.isfinite(float(cell))]
     file.write_text("f,y\n" + "".join(f"{cell},a\n" for cell in cells))
-    table = plain_csv.read_plain(file, ",", "y")
+    table = plain(file)
     assert table is not None
     assert table.x.tobytes() == np.array([float(cell) for cell in cells]).tobytes()
 
@@ -200,14 +212,14 @@ def test_plain_tables_are_read_by_polars(file: Path, case: str) -> None:
     delimiter = ","
     assert_equal(file, PLAIN[case])
     assert not isinstance(outcome(file, delimiter, math.inf), str)
-    assert plain_csv.read_plain(file, delimiter, "y") is not None
+    assert plain(file, delimiter) is not None
 
 
 @pytest.mark.parametrize("case", DOUBTFUL)
 def test_doubtful_tables_are_left_to_pythons_reader(file: Path, case: str) -> None:
     assert_equal(file, DOUBTFUL[case])
     if case != "second byte order mark":
-        assert plain_csv.read_plain(file, ",", "y") is None
+        assert plain(file) is None
 
 
 def test_cells_are_counted() -> None:
@@ -221,7 +233,7 @@ def test_cells_are_counted() -> None:
 @pytest.mark.parametrize("delimiter", plain_csv.DELIMITERS)
 def test_delimiters(file: Path, delimiter: str) -> None:
     file.write_text(PLAIN["quoted delimiters"].decode().replace(",", delimiter))
-    table = plain_csv.read_plain(file, delimiter, "y")
+    table = plain(file, delimiter)
     assert table is not None
     assert [table.labels[code] for code in table.codes] == [f"a{delimiter} b", "c"]
     assert table.x.tolist() == [[1.0], [2.0]]
@@ -230,7 +242,7 @@ def test_delimiters(file: Path, delimiter: str) -> None:
 def test_size_decides(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small table does not wait for the import of Polars."""
     calls: list[Path] = []
-    monkeypatch.setattr(tables, "read_plain", lambda path, *_: calls.append(path))
+    monkeypatch.setattr(tables, "read_plain", lambda text, *_: calls.append(text.path))
     file.write_bytes(b"f,y\n1,a\n2,b\n")
     assert isinstance(outcome(file, ",", 13), tuple)
     assert calls == []
@@ -242,7 +254,7 @@ def test_little_memory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_bytes(PLAIN["quotes"])
     memory = type("Memory", (), {"available": 3 * len(PLAIN["quotes"]) - 1})
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    assert plain_csv.read_plain(file, ",", "y") is None
+    assert plain(file) is None
 
 
 def test_a_forked_process_reads_without_waiting_for_polars(file: Path) -> None:

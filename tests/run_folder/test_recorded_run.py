@@ -55,6 +55,11 @@ def changed(file: str, *keys: str, to: Any) -> Callable[[Path], None]:
     return act
 
 
+def column(**entries: Any) -> dict[str, Any]:
+    """What becomes of a column of numbers, but for some entries."""
+    return {"holds": "number", "categories": [], "fill": None, "indicator": False, **entries}
+
+
 FITTED: tuple[tuple[str, tuple[str, ...], Any], ...] = (
     ("nothing fitted", (), []),
     ("a fit of text", (), "x"),
@@ -75,6 +80,28 @@ FITTED: tuple[tuple[str, tuple[str, ...], Any], ...] = (
     ("a negative scale", ("scale",), [1.0, -1.0]),
     ("one scale for two", ("scale",), [1.0]),
     ("no scale", ("scale",), None),
+    ("an encoding of text", ("encoding",), "x"),
+    ("an encoding of nothing", ("encoding",), []),
+    ("an encoding that is null", ("encoding",), None),
+    ("an encoding of other inputs", ("encoding",), [column(), column(), column()]),
+    ("an encoding of a number", ("encoding",), [column(), 7]),
+    ("an encoding that lacks a key", ("encoding",), [column(), {"holds": "number"}]),
+    ("an encoding with a key too many", ("encoding",), [column(), column(more=1)]),
+    ("a column that holds what none does", ("encoding",), [column(), column(holds="date")]),
+    ("a column that holds a list", ("encoding",), [column(), column(holds=[])]),
+    ("numbers with categories", ("encoding",), [column(), column(categories=["a"])]),
+    ("no categories", ("encoding",), [column(), column(holds="category")]),
+    ("a category twice", ("encoding",), [column(holds="category", categories=["a", "a"])]),
+    ("categories of numbers", ("encoding",), [column(holds="category", categories=[1, 2])]),
+    ("a category of a lone surrogate", ("encoding",), [column(holds="category", categories=["a", "\udc80"])]),
+    ("a fill that is no category", ("encoding",), [column(holds="category", categories=["a", "b"], fill=2)]),
+    ("a fill between", ("encoding",), [column(holds="category", categories=["a", "b"], fill=0.5)]),
+    ("a negative fill", ("encoding",), [column(holds="category", categories=["a", "b"], fill=-1)]),
+    ("a fill of text", ("encoding",), [column(), column(fill="1")]),
+    ("a fill that is not finite", ("encoding",), [column(), column(fill=float("nan"))]),
+    ("a huge fill", ("encoding",), [column(), column(fill="HUGE")]),
+    ("an indicator without a fill", ("encoding",), [column(indicator=True)]),
+    ("an indicator of text", ("encoding",), [column(), column(indicator="no")]),
 )
 """What run.json may not say was fitted to the training rows."""
 WHOLE = (

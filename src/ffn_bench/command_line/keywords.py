@@ -24,6 +24,7 @@ COMMAND_ONLY = {
     "tune": "run ffn-train +tune=…, and ffn_bench.load its folder",
     "status": "use ffn_bench.load",
     "chunk_file": "leave it out",
+    "data.preview": "run ffn-train data.preview=true",
 }
 """Keys that only a command has, and what to do instead."""
 KEY = re.compile(r"[A-Za-z_][\w]*([./][\w]+)*")
@@ -64,8 +65,9 @@ def _flat(keys: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]
         if not isinstance(name, str) or not KEY.fullmatch(name):
             raise UserError(printed(name), "is not a key", "use names of keys, such as lr or model.hidden")
         first = re.split(r"[./]", key)[0]
-        if first in COMMAND_ONLY:
-            raise UserError(key, "is a setting of the command", COMMAND_ONLY[first])
+        for own in (first, key):
+            if own in COMMAND_ONLY:
+                raise UserError(key, "is a setting of the command", COMMAND_ONLY[own])
         if within.removesuffix(".") in GROUPS and name == "name":
             yield within.removesuffix("."), value
         elif isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ffn_bench import tags
 from ffn_bench.configuration.rule_files import defaults_of, optimizer_files
-from ffn_bench.configuration.schema import LOSS_OF_TASK, SCHEMA, TrainConfig, flatten
+from ffn_bench.configuration.schema import LOSS_OF_TASK, SCHEMA, DataConfig, TrainConfig, flatten
 
 NOT_RESULTS = (
     "name",
@@ -28,6 +28,7 @@ NOT_RESULTS = (
     "log_mistakes",
     "log_scores",
     "keep",
+    "data.preview",
 )
 """Keys that say where a run is kept, how it is handled or what is drawn of it, or repeat another; no result
 depends on them."""
@@ -42,6 +43,12 @@ REPLACED = {"compile": "the compiled engine is the default now"}
 
 LATER: dict[str, Any] = {
     "data.duplicates": "warn",
+    "data.missing": "error",
+    "data.drop": [],
+    "data.categories": [],
+    "data.weight": None,
+    "data.test_path": None,
+    "data.preview": False,
     "init_seed": None,
     "order_seed": None,
     "monitor": None,
@@ -58,6 +65,14 @@ LATER: dict[str, Any] = {
 """Keys that older runs do not have, each with the value that corresponds to them."""
 
 
+def later(flat: dict[str, Any]) -> dict[str, Any]:
+    """Those of `LATER` that a run with these flat keys has: of a data set's own those of its kind."""
+    name = flat.get("data.name")
+    kind = SCHEMA["data"].get(name, DataConfig) if isinstance(name, str) else DataConfig
+    own = {f"data.{spec.name}" for spec in dataclasses.fields(kind)}
+    return {key: value for key, value in LATER.items() if not key.startswith("data.") or key in own}
+
+
 def result_keys(config: TrainConfig) -> dict[str, Any]:
     """The flat keys on which a run's result depends."""
     return results_of(flatten(config))
@@ -66,6 +81,8 @@ def result_keys(config: TrainConfig) -> dict[str, Any]:
 def results_of(flat: dict[str, Any]) -> dict[str, Any]:
     """Those of flat keys on which a run's result depends, the same for runs of any release."""
     keys = {key: value for key, value in flat.items() if key not in (*NOT_RESULTS, *FORMER)}
+    if keys.get("data.delimiter", ",") is None:  # found out, which older runs could not
+        keys["data.delimiter"] = ","
     if keys.get("gradient") == "auto":  # the same gradient, up to rounding, whoever computes it
         keys["gradient"] = "autograd"
     task = keys.get("data.task", "classification")

@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ffn_bench.configuration import rule_files, schema
-from ffn_bench.configuration.fingerprint import LATER
+from ffn_bench.configuration.fingerprint import later
 from ffn_bench.configuration.schema import (
     GROUPS,
     SCHEMA,
@@ -279,7 +279,7 @@ def from_flat(flat: dict[str, Any]) -> TrainConfig:
 
     top: dict[str, Any] = {}
     groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-    for key, value in (LATER | flat).items():
+    for key, value in (later(flat) | flat).items():
         group, _, rest = key.partition(".")
         if (rest != "") != (group in groups):
             raise bad(key, "no such key")

@@ -70,16 +70,29 @@ class SplitDataConfig(DataConfig):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CsvConfig(SplitDataConfig):
-    """A person's own table."""
+class ColumnsConfig(SplitDataConfig):
+    """What is done with the columns of a table: with its blank cells, with columns that are left out, with
+    numbers that are categories, with weights of rows."""
 
-    path: str = MISSING
-    target: str = MISSING
-    delimiter: str = ","
+    missing: str = "error"
+    drop: list[str] = field(default_factory=list)
+    categories: list[str] = field(default_factory=list)
+    weight: str | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ArraysConfig(SplitDataConfig):
+class CsvConfig(ColumnsConfig):
+    """A person's own table."""
+
+    path: str = MISSING
+    target: str | list[str] = MISSING
+    delimiter: str | None = None
+    test_path: str | None = None
+    preview: bool = False
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ArraysConfig(ColumnsConfig):
     """Rows and labels that a person's program has given."""
 
     sha256: str | None = None

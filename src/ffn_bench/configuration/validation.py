@@ -13,6 +13,7 @@ from ffn_bench.configuration.fingerprint import REPLACED
 from ffn_bench.configuration.rule_files import optimizer_keys
 from ffn_bench.configuration.schema import (
     SCHEMA,
+    ColumnsConfig,
     CsvConfig,
     DataConfig,
     FriedmanConfig,
@@ -36,6 +37,7 @@ ENGINES = ("auto", "compiled", "torch", "batched")
 GRADIENTS = ("auto", "autograd", "manual")
 DUPLICATES = ("warn", "keep_together")
 CLASS_WEIGHTS = ("none", "balanced")
+MISSING_CELLS = ("error", "impute", "drop_rows")
 KEEPS = ("best", "last")
 STAGES = ("tune", "default", "final")
 """What a run is for in a comparison: choosing a setting, its default setting, or the setting chosen."""
@@ -166,7 +168,8 @@ def check_data(data: DataConfig) -> None:
     check_seed(data.split_seed, "data.split_seed")
     one_of(data.duplicates, DUPLICATES, "data.duplicates")
     held_out = 0.0
-    for key in ("val_fraction", "test_fraction"):
+    own_test = getattr(data, "test_path", None) is not None
+    for key in ("val_fraction",) if own_test else ("val_fraction", "test_fraction"):
         fraction = getattr(data, key, 0.0)
         at_least(fraction, 0.0, f"data.{key}")
         held_out += fraction
@@ -186,11 +189,37 @@ def check_data(data: DataConfig) -> None:
     fewest = 5 if isinstance(data, FriedmanConfig) else 2
     at_least(getattr(data, "n_features", fewest), fewest, "data.n_features")
     at_least(getattr(data, "n_classes", 2), 2, "data.n_classes")
-    if isinstance(data, CsvConfig):
+    if isinstance(data, ColumnsConfig):
+        check_columns(data)
+    if isinstance(data, CsvConfig) and data.delimiter is not None:
         data.delimiter = delimiter(data.delimiter)
     shared = (SplitDataConfig, TorchvisionConfig)  # of those that have no keys of their own
     if type(data) not in ((SCHEMA["data"][data.name],) if data.name in SCHEMA["data"] else shared):
         raise other_keys(data.name)
+
+
+def check_columns(data: ColumnsConfig) -> None:
+    """Names of columns: none is empty, or stands for two things."""
+    one_of(data.missing, MISSING_CELLS, "data.missing")
+    targets = getattr(data, "target", [])
+    named = {
+        "data.target": [targets] if isinstance(targets, str) else targets,
+        "data.weight": [] if data.weight is None else [data.weight],
+        "data.drop": data.drop,
+        "data.categories": data.categories,
+    }
+    keys: dict[str, str] = {}
+    for key, names in named.items():
+        if key == "data.target" and hasattr(data, "target") and not names:
+            raise UserError(key, "is empty", "name the column of the target")
+        for name in names:
+            if not name.strip():
+                raise UserError(key, "has an empty name of a column", "name a column")
+            if keys.get(name) == key:
+                raise UserError(key, f"names the column {name!r} twice", "name it once")
+            if name in keys:
+                raise UserError(key, f"names {name!r}, which is also in {keys[name]}", "name it in one")
+            keys[name] = key
 
 
 def other_keys(name: str) -> UserError:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from ffn_bench.configuration.schema import ArraysConfig, DataConfig
+from ffn_bench.data.columns import NUMBER, Layout, Table, check_categories
+from ffn_bench.data.frames import (
+    BLANK,
+    NUMERIC,
+    features_of,
+    is_blank,
+    is_frame,
+    is_lazy,
+    labels_of,
+    named,
+    names_of,
+    table_of,
+)
 from ffn_bench.data.kept import given
-from ffn_bench.data.splitting import Array, Raw
-from ffn_bench.data.tables import classes_of, listed
+from ffn_bench.data.splitting import Array, Raw, categories_of
+from ffn_bench.data.tables import Columns, classes_of, listed
 from ffn_bench.errors import data_error, first_line, nearest
-
-NUMERIC = "biuf"
-"""Kinds of NumPy's types that are numbers."""
-BLANK = "blank cell"
 
 
 def load_arrays(config: DataConfig) -> Raw:
@@ -31,11 +40,14 @@ def load_arrays(config: DataConfig) -> Raw:
 
 
 def digest(raw: Raw) -> str:
-    """SHA-256 of rows, labels or targets, and the names of classes, columns and targets."""
+    """SHA-256 of rows, labels or targets, weights, and the names of classes, columns, targets, categories."""
     names = (raw.classes, raw.columns, raw.x.shape, *([raw.targets] if raw.targets else []))
     content = hashlib.sha256(repr(names).encode())
-    for array in (raw.x, raw.y):
-        content.update(np.ascontiguousarray(array).data)
+    for array in (raw.x, raw.y, raw.weights):
+        if array is not None:
+            content.update(np.ascontiguousarray(array).data)
+    if categories := categories_of(raw.kinds):
+        content.update(repr(categories).encode())
     return content.hexdigest()
 
 
@@ -45,52 +57,50 @@ def keys_of(raw: Raw) -> dict[str, Any]:
     return {"data": "arrays", "data.sha256": digest(raw), **task}
 
 
-def is_frame(data: object) -> bool:
-    """Whether this is a frame of Polars or pandas, and not a lazy one, which has no rows yet."""
-    module = type(data).__module__.partition(".")[0]
-    return module in ("polars", "pandas") and hasattr(type(data), "columns") and not _is_lazy(data)
+def raw_of(data: Any, target: str | Sequence[str] | None, config: ArraysConfig | None = None) -> Raw:
+    """The data set of a pair (X, y), or of a frame whose column `target` has the labels; `config` says what
+    is done with a frame's columns.
 
-
-def _is_lazy(data: object) -> bool:
-    return hasattr(data, "collect")
-
-
-def raw_of(data: Any, target: str | None, config: ArraysConfig | None = None) -> Raw:
-    """The data set of a pair (X, y), or of a frame whose column `target` has the labels.
-
-    X is `[n, n_features]`, numbers; y `[n]`, labels of any kind, which become classes in their natural order.
-    In a regression, as `config` says, y is numbers, `[n]` or `[n, n_targets]`.
-    Raises `UserError` (status 3) that says where they are something else.
+    X is `[n, n_features]`, numbers, or a frame; y `[n]`, labels of any kind, which become classes in their
+    natural order, or in a regression numbers, `[n]` or `[n, n_targets]`. Raises `UserError` (status 3) that
+    says where they are something else.
     """
+    config = config or ArraysConfig(name="arrays")
     if is_frame(data):
-        x, y, where = *_apart(data, target), f"column {str(target)!r}"
-    elif _is_lazy(data):
+        return _framed(data, target, config)
+    if is_lazy(data):
         raise data_error("data", "is a lazy frame, which has no rows yet", "give data.collect()")
+    if not (isinstance(data, (tuple, list)) and len(data) == 2):
+        what = f"{type(data).__name__} is neither a name, a pair (X, y) nor a frame"
+        raise data_error("data", what, 'write data=(X, y), or data=frame, target="column"')
+    if target is not None:
+        raise data_error("target", "is given, and data is no frame", "give the labels as y: data=(X, y)")
+    x, y = data
+    kinds = None
+    columns: tuple[str, ...] | None
+    if is_frame(x):
+        table = _features(x, config)
+        features, columns, kinds = table.x, table.columns, table.kinds
     else:
-        if not (isinstance(data, (tuple, list)) and len(data) == 2):
-            what = f"{type(data).__name__} is neither a name, a pair (X, y) nor a frame"
-            raise data_error("data", what, 'write data=(X, y), or data=frame, target="column"')
-        if target is not None:
-            raise data_error("target", "is given, and data is no frame", "give the labels as y: data=(X, y)")
-        (x, y), where = data, "y"
-    features, columns = numbers(x)
-    if config is not None and config.task == "regression" and where == "y":
-        return _regression(features, columns, y)
-    labels = _labels(y, where)
+        for key in ("missing", "drop", "categories", "weight"):
+            if getattr(config, key) not in ("error", [], None):
+                raise data_error(f"data.{key}", "is of the columns of a frame", "give X as a frame")
+        features, columns = numbers(x)
+    if config.task == "regression":
+        return _regression(Raw(features, np.empty(0), (), columns=columns, kinds=kinds), y)
+    labels = _labels(y, "y")
     if len(labels) != len(features):
         what = f"has {len(labels)} labels, and X has {len(features)} rows"
-        raise data_error(where, what, "give a label for each row")
+        raise data_error("y", what, "give a label for each row")
     if not len(features):
         raise data_error("X", "has no rows", "give some")
     values, codes = np.unique(labels, return_inverse=True)
-    names = list(map(str, values.tolist()))
-    _check_text(names, f"{where}, label")
-    classes, order = classes_of(names, len(features), "data", where)
-    return Raw(features, order[codes], classes, columns=columns)
+    classes, order = classes_of(named(values, "y"), len(features), "data", "y")
+    return Raw(features, order[codes], classes, columns=columns, kinds=kinds)
 
 
-def _regression(features: Array, columns: tuple[str, ...] | None, y: Any) -> Raw:
-    """The data set of these rows and targets y, whose names are those of a frame's columns, else y, or y0,
+def _regression(raw: Raw, y: Any) -> Raw:
+    """The data set of these rows with targets y, whose names are those of a frame's columns, else y, or y0,
     y1, …"""
     if is_frame(y):
         table, names = numbers(y, "y")
@@ -106,54 +116,56 @@ def _regression(features: Array, columns: tuple[str, ...] | None, y: Any) -> Raw
             columns_of_y = zip(values.T, names, strict=True)
             values = np.column_stack([_column(cells, name, "y", "targets") for cells, name in columns_of_y])
         table = _finite(values, names, "y")
-    if len(table) != len(features):
-        what = f"has {len(table)} rows, and X has {len(features)}"
+    if len(table) != len(raw.x):
+        what = f"has {len(table)} rows, and X has {len(raw.x)}"
         raise data_error("y", what, "give targets for each row")
-    if not len(features):
+    if not len(raw.x):
         raise data_error("X", "has no rows", "give some")
-    return Raw(features, table, (), columns=columns, targets=names or ())
+    return dataclasses.replace(raw, y=table, targets=names or ())
 
 
-def _names(frame: Any, where: str) -> tuple[str, ...]:
-    """Names of a frame's columns as text: pandas numbers them where they are not named. Raises `UserError`
-    where two are the same, and for text that no file can hold."""
-    names = tuple(map(str, frame.columns))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise data_error(where, f"column {twice!r} is duplicated", "rename one")
-    _check_text(names, f"{where}, name of a column")
-    return names
-
-
-def _check_text(texts: Iterable[str], where: str) -> None:
-    """Raise `UserError` for a lone surrogate, which UTF-8 has no bytes for."""
-    for text in texts:
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise data_error(where, f"{text!r:.60} cannot be written as UTF-8", "rename it")
-
-
-def _apart(frame: Any, target: str | None) -> tuple[Any, Any]:
-    """The features of a frame, as a frame, and its labels."""
-    names = _names(frame, "data")
+def _framed(frame: Any, target: str | Sequence[str] | None, config: ArraysConfig) -> Raw:
+    """The data set of a frame."""
+    names = names_of(frame, "data")
     todo = f"its columns: {listed(names)}"
     if target is None:
         raise data_error("target", "has no value", f'name the column of the labels: target="…"; {todo}')
-    target = str(target)
-    if target not in names:
-        raise data_error("target", f"the frame has no column {target!r}{nearest(target, names)}", todo)
-    others = [name for name in frame.columns if str(name) != target]
-    return frame[others], frame[frame.columns[names.index(target)]]
+    targets = [str(target)] if not isinstance(target, (list, tuple)) else list(map(str, target))
+    for name in targets:
+        if name not in names:
+            raise data_error("target", f"the frame has no column {name!r}{nearest(name, names)}", todo)
+    if config.task != "regression" and len(targets) > 1:
+        raise data_error("target", f"names {len(targets)} columns", "name one, or use data.task=regression")
+    columns = Columns(config, targets, "data", "target")
+    if not len(frame):
+        raise data_error("data", "has no rows", "give some")
+    return columns.raw(table_of(frame, columns.layout(list(names)), "data", config.missing == "drop_rows"))
+
+
+def _features(frame: Any, config: ArraysConfig) -> Table:
+    """The features of a frame whose labels are given apart."""
+    if config.weight is not None or config.missing == "drop_rows":
+        key = "data.missing" if config.weight is None else "data.weight"
+        raise data_error(key, "needs labels in the frame", 'give data=frame, target="column"')
+    names = names_of(frame, "X")
+    if not names:
+        raise data_error("X", "has no columns", "give features")
+    columns = Columns(config, [], "X")
+    table = features_of(frame, columns.layout(list(names)), "X")
+    kinds = table.kinds or ()
+    check_categories(kinds, table.columns, len(table.x), "X")
+    return table._replace(kinds=None if all(kind == NUMBER for kind in kinds) else kinds)
 
 
 def numbers(x: Any, where: str = "X") -> tuple[Array, tuple[str, ...] | None]:
     """Rows as float64 `[n, n_features]`, C-contiguous, and the names of a frame's columns; None for arrays.
+    Those of a frame must be numbers, too.
 
     Raises `UserError` (status 3), naming row and column, for what is not a table of finite numbers.
     """
     if is_frame(x):
-        names = _names(x, where)
-        columns = [_column(_cells(x[name]), str(name), where) for name in x.columns]
-        table = np.column_stack(columns) if columns else np.empty((len(x), 0))
+        names = names_of(x, where)
+        table = features_of(x, Layout(list(names), list(range(len(names))), None), where).x
     else:
         names = None
         table = _array(x, where)
@@ -188,25 +200,8 @@ def check_masked(x: Any, where: str, what: str = BLANK) -> None:
         raise data_error(f"{where}, row {row}{at}", f"{what} (masked)", "fill it in or drop the row")
 
 
-def _cells(column: Any) -> Array:
-    """The values of a frame's column; None where a null of Polars or pandas would become NaN."""
-    values: Array = column.to_numpy()
-    if isinstance(column.dtype, np.dtype):  # of pandas: its NaN is one
-        return values
-    missing = (column.is_null() if hasattr(column, "is_null") else column.isna()).to_numpy()
-    if missing.any():
-        values = values.astype(object)
-        values[missing] = None
-    return values
-
-
-def _is_blank(value: object) -> bool:
-    """Whether this object stands for a missing value: None, and pandas' NA, which equals nothing."""
-    return value is None or type(value).__name__ in ("NAType", "NaTType")
-
-
 def _array(x: Any, where: str, blank: str = BLANK) -> Array:
-    if _is_lazy(x):
+    if is_lazy(x):
         raise data_error(where, "is a lazy frame, which has no rows yet", f"give {where}.collect()")
     check_masked(x, where, blank)
     if hasattr(x, "toarray"):
@@ -231,8 +226,8 @@ def _column(values: Array, name: str, where: str, of: str = "features") -> Array
         raise data_error(f"{where}, column {name!r}", what, f"{of} must be numbers")
     converted = np.empty(len(values))
     for row, value in enumerate(values.tolist()):
-        if _is_blank(value) or isinstance(value, (str, bytes, complex)):
-            what = BLANK if _is_blank(value) else f"{value!r:.60} is not a number"
+        if is_blank(value) or isinstance(value, (str, bytes, complex)):
+            what = BLANK if is_blank(value) else f"{value!r:.60} is not a number"
         else:
             try:
                 converted[row] = float(value)
@@ -243,39 +238,10 @@ def _column(values: Array, name: str, where: str, of: str = "features") -> Array
     return converted
 
 
-def _check_label(value: object, where: str) -> None:
-    """Raise `UserError` for an object that is no label."""
-    if isinstance(value, bytes):
-        raise data_error(where, f"{value!r:.60} is bytes, not text", "decode the labels")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise data_error(where, f"{value!r:.60} has more than 64 bits", "make the labels text")
-    if _is_blank(value) or (isinstance(value, float) and math.isnan(value)):
-        raise data_error(where, "blank label", "fill it in or drop the row")
-    if not isinstance(value, (str, bool, int, float, np.generic)):
-        raise data_error(where, f"{value!r:.60} is not a label", "give text or integers")
-
-
 def _labels(y: Any, where: str) -> Array:
     """Labels `[n]` of one kind, none of them missing."""
     labels = y.to_numpy() if hasattr(y, "to_numpy") else _array(y, where, "blank label")
     if labels.ndim != 1:
         todo = "give one label a row" + (": y.argmax(1) of one-hot rows" if labels.ndim == 2 else "")
         raise data_error(where, f"has {labels.ndim} dimensions, not 1", todo)
-    if labels.dtype.kind == "O":
-        values = labels.tolist()
-        kinds = {type(value) for value in values}
-        for row, value in enumerate(values):
-            _check_label(value, f"{where}, row {row}")
-        if len(kinds) > 1 and str in kinds:
-            what = f"labels are of several kinds: {', '.join(sorted(kind.__name__ for kind in kinds))}"
-            raise data_error(where, what, "make them all text")
-        labels = np.array(values)
-    if labels.dtype.kind == "f":
-        if (missing := ~np.isfinite(labels)).any():
-            row = int(missing.argmax())
-            raise data_error(f"{where}, row {row}", "blank label", "fill it in or drop the row")
-        if (labels == labels.round()).all() and len(labels) and np.abs(labels).max() < 2**53:
-            labels = labels.astype(np.int64)
-    if labels.dtype.kind not in "biufUS":
-        raise data_error(where, f"{labels.dtype} are no labels", "give text or integers")
-    return labels
+    return labels_of(labels, where)

@@ -11,8 +11,10 @@ import io
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from ffn_bench.data.plain_csv import BYTE_ORDER_MARK, Layout, Table, parse_plain
-from ffn_bench.data.tables import Rows
+from ffn_bench.data.careful_csv import TextRows, found_delimiter
+from ffn_bench.data.columns import Layout, Table
+from ffn_bench.data.files import BEGINNING, check_text
+from ffn_bench.data.plain_csv import BYTE_ORDER_MARK, parse_plain
 from ffn_bench.errors import data_error
 
 BLOCK = 2**22
@@ -30,10 +32,10 @@ class Block(NamedTuple):
 
 
 def read_blocks(
-    stream: BinaryIO, where: str, delimiter: str, layout_of: Callable[[list[str]], Layout]
+    stream: BinaryIO, where: str, delimiter: str | None, layout_of: Callable[[list[str]], Layout]
 ) -> Iterator[Block]:
     """The rows of a stream of CSV, in order; `layout_of` says what the columns of its header are for. Labels
-    may be blank. There may be no rows.
+    may be blank. There may be no rows. Without a delimiter it is found out.
 
     Raises `UserError` (status 3), naming line and column below `where`, for what is no table of numbers.
     """
@@ -43,12 +45,15 @@ def read_blocks(
         chunk = stream.read(BLOCK)
         at_end, text = not chunk, text + chunk
         if layout is None:
-            if not at_end and _complete(text, delimiter) == 0:
+            if not at_end and _complete(text, delimiter or ",") == 0:
                 continue
             if not text:
                 break
+            check_text(text[:8], where)
+            delimiter = delimiter or found_delimiter(text[:BEGINNING], where)
             header, lines, text = _header_apart(text, delimiter, where)
             layout = layout_of(header)
+        assert delimiter is not None
         size = len(text) if at_end else _last_line_end(text)  # a row's end where no cell has line ends
         table = parse_plain(text[:size], delimiter, layout) if size else None
         if table is not None:
@@ -58,7 +63,7 @@ def read_blocks(
             size = len(text) if at_end else _complete(text, delimiter)
             if size == 0:
                 continue
-            rows = Rows(_Lines(text[:size]), delimiter, where, lines)
+            rows = TextRows(_Lines(text[:size]), delimiter, where, lines)
             block = Block(rows.table(layout, blank_labels=True), lines + 1)
             lines = rows.line
         text = text[size:]
@@ -84,7 +89,7 @@ class _Lines:
 def _header_apart(text: bytes, delimiter: str, where: str) -> tuple[list[str], int, bytes]:
     """The header at the beginning of a text, how many lines it has, and what follows it."""
     lines = _Lines(text)
-    rows = Rows(lines, delimiter, where)
+    rows = TextRows(lines, delimiter, where)
     header = rows.header()
     return header, rows.line, text[lines.size :]
 

@@ -8,82 +8,93 @@ numbers correctly, as Python does). Everything else is left to `tables.py`, whic
 from __future__ import annotations
 
 import csv
+import math
 import multiprocessing
 import sys
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import psutil
+
+from ffn_bench.data.columns import (
+    BLANK_WORDS,
+    NUMBER,
+    TRUTH_VALUES,
+    UNSEEN,
+    Array,
+    Kind,
+    Layout,
+    Table,
+    kind_of,
+    natural_order,
+    number_in,
+)
+from ffn_bench.data.files import TextFile
+from ffn_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COMPRESSED = (b"x\x01", b"x\xda")
 """What zlib writes first and is UTF-8: Polars would unpack the file."""
 DELIMITERS = ",;\t|"
 """Those that are no part of a number."""
+SAMPLE = 100
+"""Rows by which kinds of columns are guessed."""
+TOGETHER = 4
+"""Columns of numbers that are copied at a time: as many as memory can spare."""
+TEXTS_TOGETHER = 8
+"""Columns of text that are read at a time."""
 
 
-class Layout(NamedTuple):
-    """What the columns of a table are for."""
-
-    header: list[str]
-    features: list[int]
-    """Positions of the features, in the order of `Table.x`; other columns may hold anything."""
-    label: int | None
-    """Position of the label, if there is one."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the features."""
-        return tuple(self.header[k] for k in self.features)
-
-
-class Table(NamedTuple):
-    """Rows `x [n, n_features]`, float64, and of each row the label `labels[codes]`, `codes [n]`, int64.
-    Labels are distinct, in any order; without a column of labels both are empty."""
-
-    x: npt.NDArray[np.float64]
-    codes: npt.NDArray[np.int64]
-    labels: list[str]
-    columns: tuple[str, ...]
-    """Names of the features."""
-
-
-def read_plain(path: Path, delimiter: str, target: str) -> Table | None:
-    """The rows of a file with a header, all numbers finite and all labels stripped and not blank; None where
-    the file may be damaged, or unusual, or memory too small."""
-    if delimiter not in DELIMITERS or not _may_use_polars():
+def read_plain(
+    file: TextFile,
+    delimiter: str,
+    layout_of: Callable[[list[str]], Layout],
+    blank_labels: bool = False,
+) -> Table | None:
+    """The rows of a file with a header, all cells what their columns hold and all labels stripped, and not
+    blank but for `blank_labels`; None where the file may be damaged, or unusual, or memory too small."""
+    if delimiter not in DELIMITERS or not may_use_polars():
         return None
-    if 3 * path.stat().st_size > psutil.virtual_memory().available:  # the text, and the numbers twice
+    if 3 * file.size > psutil.virtual_memory().available:  # the text, and the numbers twice
         return None
-    text = path.read_bytes()
+    text = file.read()
     begin = text.find(b"\n") + 1
     if not _is_clean(text[:begin]):
         return None
     header = _header(text[:begin].decode("utf-8-sig"), delimiter)
-    if len(header) < 2 or not all(header) or len(set(header)) < len(header) or target not in header:
+    if len(header) < 2 or not all(header) or len(set(header)) < len(header):
         return None
-    label = header.index(target)
-    features = [k for k in range(len(header)) if k != label]
-    return parse_plain(text[begin:], delimiter, Layout(header, features, label))
+    try:
+        layout = layout_of(header)
+    except UserError:
+        return None
+    text = text[begin:]  # and no more of the whole
+    return parse_plain(text, delimiter, layout, blank_labels)
 
 
-def parse_plain(text: bytes, delimiter: str, layout: Layout) -> Table | None:
-    """The same of rows without their header; a label may be missing only where `layout` has none."""
-    if delimiter not in DELIMITERS or not _may_use_polars():
+def parse_plain(text: bytes, delimiter: str, layout: Layout, blank_labels: bool = False) -> Table | None:
+    """The same of rows without their header."""
+    if delimiter not in DELIMITERS or not may_use_polars():
         return None
     if text.endswith((b"\n\n", b"\n\r\n")):
         text = text.rstrip(b"\r\n")
     if text.startswith((*COMPRESSED, BYTE_ORDER_MARK)) or not _is_clean(text):
         return None
     n_rows = text.count(b"\n") + (not text.endswith(b"\n"))
-    if not text or not _cells_are_plain(text, delimiter, n_rows * (len(layout.header) - 1)):
+    n_delimiters = len(layout.header) - 1
+    if not text or not _cells_are_plain(text, delimiter, n_rows * n_delimiters):
         return None
-    return _parse(text, delimiter, layout, n_rows)
+    if _may_be_ragged(layout, blank_labels) and not _rows_are_even(text, delimiter, n_delimiters):
+        return None
+    return _parse(text, delimiter, layout, n_rows, blank_labels)
 
 
-def _may_use_polars() -> bool:
+def may_use_polars() -> bool:
     """Not where the process may be the copy of one that had imported Polars: its threads are not copied, and
     Polars would wait for them forever."""
     return multiprocessing.parent_process() is None or "polars" not in sys.modules
@@ -140,34 +151,236 @@ def _cells_are_plain(text: bytes, delimiter: str, n_delimiters: int) -> bool:
     return counted == n_delimiters
 
 
-def _parse(text: bytes, delimiter: str, layout: Layout, n_rows: int) -> Table | None:
-    """What Polars reads, if that is `n_rows` rows without a blank, text or infinite feature, or a blank
-    label."""
+def _may_be_ragged(layout: Layout, blank_labels: bool) -> bool:
+    """Whether a row that is too short may go unnoticed, as its last cell may be blank, or is not looked at;
+    and so one that is too long, as their cells are as many as they must be together."""
+    last = len(layout.header) - 1
+    if last in layout.features:
+        return layout.kinds_of_features[layout.features.index(last)].blank
+    return blank_labels or last != layout.label
+
+
+def _rows_are_even(text: bytes, delimiter: str, n_delimiters: int) -> bool:
+    """Whether each line has so many delimiters outside quotes, in a text whose cells are plain."""
+    characters = np.frombuffer(text, np.uint8)
+    separators = characters == ord(delimiter)
+    ends = np.flatnonzero(characters == ord("\n"))
+    begins = np.concatenate([[0], ends + 1])
+    begins = begins[begins < len(text)]
+    counts = np.add.reduceat(separators.view(np.uint8), begins, dtype=np.int64)
+    if b'"' in text:
+        quotes = np.flatnonzero(characters == ord('"'))
+        quoted = np.add.reduceat(separators.view(np.uint8), quotes, dtype=np.int64)[::2]
+        lines = np.searchsorted(begins, quotes[::2], "right") - 1
+        np.subtract.at(counts, lines, quoted)
+    return bool((counts == n_delimiters).all())
+
+
+# --- cells ----------------------------------------------------------------------------------------------
+
+
+def _parse(text: bytes, delimiter: str, layout: Layout, n_rows: int, blank_labels: bool) -> Table | None:
+    """What Polars reads, if that is `n_rows` rows whose cells are what their columns hold."""
     import polars as pl
 
     names = [str(k) for k in range(len(layout.header))]
-    features = [names[k] for k in layout.features]
-    schema: dict[str, pl.DataType] = {name: pl.String() for name in names} | dict.fromkeys(
-        features, pl.Float64()
-    )
-    label = [] if layout.label is None else [names[layout.label]]
     quote = '"' if b'"' in text else None
+
+    def read(positions: Sequence[int], numbers: Container[int]) -> pl.DataFrame | None:
+        """Columns at some positions, `numbers` among them as such and the others as text."""
+        schema: dict[str, pl.DataType] = {
+            name: pl.Float64() if k in numbers else pl.String() for k, name in enumerate(names)
+        }
+        wanted = sorted(positions)
+        try:
+            frame = pl.read_csv(
+                text, separator=delimiter, quote_char=quote, has_header=False, schema=schema, columns=wanted
+            )
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            return None
+        return frame if frame.height == n_rows else None
+
+    wanted = layout.kinds_of_features
+    guessed = _guessed(text, delimiter, layout)
+    numbers = [k for k, kind in enumerate(guessed) if kind.holds == "number"]
+    labels = [] if layout.label is None else [layout.label]
+    at = layout.features
+    frame = read([*(at[k] for k in numbers), *labels], {at[k] for k in numbers})
+    if frame is None and all(kind == NUMBER for kind in wanted):
+        return None
+    codes, named = np.empty(0, np.int64), list[str]()
+    if labels:
+        of_labels = read(labels, ()) if frame is None else frame
+        if of_labels is None:
+            return None
+        coded = _labels(of_labels.drop_in_place(names[labels[0]]), blank_labels)
+        if coded is None:
+            return None
+        codes, named = coded
+    x = np.empty((n_rows, len(wanted)))  # which takes memory when it is written to
+    kinds: dict[int, Kind] = {}
+    if frame is not None:
+        numbers = [k for k in numbers if _is_finite(frame[names[at[k]]])]
+        for some in _in_turn(numbers, TOGETHER):
+            columns = [_of_numbers(frame.drop_in_place(names[at[k]]), guessed[k]) for k in some]
+            if not _write(x, kinds, some, columns):
+                return None
+            columns.clear()  # before there are others
+        del frame
+    rest = [k for k in range(len(wanted)) if k not in kinds]  # texts, and numbers with words among them
+    for some in _in_turn(rest, TEXTS_TOGETHER):
+        as_text = read([at[k] for k in some], ())
+        if as_text is None:
+            return None
+        columns = [_from_text(as_text.drop_in_place(names[at[k]]), wanted[k]) for k in some]
+        if not _write(x, kinds, some, columns):
+            return None
+        columns.clear()
+    return Table(x, codes, named, layout.columns, tuple(kinds[k] for k in range(len(wanted))))
+
+
+def _is_finite(column: pl.Series) -> bool:
+    """Whether there are no other numbers than finite ones, and blanks."""
+    return bool(column.is_finite().all())
+
+
+def _in_turn(columns: Sequence[int], count: int) -> Iterator[Sequence[int]]:
+    """So many columns at a time."""
+    for start in range(0, len(columns), count):
+        yield columns[start : start + count]
+
+
+def _write(
+    x: Array, kinds: dict[int, Kind], positions: Sequence[int], columns: Sequence[Column | None]
+) -> bool:
+    """Write columns to x, rows together that fit into the processor's cache, and their kinds to `kinds`;
+    False where one is none."""
+    for k, column in zip(positions, columns, strict=True):
+        if column is None:
+            return False
+        kinds[k] = column.kind
+    for start in range(0, len(x), 2048):
+        block = x[start : start + 2048]
+        for k, column in zip(positions, columns, strict=True):
+            assert column is not None
+            block[:, k] = column.values[start : start + 2048]
+    return True
+
+
+class Column(NamedTuple):
+    """A column as it is read."""
+
+    values: Array
+    """`[n]`, see `Kind`; codes of categories in float32."""
+    kind: Kind
+
+
+def _guessed(text: bytes, delimiter: str, layout: Layout) -> list[Kind]:
+    """The kinds of the features, where they are to be found out a guess from the first rows: numbers, or
+    texts of kind `any`."""
+    kinds = list(layout.kinds_of_features)
+    if all(kind.holds != "any" for kind in kinds):
+        return kinds
+    end = -1
+    for _ in range(SAMPLE):
+        end = text.find(b"\n", end + 1)
+        if end < 0:
+            break
+    lines = text[: end + 1 or len(text)].decode().splitlines(keepends=True)
     try:
-        frame = pl.read_csv(text, separator=delimiter, quote_char=quote, has_header=False, schema=schema)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        rows = [row for row in csv.reader(lines, delimiter=delimiter) if len(row) == len(layout.header)]
+    except csv.Error:
+        rows = []
+    for k, (position, kind) in enumerate(zip(layout.features, kinds, strict=True)):
+        cells = [row[position].strip() for row in rows]
+        said = [cell for cell in cells if cell and cell not in BLANK_WORDS]
+        if kind.holds == "any" and (not said or any(number_in(cell) is not None for cell in said)):
+            kinds[k] = Kind("number", blank=kind.blank)
+    return kinds
+
+
+def _of_numbers(column: pl.Series, kind: Kind) -> Column | None:
+    """A column that was read as numbers, all finite; None where a cell is blank and must not be."""
+    if column.null_count() and not kind.blank:
         return None
-    if frame.height != n_rows or any(frame[name].null_count() for name in features + label):
+    return Column(column.to_numpy(), kind)
+
+
+def _from_text(column: pl.Series, kind: Kind) -> Column | None:
+    """What the cells of a column of text hold; None where there may be a mistake."""
+    import polars as pl
+
+    if kind.holds in ("number", "any"):
+        numbers = _numbers_from_text(column, kind.blank)
+        if numbers is not None or kind.holds == "number":
+            return None if numbers is None else Column(numbers, Kind("number", blank=kind.blank))
+    column = column.fill_null("")
+    counted = column.value_counts(name="count")
+    cells: list[str] = counted[column.name].to_list()
+    if max(map(len, cells)) > csv.field_size_limit():
         return None
-    x = np.require(frame.select(features).to_numpy(order="c"), np.float64, ["C", "W"])
-    if not np.isfinite(x).all():
+    texts = [cell.strip() for cell in cells]
+    if kind.holds == "any":
+        kind = _kind_of(texts, counted["count"].to_list(), kind.blank)
+        if kind.holds == "number":  # with a text here and there
+            return None
+    values: list[float]
+    if kind.holds == "boolean":
+        known = {text: TRUTH_VALUES.get(text.lower()) for text in texts}
+        known |= dict.fromkeys(("", *BLANK_WORDS), math.nan if kind.blank else None)
+        if any(known[text] is None for text in texts):
+            return None
+        values = [known[text] for text in texts]  # type: ignore[misc]  # none is None
+    else:
+        if "" in texts and not kind.blank:
+            return None
+        if kind.categories is None:
+            kind = kind._replace(categories=tuple(natural_order({*texts} - {""})))
+        assert kind.categories is not None
+        place = {category: float(k) for k, category in enumerate(kind.categories)}
+        values = [place.get(text, UNSEEN) if text else math.nan for text in texts]
+    if len(cells) > 2**24:
         return None
-    if layout.label is None:
-        return Table(x, np.empty(0, np.int64), [], layout.columns)
-    column = frame[label[0]]
+    return Column(column.replace_strict(cells, values, return_dtype=pl.Float32()).to_numpy(), kind)
+
+
+def _kind_of(texts: list[str], counts: list[int], blank: bool) -> Kind:
+    """`kind_of` a column with these different texts, so many of each."""
+    n_numbers = n_texts = n_booleans = 0
+    for text, count in zip(texts, counts, strict=True):
+        if not text or text in BLANK_WORDS:
+            continue
+        if number_in(text) is not None:
+            n_numbers += count
+        else:
+            n_texts += count
+            n_booleans += count * (text.lower() in TRUTH_VALUES)
+    return kind_of(n_numbers, n_texts, n_booleans, blank)
+
+
+def _numbers_from_text(column: pl.Series, blanks: bool) -> Array | None:
+    """The numbers of a column of text, NaN for `blanks`. None where there may be a mistake, or a number that
+    Polars does not take for one."""
+    import polars as pl
+
+    numbers = column.cast(pl.Float64(), strict=False)
+    rest = column.filter(~numbers.is_finite().fill_null(value=False)).fill_null("").unique().to_list()
+    blank = [cell for cell in rest if not (text := cell.strip()) or text in BLANK_WORDS]
+    if len(blank) < len(rest) or (rest and not blanks):
+        return None
+    values: Array = numbers.to_numpy()
+    return np.where(np.isfinite(values), values, np.nan) if rest else values
+
+
+def _labels(column: pl.Series, blank: bool) -> tuple[npt.NDArray[np.int64], list[str]] | None:
+    """Of each row the number of its label, and the labels; None where one is blank and must not be."""
+    import polars as pl
+
+    column = column.fill_null("")
     cells = column.unique().to_list()
     labels = sorted({cell.strip() for cell in cells})
-    if not all(labels) or max(map(len, cells)) > csv.field_size_limit():
+    if not (blank or all(labels)) or max(map(len, cells)) > csv.field_size_limit():
         return None
     code = {label: k for k, label in enumerate(labels)}
     codes = column.replace_strict(cells, [code[cell.strip()] for cell in cells], return_dtype=pl.Int64())
-    return Table(x, codes.to_numpy(writable=True), labels, layout.columns)
+    return codes.to_numpy(writable=True), labels

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from ffn_bench import errors, tags
 from ffn_bench.checks import one_of
 from ffn_bench.configuration.schema import (
     DataConfig,
 )
+from ffn_bench.data import encoding
+from ffn_bench.data.columns import Kind, without
+from ffn_bench.data.encoding import Encoding
 from ffn_bench.errors import UserError, data_error
 from ffn_bench.seeds import generator
 from ffn_bench.tags import Task
@@ -74,9 +78,12 @@ class Data(Generic[Numbers]):
     """What a constant prediction scores, by name of the quantity; of the loss that is the entropy of the
     class proportions in the training split."""
     n_features: int
-    """Columns of every `x`."""
+    """Columns of every `x`: inputs of the network."""
     columns: tuple[str, ...] | None = None
-    """Names of the features, where the data set has some."""
+    """Names of the columns of its table, where the data set has some; each is a feature, where there is no
+    `encoding`."""
+    encoding: Encoding | None = None
+    """How the columns have become inputs; None: each is one, as it is."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -154,10 +161,14 @@ class Raw:
     test: Rows | None = None
     image_shape: tuple[int, ...] | None = None
     columns: tuple[str, ...] | None = None
-    """Names of the features, where they have some."""
+    """Names of the columns of `x`, where they have some."""
     targets: tuple[str, ...] = ()
     """Names of a regression's targets."""
     weights: Array | None = None
+    kinds: tuple[Kind, ...] | None = None
+    """What the columns of `x` hold, where they are a table's; None: numbers, none of them blank."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how they were loaded."""
 
 
 def standardised(x: Array, mean: Array, scale: Array, dtype: npt.DTypeLike) -> Array:
@@ -175,8 +186,10 @@ def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
     for array in (raw.x, raw.y, raw.weights, *(raw.test or ())):
         if array is not None:
             digest.update(np.ascontiguousarray(array).data)
+    if categories := categories_of(raw.kinds):  # which their codes do not tell
+        digest.update(repr(categories).encode())
 
-    warnings: list[str] = []
+    warnings = list(raw.notes)
     same = equal_rows(raw.x if raw.test is None else np.concatenate([raw.x, raw.test.x]))
     same, same_test = np.split(same, [len(raw.x)])
     rows = np.arange(len(raw.y))
@@ -220,7 +233,13 @@ def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
     for name, y in expected.items():
         if len(y) == 0:
             raise data_error("data", f"the {name} split has no rows", "add rows, or change the fractions")
+    fitted = None
+    if raw.kinds is not None and any(kind != Kind() for kind in raw.kinds):
+        fitted, (train, val, test) = _encoded(raw, (train, val, test), warnings)
     features = _standardisation(train.x, raw, config, warnings)
+    if fitted is not None and config.standardize:  # 0 and 1 stay what they are
+        numbers = fitted.standardised
+        features = np.where(numbers, features[0], 0.0), np.where(numbers, features[1], 1.0)
     targets = _target_standardisation(train.y, raw)
     scale = 1.0 if train.weights is None else _mean_weight(train.weights)
 
@@ -245,8 +264,37 @@ def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
         chance=_chance_of_classes(train.y, len(raw.classes)) if raw.classes else _chance_of_targets(train.y),
         n_features=train.x.shape[1],
         columns=raw.columns,
+        encoding=fitted,
         warnings=tuple(warnings),
     )
+
+
+def categories_of(kinds: Sequence[Kind] | None) -> list[tuple[str, ...] | None]:
+    """The categories of each column, where there are columns of categories; else nothing."""
+    categories = [kind.categories if kind.holds == "category" else None for kind in kinds or ()]
+    return categories if any(one is not None for one in categories) else []
+
+
+def _encoded(raw: Raw, splits: Sequence[Rows], warnings: list[str]) -> tuple[Encoding, list[Rows]]:
+    """The encoding of a table, fitted to the first of its splits, and all of them encoded; adds warnings of
+    categories that the first one does not have."""
+    assert raw.kinds is not None and raw.columns is not None
+    fitted = encoding.fit(splits[0].x, raw.kinds, raw.columns)
+    n_rows, available = sum(len(rows.x) for rows in splits), psutil.virtual_memory().available
+    needed = 16 * n_rows * fitted.n_inputs  # and once more, standardised
+    if needed > available:
+        widest = max(zip(fitted.columns, raw.columns, strict=True), key=lambda pair: pair[0].width)[1]
+        what = f"its {fitted.n_inputs:,} inputs, one a category, need {needed / 1e9:,.1f} GB"
+        what += f", and {available / 1e9:.1f} GB are free"
+        raise UserError("data", what, f"leave a column out: {without(widest)}", errors.RESOURCE)
+    for split, rows in zip(("validation", "test"), splits[1:], strict=True):
+        for name, count in zip(raw.columns, fitted.unseen(rows.x, raw.kinds), strict=True):
+            if count:
+                of = f"{count:,} {split} row{'s' * (count != 1)}"
+                warnings.append(
+                    f"column {name!r} has in {of} a category that no training row has: all its inputs are 0"
+                )
+    return fitted, [rows._replace(x=fitted.inputs(rows.x, raw.kinds)) for rows in splits]
 
 
 def _standardisation(x: Array, raw: Raw, config: DataConfig, warnings: list[str]) -> tuple[Array, Array]:

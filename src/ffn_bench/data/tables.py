@@ -1,27 +1,22 @@
-"""A person's own table: a CSV file with a header."""
+"""A person's own table, in a file of text or in a frame, as a data set: what its columns are for, which rows
+stay, classes, weights, a test file."""
 
 from __future__ import annotations
 
-import csv
-import os
-import stat
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
-from ffn_bench.configuration.schema import (
-    CsvConfig,
-    DataConfig,
-)
-from ffn_bench.data.plain_csv import Layout, Table, read_plain
-from ffn_bench.data.splitting import Raw
+from ffn_bench.configuration.schema import ColumnsConfig, CsvConfig, DataConfig
+from ffn_bench.data import frame_files
+from ffn_bench.data.careful_csv import found_delimiter, read_carefully
+from ffn_bench.data.columns import NUMBER, Array, Kind, Layout, Table, check_categories, natural_order
+from ffn_bench.data.files import BEGINNING, FRAMES, expanded, text_file
+from ffn_bench.data.plain_csv import read_plain
+from ffn_bench.data.splitting import Raw, Rows
 from ffn_bench.errors import UserError, data_error, nearest
 
 IntArray = npt.NDArray[np.int64]
@@ -29,174 +24,191 @@ IntArray = npt.NDArray[np.int64]
 POLARS_BYTES = 4_000_000
 """Files from this size on are worth the import of Polars (0.2 s)."""
 
-# --- a person's own table -------------------------------------------------------------------------------
-
 
 def load_csv(config: DataConfig) -> Raw:
-    """A delimited text file with a header, numeric features and one label column of any kind.
+    """A table of features and a column of labels of any kind, or of targets in a regression, in a file of
+    delimited text with a header, or of Parquet or Arrow.
 
-    Strict: a row that is short or long, a cell that is blank, not a number or not finite, a quote left
-    open, a column named twice are each an error that names line and column.
+    Strict: a row that is short or long, a cell that is blank (unless `data.missing` says what becomes of it),
+    a text among numbers, a number that is not finite, a quote left open, a column named twice are each an
+    error that names line and column.
     """
     config = cast(CsvConfig, config)
-    path = expanded(config.path, "data.path")
-    size = check_file(path)
-    if size > (available := psutil.virtual_memory().available):
-        what = f"has {size / 1e9:.1f} GB, more than the {available / 1e9:.1f} GB of free memory"
-        raise data_error(str(path), what, "train on a sample of its rows")
-    table = read_plain(path, config.delimiter, config.target) if size >= POLARS_BYTES else None
-    return _with_classes(read_carefully(path, config) if table is None else table, config)
+    columns = Columns(config, targets_of(config), config.path)
+    raw = columns.raw(read_table(config.path, "data.path", config, columns.layout))
+    if config.test_path is None:
+        return raw
+    test = Columns(config, targets_of(config), config.test_path)
+    table = read_table(config.test_path, "data.test_path", config, lambda header: test.again(header, raw))
+    return dataclasses.replace(raw, test=test.rows(table, raw.classes))
 
 
-def read_carefully(path: Path, config: CsvConfig) -> Table:
-    """The rows of any file that is a table, or the `UserError` (status 3) that says where it is none."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = Rows(file, config.delimiter, config.path)
-        header = reader.header()
-        label = _find_target(header, config)
-        features = [k for k in range(len(header)) if k != label]
-        table = reader.table(Layout(header, features, label))
-    if not len(table.x):
-        raise data_error(config.path, "has a header and no rows", "add rows")
-    return table
+def targets_of(config: CsvConfig) -> list[str]:
+    """Names of the columns of labels or targets. Raises `UserError` for several in a classification."""
+    if isinstance(config.target, str):
+        return [config.target]
+    if config.task != "regression" and len(config.target) > 1:
+        what = f"names {len(config.target)} columns, and a classification has one column of labels"
+        raise UserError("data.target", what, "name one, or use data.task=regression")
+    return list(config.target)
 
 
-def expanded(path: str, key: str) -> Path:
-    """A path with `~` written out. Raises `UserError` (status 3) for an unknown user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as e:
-        raise data_error(key, f"{path}: this user does not exist", "write the path in full") from e
+def read_table(
+    path: str,
+    key: str,
+    config: CsvConfig,
+    layout_of: Callable[[list[str]], Layout],
+    blank_labels: bool = False,
+) -> Table:
+    """The rows of a file that `key` names. Raises `UserError` (status 3) for anything that is no table of the
+    columns that `layout_of` wants."""
+    file = expanded(path, key)
+    blank_labels = blank_labels or config.missing == "drop_rows"
+    if file.suffix.lower() in FRAMES:
+        return frame_files.read(file, key, layout_of, blank_labels)
+    text = text_file(file, key)
+    delimiter = config.delimiter or found_delimiter(text.beginning(BEGINNING), path)
+    table = None
+    if text.size >= POLARS_BYTES:
+        table = read_plain(text, delimiter, layout_of, blank_labels)
+    return table or read_carefully(text.open, delimiter, path, layout_of, blank_labels)
 
 
-def check_file(path: Path) -> int:
-    """The size of a file that can be read, in bytes. Raises `UserError` (status 3) for anything else."""
-    try:
-        status = path.stat()
-    except OSError as e:
-        reason = "no such file" if isinstance(e, FileNotFoundError) else (e.strerror or str(e)).lower()
-        raise data_error(str(path), reason, f"data.path is read from {Path.cwd()}") from e
-    if stat.S_ISDIR(status.st_mode):
-        raise data_error(str(path), "is a folder", "name a CSV file")
-    if not stat.S_ISREG(status.st_mode):
-        raise data_error(str(path), "is not a regular file", "save the table to a file first")
-    if not os.access(path, os.R_OK):
-        raise data_error(str(path), "cannot be read", "check its permissions")
-    if status.st_size == 0:
-        raise data_error(str(path), "is empty", "give it a header and rows")
-    return status.st_size
+class Columns:
+    """What the columns of a table are for, and the data set that its rows are."""
 
-
-class Rows:
-    """Rows of lines of text, by Python's reader: what they hold, or a `UserError` (status 3) that says where
-    they hold something else."""
-
-    def __init__(self, lines: Iterable[str], delimiter: str, where: str, lines_before: int = 0) -> None:
-        """`where` names the file, of which `lines_before` lines come before these."""
-        self.where, self.delimiter, self._before = where, delimiter, lines_before
-        self.reader = csv.reader(self._checked(lines), delimiter=delimiter, strict=True)
+    def __init__(
+        self, config: ColumnsConfig, targets: Sequence[str], where: str, key: str = "data.target"
+    ) -> None:
+        """`targets` are none where labels come from elsewhere; `where` and `key` are what messages call the
+        table and its targets."""
+        self.config, self.targets, self.where, self.key = config, list(targets), where, key
+        self.regression = config.task == "regression"
 
     @property
-    def line(self) -> int:
-        """The number, in the file, of the last line that was read."""
-        return self._before + self.reader.line_num
+    def others(self) -> list[str]:
+        """Columns of numbers that are read as features are, after these: targets of a regression, weights."""
+        weight = [] if self.config.weight is None else [self.config.weight]
+        return [*self.targets, *weight] if self.regression else weight
 
-    def _checked(self, lines: Iterable[str]) -> Iterator[str]:
-        for number, line in enumerate(lines, start=self._before + 1):
-            if "\0" in line:
-                location = f"{self.where}, line {number}"
-                raise data_error(location, "contains a NUL byte", "export it again as text")
-            yield line
+    def layout(self, header: list[str], lenient: bool = False) -> Layout:
+        """Where everything is. `lenient` lets any cell be blank. Raises `UserError` (status 3) for a column
+        that is not there, and where none is left."""
+        config = self.config
+        if len(header) == 1 and self.targets:
+            raise data_error(f"{self.where}, line 1", "has only one column", "give features and a target")
+        keys = {
+            self.key: self.targets,
+            "data.weight": [] if config.weight is None else [config.weight],
+            "data.drop": config.drop,
+            "data.categories": config.categories,
+        }
+        for key, names in keys.items():
+            for name in names:
+                if name not in header:
+                    what = f"{self.where} has no column {name!r}{nearest(name, header)}"
+                    raise data_error(key, what, f"its columns: {listed(header)}")
+        used = {*self.targets, *self.others, *config.drop}
+        features = [k for k, name in enumerate(header) if name not in used]
+        if not features:
+            raise data_error(self.where, "has no column left to train on", "leave fewer out by data.drop")
+        blank = lenient or config.missing != "error"
+        kinds = [Kind("category" if header[k] in config.categories else "any", blank=blank) for k in features]
+        return self._with_others(header, features, kinds, lenient)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Faults of the text, with their place."""
-        try:
-            yield
-        except UnicodeDecodeError as e:
-            byte = e.object[e.start]
-            raise data_error(self.where, f"is not UTF-8 (byte 0x{byte:02x})", "save it as UTF-8") from e
-        except csv.Error as e:
-            what = "a quote is opened and never closed" if "end of data" in str(e) else str(e)
-            raise data_error(f"{self.where}, line {self.line}", what, "fix the file") from e
+    def again(self, header: list[str], raw: Raw) -> Layout:
+        """Where the columns of `raw` are in another table. Raises `UserError` (status 3) where one is not."""
+        assert raw.columns is not None
+        wanted = [*raw.columns, *self.targets, *self.others]
+        missing = [name for name in wanted if name not in header]
+        if missing:
+            what = f"{self.where} has no column {missing[0]!r}{nearest(missing[0], header)}"
+            raise data_error("data.test_path", what, "give it the columns of data.path")
+        blank = self.config.missing != "error"
+        kinds = [kind._replace(blank=blank) for kind in raw.kinds or (NUMBER,) * len(raw.columns)]
+        return self._with_others(header, [header.index(name) for name in raw.columns], kinds, False)
 
-    def header(self) -> list[str]:
-        """The names in the first line: each different, none blank."""
-        with self._explained():
-            header = [name.strip() for name in next(self.reader, [])]
-        if not header:
-            raise data_error(self.where, "has no header line", "name the columns in the first line")
-        counts = Counter(header)
-        for name in header:
-            if not name:
-                raise data_error(f"{self.where}, line 1", "a column has no name", "name every column")
-            if counts[name] > 1:
-                raise data_error(f"{self.where}, line 1", f"column {name!r} is duplicated", "rename one")
-        if len(header) == 1:
-            guess = next((d for d in ";\t|," if d in header[0] and d != self.delimiter), None)
-            if guess:
-                shown = {"\t": "tab", ";": "\"';'\"", "|": "\"'|'\""}.get(guess, guess)
-                raise data_error(
-                    f"{self.where}, line 1",
-                    f"has only one column when split at {self.delimiter!r}",
-                    f"try data.delimiter={shown}",
-                )
-        return header
+    def _with_others(
+        self, header: list[str], features: list[int], kinds: list[Kind], lenient: bool
+    ) -> Layout:
+        blank = lenient or self.config.missing == "drop_rows"
+        features = [*features, *(header.index(name) for name in self.others)]
+        label = header.index(self.targets[0]) if self.targets and not self.regression else None
+        return Layout(header, features, label, (*kinds, *(Kind(blank=blank) for _ in self.others)))
 
-    def table(self, layout: Layout, blank_labels: bool = False) -> Table:
-        """All rows that follow; none need follow. `blank_labels` lets a row have no label."""
-        values, labels, line_numbers = array("d"), [], array("L")
-        header = layout.header
-        with self._explained():
-            for row in self.reader:
-                if not row or (len(row) == 1 and not row[0].strip()):
-                    continue
-                if len(row) != len(header):
-                    cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                    what = f"has {cells} where the header has {len(header)}"
-                    raise data_error(f"{self.where}, line {self.line}", what, "fix the row")
-                if layout.label is not None:
-                    label = row[layout.label].strip()
-                    if not (label or blank_labels):
-                        raise self._cell_error(header[layout.label], "blank label")
-                    labels.append(label)
-                line_numbers.append(self.line)
-                features = [row[k] for k in layout.features]
-                try:
-                    values.extend(map(float, features))
-                except ValueError:
-                    self._explain_row(features, layout)
-                if "_" in (cells := "".join(features)) or not cells.isascii():
-                    self._explain_row(features, layout)  # float() takes 1_0 and other scripts' digits
+    def raw(self, table: Table) -> Raw:
+        """The data set of a table's rows."""
+        n_columns = len(table.columns) - len(self.others)
+        columns = table.columns[:n_columns]
+        kinds = (table.kinds or (NUMBER,) * len(table.columns))[:n_columns]
+        check_categories(kinds, columns, len(table.x), self.where)
+        table, notes = self._complete(table)
+        classes: tuple[str, ...] = ()
+        if table.labels:
+            column = f"column {self.targets[0]!r}"
+            classes, _ = classes_of(table.labels, len(table.x), self.where, column)
+        x, y, weights = self.rows(table, classes, complete=True)
+        if self.config.missing == "drop_rows":
+            kinds = tuple(kind._replace(blank=False) for kind in kinds)
+        return Raw(
+            x,
+            y,
+            classes,
+            columns=columns,
+            targets=tuple(self.targets) if self.regression else (),
+            weights=weights,
+            kinds=None if all(kind == NUMBER for kind in kinds) else kinds,
+            notes=tuple(notes),
+        )
 
-        x = np.frombuffer(values, dtype=np.float64).reshape(len(line_numbers), len(layout.features))
-        if not np.isfinite(x).all():
-            row_number, k = np.argwhere(~np.isfinite(x))[0]
-            name, what = layout.columns[k], f"{x[row_number, k]} is not a finite number"
-            raise self._cell_error(name, what, line_numbers[row_number])
-        code = {label: k for k, label in enumerate(dict.fromkeys(labels))}
-        codes = np.array([code[label] for label in labels], dtype=np.int64)
-        return Table(x, codes, list(code), layout.columns)
+    def rows(self, table: Table, classes: Sequence[str], complete: bool = False) -> Rows:
+        """A table's rows: features, class numbers or targets, weights. `complete`: whether rows with blank
+        cells have been left out already."""
+        if not complete:
+            table, _ = self._complete(table)
+        n_columns = len(table.columns) - len(self.others)
+        x, others = table.x, table.x[:, n_columns:]
+        if self.others:
+            x = np.ascontiguousarray(x[:, :n_columns])
+        weights = None
+        if self.config.weight is not None:
+            weights = self._weights(np.ascontiguousarray(others[:, -1]))
+        if self.regression:
+            return Rows(x, np.ascontiguousarray(others[:, : len(self.targets)]), weights)
+        number = {name: k for k, name in enumerate(classes)}
+        if unknown := [name for name in table.labels if name not in number]:
+            what = f"has the label {unknown[0]!r}, which {getattr(self.config, 'path', 'the table')} has not"
+            raise data_error(self.where, what, "correct it, or leave its rows out")
+        numbers = np.array([number[name] for name in table.labels], dtype=np.int64)
+        return Rows(x, numbers[table.codes], weights)
 
-    def _cell_error(self, column: str, what: str, line: int | None = None) -> UserError:
-        location = f"{self.where}, line {self.line if line is None else line}, column {column!r}"
-        return data_error(location, what, "fill it in or drop the row")
+    def _complete(self, table: Table) -> tuple[Table, list[str]]:
+        """The rows without a blank cell, where others are to be left out; and what was left out."""
+        if self.config.missing != "drop_rows":
+            return table, []
+        blank = np.asarray(np.isnan(table.x).any(axis=1))
+        if "" in table.labels:
+            blank |= table.codes == table.labels.index("")
+        if not blank.any():
+            return table, []
+        if blank.all():
+            what = "has a blank cell in every row, and data.missing=drop_rows leaves these out"
+            raise data_error(self.where, what, "use data.missing=impute, or data.drop for blank columns")
+        present, codes = np.unique(table.codes[~blank], return_inverse=True)
+        labels = [table.labels[code] for code in present.tolist()]
+        count = int(blank.sum())
+        note = f"{count:,} of {len(blank):,} rows of {self.where} have a blank cell and are left out"
+        return table._replace(x=table.x[~blank], codes=codes.astype(np.int64), labels=labels), [note]
 
-    def _explain_row(self, cells: list[str], layout: Layout) -> None:
-        """Raise what is wrong with the first cell that is no number, if there is one."""
-        for name, cell in zip(layout.columns, cells, strict=True):
-            try:
-                float(cell if cell.isascii() and "_" not in cell else "")
-            except ValueError:
-                what = "blank cell" if not cell.strip() else f"{cell!r} is not a number"
-                location = f"{self.where}, line {self.line}, column {name!r}"
-                raise data_error(location, what, "features must be numbers") from None
-
-
-def _with_classes(table: Table, config: CsvConfig) -> Raw:
-    """The table with its labels as classes."""
-    classes, numbers = classes_of(table.labels, len(table.x), config.path, f"column {config.target!r}")
-    return Raw(table.x, numbers[table.codes], classes, columns=table.columns)
+    def _weights(self, weights: Array) -> Array:
+        name = self.config.weight
+        if (negative := weights < 0).any():
+            row = int(negative.argmax())
+            what = f"row {row + 1} has the weight {weights[row]:g}"
+            raise data_error(f"{self.where}, column {name!r}", what, "weights are 0 or more")
+        if not weights.any():
+            raise data_error(f"{self.where}, column {name!r}", "all weights are 0", "give weights above 0")
+        return weights
 
 
 def classes_of(
@@ -206,32 +218,15 @@ def classes_of(
 
     Raises `UserError` (status 3) where they are no classes of so many rows; `column` is what has them.
     """
-    classes = sorted(labels)
-    try:
-        classes.sort(key=float)
-    except ValueError:
-        classes.sort()
+    classes = natural_order(labels)
     if len(classes) == 1:
         raise data_error(where, f"{column} has only one class, {classes[0]!r}", "give two or more")
     if len(classes) > max(20, n_rows // 2):
         what = f"{column} has {len(classes)} different labels in {n_rows} rows"
-        todo = "choose a column of classes (measured quantities are not classes)"
+        todo = "choose a column of classes (measured quantities are not classes: data.task=regression)"
         raise data_error(where, what, todo)
     number = {label: k for k, label in enumerate(classes)}
     return tuple(classes), np.array([number[label] for label in labels])
-
-
-def _find_target(header: list[str], config: CsvConfig) -> int:
-    """The position of the target column, beside which there must be others."""
-    if len(header) == 1:
-        raise data_error(f"{config.path}, line 1", "has only one column", "give features and a target")
-    if config.target not in header:
-        raise data_error(
-            "data.target",
-            f"{config.path} has no column {config.target!r}{nearest(config.target, header)}",
-            f"its columns: {listed(header)}",
-        )
-    return header.index(config.target)
 
 
 def listed(names: Sequence[str]) -> str:

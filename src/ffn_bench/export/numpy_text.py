@@ -110,7 +110,7 @@ def source(network: TrainedNetwork, card: str) -> str:
         "",
         *_list("CLASSES", map(repr, fitted.classes)),
         *_list("COLUMNS", map(repr, fitted.columns)),
-        f"DELIMITER = {getattr(config.data, 'delimiter', ',')!r}",
+        f"DELIMITER = {getattr(config.data, 'delimiter', None) or ','!r}",
         "",
         "",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ffn_bench.data.plain_csv import Layout
+from ffn_bench.data.columns import Layout
 from ffn_bench.data.tables import listed
 from ffn_bench.errors import data_error, nearest
 

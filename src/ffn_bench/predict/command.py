@@ -18,7 +18,7 @@ from ffn_bench.run_folder.finding import find_one
 from ffn_bench.tags import LOSS, SCORES, SPLITS
 
 if TYPE_CHECKING:
-    from ffn_bench.data.plain_csv import Layout, Table
+    from ffn_bench.data.columns import Layout, Table
     from ffn_bench.data.splitting import Array
     from ffn_bench.run_folder.trained_network import TrainedNetwork
 
@@ -141,7 +141,7 @@ class Predicted:
         from ffn_bench.data.blocks import read_blocks
 
         config, name = self.network.config.data, str(self._cfg.data.path)
-        delimiter = str(self._cfg.data.delimiter or getattr(config, "delimiter", ","))
+        delimiter = self._cfg.data.delimiter or getattr(config, "delimiter", ",")
         where = "standard input" if name == STANDARD else name
         with opened(name) as stream:
             for block in read_blocks(stream, where, delimiter, lambda header: self._layout(header, where)):
@@ -166,6 +166,7 @@ class Predicted:
         wanted = self._cfg.data.target
         label = wanted or getattr(self.network.config.data, "target", None)
         layout = matched(header, self.network.fitted.columns, label, where)
+        layout = layout._replace(kinds=self.network.fitted.kinds)
         if wanted is not None and layout.label is None:
             raise data_error(
                 "data.target", f"{where} has no column {wanted!r}", f"its columns: {listed(header)}"
@@ -205,11 +206,11 @@ def opened(path: str) -> Iterator[BinaryIO]:
     if path == STANDARD:
         yield process.standard_input()
         return
-    from ffn_bench.data.tables import check_file, expanded
+    from ffn_bench.data.files import check_file, expanded, unpacked_stream
 
     file = expanded(path, "data.path")
     check_file(file)
-    with file.open("rb") as stream:
+    with unpacked_stream(file) as stream:
         yield stream
 
 

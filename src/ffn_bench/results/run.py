@@ -140,7 +140,8 @@ class Run:
 
     def _rows(self, X: Any) -> Array:
         """Rows of features in the network's order."""
-        from ffn_bench.data.arrays import is_frame, numbers
+        from ffn_bench.data.arrays import numbers
+        from ffn_bench.data.frames import is_frame
         from ffn_bench.predict.columns import matched
 
         columns = self.columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffn_bench.data.columns import Kind
+from ffn_bench.data.encoding import EncodedColumn, Encoding
 from ffn_bench.data.splitting import Array, Data, standardised
 from ffn_bench.errors import RUN_FOLDER, UserError
 
@@ -18,17 +21,33 @@ LARGEST = 2**20
 
 @dataclass(frozen=True)
 class Fitted:
-    """Names and standardisation of a data set's columns, and its classes."""
+    """Names, encoding and standardisation of a data set's columns, and its classes."""
 
     columns: tuple[str, ...]
-    """Names of the features, in the network's order."""
+    """Names of a table's columns that the network was trained on, in order."""
     classes: tuple[str, ...]
     mean: Array
     scale: Array
-    """(x − mean)/scale is what the network was trained on: float64, `[n_features]` or, one for all, `[1]`."""
+    """(x − mean)/scale of inputs x is what the network was trained on: float64, `[n_inputs]` or, one for all,
+    `[1]`."""
+    encoding: Encoding | None = None
+    """How columns become inputs; None: each is one, as it is."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the network's inputs, in order."""
+        return self.columns if self.encoding is None else self.encoding.names(self.columns)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...] | None:
+        """How the columns of new rows are read; None: numbers, none of them blank."""
+        return None if self.encoding is None else self.encoding.kinds
 
     def standardise(self, x: Array, dtype: npt.DTypeLike) -> Array:
-        """Rows `[n, n_features]` as the network takes them; computed in float64, then cast."""
+        """Rows `[n, n_columns]`, read as `kinds` say, as the network takes them, `[n, n_inputs]`; computed in
+        float64, then cast."""
+        if self.encoding is not None:
+            x = self.encoding.inputs(x)
         with np.errstate(over="ignore"):  # of rows far from all that were trained on
             return standardised(x, self.mean, self.scale, np.float64).astype(dtype, copy=False)
 
@@ -41,13 +60,16 @@ def default_columns(n: int) -> tuple[str, ...]:
 def fitted_to(data: Data[Any]) -> Fitted:
     """What was fitted to a data set's training rows."""
     columns = data.columns or default_columns(data.n_features)
-    return Fitted(columns, data.classes, data.mean, data.std)
+    return Fitted(columns, data.classes, data.mean, data.std, data.encoding)
 
 
 def to_record(data: Data[Any]) -> dict[str, Any]:
     """The same for run.json: numbers there read back to the last bit. `columns` is null for default names."""
     lists = {"mean": data.mean.tolist(), "scale": data.std.tolist()}
-    return {"columns": data.columns, "classes": data.classes, **lists}
+    record = {"columns": data.columns, "classes": data.classes, **lists}
+    if data.encoding is not None:
+        record["encoding"] = [dataclasses.asdict(column) for column in data.encoding.columns]
+    return record
 
 
 def from_record(record: Any, n_features: int, n_classes: int, where: str) -> Fitted:
@@ -56,11 +78,13 @@ def from_record(record: Any, n_features: int, n_classes: int, where: str) -> Fit
     if not isinstance(record, dict):
         raise _damaged(where)
     columns, classes = record.get("columns"), record.get("classes")
-    if columns is None and n_features <= LARGEST:
-        columns = list(default_columns(n_features))
+    encoding = _encoding(record["encoding"], n_features, where) if "encoding" in record else None
+    n_columns = n_features if encoding is None else len(encoding.columns)
+    if columns is None and n_columns <= LARGEST:
+        columns = list(default_columns(n_columns))
     mean, scale = (_numbers(record.get(key)) for key in ("mean", "scale"))
     sound = (
-        _are_names(columns, n_features)
+        _are_names(columns, n_columns)
         and _are_names(classes, n_classes)
         and mean is not None
         and scale is not None
@@ -70,7 +94,39 @@ def from_record(record: Any, n_features: int, n_classes: int, where: str) -> Fit
     )
     if not sound:
         raise _damaged(where)
-    return Fitted(tuple(columns), tuple(classes), mean, scale)  # type: ignore[arg-type]  # they are sound
+    return Fitted(tuple(columns), tuple(classes), mean, scale, encoding)  # type: ignore[arg-type]  # they are sound
+
+
+def _encoding(record: Any, n_inputs: int, where: str) -> Encoding:
+    """The encoding of columns into so many inputs, checked."""
+    if not isinstance(record, list) or len(record) > LARGEST:
+        raise _damaged(where)
+    encoding = Encoding(tuple(_column(entry, where) for entry in record))
+    if encoding.n_inputs != n_inputs:
+        raise _damaged(where)
+    return encoding
+
+
+def _column(entry: Any, where: str) -> EncodedColumn:
+    """What becomes of one column, checked."""
+    names = {field.name for field in dataclasses.fields(EncodedColumn)}
+    if not isinstance(entry, dict) or entry.keys() != names:
+        raise _damaged(where)
+    holds, categories, fill, indicator = (entry[key] for key in ("holds", "categories", "fill", "indicator"))
+    of_categories = holds == "category"
+    sound = (
+        holds in ("number", "boolean", "category")
+        and isinstance(categories, list)
+        and _are_names(categories, len(categories))
+        and of_categories == bool(categories)
+        and type(indicator) is bool
+        and (fill is not None or not indicator)
+    )
+    numbers = _numbers([] if fill is None else [fill]) if sound else None
+    if numbers is None or (of_categories and any(f not in range(len(categories)) for f in numbers.tolist())):
+        raise _damaged(where)
+    fill = float(numbers[0]) if len(numbers) else None
+    return EncodedColumn(holds=holds, categories=tuple(categories), fill=fill, indicator=indicator)
 
 
 def _damaged(where: str) -> UserError:

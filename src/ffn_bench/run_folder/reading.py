@@ -50,7 +50,7 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
     if not (numbers and engine and _is_plain(identity["config"])):
         raise UserError(where, "is damaged", "restore it, or use another name", errors.RUN_FOLDER)
     config = {key: value for key, value in identity["config"].items() if key not in fingerprint.FORMER}
-    return {**identity, "config": fingerprint.LATER | config}
+    return {**identity, "config": fingerprint.later(config) | config}
 
 
 def as_begun(folder: Folder, run: schema.TrainConfig) -> schema.TrainConfig:

@@ -148,6 +148,8 @@ class Planner:
         if overrides in self._planned:
             return self._planned[overrides]
         planned = self.find(overrides)
+        if getattr(planned.run.data, "preview", False):
+            raise UserError("data.preview", "shows a table and trains nothing", "leave -m out")
         if planned.folder in self._names:
             first = " ".join(self._names[planned.folder])
             raise UserError("sweep", f"{first} and {' '.join(overrides)} are the same run", "give it once")

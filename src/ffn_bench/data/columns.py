@@ -1,0 +1,168 @@
+"""What the columns of a table hold: numbers, yes and no, categories; and which of these, by their cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ffn_bench.errors import data_error
+
+Array = npt.NDArray[np.float64]
+Holds = Literal["number", "boolean", "category", "any"]
+BLANK_WORDS = frozenset(("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-"))
+"""What a blank cell of a column of numbers may say instead, where blank cells are allowed."""
+TRUTH_VALUES = {"true": 1.0, "false": 0.0}
+"""Words of a column of yes and no, in any case."""
+MOST_CATEGORIES = 1000
+"""Of a column."""
+UNSEEN = -1.0
+"""The code of a category that is none of the known ones."""
+
+
+class Kind(NamedTuple):
+    """What a column's cells hold, and how a matrix has them: a number as it is, yes and no as 1 and 0, a
+    category as its place among `categories`; NaN where a cell is blank."""
+
+    holds: Holds = "number"
+    """`any`: the cells say which of the others, see `kind_of`."""
+    categories: tuple[str, ...] | None = None
+    """Of a column of categories those that are known, others being `UNSEEN`; None: whatever there is."""
+    blank: bool = False
+    """Whether cells may be blank."""
+
+
+NUMBER = Kind()
+
+
+class Layout(NamedTuple):
+    """What the columns of a table are for."""
+
+    header: list[str]
+    features: list[int]
+    """Positions of the features, in the order of `Table.x`; other columns may hold anything."""
+    label: int | None
+    """Position of the label, if there is one."""
+    kinds: tuple[Kind, ...] | None = None
+    """Of the features; None: numbers, none of them blank."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the features."""
+        return tuple(self.header[k] for k in self.features)
+
+    @property
+    def kinds_of_features(self) -> tuple[Kind, ...]:
+        """`kinds`, written out."""
+        return self.kinds or (NUMBER,) * len(self.features)
+
+
+class Table(NamedTuple):
+    """Rows `x [n, n_features]`, float64, see `Kind`, and of each row the label `labels[codes]`, `codes [n]`,
+    int64. Labels are distinct, in any order; without a column of labels both are empty."""
+
+    x: Array
+    codes: npt.NDArray[np.int64]
+    labels: list[str]
+    columns: tuple[str, ...]
+    """Names of the features."""
+    kinds: tuple[Kind, ...] | None = None
+    """Of the features, none of them `any`, all categories known; None: numbers, none of them blank."""
+
+
+def kind_of(numbers: int, texts: int, booleans: int, blank: bool) -> Kind:
+    """What a column holds that has so many cells with a number, with another text, and of these with true or
+    false in any case; blank cells and `BLANK_WORDS` are neither. A column of numbers and a text here and
+    there is a column of numbers, with mistakes."""
+    if texts and texts == booleans and not numbers:
+        return Kind("boolean", blank=blank)
+    return Kind("category" if texts and texts >= numbers else "number", blank=blank)
+
+
+def number_in(cell: str) -> float | None:
+    """The number in a cell, perhaps not a finite one; None where there is none. `float` also takes 1_0 and
+    other scripts' digits."""
+    if not cell.isascii() or "_" in cell:
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names sorted: numbers by value, and text where one of them is none."""
+    ordered = sorted(names)
+    try:
+        ordered.sort(key=float)
+    except ValueError:
+        ordered.sort()
+    return ordered
+
+
+def sorted_categories(codes: Array, found: list[str]) -> tuple[str, ...]:
+    """Categories in their natural order, from the order in which they were found; `codes`, which are places
+    in that, become places in this one; NaN stays."""
+    ordered = natural_order(found)
+    place = {category: float(k) for k, category in enumerate(ordered)}
+    new = np.array([place[category] for category in found])
+    present = ~np.isnan(codes)
+    codes[present] = new[codes[present].astype(np.int64)]
+    return tuple(ordered)
+
+
+def without(*columns: str) -> str:
+    """The key that leaves columns out, as a person types it."""
+    return _listed_in("data.drop", columns)
+
+
+def as_categories(column: str) -> str:
+    """The key that takes a column of numbers for categories, as a person types it."""
+    return _listed_in("data.categories", [column])
+
+
+def _listed_in(key: str, columns: Sequence[str]) -> str:
+    plain = all(re.fullmatch(r"[A-Za-z_]\w*", column) for column in columns)
+    if plain:
+        return f"{key}=[{','.join(columns)}]"
+    names = ",".join("'" + column.replace("'", "\\'") + "'" for column in columns)
+    return f'"{key}=[{names}]"'
+
+
+def check_categories(kinds: Sequence[Kind], columns: Sequence[str], n_rows: int, where: str) -> None:
+    """Raise `UserError` (status 3) for columns of texts with so many different ones that they are no
+    categories; for decimal numbers with a comma, too."""
+    categories = {
+        column: kind.categories or ()
+        for kind, column in zip(kinds, columns, strict=True)
+        if kind.holds == "category"
+    }
+    for column, names in categories.items():
+        if sum(map(_has_comma, names)) > len(names) / 2:
+            comma = next(filter(_has_comma, names))
+            what = f"column {column!r} has numbers with a comma, such as {comma!r}"
+            raise data_error(where, what, f"write points: 1.5; or leave it out: {without(column)}")
+    if like_ids := [column for column, names in categories.items() if is_id_like(len(names), n_rows)]:
+        what = (
+            f"column {like_ids[0]!r} has {len(categories[like_ids[0]]):,} different texts in {n_rows:,} rows"
+        )
+        others = (
+            f", and so has {like_ids[1]!r}"
+            if len(like_ids) == 2
+            else f", and so have {len(like_ids) - 1} more"
+        )
+        raise data_error(
+            where, what + others * (len(like_ids) > 1), f"leave out what names rows: {without(*like_ids)}"
+        )
+
+
+def is_id_like(categories: int, n_rows: int) -> bool:
+    """Whether so many different texts are no categories of so many rows."""
+    return categories > max(20, n_rows // 2) or categories > MOST_CATEGORIES
+
+
+def _has_comma(text: str) -> bool:
+    return bool(re.fullmatch(r"[+-]?[0-9]*,[0-9]+", text))
