@@ -20,6 +20,7 @@ import psutil
 
 from ffn_bench.data.columns import (
     BLANK_WORDS,
+    MOST_CATEGORIES,
     NUMBER,
     TRUTH_VALUES,
     UNSEEN,
@@ -44,9 +45,7 @@ DELIMITERS = ",;\t|"
 """Those that are no part of a number."""
 SAMPLE = 100
 """Rows by which kinds of columns are guessed."""
-TOGETHER = 4
-"""Columns of numbers that are copied at a time: as many as memory can spare."""
-TEXTS_TOGETHER = 8
+TEXTS_TOGETHER = 4
 """Columns of text that are read at a time."""
 
 
@@ -205,28 +204,29 @@ def _parse(text: bytes, delimiter: str, layout: Layout, n_rows: int, blank_label
     numbers = [k for k, kind in enumerate(guessed) if kind.holds == "number"]
     labels = [] if layout.label is None else [layout.label]
     at = layout.features
-    frame = read([*(at[k] for k in numbers), *labels], {at[k] for k in numbers})
-    if frame is None and all(kind == NUMBER for kind in wanted):
-        return None
-    codes, named = np.empty(0, np.int64), list[str]()
-    if labels:
-        of_labels = read(labels, ()) if frame is None else frame
-        if of_labels is None:
-            return None
-        coded = _labels(of_labels.drop_in_place(names[labels[0]]), blank_labels)
-        if coded is None:
-            return None
-        codes, named = coded
     x = np.empty((n_rows, len(wanted)))  # which takes memory when it is written to
     kinds: dict[int, Kind] = {}
-    if frame is not None:
-        numbers = [k for k in numbers if _is_finite(frame[names[at[k]]])]
-        for some in _in_turn(numbers, TOGETHER):
-            columns = [_of_numbers(frame.drop_in_place(names[at[k]]), guessed[k]) for k in some]
-            if not _write(x, kinds, some, columns):
+    coded = None if labels else (np.empty(0, np.int64), list[str]())
+    # Beside texts numbers are read by halves: what is freed of one frame is of no use to NumPy.
+    half = len(numbers) // 2 + 1
+    for group in _in_turn(numbers, half if len(numbers) < len(wanted) else 2 * half):
+        more = labels if coded is None else []
+        frame = read([*(at[k] for k in group), *more], {at[k] for k in group})
+        if frame is None and all(kind == NUMBER for kind in wanted):
+            return None
+        if frame is None:
+            continue
+        if more and (coded := _labels(frame.drop_in_place(names[more[0]]), blank_labels)) is None:
+            return None
+        for k in [k for k in group if _is_finite(frame[names[at[k]]])]:
+            column = _of_numbers(frame.drop_in_place(names[at[k]]), guessed[k])
+            if not _write(x, kinds, [k], [column]):
                 return None
-            columns.clear()  # before there are others
         del frame
+    if coded is None:
+        of_labels = read(labels, ())
+        if of_labels is None or (coded := _labels(of_labels[names[labels[0]]], blank_labels)) is None:
+            return None
     rest = [k for k in range(len(wanted)) if k not in kinds]  # texts, and numbers with words among them
     for some in _in_turn(rest, TEXTS_TOGETHER):
         as_text = read([at[k] for k in some], ())
@@ -236,7 +236,7 @@ def _parse(text: bytes, delimiter: str, layout: Layout, n_rows: int, blank_label
         if not _write(x, kinds, some, columns):
             return None
         columns.clear()
-    return Table(x, codes, named, layout.columns, tuple(kinds[k] for k in range(len(wanted))))
+    return Table(x, *coded, layout.columns, tuple(kinds[k] for k in range(len(wanted))))
 
 
 def _is_finite(column: pl.Series) -> bool:
@@ -310,20 +310,22 @@ def _from_text(column: pl.Series, kind: Kind) -> Column | None:
     """What the cells of a column of text hold; None where there may be a mistake."""
     import polars as pl
 
-    if kind.holds in ("number", "any"):
-        numbers = _numbers_from_text(column, kind.blank)
-        if numbers is not None or kind.holds == "number":
-            return None if numbers is None else Column(numbers, Kind("number", blank=kind.blank))
+    if kind.holds == "number":
+        return _numbers_from_text(column, kind.blank)
     column = column.fill_null("")
     counted = column.value_counts(name="count")
+    if kind.holds == "any" and counted.height > MOST_CATEGORIES:
+        numbers = _numbers_from_text(column, kind.blank)
+        if numbers is not None:
+            return numbers
     cells: list[str] = counted[column.name].to_list()
     if max(map(len, cells)) > csv.field_size_limit():
         return None
     texts = [cell.strip() for cell in cells]
     if kind.holds == "any":
         kind = _kind_of(texts, counted["count"].to_list(), kind.blank)
-        if kind.holds == "number":  # with a text here and there
-            return None
+        if kind.holds == "number":
+            return _numbers_from_text(column, kind.blank)
     values: list[float]
     if kind.holds == "boolean":
         known = {text: TRUTH_VALUES.get(text.lower()) for text in texts}
@@ -358,7 +360,7 @@ def _kind_of(texts: list[str], counts: list[int], blank: bool) -> Kind:
     return kind_of(n_numbers, n_texts, n_booleans, blank)
 
 
-def _numbers_from_text(column: pl.Series, blanks: bool) -> Array | None:
+def _numbers_from_text(column: pl.Series, blanks: bool) -> Column | None:
     """The numbers of a column of text, NaN for `blanks`. None where there may be a mistake, or a number that
     Polars does not take for one."""
     import polars as pl
@@ -369,7 +371,7 @@ def _numbers_from_text(column: pl.Series, blanks: bool) -> Array | None:
     if len(blank) < len(rest) or (rest and not blanks):
         return None
     values: Array = numbers.to_numpy()
-    return np.where(np.isfinite(values), values, np.nan) if rest else values
+    return Column(np.where(np.isfinite(values), values, np.nan) if rest else values, Kind(blank=blanks))
 
 
 def _labels(column: pl.Series, blank: bool) -> tuple[npt.NDArray[np.int64], list[str]] | None:
