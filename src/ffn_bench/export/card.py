@@ -12,6 +12,7 @@ from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.errors import printable
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
+from ffn_bench.run_folder.fitted import Fitted
 from ffn_bench.run_folder.trained_network import TrainedNetwork
 
 
@@ -28,6 +29,7 @@ def text(network: TrainedNetwork) -> str:
             "activation": config.model.activation,
             "parameters": f"{parameters:,}, {config.dtype}",
             "input": f"{len(fitted.columns)} columns: {_some(fitted.columns)}",
+            **_encoded(fitted),
             "standardised": "(x - mean) / scale, both of the training rows",
             "output": f"softmax over {len(fitted.classes)} classes: {_some(fitted.classes)}",
         },
@@ -58,6 +60,22 @@ def text(network: TrainedNetwork) -> str:
         lines += [printable(f"    {key:<{width}}  {value}".rstrip()) for key, value in entries.items()]
         lines += [] if entries else ["    none were recorded"]
     return "\n".join(lines) + "\n"
+
+
+def _encoded(fitted: Fitted) -> dict[str, str]:
+    """What becomes of the columns, where they are not numbers as they are."""
+    if fitted.encoding is None:
+        return {}
+    entries = {"encoded as": f"{len(fitted.inputs)} inputs: {', '.join(fitted.inputs)}"}
+    columns = zip(fitted.columns, fitted.encoding.columns, strict=True)
+    fills = {
+        name: column.categories[int(column.fill)] if column.holds == "category" else f"{column.fill:g}"
+        for name, column in columns
+        if column.fill is not None
+    }
+    if fills:
+        entries["blanks"] = ", ".join(f"{name}: {fill}" for name, fill in fills.items())
+    return entries
 
 
 def _some(names: tuple[str, ...]) -> str:

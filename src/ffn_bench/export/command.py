@@ -94,11 +94,14 @@ def use(network: TrainedNetwork, path: str, card: str) -> str:
         return (
             f"from {stem} import predict, predict_proba  # or: {command}" if stem.isidentifier() else command
         )
+    encoded = network.fitted.encoding is not None
+    cells = "  # a column each, [n, 1]: float64, NaN where blank, or texts, '' where blank"
+    given = f"inputs){cells}" if encoded else "{'rows': x})"
     return (
         "import onnxruntime\n\n"
         f"session = onnxruntime.InferenceSession({path!r})\n"
-        "label, probabilities = session.run(None, {'rows': x})"
-        f"  # x: float64 [n, {len(network.fitted.columns)}]\n"
+        f"label, probabilities = session.run(None, {given}"
+        + ("\n" if encoded else f"  # x: float64 [n, {len(network.fitted.columns)}]\n")
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ffn_bench.data.plain_csv import DELIMITERS
 from ffn_bench.data.splitting import Array
 from ffn_bench.export.expression import Expression, written
+from ffn_bench.export.numpy_encoding import ENCODE, constants
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.run_folder.trained_network import TrainedNetwork
 
@@ -32,14 +34,17 @@ HELPERS = {
 }
 """Functions that NumPy does not have."""
 NUMBERS_A_LINE = 8
-COMMAND = '''def read_rows(file):
+READ_ROWS = '''def read_rows(file):
     """The rows of a CSV file with a header: [n, columns], in the order of COLUMNS."""
-    reader = csv.reader(file, delimiter=DELIMITER, strict=True)
+    first = file.readline()
+    found = {d: set(next(csv.reader([first], delimiter=d), [])) for d in DELIMITERS}
+    delimiter = max(DELIMITERS, key=lambda d: len(found[d] & set(COLUMNS)))
+    reader = csv.reader(itertools.chain([first], file), delimiter=delimiter, strict=True)
     header = [name.strip() for name in next(reader, [])]
     for name in COLUMNS:
         if header.count(name) != 1:
             has = f"has {header.count(name)} columns {name!r}, not one"
-            raise ValueError(f"line 1: {has} (cells are separated by {DELIMITER!r})")
+            raise ValueError(f"line 1: {has} (cells are separated by {delimiter!r})")
     places = [header.index(name) for name in COLUMNS]
     rows = []
     for cells in reader:
@@ -48,13 +53,13 @@ COMMAND = '''def read_rows(file):
         line = f"line {reader.line_num}"
         if len(cells) != len(header):
             raise ValueError(f"{line}: has {len(cells)} cells where the header has {len(header)}")
-        rows.append([read_number(cells[k], f"{line}, column {header[k]!r}") for k in places])
+        rows.append([READ_CELL for k in places])
     if not rows:
         raise ValueError("has a header and no rows")
-    return np.array(rows)
-
-
-def read_number(cell, where):
+    return ROWS
+'''
+"""`READ_CELL` and `ROWS` are put in."""
+READ_NUMBER = '''def read_number(cell, where):
     """The finite number that a cell holds."""
     try:
         number = float(cell)
@@ -63,9 +68,19 @@ def read_number(cell, where):
     if not np.isfinite(number):
         raise ValueError(f"{where}: {cell!r} is not a finite number")
     return number
-
-
-def one_line(label):
+'''
+CHECK_CELL = '''def check_cell(cell, k, where):
+    """A cell of column k, which must be what it is to hold."""
+    holds, _, fill, _ = ENCODING[k]
+    if is_blank(cell, holds):
+        if fill is None:
+            raise ValueError(f"{where}: blank cell")
+    elif holds != "category" and not np.isfinite(to_number(cell)):
+        raise ValueError(f"{where}: {cell!r} is not a finite number")
+    return cell
+'''
+"""In place of `READ_NUMBER`, where columns have to be encoded."""
+MAIN = '''def one_line(label):
     """The label, its line breaks as \\n where it has some."""
     return label if label.splitlines() == [label] else repr(label)[1:-1]
 
@@ -98,11 +113,14 @@ def source(network: TrainedNetwork, card: str) -> str:
     helpers = [name for name in HELPERS if name in _operations(formula)]
     docstring = card.replace("\\", "\\\\").replace('"', '\\"')
     has_hidden = len(network.weights.layers) > 1
+    encoding = fitted.encoding
+    cells, inputs = ("numbers", "columns") if encoding is None else ("see `encode`,", "inputs")
     lines = [
         f'"""{docstring.rstrip()}',
         '"""',
         "",
         "import csv",
+        "import itertools",
         *(["import math"] if "erf" in helpers and has_hidden else []),
         "import sys",
         "",
@@ -110,7 +128,7 @@ def source(network: TrainedNetwork, card: str) -> str:
         "",
         *_list("CLASSES", map(repr, fitted.classes)),
         *_list("COLUMNS", map(repr, fitted.columns)),
-        f"DELIMITER = {getattr(config.data, 'delimiter', None) or ','!r}",
+        f"DELIMITERS = {getattr(config.data, 'delimiter', ',') or DELIMITERS!r}",
         "",
         "",
     ]
@@ -125,14 +143,15 @@ def source(network: TrainedNetwork, card: str) -> str:
             "",
         ]
     lines += [
+        *([] if encoding is None else [*constants(encoding), "", "", *ENCODE.rstrip().split("\n"), "", ""]),
         '@np.errstate(over="ignore", invalid="ignore")  # of which the ValueError tells',
         "def predict_proba(X):",
         f'    """Probabilities of CLASSES, [n, {len(fitted.classes)}], for rows X, '
-        f"[n, {len(fitted.columns)}]: numbers in the order of COLUMNS.",
+        f"[n, {len(fitted.columns)}]: {cells} in the order of COLUMNS.",
         "",
         "    Raises ValueError for numbers that are not finite, or too large for this network.",
         '    """',
-        "    X = np.asarray(X, dtype=np.float64)",
+        "    X = np.asarray(X, dtype=np.float64)" if encoding is None else "    X = encode(X)",
         f"    h = ((X - MEAN) / SCALE).astype(np.{config.dtype})",
     ]
     if has_hidden:
@@ -152,7 +171,7 @@ def source(network: TrainedNetwork, card: str) -> str:
         "    return [CLASSES[k] for k in predict_proba(X).argmax(axis=1)]",
         "",
         "",
-        "# The standardisation of the columns that the network was trained with.",
+        f"# The standardisation of the {inputs} that the network was trained with.",
         f"MEAN = {_array(fitted.mean, '')}",
         f"SCALE = {_array(fitted.scale, '')}",
         "",
@@ -164,9 +183,21 @@ def source(network: TrainedNetwork, card: str) -> str:
     lines += [
         "]",
         "",
-        COMMAND,
+        *_command(encoding is not None),
     ]
     return "\n".join(lines)
+
+
+def _command(encoded: bool) -> list[str]:
+    """The end of the file."""
+    where = 'f"{line}, column {header[k]!r}"'
+    cell, rows, check = f"read_number(cells[k], {where})", "np.array(rows)", READ_NUMBER
+    loop = "for k in places"
+    if encoded:
+        cell, rows, check = f"check_cell(cells[k], j, {where})", "rows", CHECK_CELL
+        loop = "for j, k in enumerate(places)"
+    read = READ_ROWS.replace("READ_CELL for k in places", f"{cell} {loop}").replace("ROWS", rows)
+    return ["\n\n".join([read, check, MAIN])]
 
 
 def _text(formula: Any, binds: float = 0) -> str:

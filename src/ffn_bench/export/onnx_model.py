@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from ffn_bench.data.splitting import Array
 from ffn_bench.errors import RESOURCE, UserError
+from ffn_bench.export import onnx_encoding
 from ffn_bench.export.expression import Expression, written
+from ffn_bench.export.onnx_encoding import encoded
 from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.run_folder.fitted import Fitted
 from ffn_bench.run_folder.trained_network import TrainedNetwork
 
 PACKAGES = ("onnx", "onnxruntime")
-OPSET, IR = 17, 8
-"""Versions of ONNX's operators and file, which every onnxruntime since 1.12 reads."""
+OPSET, ML_OPSET, IR = 17, 3, 8
+"""Versions of ONNX's operators, its operators for machine learning, and its file, which every onnxruntime
+since 1.12 reads."""
 OPERATORS = {
     "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "negative": "Neg", "abs": "Abs",
     "greater": "Greater", "greater_equal": "GreaterOrEqual", "less": "Less", "less_equal": "LessOrEqual",
@@ -37,18 +42,24 @@ def check_installed() -> None:
 
 
 class Graph:
-    """The nodes of a model, in the order in which they are computed."""
+    """The nodes of a model, in the order in which they are computed. Names that are `taken` are not used."""
 
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: str, taken: Collection[str] = ()) -> None:
+        self.dtype, self._taken = dtype, taken
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+
+    def free(self, name: str) -> str:
+        """The name, or one like it that is not taken."""
+        while name in self._taken:
+            name += "_"
+        return name
 
     def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Add a node; the name of what it computes."""
         from onnx import helper
 
-        output = output or f"{operator.lower()}_{len(self.nodes)}"
+        output = self.free(output or f"{operator.lower()}_{len(self.nodes)}")
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
@@ -56,7 +67,7 @@ class Graph:
         """Add numbers, or texts; their name."""
         from onnx import TensorProto, helper, numpy_helper
 
-        name = name or f"constant_{len(self.constants)}"
+        name = self.free(name or f"constant_{len(self.constants)}")
         if values.dtype == object:
             texts = [text.encode() for text in values.tolist()]
             self.constants.append(helper.make_tensor(name, TensorProto.STRING, values.shape, texts))
@@ -89,36 +100,39 @@ class Graph:
 
 
 def model(network: TrainedNetwork, card: str) -> bytes:
-    """The model, checked: `rows`, float64 `[n, n_features]`, gives `label`, texts `[n]`, and `probabilities`
-    `[n, n_classes]` in the run's dtype."""
+    """The model, checked: `rows`, float64 `[n, n_features]`, or columns that have to be encoded, one by one,
+    give `label`, texts `[n]`, and `probabilities` `[n, n_classes]` in the run's dtype."""
     import onnx
     from onnx import TensorProto, helper
 
     fitted, dtype = network.fitted, network.config.dtype
     formula = written(ACTIVATIONS[network.config.model.activation].function)
-    graph = Graph(dtype)
+    columns, encoding = fitted.columns, fitted.encoding
+    graph = Graph(dtype, ("rows",) if encoding is None else columns)
+    rows, inputs = "rows", [helper.make_tensor_value_info("rows", TensorProto.DOUBLE, ["n", len(columns)])]
+    if encoding is not None:
+        rows, inputs = encoded(graph, columns, encoding), onnx_encoding.inputs(columns, encoding)
     mean, scale = graph.constant(fitted.mean, "mean"), graph.constant(fitted.scale, "scale")
-    h = graph.node("Div", graph.node("Sub", "rows", mean), scale)
+    h = graph.node("Div", graph.node("Sub", rows, mean), scale)
     h = graph.cast(h, dtype) if dtype != "float64" else h
     for k, (W, b) in enumerate(network.weights.layers):
         h = graph.formula(formula, h) if k else h
         weights = graph.constant(np.ascontiguousarray(W), f"W{k + 1}")
         h = graph.node("Gemm", h, weights, graph.constant(np.ascontiguousarray(b), f"b{k + 1}"))
-    graph.node("Softmax", h, output="probabilities", axis=1)
+    probabilities = graph.node("Softmax", h, output="probabilities", axis=1)
     classes = graph.constant(np.array(fitted.classes, object), "classes")
-    graph.node("Gather", classes, graph.node("ArgMax", h, axis=1, keepdims=0), output="label")
-    n_features, n_classes = len(fitted.columns), len(fitted.classes)
+    label = graph.node("Gather", classes, graph.node("ArgMax", h, axis=1, keepdims=0), output="label")
+    n_classes = len(fitted.classes)
     kind = TensorProto.DOUBLE if dtype == "float64" else TensorProto.FLOAT
     outputs = [
-        helper.make_tensor_value_info("label", TensorProto.STRING, ["n"]),
-        helper.make_tensor_value_info("probabilities", kind, ["n", n_classes]),
+        helper.make_tensor_value_info(label, TensorProto.STRING, ["n"]),
+        helper.make_tensor_value_info(probabilities, kind, ["n", n_classes]),
     ]
-    rows = helper.make_tensor_value_info("rows", TensorProto.DOUBLE, ["n", n_features])
-    whole = helper.make_graph(graph.nodes, "feed_forward_network", [rows], outputs, graph.constants)
-    made = helper.make_model(
-        whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="ffn-bench"
-    )
-    names = {"classes": fitted.classes, "columns": fitted.columns}
+    whole = helper.make_graph(graph.nodes, "feed_forward_network", inputs, outputs, graph.constants)
+    opsets = [helper.make_opsetid("", OPSET)]
+    opsets += [] if encoding is None else [helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    made = helper.make_model(whole, opset_imports=opsets, ir_version=IR, producer_name="ffn-bench")
+    names = {"classes": fitted.classes, "columns": columns}
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in names.items()}
     helper.set_model_props(made, {"model_card": card, **texts})
     onnx.checker.check_model(made)
@@ -127,7 +141,7 @@ def model(network: TrainedNetwork, card: str) -> bytes:
     return content
 
 
-def run(content: bytes, rows: Array) -> tuple[list[str], Array]:
+def run(content: bytes, given: Mapping[str, Array]) -> tuple[list[str], Array]:
     """Class names and probabilities of rows, as onnxruntime computes them from a model's file."""
     import onnxruntime
 
@@ -135,16 +149,26 @@ def run(content: bytes, rows: Array) -> tuple[list[str], Array]:
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    label, probabilities = session.run(["label", "probabilities"], {"rows": rows.astype(np.float64)})
+    label, probabilities = session.run(None, given)
     return label.tolist(), probabilities
+
+
+def feed(fitted: Fitted, x: Array) -> dict[str, Array]:
+    """Rows `x [n, n_columns]`, categories as their codes, as a model takes them."""
+    if fitted.encoding is None:
+        return {"rows": x.astype(np.float64)}
+    return onnx_encoding.feed(fitted.columns, fitted.encoding, x)
 
 
 def _check(content: bytes, network: TrainedNetwork) -> None:
     """Raise `RuntimeError` unless onnxruntime predicts what we do, for rows like those of the training."""
     fitted = network.fitted
-    normal = np.random.default_rng(0).normal(size=(256, len(fitted.columns)))
-    rows = fitted.mean + fitted.scale * normal
-    ours, (labels, theirs) = network.probabilities(rows), run(content, rows)
+    if fitted.encoding is None:
+        normal = np.random.default_rng(0).normal(size=(256, len(fitted.columns)))
+        rows = fitted.mean + fitted.scale * normal
+    else:
+        rows = onnx_encoding.drawn(fitted.encoding, 256, fitted.mean, fitted.scale)
+    ours, (labels, theirs) = network.probabilities(rows), run(content, feed(fitted, rows))
     first, second = np.sort(ours, axis=1)[:, :-3:-1].T
     certain = first - second > 2 * TOLERANCE
     named = np.array(fitted.classes, object)[ours.argmax(axis=1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -48,6 +49,9 @@ def safetensors(network: TrainedNetwork, card: str) -> bytes:
 
     fitted = network.fitted
     lists: dict[str, Sequence[object]] = {"classes": fitted.classes, "columns": fitted.columns}
+    if fitted.encoding is not None:
+        columns = [dataclasses.asdict(column) for column in fitted.encoding.columns]
+        lists |= {"inputs": fitted.inputs, "encoding": columns}
     lists |= {"mean": fitted.mean.tolist(), "scale": fitted.scale.tolist()}
     metadata = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
     content: bytes = save(state_dict(network), {"format": "pt", "model_card": card, **metadata})
@@ -102,7 +106,8 @@ def code(network: TrainedNetwork, name: str, shortened_to: str = "") -> str:
         short = bool(shortened_to) and len(fitted.classes) > SHOWN
         lines.append(f"classes = {'[...]' if short else list(fitted.classes)}")
     cast = "" if double else ".float()"
-    rows = f"  # rows [n, {len(fitted.columns)}], in the order of the columns"
+    what = "columns" if fitted.encoding is None else "inputs that the model card names"
+    rows = f"  # rows [n, {len(fitted.inputs)}], in the order of the {what}"
     lines.append(f"def probabilities(x):{rows}")
     lines.append(f"    return model(((x.double() - mean) / scale){cast}).softmax(1)")
     return "\n".join([*imports, "", *lines]) + "\n"

@@ -30,7 +30,8 @@ class Standardisation(nn.Module):
 
 
 def module(network: TrainedNetwork) -> nn.Sequential:
-    """Standardisation, layers and activations: rows as they are in the data to logits.
+    """Standardisation, layers and activations: rows as they are in the data, or their inputs as
+    `data.encoding` makes them, to logits.
 
     Raises `UserError` for an activation that PyTorch has no module of.
     """
