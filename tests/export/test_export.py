@@ -266,7 +266,7 @@ def test_every_activation_depth_and_precision(
     close: Any = {"rtol": 0, "atol": 1e-5 if dtype == "float32" or activation == "gelu" else 1e-12}
     np.testing.assert_allclose(network.probabilities(rows), expected, **close)
     for labels, probabilities in (
-        onnx_model.run(onnx_model.model(network, "a card"), rows),
+        onnx_model.run(onnx_model.model(network, "a card"), {"rows": rows}),
         executed(numpy_text.source(network, "a card"), rows),
     ):
         assert probabilities.dtype == dtype

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -109,7 +110,7 @@ class Predicted:
         self.network, self._cfg = network, cfg
         self.rows, self.scores = 0, Scores()
         self.notes = [network.caution] if network.caution else []
-        self._unscored = 0
+        self._unscored, self._unseen = 0, Counter[str]()
 
     def csv(self) -> Iterator[bytes]:
         """The table of predictions, part by part. Raises `UserError` (status 3) for rows that are none."""
@@ -138,15 +139,33 @@ class Predicted:
         if self._cfg.split is not None:
             yield self._split(self._cfg.split)
             return
-        from ffn_bench.data.blocks import read_blocks
+        name = str(self._cfg.data.path)
+        where = "standard input" if name == STANDARD else name
+        for table in self._tables(name, lambda header: self._layout(header, where)):
+            self._count_unseen(table.x)
+            yield Part(self.network.standardise(table.x), self._class_numbers(table), where)
 
-        config, name = self.network.config.data, str(self._cfg.data.path)
-        delimiter = self._cfg.data.delimiter or getattr(config, "delimiter", ",")
+    def _tables(self, name: str, layout_of: Callable[[list[str]], Layout]) -> Iterator[Table]:
+        """The rows of a table: block by block, or those of a Parquet or Arrow file at once."""
+        from ffn_bench.data import frame_files
+        from ffn_bench.data.blocks import read_blocks
+        from ffn_bench.data.files import FRAMES, expanded
+
+        if name.lower().endswith(FRAMES):
+            yield frame_files.read(expanded(name, "data.path"), "data.path", layout_of, blank_labels=True)
+            return
+        delimiter = self._cfg.data.delimiter or getattr(self.network.config.data, "delimiter", None)
         where = "standard input" if name == STANDARD else name
         with opened(name) as stream:
-            for block in read_blocks(stream, where, delimiter, lambda header: self._layout(header, where)):
-                table = block.table
-                yield Part(self.network.standardise(table.x), self._class_numbers(table), where)
+            for block in read_blocks(stream, where, delimiter, layout_of):
+                yield block.table
+
+    def _count_unseen(self, x: Array) -> None:
+        """Count the cells with categories that the training rows did not have."""
+        fitted = self.network.fitted
+        if fitted.encoding is not None:
+            for column, count in zip(fitted.columns, fitted.encoding.unseen(x), strict=True):
+                self._unseen[column] += count
 
     def _split(self, split: str) -> Part:
         """A split of the run's own data set."""
@@ -173,7 +192,7 @@ class Predicted:
             )
         if ignored := unused(layout):
             self.notes.append(f"ignored, as the run was not trained on them: {listed(ignored)}")
-        return layout
+        return layout._replace(kinds=self.network.fitted.kinds)
 
     def _class_numbers(self, table: Table) -> Array | None:
         import numpy as np
@@ -193,6 +212,12 @@ class Predicted:
         if self._unscored:
             rows = "1 row" if self._unscored == 1 else f"{self._unscored:,} rows"
             lines["not scored"] = f"{rows}, whose label is none of the run's classes"
+        for column, count in self._unseen.items():
+            if count:
+                rows = "1 row has" if count == 1 else f"{count:,} rows have"
+                self.notes.append(
+                    f"{rows} a {column!r} that no training row has: it counts as none of the known"
+                )
         if self.notes:
             lines["note"] = "; ".join(self.notes)
         if self._cfg.out is not None:

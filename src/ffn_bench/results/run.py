@@ -133,7 +133,8 @@ class Run:
     @functools.cached_property
     def model(self) -> nn.Module:
         """The network as PyTorch's: an `nn.Sequential` of the standardisation, `nn.Linear`s and activations,
-        which maps rows `[n, n_features]`, as `predict` takes them, to logits. It is imported only now."""
+        which maps rows `[n, n_features]`, as `predict` takes them, to logits; of a table with categories or
+        blanks, what `network.fitted.encoding` makes of them. It is imported only now."""
         from ffn_bench.export.torch_module import module
 
         return module(self.network)
@@ -141,15 +142,18 @@ class Run:
     def _rows(self, X: Any) -> Array:
         """Rows of features in the network's order."""
         from ffn_bench.data.arrays import numbers
-        from ffn_bench.data.frames import is_frame
+        from ffn_bench.data.frames import features_of, is_frame, names_of
         from ffn_bench.predict.columns import matched
 
-        columns = self.columns
+        columns, kinds = self.columns, self.network.fitted.kinds
         if is_frame(X):
-            layout = matched(list(map(str, X.columns)), columns, None, "X")
-            X = X[[X.columns[position] for position in layout.features]]
-        rows, names = numbers(X)
-        if names is None and rows.shape[1] != len(columns):
+            layout = matched(list(names_of(X, "X")), columns, None, "X")
+            return features_of(X, layout._replace(kinds=kinds), "X").x
+        if kinds is not None:
+            what = "is no frame, and the run was trained on a table with categories or blanks"
+            raise data_error("X", what, "give a frame of Polars or pandas, whose columns have names")
+        rows, _ = numbers(X)
+        if rows.shape[1] != len(columns):
             what = f"has {rows.shape[1]} columns, and the run was trained on {len(columns)}"
             raise data_error("X", what, "give as many, in that order")
         return rows
