@@ -172,7 +172,7 @@ class Predicted:
         from ffn_bench.run_folder.trained_network import data_again
 
         data = data_again(self.network.recorded)
-        x, y = getattr(data, split)
+        x, y, _ = getattr(data, split)
         if len(y) == 0:
             what = f"the run has no rows in its {SPLITS[split]} split"
             raise UserError("split", what, f"use one of: {', '.join(SPLITS)}")
