@@ -85,7 +85,12 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         "lacks 2 of the 2 columns that the run was trained on: 'x0', 'x1'; its columns: a, b, c",
     ),
     "a mistyped column": (rows("x0,x_1\n1,2\n"), [ROWS], 3, "'x1' (did you mean 'x_1'?)"),
-    "another delimiter": (rows("x0;x1\n1;2\n"), [ROWS], 3, "try data.delimiter=\"';'\""),
+    "another delimiter": (
+        rows("x0;x1\n1;2\n"),
+        [ROWS, "data.delimiter=','"],
+        3,
+        "try data.delimiter=\"';'\"",
+    ),
     "a delimiter of two": (
         rows(GOOD),
         [ROWS, "data.delimiter=ab"],

@@ -82,6 +82,8 @@ def _facts(name: str, kind: Kind, values: Array, missing: str) -> ColumnFacts:
             notes.append("constant")
         elif is_id_like(len(categories), len(values)):
             notes.append("like an id: leave it out")
+            examples = ", ".join(short(name, LONGEST) for name in categories[:2])
+            shown = f"{len(categories):,} different ones, such as {examples}"
         return ColumnFacts(name, "category", shown, blanks, "; ".join(notes))
     low, high = present.min(), present.max()
     if low == high:
@@ -112,5 +114,5 @@ def _label_facts(name: str, table: Table) -> ColumnFacts:
 def _frequent(names: Sequence[str], counts: IntArray) -> str:
     """The most frequent of some categories, with how many rows have each, and how many others there are."""
     order = np.argsort(-counts, kind="stable")[:SHOWN].tolist()
-    shown = ", ".join(f"{short(names[k], LONGEST)} {counts[k]:,}" for k in order)
+    shown = ", ".join(f"{short(names[k], LONGEST)} ({counts[k]:,})" for k in order)
     return shown + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

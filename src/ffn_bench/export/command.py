@@ -94,15 +94,22 @@ def use(network: TrainedNetwork, path: str, card: str) -> str:
         return (
             f"from {stem} import predict, predict_proba  # or: {command}" if stem.isidentifier() else command
         )
-    encoded = network.fitted.encoding is not None
-    cells = "  # a column each, [n, 1]: float64, NaN where blank, or texts, '' where blank"
-    given = f"inputs){cells}" if encoded else "{'rows': x})"
-    return (
-        "import onnxruntime\n\n"
-        f"session = onnxruntime.InferenceSession({path!r})\n"
-        f"label, probabilities = session.run(None, {given}"
-        + ("\n" if encoded else f"  # x: float64 [n, {len(network.fitted.columns)}]\n")
-    )
+    lines = ["import onnxruntime", "", f"session = onnxruntime.InferenceSession({path!r})"]
+    columns, encoding = network.fitted.columns, network.fitted.encoding
+    if encoding is None:
+        lines += [
+            f"label, probabilities = session.run(None, {{'rows': x}})  # x: float64 [n, {len(columns)}]"
+        ]
+    else:
+        cells = {True: "numpy.array([['a text']], object)", False: "numpy.array([[1.0]])"}
+        lines[0] = "import numpy, onnxruntime"
+        lines += ["inputs = {  # of each column [n, 1]: texts, '' where blank, or float64, NaN where blank"]
+        lines += [
+            f"    {name!r}: {cells[column.holds == 'category']},"
+            for name, column in zip(columns, encoding.columns, strict=True)
+        ]
+        lines += ["}", "label, probabilities = session.run(None, inputs)"]
+    return "\n".join(lines) + "\n"
 
 
 def _onnx(network: TrainedNetwork, card: str) -> bytes:
