@@ -278,7 +278,7 @@ def test_a_preview_creates_nothing(ffn: Command, tmp_path: Path) -> None:
     taken = {line.split()[0]: line for line in lines[2:-1]}
     expected = {
         "id": "like an id", "sex": "category", "age": "blank: an error", "fare": "left out",
-        "alone": "yes/no", "title": "Countess 3", "survived": "target", "class": "few different numbers",
+        "alone": "yes/no", "title": "Countess (3)", "survived": "target", "class": "few different numbers",
     }  # fmt: skip
     for name, words in expected.items():
         assert words in taken[name]
