@@ -73,11 +73,16 @@ def rows_of_test(network: TrainedNetwork) -> tuple[Array, Array]:
 
 def by_pytorch(network: TrainedNetwork, x: Array) -> Array:
     """Probabilities of standardised rows, computed by PyTorch's own functions."""
+    return np.asarray(torch.from_numpy(by_pytorch_outputs(network, x)).softmax(1))
+
+
+def by_pytorch_outputs(network: TrainedNetwork, x: Array) -> Array:
+    """What the last layer gives, computed likewise."""
     activation = PYTORCHS[network.config.model.activation]
     h = torch.from_numpy(x)
     for k, (W, b) in enumerate(network.weights.layers):
         h = torch.nn.functional.linear(activation(h) if k else h, torch.tensor(W).T, torch.tensor(b))
-    return np.asarray(h.softmax(1))
+    return np.asarray(h)
 
 
 def as_another(

@@ -8,7 +8,7 @@ predictions needs: the engines measure it, and it is logged, shown and compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -36,7 +36,8 @@ class Quantity:
     highest: float = math.inf
     """Bounds of what it can be."""
     unit: str = ""
-    """`nats`, or `%` for a proportion, which is shown in per cent; else a number without a unit."""
+    """`nats`, or `%` for a proportion, which is shown in per cent; else a number without a unit, or in that
+    of the targets. A loss has the unit of its criterion."""
     task: Task | None = None
     """The task that it is a score of; None for what is no score, or of both."""
     of_rows: Callable[[Any, Any], Any] | None = None
@@ -59,7 +60,12 @@ class Quantity:
 
     def words(self, split: str) -> str:
         """The quantity on a split, in words: `test loss`."""
-        return f"{SPLITS[split]} {self.label or self.name}"
+        return f"{SPLITS[split]} {self.shown}"
+
+    @property
+    def shown(self) -> str:
+        """Its name in texts."""
+        return self.label or self.name
 
     @property
     def higher_is_better(self) -> bool:
@@ -112,6 +118,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="rmse",
+        label="RMSE",
         splits=("train", "val", "test"),
         direction="lower",
         lowest=0.0,
@@ -121,6 +128,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="mae",
+        label="MAE",
         splits=("train", "val", "test"),
         direction="lower",
         lowest=0.0,
@@ -130,6 +138,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="r2",
+        label="R²",
         splits=("train", "val", "test"),
         direction="higher",
         highest=1.0,
@@ -138,7 +147,7 @@ QUANTITIES = (
         # Without any variance scikit-learn's value is 0, and 1 where all errors are 0.
         of_means=lambda means, scale, variance: 1 - (means / variance if variance else float(means > 0)),
     ),
-    Quantity(name="loss", splits=("train", "val", "test"), direction="lower", lowest=0.0, unit="nats"),
+    Quantity(name="loss", splits=("train", "val", "test"), direction="lower", lowest=0.0),
     Quantity(
         name="balanced_accuracy",
         label="balanced accuracy",
@@ -196,7 +205,7 @@ QUANTITIES = (
         task="classification",
         of_split=True,
     ),
-    Quantity(name="objective", splits=("train",), direction="lower", unit="nats"),
+    Quantity(name="objective", splits=("train",), direction="lower"),
     Quantity(name="lr"),
     Quantity(name="grad_norm"),
     Quantity(name="weight_norm"),
@@ -214,6 +223,8 @@ SCORE = _NAMED["accuracy"]
 RMSE, MAE, R2 = _NAMED["rmse"], _NAMED["mae"], _NAMED["r2"]
 PRIMARY: dict[Task, Quantity] = {"classification": SCORE, "regression": RMSE}
 """The score of a task that chooses epochs and settings, on validation, unless a run says otherwise."""
+BESIDE_LOSS: dict[Task, Quantity] = {"classification": SCORE, "regression": R2}
+"""The score of a task that stands beside a loss, between bounds that mean the same of any data."""
 LOSS, OBJECTIVE, LR = _NAMED["loss"], _NAMED["objective"], _NAMED["lr"]
 GRAD_NORM, WEIGHT_NORM = _NAMED["grad_norm"], _NAMED["weight_norm"]
 UPDATE_RATIO = _NAMED["update_ratio"]
@@ -229,6 +240,14 @@ SCORES = SCORES_OF["classification"]
 """The same of a classification."""
 SPLIT_SCORES = tuple(quantity for quantity in QUANTITIES if quantity.of_split)
 """What is measured of all predictions of a split together, in a task of their own."""
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task of a run by its flat configuration; earlier releases knew one."""
+    task: Task = config.get("data.task", "classification")
+    return task
+
+
 HELD_OUT = tuple(quantity for quantity in QUANTITIES if "val" in quantity.splits)
 """What is measured on rows that were not trained on: it can be compared, and choose settings."""
 
@@ -264,3 +283,14 @@ def words(tag: str) -> str:
     """A tag in words: `test loss`; as it is where it is not of a quantity that is compared."""
     measured, split = quantity(tag), tag.partition("/")[2]
     return measured.words(split) if measured in HELD_OUT and split in SPLITS else tag
+
+
+def primary_in(measured: Collection[str]) -> Quantity:
+    """The primary score of the task that these tags are of; a classification's where none is a score."""
+    known = (score for score in PRIMARY.values() if any(score.tag(split) in measured for split in SPLITS))
+    return next(known, PRIMARY["classification"])
+
+
+def short_words(tag: str) -> str:
+    """As `words`, of a task's primary score on validation only where it is measured."""
+    return SPLITS["val"] if tag in (score.tag("val") for score in PRIMARY.values()) else words(tag)

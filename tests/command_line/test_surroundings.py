@@ -439,6 +439,7 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
     end: dict[str, Any] = {"status": "failed", "reason": name, "final": {}, "best": None}
+    end["task"] = "classification"
     end |= {"train_seconds": 1.0, "steps": 3, "monitor": None}
     view = run_view.RunView()
     view.end(end, Path(f"x{name}".replace("\0", "")))
@@ -451,10 +452,10 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     run_tables.show_status([(name, name, end)], Path(f"x{name}"), name, listed=True)
     row = {"settings": {name: name}, "runs": 1, "bad": name}
     row |= dict.fromkeys(("score", "val", "test", "epoch", "seconds"), (0.5, math.nan))
-    row["tag"] = "accuracy/val"
+    row |= {"tag": "accuracy/val", "primary": tags.SCORE}
     run_tables.show_leaderboard(console.make_console(), [row], [name], seeds=True)
     run_tables.show_choices(console.make_console(), [(name, name, ("accuracy/val", 0.5), name)], [name])
-    run_tables.show_gains(console.make_console(), tags.SCORE, [(name, {"val": [0.1], "test": [0.1]})], 1)
+    run_tables.show_gains(console.make_console(), [(name, tags.SCORE, {"val": [0.1], "test": [0.1]})], 1)
     console.make_console().print(Text(name))
     console.make_console().print(name)
     return out.getvalue()

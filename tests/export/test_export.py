@@ -130,7 +130,7 @@ def test_the_printed_lines_load_safetensors(folder: Path, export: Export, tmp_pa
         rows, _ = rows_of_test(network)
         with torch.no_grad():
             ours = scope["probabilities"](torch.from_numpy(rows)).numpy()
-        np.testing.assert_allclose(ours, network.probabilities(rows), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ours, network.predictions(rows), rtol=0, atol=1e-6)
         assert scope["classes"] == list(network.fitted.classes)
 
 
@@ -179,7 +179,9 @@ def two_columns(digits: TrainedNetwork, tmp_path_factory: pytest.TempPathFactory
     network = as_another(digits, "tanh", "float32", 0)
     W, b = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
     weights = dataclasses.replace(network.weights, layers=[(W, b)])
-    fitted = Fitted(("x0", "x1"), ("it's 0", "two\nlines"), np.zeros(2), np.full(2, 1e-30))
+    fitted = Fitted(
+        columns=("x0", "x1"), classes=("it's 0", "two\nlines"), mean=np.zeros(2), scale=np.full(2, 1e-30)
+    )
     path = tmp_path_factory.mktemp("two") / "model.py"
     network = dataclasses.replace(network, weights=weights, fitted=fitted)
     path.write_text(numpy_text.source(network, "a card"))
@@ -264,14 +266,14 @@ def test_every_activation_depth_and_precision(
     rows = np.random.default_rng(0).normal(size=(500, len(network.fitted.columns))) * 5
     expected = by_pytorch(network, (rows / 2).astype(dtype))
     close: Any = {"rtol": 0, "atol": 1e-5 if dtype == "float32" or activation == "gelu" else 1e-12}
-    np.testing.assert_allclose(network.probabilities(rows), expected, **close)
+    np.testing.assert_allclose(network.predictions(rows), expected, **close)
     for labels, probabilities in (
         onnx_model.run(onnx_model.model(network, "a card"), {"rows": rows}),
         executed(numpy_text.source(network, "a card"), rows),
     ):
         assert probabilities.dtype == dtype
         np.testing.assert_allclose(probabilities, expected, **close)
-        assert labels == [network.fitted.classes[k] for k in probabilities.argmax(1)]
+        assert list(labels) == [network.fitted.classes[k] for k in probabilities.argmax(1)]
     scope: dict[str, Any] = {}
     load_nothing = re.sub(r"\nmodel.load_state_dict\(.*\)\n", "\n", sequential.code(network, "model.pt"))
     exec(load_nothing, scope)
@@ -391,7 +393,7 @@ def test_a_card_cannot_leave_its_place(digits: TrainedNetwork) -> None:
     assert str(ast.get_docstring(tree, clean=False)).strip() == text.strip()
     rows = np.zeros((1, 64))
     labels, _ = executed(numpy_text.source(hostile, text), rows)
-    assert labels == [names[hostile.probabilities(rows).argmax()]]
+    assert labels == [names[hostile.predictions(rows).argmax()]]
     compile(sequential.code(hostile, "it's \"\\.pt"), "code", "exec")
 
 

@@ -239,7 +239,7 @@ def test_blocks_of_any_size_give_the_same(
 
 def test_numbers_read_back_to_the_last_bit(folder: Path, predict: Command) -> None:
     network = load(folder / "digits")
-    expected = network.probabilities(rows_of_test(network)[0])
+    expected = network.predictions(rows_of_test(network)[0])
     predicted = pl.read_csv(io.StringIO(predict("digits", "split=test").out))
     ours = predicted.select(pl.col("^probability_.*$").cast(pl.Float32)).to_numpy()
     np.testing.assert_allclose(ours, expected, rtol=3e-6)
@@ -303,7 +303,9 @@ def test_text_for_a_terminal_is_printable(
     from ffn_bench.errors import printable
     from ffn_bench.predict.csv_text import CsvWriter
 
-    text = CsvWriter(identity["fitted"]["classes"], False, printable).part(np.eye(2, dtype=np.float32))
+    text = CsvWriter(identity["fitted"]["classes"], False, printable).part(
+        np.arange(2), np.eye(2, dtype=np.float32)
+    )
     assert b"\x1b" not in text and b"\\x1b[31m" in text
 
 

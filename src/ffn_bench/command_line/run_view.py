@@ -13,7 +13,9 @@ from rich.text import Text
 from ffn_bench import tags
 from ffn_bench.command_line.console import count, duration, line, make_console, tensorboard, training_bar
 from ffn_bench.command_line.tables import class_table
-from ffn_bench.configuration.schema import TrainConfig, count_parameters
+from ffn_bench.configuration.schema import LOSS_OF_TASK, TrainConfig, count_parameters
+from ffn_bench.errors import short
+from ffn_bench.model.losses import criterion_of
 
 if TYPE_CHECKING:
     from ffn_bench.data.splitting import Data
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 PLAIN_LINES = 10
 """Lines of progress that a run prints where there is no live bar."""
+MOST_TARGETS = 4
+"""Targets at most whose names are shown."""
 
 
 class RunView:
@@ -61,8 +65,10 @@ class RunView:
             self._shown |= measurement.values
         loss = tags.LOSS.tag("train")
         fields = {tags.LOSS.name: tags.LOSS.text(self._shown[loss])} if loss in self._shown else {}
-        held_out = "val" if tags.SCORE.tag("val") in self._shown else "test"
-        fields[held_out] = tags.SCORE.text(self._shown.get(tags.SCORE.tag(held_out)))
+        primary = tags.primary_in(self._shown)
+        held_out = "val" if primary.tag("val") in self._shown else "test"
+        what = held_out if primary.is_percent else f"{held_out} {primary.shown}"
+        fields[what] = primary.text(self._shown.get(primary.tag(held_out)))
         numbers = "  ".join(f"{key} {value}" for key, value in fields.items())
         if self._progress:
             seconds = measurement.train_seconds
@@ -107,23 +113,24 @@ class RunView:
             ]
 
         table.add_row(f"  {tags.LOSS.name} (training: of its last steps)", *cells(tags.LOSS, final))
-        for score in tags.SCORES:
+        primary, scores = tags.PRIMARY[summary["task"]], tags.SCORES_OF[summary["task"]]
+        for score in scores:
             table.add_row(
-                f"  {score.name}", *cells(score, final), style="bold" if score is tags.SCORE else None
+                f"  {score.shown}", *cells(score, final), style="bold" if score is primary else None
             )
         if best and (tag := summary["monitor"]):
             epoch = f"epoch {best['epoch']}"
             if (monitored := tags.quantity(tag)).of_split:
-                table.add_row(f"  {monitored.label} at its best, {epoch}", *cells(monitored, best))
-                table.add_row(f"  {tags.SCORE.name} there", *cells(tags.SCORE, best))
+                table.add_row(f"  {monitored.shown} at its best, {epoch}", *cells(monitored, best))
+                table.add_row(f"  {primary.shown} there", *cells(primary, best))
             else:
-                what = "validation" if tag == tags.SCORE.tag("val") else tags.words(tag)
-                table.add_row(f"  at the best {what}, {epoch}", *cells(tags.SCORE, best))
+                of = f"{primary.shown} " if len(scores) > 1 else ""
+                table.add_row(f"  {of}at the best {tags.short_words(tag)}, {epoch}", *cells(primary, best))
         loss = cells(tags.LOSS, final)
         for score in tags.SPLIT_SCORES:
             row = cells(score, final)
             if {*row} - {"", tags.NOT_MEASURED} and row[1:] != loss[1:]:  # the log loss may be the loss
-                table.add_row(f"  {score.label}", *row, style="dim")
+                table.add_row(f"  {score.shown}", *row, style="dim")
         self.console.print(table)
         self.console.print()
         seconds, steps = summary["train_seconds"], summary["steps"]
@@ -151,11 +158,27 @@ def has_idle_gpu(device: str) -> bool:
     return device.startswith("cpu") and any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
+def _loss_of(run: TrainConfig) -> dict[str, str]:
+    """What is minimised, where it is not the task's usual loss."""
+    criterion = criterion_of(run)
+    if (criterion.loss, criterion.output) == LOSS_OF_TASK[run.task] and not criterion.smoothing:
+        words = ""
+    else:
+        output = "" if run.task == "regression" else f" on {criterion.output} outputs"
+        smoothing = f", label smoothing {criterion.smoothing:g}" if criterion.smoothing else ""
+        words = f"{criterion.loss.replace('_', '-')}{output}{smoothing}"
+    weights = run.loss.class_weight
+    if weights != "none":
+        each = weights if isinstance(weights, str) else ", ".join(f"{k} {v:g}" for k, v in weights.items())
+        words = f"{words or criterion.loss.replace('_', '-')}, class weights {each}"
+    return {"loss": words} if words else {}
+
+
 def _monitor_of(run: TrainConfig, data: Data[Any]) -> dict[str, str]:
     """What says which epoch is the best and when the run ends, where that is not as usual."""
     if run.monitor is None and not len(data.val.y):
         return {"best": "the last epoch: there is no validation part"}
-    if run.monitored == tags.SCORE.tag("val") and run.patience is None:
+    if run.monitored == tags.PRIMARY[run.task].tag("val") and run.patience is None:
         return {}
     by = tags.words(run.monitored)
     delta = f" by more than {run.min_delta:g}" if run.min_delta else ""
@@ -164,22 +187,30 @@ def _monitor_of(run: TrainConfig, data: Data[Any]) -> dict[str, str]:
     return {"best": f"the epoch of the best {by}{on_test}{ends}"}
 
 
+def counted_targets(targets: Sequence[str]) -> str:
+    """How many targets a regression has, and where there are few their names."""
+    names = f" ({', '.join(short(name, 24) for name in targets)})" if len(targets) <= MOST_TARGETS else ""
+    return f"{len(targets)} target{'s' * (len(targets) > 1)}{names}"
+
+
 def facts_of(run: TrainConfig, data: Data[Any], choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
-    widths = [data.n_features, *run.model.widths(), len(data.classes)]
+    widths = [data.n_features, *run.model.widths(), data.n_outputs]
+    what = f"{len(data.classes)} classes" if data.classes else counted_targets(data.targets)
     rows = [f"{split} {count(len(getattr(data, split).y))}" for split in ("train", "val", "test")]
     settings = run.optimizer.hyperparameters()
     own = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "lr" and v not in (0.0, False, None))
     schedule = "" if run.schedule.name == "constant" else f", {run.schedule.name} schedule"
     batch = "the full batch" if run.batch_size == "full" else f"batches of {run.batch_size}"
-    extra = f", l2 {run.l2:g}" if run.l2 else ""
+    extra = "".join(f", {name} {value:g}" for name, value in (("l2", run.l2), ("l1", run.l1)) if value)
     parameters = count(count_parameters(widths))
     idle = IDLE if run.device == "auto" and has_idle_gpu(device) else ""
     return {
-        "data": f"{data.name}: {data.n_features} features, {len(data.classes)} classes; {' / '.join(rows)}",
+        "data": f"{data.name}: {data.n_features} features, {what}; {' / '.join(rows)}",
         "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",
+        **_loss_of(run),
         **_monitor_of(run, data),
         "engine": choice.engine + (f": {choice.reason}" if choice.reason else ""),
         "device": f"{device}, {run.dtype}{idle}",

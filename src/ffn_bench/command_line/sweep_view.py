@@ -146,8 +146,10 @@ class SweepView:
         position = f"[{len(self._ended):>{len(str(total))}}/{total}]"
         text = Text.assemble(f"  {position} {name:<{self._width}}  ", (f"{status:<11}", style))
         if status not in ("failed", "diverged"):
-            text.append(f" val {tags.SCORE.text(best.get(tags.SCORE.tag('val')))}")
-            text.append(f"  test {tags.SCORE.text((best or final).get(tags.SCORE.tag('test')))}")
+            score = tags.PRIMARY[summary["task"]]
+            name = "" if score.is_percent else f" {score.shown}"
+            text.append(f" val{name} {score.text(best.get(score.tag('val')))}")
+            text.append(f"  test {score.text((best or final).get(score.tag('test')))}")
             text.append(f"  {duration(summary['train_seconds'])}")
         if summary["reason"]:
             text.append(line(f"  {summary['reason']}", style))
@@ -172,16 +174,20 @@ class SweepView:
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
         width = max(24, min(60, self.console.width - 45))
         table.add_column("leading now", no_wrap=True, max_width=width)
-        for column, width in (("runs", 4), ("epoch", 5), (tags.LOSS.name, 8), (tags.SPLITS["val"], 10)):
+        shown = {tags.primary_in(members[0].values) for members in settings.values()}
+        names = {tags.SPLITS["val"] if one.is_percent else one.words("val") for one in shown}
+        what = names.pop() if len(names) == 1 else tags.SPLITS["val"]
+        for column, width in (("runs", 4), ("epoch", 5), (tags.LOSS.name, 8), (what, 10)):
             table.add_column(column, justify="right", no_wrap=True, min_width=width)
         rows = []
         for own, members in settings.items():
-            score = _mean(m.values.get(tags.SCORE.tag("val"), math.nan) for m in members)
+            primary = tags.primary_in(members[0].values)
+            score = _mean(m.values.get(primary.tag("val"), math.nan) for m in members)
             loss = _mean(m.values.get(tags.LOSS.tag("train"), math.nan) for m in members)
-            rows.append((own, len(members), max(m.epoch for m in members), loss, score))
-        rows.sort(key=lambda row: -tags.SCORE.sign * row[4] if math.isfinite(row[4]) else math.inf)
-        for own, n, epoch, loss, score in rows[:10]:
-            table.add_row(line(own), str(n), str(epoch), tags.LOSS.text(loss), tags.SCORE.text(score))
+            rows.append((own, len(members), max(m.epoch for m in members), loss, score, primary))
+        rows.sort(key=lambda row: -row[5].sign * row[4] if math.isfinite(row[4]) else math.inf)
+        for own, n, epoch, loss, score, primary in rows[:10]:
+            table.add_row(line(own), str(n), str(epoch), tags.LOSS.text(loss), primary.text(score))
         return Group(table, self._bar)
 
     def finish(self) -> None:

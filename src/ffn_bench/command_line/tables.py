@@ -42,7 +42,8 @@ def show_status(
         if listed:
             known = summary or {}
             shown = "running" if holder and status in ("begun", "interrupted") else status
-            best = tags.SCORE.text((known.get("best") or {}).get(tags.SCORE.tag("val")))
+            score = tags.PRIMARY[known.get("task", "classification")]
+            best = score.text((known.get("best") or {}).get(score.tag("val")))
             steps = count(known["steps"]) if "steps" in known else tags.NOT_MEASURED
             table.add_row(line(name), line(shown), steps, best, line(known.get("reason") or ""))
     console = make_console()
@@ -86,10 +87,11 @@ def show_leaderboard(
     """The settings of a sweep, best score first, at most 30 of them.
 
     A row has `settings` (key → value), `runs`, `bad` (how many did not finish), the `tag` that is ranked by,
-    and `score`, `val`, `test`, `epoch`, `seconds` as (mean, standard deviation or NaN).
+    the `primary` score, which `val` and `test` are of, and `score`, `val`, `test`, `epoch`, `seconds` as
+    (mean, standard deviation or NaN).
     """
-    tag = rows[0]["tag"]
-    own = tags.words(tag) if tag != tags.SCORE.tag("val") else None
+    tag, primary = rows[0]["tag"], rows[0]["primary"]
+    own = tags.words(tag) if tag != primary.tag("val") else None
     table = Table(
         title=f"leaderboard by {tags.words(tag)}",
         title_justify="left",
@@ -115,7 +117,7 @@ def show_leaderboard(
         cells: list[str | Text] = [str(rank), *(line(row["settings"].get(key, "")) for key in keys)]
         if own:
             cells.append(_spread(row["score"], tags.quantity(tag).text))
-        cells += [_spread(row["val"], tags.SCORE.text), _spread(row["test"], tags.SCORE.text)]
+        cells += [_spread(row["val"], primary.text), _spread(row["test"], primary.text)]
         cells += [_spread(row["epoch"], lambda v: f"{v:.0f}"), _spread(row["seconds"], lambda v: f"{v:.1f}")]
         if seeds:
             cells.append(str(row["runs"]))
@@ -127,7 +129,7 @@ def show_leaderboard(
         console.print(f"  … and {len(rows) - 30} more")
     basis = f"{tags.words(tag)} at the best epoch"
     if not ranked:
-        basis = f"{tags.SCORE.words('test')} at the end (no validation part)"
+        basis = f"{primary.words('test')} at the end (no validation part)"
     note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
     if not scored:
         note = "  no run has finished yet"
@@ -142,8 +144,7 @@ def show_choices(
         title="chosen settings", title_justify="left", box=None, header_style="dim", padding=(0, 2, 0, 0)
     )
     chosen_by = {tag for _, _, (tag, _), _ in rows}
-    what = tags.words(chosen_by.pop()) if len(chosen_by) == 1 else "score"
-    what = "validation" if what == tags.SCORE.words("val") else what
+    what = tags.short_words(chosen_by.pop()) if len(chosen_by) == 1 else "score"
     for column in ("", "setting", what, "of its trials"):
         table.add_column(column, justify="right" if column == what else "left")
     for name, setting, (tag, score), bad in rows:
@@ -157,12 +158,9 @@ def show_choices(
 
 
 def show_gains(
-    console: Console,
-    quantity: tags.Quantity,
-    rows: Sequence[tuple[str, dict[str, list[float]]]],
-    seeds: int,
+    console: Console, rows: Sequence[tuple[str, tags.Quantity, dict[str, list[float]]]], seeds: int
 ) -> None:
-    """Tuned minus default settings: by name, differences of a quantity on `val` and `test`, one a seed."""
+    """Tuned minus default settings: by name, differences of a score on `val` and `test`, one a seed."""
     table = Table(
         title="tuned against default settings",
         title_justify="left",
@@ -172,28 +170,38 @@ def show_gains(
     )
     for column in ("", "validation", "test"):
         table.add_column(column, justify="right" if column else "left")
-    for name, differences in rows:
+    for name, score, differences in rows:
         cells = []
         for split in ("val", "test"):
             values = differences[split]
             if len(values) < seeds:
                 cells.append(tags.NOT_MEASURED)
                 continue
+            if lost := sum(not math.isfinite(value) for value in values):
+                cells.append(f"{lost} diverged")
+                continue
             deviation = statistics.stdev(values) if seeds > 1 else math.nan
-            spread = f" ± {quantity.digits(deviation)}" if math.isfinite(deviation) else ""
-            mean = quantity.difference(statistics.fmean(values))
-            cells.append((mean if float(mean) else quantity.difference(0.0)) + spread)  # no negative zero
+            spread = f" ± {score.digits(deviation)}" if math.isfinite(deviation) else ""
+            mean = score.difference(statistics.fmean(values))
+            cells.append((mean if float(mean) else score.difference(0.0)) + spread)  # no negative zero
         table.add_row(line(name), *cells)
     console.print()
     console.print(table)
-    unit = " in percentage points" if quantity.is_percent else ""
-    name = quantity.label or quantity.name
-    note = f"  {name}{unit}, mean ± standard deviation of the differences of the same seed"
-    console.print(Text(f"{note}; diverged counts as {quantity.worst:g}", style="dim"), soft_wrap=True)
+    for score in dict.fromkeys(score for _, score, _ in rows):
+        unit = " in percentage points" if score.is_percent else ""
+        note = f"  {score.shown}{unit}, mean ± standard deviation of the differences of the same seed"
+        note += "" if score.higher_is_better else "; below 0 the tuned ones are better"
+        note += f"; diverged counts as {score.worst:g}" if math.isfinite(score.worst) else ""
+        console.print(Text(note, style="dim"), soft_wrap=True)
 
 
 def _spread(value: tuple[float, float], form: Any) -> str:
     mean, deviation = value
     if not math.isfinite(mean):
         return tags.NOT_MEASURED
-    return f"{form(mean)} ± {form(deviation)}" if math.isfinite(deviation) else str(form(mean))
+    text = str(form(mean))
+    if not math.isfinite(deviation):
+        return text
+    if text.replace(".", "").replace("-", "").isdigit():  # a plain number: with as many decimals as it has
+        return f"{text} ± {deviation:.{len(text.partition('.')[2])}f}"
+    return f"{text} ± {form(deviation)}"

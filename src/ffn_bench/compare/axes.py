@@ -107,7 +107,7 @@ def _is_tunable(key: str) -> bool:
     """Whether a key is a number of the training."""
     group, _, rest = key.partition(".")
     if rest:
-        return group in ("optimizer", "schedule", "loss") and rest != "name"
+        return group in ("optimizer", "schedule", "loss") and rest not in ("name", "output", "class_weight")
     return key in ("lr", "l2", "l1", "batch_size", "epochs")
 
 

@@ -64,10 +64,19 @@ def check(cfg: schema.CompareConfig) -> None:
     """Raise `UserError` for a target that cannot be one."""
     if cfg.target is not None and not math.isfinite(cfg.target):
         raise UserError("target", f"{cfg.target} is not a finite number", "use one such as 0.97")
-    metric = quantity(cfg.metric)
-    if cfg.target is not None and metric.is_percent and not metric.lowest <= cfg.target <= metric.highest:
-        what = f"{cfg.target:g} is outside the range of {metric.name}"
+    if cfg.metric is not None:
+        _check_target(cfg.target, cfg.metric)
+
+
+def _check_target(target: float | None, tag: str) -> None:
+    metric = quantity(tag)
+    if target is None or metric.lowest <= target <= metric.highest:
+        return
+    what = f"{target:g} is outside the range of {metric.shown}"
+    if metric.is_percent:
         raise UserError("target", what, "use a number between 0 and 1, such as 0.97")
+    bound = "at least 0" if target < metric.lowest else f"at most {metric.highest:g}"
+    raise UserError("target", what, f"use a number of {bound}")
 
 
 def study_of(cfg: schema.CompareConfig, runs: Sequence[RecordedRun], problems: Sequence[str]) -> Study:
@@ -76,8 +85,10 @@ def study_of(cfg: schema.CompareConfig, runs: Sequence[RecordedRun], problems: S
     from ffn_bench.compare import axes, notes, study
 
     by, tune, workloads = words(cfg.by), words(cfg.tuned), words(cfg.workloads)
+    metric = study.metric_of(runs, cfg.metric)
+    _check_target(cfg.target, metric)
     roles = axes.find(runs, by, tune, workloads)
-    result = study.analyse(runs, roles, cfg.metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
+    result = study.analyse(runs, roles, metric, cfg.aggregate, cfg.reference, cfg.target, cfg.candidate)
     result.notes.extend(notes.notes(result))
     if problems:
         remaining = f" (and {count(len(problems) - 3)} more)" if problems[3:] else ""

@@ -13,7 +13,7 @@ from ffn_bench.compare.study import Competitor, Study
 from ffn_bench.compare.wording import count, listed, value
 from ffn_bench.run_folder.recorded_run import RecordedRun
 from ffn_bench.sweeps.leaderboard import leaderboard, score_of
-from ffn_bench.tags import SCORE, quantity, words
+from ffn_bench.tags import PRIMARY, Quantity, quantity, words
 
 SHARING = ("batched", None)
 """Engines that train several runs at once; runs of earlier releases name none, and were trained so."""
@@ -170,7 +170,9 @@ def _leaderboard(study: Study) -> list[str]:
     if study.complete < 2 or study.running:
         return []
     runs = [run for run in study.runs if run.config.get("stage") != "tune"] or study.runs
-    rows, _, _ = leaderboard([_shown(study, run) for run in runs], [_summary(run) for run in runs])
+    primary = PRIMARY[runs[0].task]
+    of_runs = [_summary(run, primary) for run in runs]
+    rows, _, _ = leaderboard([_shown(study, run) for run in runs], of_runs, runs[0].task)
     leader = study.competitors[0]
 
     def is_leader(row: dict[str, Any]) -> bool:
@@ -178,7 +180,7 @@ def _leaderboard(study: Study) -> list[str]:
         return settings["competitor"] == leader.name and not settings.get("stage") and _is_chosen(leader, row)
 
     def score(row: dict[str, Any]) -> str:
-        return value(SCORE.name, score_of(row))
+        return value(primary.name, score_of(row))
 
     top, own = rows[0], next((row for row in rows if is_leader(row)), None)
     if own is None or not math.isfinite(score_of(top)):
@@ -191,7 +193,7 @@ def _leaderboard(study: Study) -> list[str]:
             return []
         alike = listed(names[:4] if len(names) < 5 else [*names[:4], f"{len(names) - 4} more"])
         return [
-            f"A leaderboard shows {alike} with the same mean {split} {SCORE.name}, as printed "
+            f"A leaderboard shows {alike} with the same mean {split} {primary.shown}, as printed "
             f"({score(top)}): their order there means nothing."
         ]
     if own is top:
@@ -200,7 +202,8 @@ def _leaderboard(study: Study) -> list[str]:
     first = _label(study, top)
     behind = ", settings with a run that did not finish behind all others" if own["bad"] else ""
     return [
-        f"A leaderboard shows {first} first: it ranks by mean {split} {SCORE.name} of the runs that finished"
+        f"A leaderboard shows {first} first: it ranks by mean {split} {primary.shown} of the runs that "
+        f"finished"
         f"{behind} ({first} {score(top)}; {_label(study, own)} {score(own)}{bad}). This report ranks by "
         f"seeds won on {words(study.metric)}."
     ]
@@ -239,13 +242,14 @@ def _is_chosen(competitor: Competitor, row: dict[str, Any]) -> bool:
     return "setting" not in row["settings"] or row["settings"]["setting"] in chosen
 
 
-def _summary(run: RecordedRun) -> dict[str, Any]:
+def _summary(run: RecordedRun, primary: Quantity) -> dict[str, Any]:
     """What the leaderboard takes from a run's summary: it ranks by the score, whatever is compared."""
-    val, test = SCORE.tag("val"), SCORE.tag("test")
+    val, test = primary.tag("val"), primary.tag("test")
     selected, tested = result_of(run, val, val), result_of(run, test, val)
     best = {tag: x for tag, x in ((val, selected.best), (test, tested.best)) if not math.isnan(x)}
     return {
         "status": run.status,
+        "monitor": val,
         "best": {**best, "epoch": selected.epoch} if val in best else None,
         "final": {} if math.isnan(tested.end) else {test: tested.end},
         "epochs": 0,

@@ -13,7 +13,6 @@ from ffn_bench.compare.figures.pieces import MAX_SERIES
 from ffn_bench.compare.study import Study
 from ffn_bench.compare.tables import Table
 from ffn_bench.errors import printable
-from ffn_bench.tags import quantity
 
 SECTIONS = (
     (
@@ -102,7 +101,7 @@ def method(study: Study) -> list[str]:
     lines = []
     chosen = any(run.curves.get(study.selecting) is not None for run in study.runs)
     if any(len(cell.trials) > 1 for c in study.competitors for cell in c.cells.values()):
-        worst = "0" if quantity(study.selecting).higher_is_better else "∞"
+        worst = wording.worst(study.selecting)
         lines.append(
             "A setting is chosen by its mean validation score over its seeds, at each run's best epoch; a "
             f"run that failed scores {worst} there. A setting with fewer seeds than others cannot be chosen."

@@ -18,9 +18,10 @@ from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, pair_of, proportio
 from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.compare.targets import reach, targets_of
-from ffn_bench.errors import UserError, nearest
+from ffn_bench.configuration.schema import LOSS_OF_TASK
+from ffn_bench.errors import UserError, nearest, printable
 from ffn_bench.run_folder.recorded_run import RecordedRun
-from ffn_bench.tags import LOSS, SCORE, quantity
+from ffn_bench.tags import LOSS, PRIMARY, quantity
 
 PROFILE_WORKLOADS, RANK_WORKLOADS = 4, 5
 """Workloads from which on there are performance profiles, and Friedman's test."""
@@ -134,17 +135,17 @@ class Study:
 def analyse(
     runs: Sequence[RecordedRun],
     axes: Axes,
-    metric: str = SCORE.tag("test"),
+    metric: str | None = None,
     aggregate: str = "iqm",
     reference: str | None = None,
     target: float | None = None,
     candidate: str | None = None,
 ) -> Study:
-    """All numbers of the comparison.
+    """All numbers of the comparison, by default of the primary score of the runs' task on test.
 
     Raises `UserError` for a metric, reference, candidate or tuning that cannot be.
     """
-    metric, selecting = _metrics(runs, metric, axes)
+    metric, selecting = _metrics(runs, metric_of(runs, metric), axes)
     if aggregate not in statistics.AGGREGATES:
         known = ", ".join(statistics.AGGREGATES)
         raise UserError("aggregate", f"{aggregate!r} is not known", f"use one of: {known}")
@@ -222,6 +223,16 @@ def analyse(
     )
 
 
+def metric_of(runs: Sequence[RecordedRun], metric: str | None) -> str:
+    """What is compared: the primary score of the runs' task on test, unless a metric is named. Raises
+    `UserError` for runs of several tasks."""
+    first = runs[0]
+    if other := next((run for run in runs if run.task != first.task), None):
+        of = ", ".join(f"{printable(run.folder.name)} is a {run.task}" for run in (first, other))
+        raise UserError("runs", f"are of different tasks: {of}", "compare them separately")
+    return metric or PRIMARY[first.task].tag("test")
+
+
 def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str, str]:
     """The metric to report and the one that chooses."""
     measured = {tag for run in runs for tag in run.curves}
@@ -232,6 +243,12 @@ def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str,
     if not measured:
         raise UserError("runs", "have measured nothing yet", "wait for them")
     kind, _, split = metric.partition("/")
+    losses = {_loss_of(run) for run in runs}
+    if kind == LOSS.name and len(losses) > 1:
+        several = printable(", ".join(sorted({name for name, *_ in losses})))
+        what = f"{metric} is not the same in runs of different losses ({several})"
+        todo = f"compare them by metric={PRIMARY[runs[0].task].tag(split)}"
+        raise UserError("metric", what, todo)
     if metric not in measured:
         known = sorted(measured)
         other = f"{kind}/val"
@@ -249,6 +266,14 @@ def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str,
             "tune", f"{keys} cannot be tuned without a validation set", f"compare them: by=[{keys}]"
         )
     return metric, selecting
+
+
+def _loss_of(run: RecordedRun) -> tuple[str, ...]:
+    """What makes a run's loss the same as another's."""
+    name = run.config.get("loss.name", "auto")
+    name = LOSS_OF_TASK[run.task][0] if name == "auto" else name
+    others = ("loss.output", "loss.label_smoothing", "loss.delta", "loss.class_weight")
+    return (str(name), *(repr(run.config.get(key)) for key in others))
 
 
 def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selecting: str) -> str | None:

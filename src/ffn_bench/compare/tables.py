@@ -292,8 +292,7 @@ def trials(study: Study) -> Table:
     columns += [(key, shown) for key in keys]
     columns += [
         (
-            f"mean best {words(study.selecting)}, failed runs "
-            + ("0" if quantity(study.selecting).higher_is_better else "∞"),
+            f"mean best {words(study.selecting)}, failed runs {wording.worst(study.selecting)}",
             lambda v: wording.value(study.selecting, v),
         ),
         ("runs", str),

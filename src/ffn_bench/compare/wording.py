@@ -45,6 +45,11 @@ def value(tag: str, x: float) -> str:
     return "failed" if math.isinf(x) else quantity(tag).text(x, space=" ")
 
 
+def worst(tag: str) -> str:
+    """What a failed run counts as: `0`, `∞` or `−∞`."""
+    return f"{quantity(tag).worst:g}".replace("inf", "∞").replace("-", "−")
+
+
 def between(tag: str, interval: Interval) -> str:
     """A metric with its interval."""
     if not interval.known:

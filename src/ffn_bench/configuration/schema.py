@@ -407,7 +407,7 @@ class CompareConfig(Keys):
     by: str | list[str] | None = None
     tuned: str | list[str] | None = None
     workloads: str | list[str] | None = None
-    metric: str = tags.SCORE.tag("test")
+    metric: str | None = None
     aggregate: str = "iqm"
     reference: str | None = None
     target: float | None = None

@@ -124,10 +124,45 @@ def log_point(
     }
 
 
+def chance(data: Data[Array], criterion: Criterion) -> dict[str, float]:
+    """`Data.chance`, its loss that of a run: its mean over the training rows where the outputs are the mean
+    of the targets, whatever the row. Without it where it is not finite."""
+    split = data.train
+    if data.task == "classification" and criterion == CROSS_ENTROPY and split.weights is None:
+        return data.chance
+    if data.task == "regression":
+        t = split.y.astype(np.float64)
+    else:
+        on, off = criterion.targets(data.n_outputs)
+        t = np.where(split.y[:, None] == np.arange(data.n_outputs), on, off)
+    weights = np.ones(len(t)) if split.weights is None else split.weights.astype(np.float64)
+    f = np.average(t, axis=0, weights=weights)
+    logits_of: dict[str, Callable[[], Array]] = {
+        "identity": lambda: f,
+        "sigmoid": lambda: np.log(f) - np.log1p(-f),
+        "softmax": lambda: np.log(f),
+    }
+    with np.errstate(divide="ignore"):
+        logits = logits_of[criterion.output]()
+    y = t if data.task == "regression" else split.y
+    loss = float(np.mean(weights * row_losses(np.tile(logits, (len(t), 1)), y, criterion)))
+    scores = {name: value for name, value in data.chance.items() if name != tags.LOSS.name}
+    return {**scores, tags.LOSS.name: loss} if math.isfinite(loss) else scores
+
+
+def targets_and_predictions(
+    network: Callable[[Array], Array], split: Split[Array], data: Data[Array]
+) -> tuple[Array, Array]:
+    """A regression's targets and their predictions in their own unit, float64 `[n, n_targets]` each."""
+    pairs = [(y, outputs) for outputs, y in _in_chunks(network, split)]
+    true, predicted = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*pairs, strict=True))
+    return true * data.target_std + data.target_mean, predicted * data.target_std + data.target_mean
+
+
 def _in_chunks(
     network: Callable[[Array], Array], split: Split[Array]
-) -> Iterator[tuple[Array, npt.NDArray[np.int64]]]:
-    """Logits `[rows, n_classes]` and labels `[rows]`, some rows at a time."""
+) -> Iterator[tuple[Array, npt.NDArray[Any]]]:
+    """Outputs of the last layer `[rows, n_outputs]` and labels `[rows]`, or targets, some rows at a time."""
     for first in range(0, len(split.y), CHUNK):
         rows = slice(first, first + CHUNK)
         yield network(split.x[rows]), split.y[rows]

@@ -31,9 +31,8 @@ class Monitor:
         if self.tag is None and (config.monitor is not None or config.patience is not None):
             key = "monitor" if config.monitor is not None else "patience"
             what = f"{tag} is never measured: the data have no {tags.SPLITS[split]} part"
-            todo = (
-                f"use a larger data.{split}_fraction, or another monitor, such as {tags.SCORE.tag('train')}"
-            )
+            instead = tags.PRIMARY[config.task].tag("train")
+            todo = f"use a larger data.{split}_fraction, or another monitor, such as {instead}"
             raise UserError(key, what, todo)
         self._sign = tags.quantity(tag).sign
         self._patience, self._min_delta = config.patience, config.min_delta

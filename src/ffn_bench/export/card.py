@@ -31,7 +31,8 @@ def text(network: TrainedNetwork) -> str:
             "input": f"{len(fitted.columns)} columns: {_some(fitted.columns)}",
             **_encoded(fitted),
             "standardised": "(x - mean) / scale, both of the training rows",
-            "output": f"softmax over {len(fitted.classes)} classes: {_some(fitted.classes)}",
+            "output": _output(network),
+            "loss": _loss(network),
         },
         "Data": {"data set": config.data.name, "SHA-256": network.recorded.data},
         "Choice": {
@@ -76,6 +77,26 @@ def _encoded(fitted: Fitted) -> dict[str, str]:
     if fills:
         entries["blanks"] = ", ".join(f"{name}: {fill}" for name, fill in fills.items())
     return entries
+
+
+def _output(network: TrainedNetwork) -> str:
+    """What comes out of the network."""
+    fitted, function = network.fitted, network.criterion.output
+    if fitted.targets:
+        targets = f"{len(fitted.targets)} target{'s' * (len(fitted.targets) > 1)}: {_some(fitted.targets)}"
+        return f"{targets}; outputs * scale + mean, both of the training rows, in their own unit"
+    of = f"over {len(fitted.classes)} classes: {_some(fitted.classes)}"
+    return (
+        f"softmax {of}" if network.criterion.is_softmax else f"{function}, between 0 and 1, over its sum {of}"
+    )
+
+
+def _loss(network: TrainedNetwork) -> str:
+    """What was minimised."""
+    criterion, weights = network.criterion, network.config.loss.class_weight
+    smoothing = f", label smoothing {criterion.smoothing:g}" if criterion.smoothing else ""
+    weighted = "" if weights == "none" else f", class weights {weights}"
+    return f"{criterion.loss} on {criterion.output} outputs{smoothing}{weighted}"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -91,15 +91,13 @@ def use(network: TrainedNetwork, path: str, card: str) -> str:
     if suffix == ".py":
         stem = Path(path).stem
         command = f"python {shlex.quote(name)} rows.csv\n"
-        return (
-            f"from {stem} import predict, predict_proba  # or: {command}" if stem.isidentifier() else command
-        )
+        functions = "predict" if network.fitted.targets else "predict, predict_proba"
+        return f"from {stem} import {functions}  # or: {command}" if stem.isidentifier() else command
     lines = ["import onnxruntime", "", f"session = onnxruntime.InferenceSession({path!r})"]
+    given = "(predictions,)" if network.fitted.targets else "label, probabilities"
     columns, encoding = network.fitted.columns, network.fitted.encoding
     if encoding is None:
-        lines += [
-            f"label, probabilities = session.run(None, {{'rows': x}})  # x: float64 [n, {len(columns)}]"
-        ]
+        lines += [f"{given} = session.run(None, {{'rows': x}})  # x: float64 [n, {len(columns)}]"]
     else:
         cells = {True: "numpy.array([['a text']], object)", False: "numpy.array([[1.0]])"}
         lines[0] = "import numpy, onnxruntime"
@@ -108,7 +106,7 @@ def use(network: TrainedNetwork, path: str, card: str) -> str:
             f"    {name!r}: {cells[column.holds == 'category']},"
             for name, column in zip(columns, encoding.columns, strict=True)
         ]
-        lines += ["}", "label, probabilities = session.run(None, inputs)"]
+        lines += ["}", f"{given} = session.run(None, inputs)"]
     return "\n".join(lines) + "\n"
 
 

@@ -104,37 +104,51 @@ if __name__ == "__main__":
     main()
 '''
 """The end of the file: what its command does."""
+OF_TARGETS = {
+    """            for label in labels:
+                print(one_line(label), file=output)
+""": """            for row in predicted:
+                print(*row.tolist(), sep=",", file=output)
+""",
+    "labels = predict": "predicted = predict",
+    "prints the class of each row": "prints the targets of each row",
+    MAIN[MAIN.index("def one_line") : MAIN.index("def main")]: "",
+}
+"""What is otherwise in a regression."""
 
 
 def source(network: TrainedNetwork, card: str) -> str:
     """The text of the file, with a model card as its docstring."""
     config, fitted = network.config, network.fitted
     formula = written(ACTIVATIONS[config.model.activation].function)
-    helpers = [name for name in HELPERS if name in _operations(formula)]
-    docstring = card.replace("\\", "\\\\").replace('"', '\\"')
     has_hidden = len(network.weights.layers) > 1
     encoding = fitted.encoding
     cells, inputs = ("numbers", "columns") if encoding is None else ("see `encode`,", "inputs")
+    used = _operations(formula) if has_hidden else set()
+    used |= {network.criterion.output} if fitted.classes else set()
+    helpers = [name for name in HELPERS if name in used]
+    docstring = card.replace("\\", "\\\\").replace('"', '\\"')
+    classes = "CLASSES", map(repr, fitted.classes)
     lines = [
         f'"""{docstring.rstrip()}',
         '"""',
         "",
         "import csv",
         "import itertools",
-        *(["import math"] if "erf" in helpers and has_hidden else []),
+        *(["import math"] if "erf" in helpers else []),
         "import sys",
         "",
         "import numpy as np",
         "",
-        *_list("CLASSES", map(repr, fitted.classes)),
+        *_list(*(("TARGETS", map(repr, fitted.targets)) if fitted.targets else classes)),
         *_list("COLUMNS", map(repr, fitted.columns)),
         f"DELIMITERS = {getattr(config.data, 'delimiter', ',') or DELIMITERS!r}",
         "",
         "",
     ]
+    for name in helpers:
+        lines += [*HELPERS[name], "", ""]
     if has_hidden:
-        for name in helpers:
-            lines += [*HELPERS[name], "", ""]
         lines += [
             "def activation(h):",
             f'    """What a hidden layer does to its numbers: {config.model.activation}."""',
@@ -145,8 +159,8 @@ def source(network: TrainedNetwork, card: str) -> str:
     lines += [
         *([] if encoding is None else [*constants(encoding), "", "", *ENCODE.rstrip().split("\n"), "", ""]),
         '@np.errstate(over="ignore", invalid="ignore")  # of which the ValueError tells',
-        "def predict_proba(X):",
-        f'    """Probabilities of CLASSES, [n, {len(fitted.classes)}], for rows X, '
+        "def outputs(X):",
+        f'    """What the last layer gives, [n, {network.weights.widths[-1]}], for rows X, '
         f"[n, {len(fitted.columns)}]: {cells} in the order of COLUMNS.",
         "",
         "    Raises ValueError for numbers that are not finite, or too large for this network.",
@@ -158,22 +172,20 @@ def source(network: TrainedNetwork, card: str) -> str:
         lines += ["    for W, b in LAYERS[:-1]:", "        h = activation(h @ W + b)"]
     lines += [
         "    W, b = LAYERS[-1]",
-        "    logits = h @ W + b",
-        "    sound = np.isfinite(X).all(axis=1) & np.isfinite(logits).all(axis=1)",
+        "    h = h @ W + b",
+        "    sound = np.isfinite(X).all(axis=1) & np.isfinite(h).all(axis=1)",
         "    if not sound.all():",
         '        raise ValueError(f"row {sound.argmin()} has numbers that are not finite, or too large")',
-        "    e = np.exp(logits - logits.max(axis=1, keepdims=True))",
-        "    return e / e.sum(axis=1, keepdims=True)",
+        "    return h",
         "",
         "",
-        "def predict(X):",
-        '    """The most probable class of each row."""',
-        "    return [CLASSES[k] for k in predict_proba(X).argmax(axis=1)]",
+        *(_of_targets(network) if fitted.targets else _of_classes(network)),
         "",
         "",
         f"# The standardisation of the {inputs} that the network was trained with.",
         f"MEAN = {_array(fitted.mean, '')}",
         f"SCALE = {_array(fitted.scale, '')}",
+        *(_target_standardisation(network) if fitted.targets else []),
         "",
         "# Weights W [inputs, outputs] and biases b [outputs] of each layer.",
         "LAYERS = [",
@@ -183,12 +195,12 @@ def source(network: TrainedNetwork, card: str) -> str:
     lines += [
         "]",
         "",
-        *_command(encoding is not None),
+        _command(encoding is not None, bool(fitted.targets)),
     ]
     return "\n".join(lines)
 
 
-def _command(encoded: bool) -> list[str]:
+def _command(encoded: bool, of_targets: bool) -> str:
     """The end of the file."""
     where = 'f"{line}, column {header[k]!r}"'
     cell, rows, check = f"read_number(cells[k], {where})", "np.array(rows)", READ_NUMBER
@@ -197,7 +209,60 @@ def _command(encoded: bool) -> list[str]:
         cell, rows, check = f"check_cell(cells[k], j, {where})", "rows", CHECK_CELL
         loop = "for j, k in enumerate(places)"
     read = READ_ROWS.replace("READ_CELL for k in places", f"{cell} {loop}").replace("ROWS", rows)
-    return ["\n\n".join([read, check, MAIN])]
+    end = MAIN
+    for of_classes, instead in OF_TARGETS.items() if of_targets else ():
+        end = end.replace(of_classes, instead)
+    return "\n\n".join([read, check, end])
+
+
+def _of_classes(network: TrainedNetwork) -> list[str]:
+    """The functions that predict a class."""
+    n_classes, output = len(network.fitted.classes), network.criterion.output
+    ways = {
+        "softmax": [
+            "    h = outputs(X)",
+            "    e = np.exp(h - h.max(axis=1, keepdims=True))",
+            "    return e / e.sum(axis=1, keepdims=True)",
+        ],
+        "sigmoid": ["    p = sigmoid(outputs(X))"],
+        "identity": ["    p = np.clip(outputs(X), 0, 1)"],
+    }
+    over_sum = [
+        "    total = p.sum(axis=1, keepdims=True)",
+        f"    return np.where(total > 0, p / np.where(total > 0, total, 1), 1 / {n_classes}).astype(p.dtype)",
+    ]
+    return [
+        "def predict_proba(X):",
+        f'    """Probabilities of CLASSES, [n, {n_classes}], for rows X: see `outputs`."""',
+        *ways[output],
+        *(over_sum if output != "softmax" else []),
+        "",
+        "",
+        "def predict(X):",
+        '    """The most probable class of each row."""',
+        "    return [CLASSES[k] for k in outputs(X).argmax(axis=1)]",
+    ]
+
+
+def _of_targets(network: TrainedNetwork) -> list[str]:
+    """The function that predicts targets."""
+    n_targets = len(network.fitted.targets)
+    return [
+        "def predict(X):",
+        f'    """TARGETS in their own unit, [n, {n_targets}], for rows X: see `outputs`."""',
+        "    return outputs(X).astype(np.float64) * TARGET_SCALE + TARGET_MEAN",
+    ]
+
+
+def _target_standardisation(network: TrainedNetwork) -> list[str]:
+    """The numbers of the targets."""
+    fitted = network.fitted
+    return [
+        "",
+        "# That of the targets.",
+        f"TARGET_MEAN = {_array(fitted.target_mean, '')}",
+        f"TARGET_SCALE = {_array(fitted.target_scale, '')}",
+    ]
 
 
 def _text(formula: Any, binds: float = 0) -> str:

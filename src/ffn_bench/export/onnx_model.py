@@ -1,4 +1,4 @@
-"""A trained network as an ONNX model: rows of a table in, class names and probabilities out."""
+"""A trained network as an ONNX model: rows of a table in, class names and probabilities out, or targets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ OPERATORS = {
 }  # fmt: skip
 """Operations that ONNX has as they are."""
 TOLERANCE = 1e-5
-"""By how much probabilities may differ from those of `ffn-predict`."""
+"""By how much probabilities may differ from those of `ffn-predict`, and targets, in their standard deviation
+in the training rows."""
 
 
 def check_installed() -> None:
@@ -101,7 +102,8 @@ class Graph:
 
 def model(network: TrainedNetwork, card: str) -> bytes:
     """The model, checked: `rows`, float64 `[n, n_features]`, or columns that have to be encoded, one by one,
-    give `label`, texts `[n]`, and `probabilities` `[n, n_classes]` in the run's dtype."""
+    give `label`, texts `[n]`, and `probabilities` `[n, n_classes]` in the run's dtype; in a regression
+    `prediction`, float64 `[n, n_targets]`."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -119,20 +121,13 @@ def model(network: TrainedNetwork, card: str) -> bytes:
         h = graph.formula(formula, h) if k else h
         weights = graph.constant(np.ascontiguousarray(W), f"W{k + 1}")
         h = graph.node("Gemm", h, weights, graph.constant(np.ascontiguousarray(b), f"b{k + 1}"))
-    probabilities = graph.node("Softmax", h, output="probabilities", axis=1)
-    classes = graph.constant(np.array(fitted.classes, object), "classes")
-    label = graph.node("Gather", classes, graph.node("ArgMax", h, axis=1, keepdims=0), output="label")
-    n_classes = len(fitted.classes)
-    kind = TensorProto.DOUBLE if dtype == "float64" else TensorProto.FLOAT
-    outputs = [
-        helper.make_tensor_value_info(label, TensorProto.STRING, ["n"]),
-        helper.make_tensor_value_info(probabilities, kind, ["n", n_classes]),
-    ]
+    outputs = _targets(graph, h, network) if fitted.targets else _classes(graph, h, network)
     whole = helper.make_graph(graph.nodes, "feed_forward_network", inputs, outputs, graph.constants)
     opsets = [helper.make_opsetid("", OPSET)]
     opsets += [] if encoding is None else [helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     made = helper.make_model(whole, opset_imports=opsets, ir_version=IR, producer_name="ffn-bench")
-    names = {"classes": fitted.classes, "columns": columns}
+    named = {"targets": fitted.targets} if fitted.targets else {"classes": fitted.classes}
+    names = {**named, "columns": columns}
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in names.items()}
     helper.set_model_props(made, {"model_card": card, **texts})
     onnx.checker.check_model(made)
@@ -141,16 +136,52 @@ def model(network: TrainedNetwork, card: str) -> bytes:
     return content
 
 
-def run(content: bytes, given: Mapping[str, Array]) -> tuple[list[str], Array]:
-    """Class names and probabilities of rows, as onnxruntime computes them from a model's file."""
+def _classes(graph: Graph, h: str, network: TrainedNetwork) -> list[Any]:
+    """Add what makes a class and probabilities of logits; the model's outputs."""
+    from onnx import TensorProto, helper
+
+    fitted, dtype, criterion = network.fitted, network.config.dtype, network.criterion
+    if criterion.is_softmax:
+        graph.node("Softmax", h, output="probabilities", axis=1)
+    else:
+        zero, one = (graph.constant(np.array(value, dtype)) for value in (0, 1))
+        f = graph.node("Sigmoid", h) if criterion.output == "sigmoid" else h
+        f = graph.node("Clip", f, zero, one)
+        total = graph.node("ReduceSum", f, graph.constant(np.array([1])), keepdims=1)
+        some = graph.node("Greater", total, zero)
+        over_sum = graph.node("Div", f, graph.node("Where", some, total, one))
+        same = graph.constant(np.full(len(fitted.classes), 1 / len(fitted.classes), dtype))
+        graph.node("Where", some, over_sum, same, output="probabilities")
+    classes = graph.constant(np.array(fitted.classes, object), "classes")
+    graph.node("Gather", classes, graph.node("ArgMax", h, axis=1, keepdims=0), output="label")
+    kind = TensorProto.DOUBLE if dtype == "float64" else TensorProto.FLOAT
+    return [
+        helper.make_tensor_value_info("label", TensorProto.STRING, ["n"]),
+        helper.make_tensor_value_info("probabilities", kind, ["n", len(fitted.classes)]),
+    ]
+
+
+def _targets(graph: Graph, h: str, network: TrainedNetwork) -> list[Any]:
+    """Add what makes targets in their own unit of outputs; the model's output."""
+    from onnx import TensorProto, helper
+
+    fitted = network.fitted
+    h = graph.cast(h, "float64") if network.config.dtype != "float64" else h
+    scaled = graph.node("Mul", h, graph.constant(fitted.target_scale, "target_scale"))
+    graph.node("Add", scaled, graph.constant(fitted.target_mean, "target_mean"), output="prediction")
+    shape: list[str | int | None] = ["n", len(fitted.targets)]
+    return [helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, shape)]
+
+
+def run(content: bytes, given: Mapping[str, Array]) -> list[Any]:
+    """The model's outputs for rows, as onnxruntime computes them from its file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    label, probabilities = session.run(None, given)
-    return label.tolist(), probabilities
+    return list(session.run(None, given))
 
 
 def feed(fitted: Fitted, x: Array) -> dict[str, Array]:
@@ -168,9 +199,14 @@ def _check(content: bytes, network: TrainedNetwork) -> None:
         rows = fitted.mean + fitted.scale * normal
     else:
         rows = onnx_encoding.drawn(fitted.encoding, 256, fitted.mean, fitted.scale)
-    ours, (labels, theirs) = network.probabilities(rows), run(content, feed(fitted, rows))
+    ours, (*labels, theirs) = network.predictions(rows), run(content, feed(fitted, rows))
+    mistake = RuntimeError("onnxruntime predicts otherwise than ffn-predict: nothing is written")
+    if fitted.targets:
+        if (np.abs(ours - theirs) / fitted.target_scale).max() > TOLERANCE:
+            raise mistake
+        return
     first, second = np.sort(ours, axis=1)[:, :-3:-1].T
     certain = first - second > 2 * TOLERANCE
     named = np.array(fitted.classes, object)[ours.argmax(axis=1)]
-    if np.abs(ours - theirs).max() > TOLERANCE or (named != np.array(labels, object))[certain].any():
-        raise RuntimeError("onnxruntime predicts otherwise than ffn-predict: nothing is written")
+    if np.abs(ours - theirs).max() > TOLERANCE or (named != labels[0])[certain].any():
+        raise mistake

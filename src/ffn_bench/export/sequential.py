@@ -48,14 +48,23 @@ def safetensors(network: TrainedNetwork, card: str) -> bytes:
     from safetensors.numpy import save
 
     fitted = network.fitted
-    lists: dict[str, Sequence[object]] = {"classes": fitted.classes, "columns": fitted.columns}
+    lists: dict[str, Sequence[object]] = {"columns": fitted.columns}
+    lists |= {"targets": fitted.targets} if fitted.targets else {"classes": fitted.classes}
     if fitted.encoding is not None:
         columns = [dataclasses.asdict(column) for column in fitted.encoding.columns]
         lists |= {"inputs": fitted.inputs, "encoding": columns}
-    lists |= {"mean": fitted.mean.tolist(), "scale": fitted.scale.tolist()}
+    lists |= {name: values.tolist() for name, values in _numbers(network).items()}
     metadata = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
     content: bytes = save(state_dict(network), {"format": "pt", "model_card": card, **metadata})
     return content
+
+
+def _numbers(network: TrainedNetwork) -> dict[str, Array]:
+    """What rows are standardised by, and targets."""
+    fitted = network.fitted
+    numbers = {"mean": fitted.mean, "scale": fitted.scale}
+    of_targets = {"target_mean": fitted.target_mean, "target_scale": fitted.target_scale}
+    return numbers | of_targets if fitted.targets else numbers
 
 
 def pt(network: TrainedNetwork) -> bytes:
@@ -70,7 +79,8 @@ def pt(network: TrainedNetwork) -> bytes:
 def code(network: TrainedNetwork, name: str, shortened_to: str = "") -> str:
     """The lines of Python that load a file of this name and predict with it. Long lists of numbers are left
     out where `shortened_to` says which file has them."""
-    fitted, config = network.fitted, network.config
+    fitted, config, numbers = network.fitted, network.config, _numbers(network)
+    kind, named = ("targets", fitted.targets) if fitted.targets else ("classes", fitted.classes)
     activation = module_of(config.model.activation)
     modules: list[str] = []
     for W, _ in network.weights.layers:
@@ -91,23 +101,32 @@ def code(network: TrainedNetwork, name: str, shortened_to: str = "") -> str:
         lines += [
             f"with safe_open({name!r}, 'pt') as file:",
             "    model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})",
-            "    names = 'classes', 'mean', 'scale'",
-            "    classes, *numbers = (json.loads(file.metadata()[name]) for name in names)",
-            "mean, scale = (torch.tensor(each, dtype=torch.float64) for each in numbers)",
+            f"    names = {', '.join(map(repr, (kind, *numbers)))}",
+            f"    {kind}, *numbers = (json.loads(file.metadata()[name]) for name in names)",
+            f"{', '.join(numbers)} = (torch.tensor(each, dtype=torch.float64) for each in numbers)",
         ]
     else:
         imports = ["import torch", "from torch import nn"]
         lines.append(f"model.load_state_dict(torch.load({name!r}, weights_only=True))")
-        for what, values in (("mean", fitted.mean), ("scale", fitted.scale)):
+        for what, values in numbers.items():
             short = bool(shortened_to) and len(values) > SHOWN
-            numbers = "[...]" if short else values.tolist()
+            written = "[...]" if short else values.tolist()
             note = f"  # {len(values)} numbers, in {shortened_to}" * short
-            lines.append(f"{what} = torch.tensor({numbers}, dtype=torch.float64){note}")
-        short = bool(shortened_to) and len(fitted.classes) > SHOWN
-        lines.append(f"classes = {'[...]' if short else list(fitted.classes)}")
+            lines.append(f"{what} = torch.tensor({written}, dtype=torch.float64){note}")
+        short = bool(shortened_to) and len(named) > SHOWN
+        lines.append(f"{kind} = {'[...]' if short else list(named)}")
     cast = "" if double else ".float()"
     what = "columns" if fitted.encoding is None else "inputs that the model card names"
+    outputs = f"model(((x.double() - mean) / scale){cast})"
     rows = f"  # rows [n, {len(fitted.inputs)}], in the order of the {what}"
-    lines.append(f"def probabilities(x):{rows}")
-    lines.append(f"    return model(((x.double() - mean) / scale){cast}).softmax(1)")
+    lines.append(f"def {'predictions' if fitted.targets else 'probabilities'}(x):{rows}")
+    if fitted.targets:
+        lines.append(f"    return {outputs}.double() * target_scale + target_mean")
+    elif network.criterion.is_softmax:
+        lines.append(f"    return {outputs}.softmax(1)")
+    else:
+        function = ".sigmoid()" if network.criterion.output == "sigmoid" else ".clamp(0, 1)"
+        lines.append(f"    p = {outputs}{function}")
+        lines.append("    total = p.sum(1, keepdim=True)")
+        lines.append(f"    return torch.where(total > 0, p / total, 1 / {len(named)})")
     return "\n".join([*imports, "", *lines]) + "\n"

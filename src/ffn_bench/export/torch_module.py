@@ -29,9 +29,25 @@ class Standardisation(nn.Module):
         return ((x.double() - self.mean) / self.scale).to(self.dtype)
 
 
+class OwnUnit(nn.Module):
+    """output · scale + mean of outputs `[n, n_targets]`, in float64: a regression's targets in their unit."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Array, scale: Array) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(mean.copy()))
+        self.register_buffer("scale", torch.from_numpy(scale.copy()))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Targets."""
+        return outputs.double() * self.scale + self.mean
+
+
 def module(network: TrainedNetwork) -> nn.Sequential:
     """Standardisation, layers and activations: rows as they are in the data, or their inputs as
-    `data.encoding` makes them, to logits.
+    `data.encoding` makes them, to logits, in a regression to targets in their own unit.
 
     Raises `UserError` for an activation that PyTorch has no module of.
     """
@@ -43,6 +59,8 @@ def module(network: TrainedNetwork) -> nn.Sequential:
         if k:
             layers[str(2 * k - 1)] = activation()
         layers[str(2 * k)] = nn.utils.skip_init(nn.Linear, *W.shape, dtype=dtype)
+    if network.fitted.targets:
+        layers["own_unit"] = OwnUnit(network.fitted.target_mean, network.fitted.target_scale)
     sequential = nn.Sequential(layers)
     state = {name: torch.from_numpy(array.copy()) for name, array in state_dict(network).items()}
     sequential.load_state_dict({**sequential.state_dict(), **state})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
 import time
@@ -22,7 +23,7 @@ from ffn_bench.errors import UserError, printable
 from ffn_bench.run_folder import files
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.finding import find, from_here
-from ffn_bench.tags import LOSS, SCORE, SPLITS
+from ffn_bench.tags import LOSS, SPLITS
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +152,7 @@ def _surfaces(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings)
     from ffn_bench.landscape import figures, surface
     from ffn_bench.landscape.trained import trajectory
     from ffn_bench.model.layers import flat
+    from ffn_bench.model.losses import criterion_of
 
     first = runs[0]
     trajectories = [(run, trajectory(run)) for run in runs]
@@ -160,8 +162,10 @@ def _surfaces(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings)
     cost = 51 * 51 * len(split.y) * sum(W.numel() for W, _ in first.layers)
     points = (cfg.points or (51 if cost < LARGE else 25)) | 1  # odd, so that the centre is one of them
     rows = min(len(split.y), cfg.samples or (len(split.y) if cost < LARGE else 10_000))
-    x, y = split.x[:rows], split.y[:rows]
-    ground = surface.Ground(first.widths, first.run.model.activation, x, y)
+    x, y, weights = split.map(operator.itemgetter(slice(rows)))
+    criterion = criterion_of(first.run)
+    ground = surface.Ground(first.widths, first.run.model.activation, x, y, criterion, weights)
+    score = surface.score_of(y)
     shown = partial(progress, drawn.console)
     of = f"all {rows:,}" if rows == len(split.y) else f"the first {rows:,} of {len(split.y):,}"
     on = f"{LOSS.words(cfg.part)} on {of} rows"
@@ -179,16 +183,16 @@ def _surfaces(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings)
         what = {"ground": ground, "θ": θ, "directions": directions}
         what |= {"steps": steps, "lines": cfg.directions, "plane_steps": plane_steps}
         shapes: dict[str, tuple[int, ...]] = {}
-        shapes |= dict.fromkeys(("losses", "accuracies"), (cfg.directions, points))
-        shapes |= dict.fromkeys(("plane", surface.PLANE_SCORE), (points, points))
+        shapes |= dict.fromkeys(("losses", "scores"), (cfg.directions, points))
+        shapes |= dict.fromkeys(("plane", "plane_scores"), (points, points))
         result, from_cache = surface.cached(drawn.folder, surface.around, what, shapes, shown)
         centre = float(result["plane"][points // 2, points // 2])
         logged = run.logged.get(LOSS.tag(cfg.part)) if cfg.part != "train" and rows == len(split.y) else None
         logged_text = f"; the run logged {LOSS.text(logged)}" if logged is not None else ""
-        score = SCORE.text(float(result[surface.PLANE_SCORE][points // 2, points // 2]))
+        reached = score.text(float(result["plane_scores"][points // 2, points // 2]))
         loss = f"{LOSS.words(cfg.part)} {LOSS.text(centre)}"
         console.print(
-            f"{run.name}: {loss}, {SCORE.name} {score} at {run.weights.words}"
+            f"{run.name}: {loss}, {score.shown} {reached} at {run.weights.words}"
             + logged_text
             + " (surface from the cache)" * from_cache,
             soft_wrap=True,
@@ -198,8 +202,11 @@ def _surfaces(cfg: schema.LandscapeConfig, runs: list[Trained], drawn: Drawings)
             "biases fixed: a slice, not the landscape"
         )
         tail = f"-{k + 1}" if len(runs) > 1 else ""
-        drawn.add(f"lines{tail}", figures.lines(steps, result["losses"], result["accuracies"], note))
-        drawn.add(f"surface{tail}", figures.surface(axes, result["plane"], note))
+        drawn.add(
+            f"lines{tail}",
+            figures.lines(steps, result["losses"], criterion.unit, result["scores"], score, note),
+        )
+        drawn.add(f"surface{tail}", figures.surface(axes, result["plane"], criterion.unit, note))
         drawn.page("Loss landscape").surface(f"Around {run.name}", axes, result["plane"], note)
 
     with_trajectory = [(run, way) for run, way in trajectories if way is not None]

@@ -19,7 +19,7 @@ from torch import Tensor
 from ffn_bench.errors import printable
 from ffn_bench.landscape.verdict import Curvature
 from ffn_bench.plot_style import GRID, INK, MUTED, PAPER, SERIES, STYLE, colour, dashes, literal
-from ffn_bench.tags import LOSS, SCORE
+from ffn_bench.tags import LOSS, Quantity
 
 COLOURS = "viridis"
 """Perceptually uniform, and readable with any colour vision."""
@@ -39,14 +39,14 @@ class Trajectory:
     """The loss at each point's projection onto the plane."""
 
 
-def lines(steps: Tensor, losses: Tensor, accuracies: Tensor, note: str) -> Figure:
-    """Loss and accuracy `[directions, points]` along random directions."""
+def lines(steps: Tensor, losses: Tensor, unit: str, scores: Tensor, score: Quantity, note: str) -> Figure:
+    """Loss, with its unit, and a score, `[directions, points]` along random directions."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for k, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True)):
+        for k, (loss, values) in enumerate(zip(losses, scores, strict=True)):
             left.plot(steps, loss, color=colour(k), linestyle=dashes(k), label=f"direction {k + 1}")
-            right.plot(steps, accuracy, color=colour(k), linestyle=dashes(k))
+            right.plot(steps, values, color=colour(k), linestyle=dashes(k))
         if float(losses.max()) > 30 * max(float(losses.min()), 1e-12) > 0:
             left.set_yscale("log")
         extent = float(steps[-1])
@@ -54,16 +54,24 @@ def lines(steps: Tensor, losses: Tensor, accuracies: Tensor, note: str) -> Figur
             plot.set_xticks([-extent, -extent / 2, 0, extent / 2, extent])
             plot.axvline(0, color=MUTED, lw=0.8, zorder=1)
             plot.set_xlabel("step; 1 is the norm of the network's own filters")
-        left.set_title(f"{LOSS.name} ({LOSS.unit})")
-        right.set_title(SCORE.name)
-        right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+        left.set_title(_loss(unit))
+        right.set_title(score.shown)
+        if score.is_percent:
+            right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+        elif float(scores.min()) < -1 < float(scores.max()):  # what is far below a constant's tells nothing
+            right.set_ylim(-1, 1.05)
         figure.legend(loc="outside upper left", ncols=min(5, len(losses)))
         _note(figure, note)
     return figure
 
 
-def surface(axes: Sequence[Tensor], losses: Tensor, note: str) -> Figure:
-    """Loss `[n, n]` on a plane of two random directions: contour and surface."""
+def _loss(unit: str) -> str:
+    """The loss with its unit, where it has one."""
+    return f"{LOSS.name} ({unit})" if unit else LOSS.name
+
+
+def surface(axes: Sequence[Tensor], losses: Tensor, unit: str, note: str) -> Figure:
+    """Loss `[n, n]`, with its unit, on a plane of two random directions: contour and surface."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 4.1), layout="constrained")
         left = figure.add_subplot(1, 2, 1)
@@ -80,7 +88,7 @@ def surface(axes: Sequence[Tensor], losses: Tensor, note: str) -> Figure:
         shades = mpl.colormaps[COLOURS](_levels(losses)[1](losses.numpy()))
         right.plot_surface(a, b, losses.numpy(), facecolors=shades, rcount=60, ccount=60, lw=0, shade=False)
         right.set(xlabel="direction 1", ylabel="direction 2", xticks=ticks, yticks=ticks)
-        right.set_title(f"{LOSS.name} ({LOSS.unit})", loc="left")
+        right.set_title(_loss(unit), loc="left")
         right.view_init(elev=32, azim=-60)
         right.set_facecolor(PAPER)
         _note(figure, note)

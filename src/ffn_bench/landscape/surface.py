@@ -22,11 +22,10 @@ from ffn_bench import tags
 from ffn_bench.engine.device import THREADS
 from ffn_bench.model.activations import ACTIVATIONS, Activation
 from ffn_bench.model.layers import layered
+from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
 from ffn_bench.model.network import forward
+from ffn_bench.model.tensor_losses import row_losses
 from ffn_bench.run_folder.files import Folder
-
-PLANE_SCORE = f"plane_{tags.SCORE.name}"
-"""The score's name in a cached surface."""
 
 NUMBERS = 500_000
 """Activations held at once, so that they fit a CPU cache of a few megabytes."""
@@ -57,9 +56,13 @@ def evaluate(
     x: Tensor,
     y: Tensor,
     on_progress: Callable[[int], object] = lambda n: None,
+    *,
+    criterion: Criterion = CROSS_ENTROPY,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and accuracy at θ = origin + steps · directions, `[G]` each, float64.
+    """Mean loss and `score_of` of the outputs at θ = origin + steps · directions, `[G]` each, float64.
 
+    `y` are labels `[n]`, or targets `[n, n_targets]`; `weights [n]` are what each row counts in the loss.
     `origin` is `[P]`, `directions` `[D, P]`, `steps` `[G, D]`; the G networks are evaluated in parallel. The
     first layer's h̄ is affine in the step, so it is multiplied with the data D + 1 times instead of G times.
     `on_progress` gets the number of points done.
@@ -68,22 +71,28 @@ def evaluate(
     steps = steps.to(origin)
     rows = min(len(y), ROWS)
     chunk = max(1, NUMBERS // (rows * max(widths[1:])))
+    score = score_of(y)
+    of_rows = score.of_rows
+    assert of_rows is not None
+    counted = torch.ones(len(y), dtype=x.dtype) if weights is None else weights
     batches = []
-    for inputs, labels in zip(x.split(rows), y.split(rows), strict=True):
+    for inputs, some, each in zip(x.split(rows), y.split(rows), counted.split(rows), strict=True):
         first = inputs @ W + b[:, None]  # [1 + D, rows, n_1]
-        batches.append((first.flatten(1), labels))
+        batches.append((first.flatten(1), some, each))
+    n_means = y.shape[1] if y.is_floating_point() else 1
 
     @torch.no_grad()
     def sums_at(chosen: Tensor) -> Tensor:
-        """Losses and hits `[2, len(chosen)]`, summed over the rows."""
-        sums = torch.zeros(2, len(chosen), dtype=torch.float64)
+        """Losses, and what the score is the mean of, `[1 + n_means, len(chosen)]`, summed over the rows."""
+        sums = torch.zeros(1 + n_means, len(chosen), dtype=torch.float64)
         moved = layered(torch.addmm(origin[None], chosen, directions), widths)[1:]
-        for first, labels in batches:
-            h = torch.addmm(first[:1], chosen, first[1:]).unflatten(1, (len(labels), widths[1]))
+        for first, some, each in batches:
+            h = torch.addmm(first[:1], chosen, first[1:]).unflatten(1, (len(some), widths[1]))
             h = forward(moved, activation.function(h), activation) if moved else h
-            right = h.gather(2, labels.expand(len(chosen), -1)[:, :, None])[..., 0]
-            sums[0] += (h.logsumexp(2) - right).sum(1, dtype=torch.float64)
-            sums[1] += (h.argmax(2) == labels).sum(1)
+            losses = row_losses(h, some, criterion)
+            sums[0] += (losses if weights is None else losses * each).sum(1, dtype=torch.float64)
+            by_row = of_rows(h.movedim(0, -1), some[..., None])
+            sums[1:] += by_row.sum(0, dtype=torch.float64)
         return sums
 
     # One thread per core, each with its own chunks: PyTorch's own threads would mostly wait for each other.
@@ -97,8 +106,26 @@ def evaluate(
                 on_progress(done)
     finally:
         torch.set_num_threads(before)
-    loss, hits = torch.cat(results, 1) / len(y)
-    return loss, hits
+    loss, *means = torch.cat(results, 1) / len(y)
+    return loss, _of_means(score, means, y)
+
+
+def score_of(y: Tensor) -> tags.Quantity:
+    """The score beside the loss: R² of targets, accuracy of labels."""
+    return tags.BESIDE_LOSS["regression" if y.is_floating_point() else "classification"]
+
+
+def _of_means(score: tags.Quantity, means: Sequence[Tensor], y: Tensor) -> Tensor:
+    """The score of its means over the rows: of several targets, which are standardised, their mean."""
+    of_means = score.of_means
+    if of_means is None:
+        return means[0]
+    variances = y.double().var(0, correction=0).tolist()
+    of_targets = [
+        [of_means(mean, 1.0, variance) for mean in by_target.tolist()]
+        for by_target, variance in zip(means, variances, strict=True)
+    ]
+    return torch.tensor(of_targets, dtype=torch.float64).mean(0)
 
 
 def grid(low: Tensor, high: Tensor, points: int) -> tuple[list[Tensor], Tensor]:
@@ -125,6 +152,8 @@ class Ground:
     activation: str
     x: Tensor
     y: Tensor
+    criterion: Criterion = CROSS_ENTROPY
+    weights: Tensor | None = None
 
     def values(
         self, shown: Shown, what: str, origin: Tensor, directions: Tensor, steps: Tensor
@@ -132,7 +161,8 @@ class Ground:
         """`evaluate` on these rows."""
         with shown(what, len(steps)) as on_progress:
             activation = ACTIVATIONS[self.activation]
-            return evaluate(origin, directions, steps, self.widths, activation, self.x, self.y, on_progress)
+            where = origin, directions, steps, self.widths, activation, self.x, self.y, on_progress
+            return evaluate(*where, criterion=self.criterion, weights=self.weights)
 
 
 def around(
@@ -144,18 +174,18 @@ def around(
     lines: int,
     plane_steps: Tensor,
 ) -> Surface:
-    """Losses and accuracies on lines `[lines, n]` through θ, and on a plane `[n, n]` of two `directions`."""
+    """Losses and scores on lines `[lines, n]` through θ, and on a plane `[n, n]` of two `directions`."""
     n = len(steps)
     along = [
         ground.values(shown, f"line {k + 1}", θ, d[None], steps[:, None])
         for k, d in enumerate(directions[:lines])
     ]
-    loss, accuracy = ground.values(shown, "surface", θ, directions[:2], plane_steps)
+    loss, score = ground.values(shown, "surface", θ, directions[:2], plane_steps)
     return {
         "losses": torch.stack([losses for losses, _ in along]),
-        "accuracies": torch.stack([accuracies for _, accuracies in along]),
+        "scores": torch.stack([scores for _, scores in along]),
         "plane": loss.reshape(n, n),
-        PLANE_SCORE: accuracy.reshape(n, n),
+        "plane_scores": score.reshape(n, n),
     }
 
 
@@ -176,7 +206,7 @@ def along_paths(
     return {"grid": grid.reshape(n, n), "on_plane": on_plane, "true": torch.cat(true)}
 
 
-FORMAT = 2
+FORMAT = 3
 """Increased whenever the functions above compute something else."""
 
 
@@ -209,7 +239,8 @@ def cached(
 
 
 def _digest(*values: Any) -> bytes:
-    """SHA-256 of numbers, strings, tensors, lists, dicts and dataclasses of these, with types and shapes."""
+    """SHA-256 of numbers, strings, tensors, lists, dicts and dataclasses of these, or None, with types and
+    shapes."""
     digest = hashlib.sha256()
     for value in values:
         if isinstance(value, Tensor):
@@ -224,7 +255,7 @@ def _digest(*values: Any) -> bytes:
                 b"table" + _digest({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
             )
         else:
-            assert isinstance(value, (int, float, str))
+            assert value is None or isinstance(value, (int, float, str))
             digest.update(f"{type(value).__name__} {len(repr(value))} {value!r}".encode())
     return digest.digest()
 

@@ -15,6 +15,7 @@ from ffn_bench.data.splitting import Data
 from ffn_bench.engine.build import Prepared
 from ffn_bench.engine.tensors import on_device, to_tensors
 from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.model.losses import criterion_of
 from ffn_bench.run_folder import trained_weights
 from ffn_bench.run_folder.recorded_run import RecordedRun, prepare_again, read_run
 from ffn_bench.run_folder.trained_weights import TrainedWeights
@@ -103,6 +104,7 @@ def check_compatible(trained: Sequence[Trained]) -> None:
     for other in trained[1:]:
         for what, a, b in (
             ("data", first.data.sha256, other.data.sha256),
+            ("loss", *((criterion_of(t.run), t.run.loss.class_weight) for t in (first, other))),
             ("split", *((t.run.data.split_seed, t.run.data.duplicates) for t in (first, other))),
             ("widths", first.widths, other.widths),
             ("activation", first.run.model.activation, other.run.model.activation),

@@ -130,6 +130,11 @@ class Criterion:
         """Whether it is −Σ t ln softmax(z)."""
         return self.is_softmax and LOSSES[self.loss].of_logits
 
+    @property
+    def unit(self) -> str:
+        """Of a loss; empty where it has none."""
+        return "nats" if LOSSES[self.loss].of_logits else ""
+
     def targets(self, n_classes: int) -> tuple[float, float]:
         """The targets of the label's class and of the others."""
         off = self.smoothing / n_classes

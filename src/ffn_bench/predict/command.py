@@ -16,7 +16,7 @@ from ffn_bench.command_line import analysis
 from ffn_bench.configuration import parsing, schema
 from ffn_bench.errors import UserError, data_error, printable, without_formula
 from ffn_bench.run_folder.finding import find_one
-from ffn_bench.tags import LOSS, SCORES, SPLITS
+from ffn_bench.tags import LOSS, SCORES_OF, SPLITS
 
 if TYPE_CHECKING:
     from ffn_bench.data.columns import Layout, Table
@@ -96,32 +96,35 @@ class Part(NamedTuple):
     x: Array
     """Standardised `[n, n_features]`."""
     y: Array | None
-    """Class numbers `[n]`, below 0 for labels that are no class; None where there are no labels."""
+    """Class numbers `[n]`, below 0 for labels that are no class, or standardised targets `[n, n_targets]`;
+    None where there are none."""
     where: str
     """What the first row is called in messages."""
+    weights: Array | None = None
+    """What each row counts in the loss, `[n]`."""
 
 
 class Predicted:
     """The predictions of one command, made while they are written."""
 
     def __init__(self, network: TrainedNetwork, cfg: schema.PredictConfig) -> None:
+        from ffn_bench.engine.metrics import Scoring
         from ffn_bench.predict.scores import Scores
 
-        self.network, self._cfg = network, cfg
-        self.rows, self.scores = 0, Scores()
+        self.network, self._cfg, fitted = network, cfg, network.fitted
+        self.rows = 0
+        self.scores = Scores(Scoring(fitted.task, fitted.target_scale), network.criterion)
         self.notes = [network.caution] if network.caution else []
         self._unscored, self._unseen = 0, Counter[str]()
+        self._targets: tuple[str, ...] = ()
+        """Of a regression, where the table has them."""
 
     def csv(self) -> Iterator[bytes]:
         """The table of predictions, part by part. Raises `UserError` (status 3) for rows that are none."""
-        from ffn_bench.model.inference import softmax
-        from ffn_bench.predict.csv_text import CsvWriter
         from ffn_bench.run_folder.trained_network import check_finite
 
-        on_terminal = self._cfg.out is None and sys.stdout.isatty()
-        shown = printable if on_terminal else without_formula
+        write = self._write_targets() if self.network.fitted.targets else self._write_classes()
         with_labels = self._cfg.split is not None
-        writer = CsvWriter(self.network.fitted.classes, with_labels, shown)
         for part in self._parts():
             logits = self.network.logits(part.x)
             if (row := check_finite(logits)) is not None:
@@ -129,11 +132,33 @@ class Predicted:
                 raise data_error(part.where, what, "correct them, or drop the row")
             self.rows += len(part.x)
             if part.y is not None:
-                self.scores.add(logits, part.y)
-                self._unscored += int((part.y < 0).sum())
-            yield writer.part(softmax(logits), part.y if with_labels else None)
+                self.scores.add(logits, part.y, part.weights)
+                self._unscored += int((part.y < 0).sum()) if part.y.dtype.kind == "i" else 0
+            yield write(logits, part.y if with_labels else None)
         if self.rows == 0:
             raise data_error(str(self._cfg.data.path), "has a header and no rows", "add rows")
+
+    def _write_classes(self) -> Callable[[Array, Array | None], bytes]:
+        """What makes text of logits and labels."""
+        from ffn_bench.predict.csv_text import CsvWriter
+
+        network, on_terminal = self.network, self._cfg.out is None and sys.stdout.isatty()
+        shown = printable if on_terminal else without_formula
+        writer = CsvWriter(network.fitted.classes, self._cfg.split is not None, shown)
+        return lambda logits, y: writer.part(logits.argmax(1), network.predicted(logits), y)
+
+    def _write_targets(self) -> Callable[[Array, Array | None], bytes]:
+        """What makes text of outputs and standardised targets."""
+        from ffn_bench.predict.csv_text import TargetWriter
+
+        network, writer = self.network, TargetWriter(self.network.fitted.targets)
+
+        def text(outputs: Array, y: Array | None) -> bytes:
+            return writer.part(
+                network.predicted(outputs), None if y is None else network.fitted.in_own_unit(y)
+            )
+
+        return text
 
     def _parts(self) -> Iterator[Part]:
         if self._cfg.split is not None:
@@ -142,8 +167,14 @@ class Predicted:
         name = str(self._cfg.data.path)
         where = "standard input" if name == STANDARD else name
         for table in self._tables(name, lambda header: self._layout(header, where)):
-            self._count_unseen(table.x)
-            yield Part(self.network.standardise(table.x), self._class_numbers(table), where)
+            n_columns = len(self.network.fitted.columns)
+            x, y = table.x[:, :n_columns], None
+            if self._targets:  # which are read like features, after these
+                y = self.network.fitted.standardised_targets(table.x[:, n_columns:])
+            else:
+                y = self._class_numbers(table)
+            self._count_unseen(x)
+            yield Part(self.network.standardise(x), y, where)
 
     def _tables(self, name: str, layout_of: Callable[[list[str]], Layout]) -> Iterator[Table]:
         """The rows of a table: block by block, or those of a Parquet or Arrow file at once."""
@@ -172,17 +203,19 @@ class Predicted:
         from ffn_bench.run_folder.trained_network import data_again
 
         data = data_again(self.network.recorded)
-        x, y, _ = getattr(data, split)
+        x, y, weights = getattr(data, split)
         if len(y) == 0:
             what = f"the run has no rows in its {SPLITS[split]} split"
             raise UserError("split", what, f"use one of: {', '.join(SPLITS)}")
-        return Part(x, y, split)
+        return Part(x, y, split, weights)
 
     def _layout(self, header: list[str], where: str) -> Layout:
         from ffn_bench.data.tables import listed
         from ffn_bench.predict.columns import matched, unused
 
-        wanted = self._cfg.data.target
+        wanted, fitted = self._cfg.data.target, self.network.fitted
+        if fitted.targets:
+            return self._layout_of_targets(header, where)
         label = wanted or getattr(self.network.config.data, "target", None)
         layout = matched(header, self.network.fitted.columns, label, where)
         layout = layout._replace(kinds=self.network.fitted.kinds)
@@ -193,6 +226,34 @@ class Predicted:
         if ignored := unused(layout):
             self.notes.append(f"ignored, as the run was not trained on them: {listed(ignored)}")
         return layout._replace(kinds=self.network.fitted.kinds)
+
+    def _layout_of_targets(self, header: list[str], where: str) -> Layout:
+        """Of a regression: the columns, then its targets, where all of them are there."""
+        from ffn_bench.data.columns import NUMBER
+        from ffn_bench.data.tables import listed
+        from ffn_bench.predict.columns import matched, unused
+
+        fitted, wanted = self.network.fitted, self._cfg.data.target
+        targets = fitted.targets if wanted is None else (wanted,)
+        if wanted is not None and len(fitted.targets) > 1:
+            what, todo = f"names one column, and the run has {len(fitted.targets)} targets", "leave it out"
+            raise UserError("data.target", what, todo)
+        missing = [name for name in targets if name not in header]
+        if wanted is not None and missing:
+            todo = f"its columns: {listed(header)}"
+            raise data_error("data.target", f"{where} has no column {wanted!r}", todo)
+        if wanted in fitted.columns:
+            what = f"{wanted!r} is a feature that the run was trained on"
+            raise data_error("data.target", what, "name the column of the target")
+        self._targets = () if missing else targets
+        layout = matched(header, (*fitted.columns, *self._targets), None, where)
+        if 0 < len(missing) < len(targets):
+            self.notes.append(f"not scored, as these targets are missing: {listed(missing)}")
+        if ignored := [name for name in unused(layout) if name not in targets]:
+            self.notes.append(f"ignored, as the run was not trained on them: {listed(ignored)}")
+        if fitted.kinds is None:
+            return layout
+        return layout._replace(kinds=(*fitted.kinds, *(NUMBER for _ in self._targets)))
 
     def _class_numbers(self, table: Table) -> Array | None:
         import numpy as np
@@ -207,8 +268,8 @@ class Predicted:
         lines = {"network": f"{self.network.recorded.folder}, {self.network.weights.words}"}
         lines["rows"] = f"{self.rows:,}"
         means = self.scores.means()
-        for quantity in (*SCORES, LOSS) if means else ():
-            lines[quantity.name] = quantity.text(means[quantity.name])
+        for quantity in (*SCORES_OF[self.network.fitted.task], LOSS) if means else ():
+            lines[quantity.shown] = quantity.text(means[quantity.name])
         if self._unscored:
             rows = "1 row" if self._unscored == 1 else f"{self._unscored:,} rows"
             lines["not scored"] = f"{rows}, whose label is none of the run's classes"

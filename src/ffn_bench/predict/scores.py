@@ -6,28 +6,56 @@ import numpy as np
 
 from ffn_bench import tags
 from ffn_bench.data.splitting import Array
+from ffn_bench.engine.metrics import Scoring
 from ffn_bench.model.inference import row_losses
+from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
 
 
 class Scores:
-    """Sums over all rows whose label is one of the classes."""
+    """Sums over all rows whose label, or targets, are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, scoring: Scoring | None = None, criterion: Criterion = CROSS_ENTROPY) -> None:
         self.rows = 0
         """Rows that are scored."""
-        self._sums = dict.fromkeys((tags.LOSS.name, *(score.name for score in tags.SCORES)), 0.0)
+        self._scoring, self._criterion = scoring or Scoring(), criterion
+        self._loss = 0.0
+        self._sums: list[Array] = [np.zeros(()) for _ in self._scoring.quantities]
+        self._mean, self._squares = np.zeros(()), np.zeros(())
+        """Of the targets: their mean, and the sum of their squared distances from it."""
 
-    def add(self, logits: Array, y: Array) -> None:
-        """Add rows: logits `[n, n_classes]`, class numbers `y [n]`, below 0 for a row that is not scored."""
-        logits, y = logits[y >= 0], y[y >= 0]
+    def add(self, logits: Array, y: Array, weights: Array | None = None) -> None:
+        """Add rows: outputs `[n, n_outputs]` and class numbers `y [n]`, below 0 for a row that is not scored,
+        or standardised targets `y [n, n_outputs]`; what each row counts in the loss, `[n]`."""
+        if y.dtype.kind == "f":
+            self._add_targets(y)
+        else:
+            known = y >= 0
+            logits, y = logits[known], y[known]
+            weights = None if weights is None else weights[known]
         self.rows += len(y)
         if len(y) == 0:
             return
-        self._sums[tags.LOSS.name] += float(row_losses(logits.astype(np.float64), y).sum())
-        for score in tags.SCORES:
+        losses = row_losses(logits.astype(np.float64), y, self._criterion)
+        self._loss += float((losses if weights is None else losses * weights).sum())
+        for k, score in enumerate(self._scoring.quantities):
             assert score.of_rows is not None
-            self._sums[score.name] += float(np.sum(score.of_rows(logits, y), dtype=np.float64))
+            self._sums[k] = self._sums[k] + np.sum(score.of_rows(logits, y), axis=0, dtype=np.float64)
+
+    def _add_targets(self, y: Array) -> None:
+        """Mean and squared distances with those of more rows (Chan et al., 1979)."""
+        n, more = self.rows, len(y)
+        mean = y.mean(axis=0, dtype=np.float64) if more else self._mean
+        apart = mean - self._mean
+        self._squares = self._squares + np.square(y - mean).sum(axis=0, dtype=np.float64)
+        self._squares = self._squares + np.square(apart) * (n * more / max(1, n + more))
+        self._mean = self._mean + apart * (more / max(1, n + more))
 
     def means(self) -> dict[str, float]:
         """Loss and scores by name; nothing where no row is scored."""
-        return {name: total / self.rows for name, total in self._sums.items()} if self.rows else {}
+        if not self.rows:
+            return {}
+        values = self._scoring.of_means(
+            [total / self.rows for total in self._sums], self._squares / self.rows
+        )
+        names = [score.name for score in self._scoring.quantities]
+        return {**dict(zip(names, values, strict=True)), tags.LOSS.name: self._loss / self.rows}

@@ -209,7 +209,7 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
     every = max(1, len(everything) // 200)  # a sample is enough for the median
     on_plane = _on_plane(problem, plane, torch.from_numpy(everything[::every]))
     off = float(np.median(np.abs(on_plane - np.concatenate(curves)[::every])))
-    size = "-".join(map(str, problem.widths))
+    size, unit = "-".join(map(str, problem.widths)), criterion_of(problem.run).unit
     batch = "full batch" if problem.run.batch_size == "full" else f"mini-batches of {problem.run.batch_size}"
     remark = (
         f"All from {problem.origin} of {problem.folder.name} (seed {problem.run.seed}), on the same "
@@ -221,7 +221,7 @@ def scene_of(problem: Problem, raced: Sequence[Raced], steps: int, remarks: Sequ
         f"{problem.run.data.name}, network {size} ({len(problem.start):,} parameters)",
         f"principal component 1 ({100 * plane.variance[0]:.0f} % of the variance)",
         f"principal component 2 ({100 * plane.variance[1]:.0f} %)",
-        "training loss (nats)",
+        "training loss" + (f" ({unit})" if unit else ""),
         (float(low1), float(high1), float(low2), float(high2)),
         a,
         b,

@@ -31,8 +31,15 @@ def shown(figure: Figure) -> Figure:
     return figure
 
 
-def figure(history: pl.DataFrame, quantities: Sequence[str] = (), best_step: int | None = None) -> Figure:
-    """A plot for each quantity over the epochs, a line for each split; the best epoch is marked.
+def figure(
+    history: pl.DataFrame,
+    quantities: Sequence[str] = (),
+    best_step: int | None = None,
+    task: tags.Task = "classification",
+    loss_unit: str = "",
+) -> Figure:
+    """A plot for each quantity over the epochs, by default of the loss and the task's scores, a line for each
+    split; the best epoch is marked.
 
     Raises `UserError` for a quantity that was not measured.
     """
@@ -43,16 +50,16 @@ def figure(history: pl.DataFrame, quantities: Sequence[str] = (), best_step: int
             raise UserError(
                 "figure", f"{name!r} was not measured{nearest(name, names)}", f"use one of: {known}"
             )
-    chosen = quantities or [q.name for q in (tags.LOSS, *tags.SCORES) if q.name in names]
+    chosen = quantities or [q.name for q in (tags.LOSS, *tags.SCORES_OF[task]) if q.name in names]
     with mpl.rc_context(STYLE):
         width, height = SIZE
         drawn = Figure(figsize=(width * max(1, len(chosen)), height), layout="constrained")
         for k, name in enumerate(chosen):
-            _plot(drawn.add_subplot(1, len(chosen), k + 1), history, name, best_step)
+            _plot(drawn.add_subplot(1, len(chosen), k + 1), history, name, best_step, loss_unit)
     return shown(drawn)
 
 
-def _plot(axes: Axes, history: pl.DataFrame, name: str, best_step: int | None) -> None:
+def _plot(axes: Axes, history: pl.DataFrame, name: str, best_step: int | None, loss_unit: str) -> None:
     quantity = tags.quantity(name)
     lines = (
         {quantity.tag(split): words for split, words in tags.SPLITS.items()}
@@ -72,8 +79,8 @@ def _plot(axes: Axes, history: pl.DataFrame, name: str, best_step: int | None) -
         axes.set_yscale("log")
     if best_step is not None:
         axes.axvline(best_step / per_epoch, color=MUTED, lw=1, ls=":", label="best epoch")
-    unit = f" ({quantity.unit})" if quantity.unit else ""
-    axes.set(title=name + unit, xlabel="epoch")
+    unit = loss_unit if quantity in (tags.LOSS, tags.OBJECTIVE) else quantity.unit
+    axes.set(title=(quantity.shown or name) + (f" ({unit})" if unit else ""), xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(axes.get_lines()) > 1:
         axes.legend(frameon=False, fontsize=8)

@@ -38,19 +38,19 @@ def run_html(run: Run) -> str:
         "network": " ".join(str(part) for part in network if part not in (None, "")),
         "optimizer": f"{config.get('optimizer.name')}, lr {config.get('lr')}, seed {config.get('seed')}",
     }
-    plots = "".join(_plot(run.history, name) for name in (tags.LOSS.name, *(s.name for s in tags.SCORES)))
+    plots = "".join(
+        _plot(run.history, name) for name in (tags.LOSS.name, *(s.name for s in tags.SCORES_OF[run.task]))
+    )
     return _box(_facts(facts) + _scores(run) + f"<div>{plots}</div>")
 
 
 def sweep_html(sweep: Sweep) -> str:
     """A sweep: its runs, the best first."""
     frame = sweep.frame()
-    tag = (
-        tags.SCORE.tag("val")
-        if frame[tags.SCORE.tag("val")].null_count() < len(frame)
-        else tags.SCORE.tag("test")
-    )
-    frame = frame.sort(tag, descending=tags.SCORE.higher_is_better, nulls_last=True)
+    score = tags.PRIMARY[sweep[0].task]
+    tag = score.tag("val")
+    tag = tag if frame[tag].null_count() < len(frame) else score.tag("test")
+    frame = frame.sort(tag, descending=score.higher_is_better, nulls_last=True)
     shown = [name for name in frame.columns if name != "run" and frame[name].null_count() < len(frame)]
     facts = {"sweep": sweep.path, "runs": len(sweep)}
     if sweep.problems:
@@ -99,10 +99,10 @@ def _scores(run: Run) -> str:
         values = run.measured(at)
         where = f"best epoch, {values['epoch']}" if "epoch" in values else "final"
         measured = {tags.quantity(tag) for tag in values}
-        for quantity in (tags.LOSS, *tags.SCORES, *tags.SPLIT_SCORES) if values else ():
+        for quantity in (tags.LOSS, *tags.SCORES_OF[run.task], *tags.SPLIT_SCORES) if values else ():
             if quantity in measured or not quantity.of_split:
                 cells = [quantity.text(values.get(quantity.tag(split))) for split in tags.SPLITS]
-                rows.append([f"{quantity.label or quantity.name}, {where}", *cells])
+                rows.append([f"{quantity.shown}, {where}", *cells])
     return _rows(columns, rows) if rows else ""
 
 
@@ -176,6 +176,6 @@ def _plot(history: pl.DataFrame, name: str) -> str:
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     return (
         '<div style="display: inline-block; margin-right: 16px">'
-        f"<div>{_text(name)}, {bounds}: {' '.join(legend)}</div>"
+        f"<div>{_text(quantity.shown)}, {bounds}: {' '.join(legend)}</div>"
         f"<svg {size}>{frame}{''.join(lines)}</svg></div>"
     )

@@ -12,6 +12,7 @@ from ffn_bench.errors import UserError, data_error
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.recorded_run import RecordedRun, read_run
+from ffn_bench.tags import Task
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,6 +49,11 @@ class Run:
         return self._recorded.reason
 
     @property
+    def task(self) -> Task:
+        """`classification` or `regression`."""
+        return self._recorded.task
+
+    @property
     def config(self) -> dict[str, Any]:
         """Every setting by its key: `{"optimizer.name": "adam", "lr": 0.005, …}`."""
         return dict(self._recorded.config)
@@ -55,7 +61,8 @@ class Run:
     @functools.cached_property
     def history(self) -> pl.DataFrame:
         """A row for each step at which something was measured: `step`, `epoch`, `train_seconds`, and a
-        column a tag, such as `loss/train` and `accuracy/val`; null where a tag was not measured."""
+        column a tag, such as `loss/train` and `accuracy/val`, in a regression `rmse/val`; null where a tag
+        was not measured."""
         from ffn_bench.results.frames import history
 
         return history(Folder(self.path))
@@ -76,14 +83,15 @@ class Run:
         return {tag: value for tag, value in values.items() if value is not None}
 
     def figure(self, *quantities: str) -> Figure:
-        """Curves over the epochs, a plot for each quantity: by default of `loss` and `accuracy`.
+        """Curves over the epochs, a plot for each quantity: by default of the loss and the
+        scores of its task.
 
         Raises `UserError` for one that the run did not measure.
         """
         from ffn_bench.results.curves import figure
 
         best = self.measured("best").get("step")
-        return figure(self.history, quantities, best)
+        return figure(self.history, quantities, best, self.task, self._recorded.loss_unit)
 
     # --- the network ------------------------------------------------------------------------------------
 
@@ -97,11 +105,13 @@ class Run:
     @property
     def classes(self) -> Array:
         """What `predict` returns, in the order of the columns of `predict_proba`: integers or truth values
-        where all names of classes are, else text."""
+        where all names of classes are, else text; empty in a regression."""
         import numpy as np
 
         names = self.network.fitted.classes
-        if all(name.isascii() and name.lstrip("-").isdigit() and str(int(name)) == name for name in names):
+        if names and all(
+            name.isascii() and name.lstrip("-").isdigit() and str(int(name)) == name for name in names
+        ):
             return np.array(list(map(int, names)))
         return np.array([False, True]) if names == ("False", "True") else np.array(names)
 
@@ -110,31 +120,47 @@ class Run:
         """Names of the features, in the network's order."""
         return self.network.fitted.columns
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of a regression's targets."""
+        return self.network.fitted.targets
+
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes, `[n, n_classes]`, in the run's dtype.
 
         X: rows as they are in the data, before any standardisation: an array `[n, n_features]`, or a frame of
         Polars or pandas, whose columns are matched by name in any order, others ignored. Raises `UserError`
-        (status 3) for anything else.
+        (status 3) for anything else, and for a regression.
         """
-        from ffn_bench.model.inference import softmax
+        if self.task == "regression":
+            raise UserError("predict_proba", "is of classes, and this run is a regression", "use predict")
+        return self.network.predicted(self._outputs(X))
+
+    def predict(self, X: Any) -> Array:
+        """The most probable of `classes` for each row of X, `[n]`; in a regression its targets in their own
+        unit, float64 `[n]`, or `[n, n_targets]` of several: see `predict_proba`."""
+        outputs = self._outputs(X)
+        if self.task == "regression":
+            targets = self.network.predicted(outputs)
+            return targets[:, 0] if targets.shape[1] == 1 else targets
+        predicted: Array = self.classes[outputs.argmax(axis=1)]
+        return predicted
+
+    def _outputs(self, X: Any) -> Array:
+        """Of the last layer."""
         from ffn_bench.run_folder.trained_network import refuse_too_large
 
         network = self.network
-        logits = network.logits(network.standardise(self._rows(X)))
-        refuse_too_large(logits)
-        return softmax(logits)
-
-    def predict(self, X: Any) -> Array:
-        """The most probable of `classes` for each row of X, `[n]`: see `predict_proba`."""
-        predicted: Array = self.classes[self.predict_proba(X).argmax(axis=1)]
-        return predicted
+        outputs = network.logits(network.standardise(self._rows(X)))
+        refuse_too_large(outputs)
+        return outputs
 
     @functools.cached_property
     def model(self) -> nn.Module:
         """The network as PyTorch's: an `nn.Sequential` of the standardisation, `nn.Linear`s and activations,
-        which maps rows `[n, n_features]`, as `predict` takes them, to logits; of a table with categories or
-        blanks, what `network.fitted.encoding` makes of them. It is imported only now."""
+        which maps rows `[n, n_features]`, as `predict` takes them, to logits, in a regression to targets in
+        their own unit; of a table with categories or blanks, what `network.fitted.encoding` makes of them. It
+        is imported only now."""
         from ffn_bench.export.torch_module import module
 
         return module(self.network)

@@ -54,11 +54,13 @@ class Sweep(Sequence[Run]):
         configs = [run.config for run in self.runs]
         keys = dict.fromkeys(key for config in configs for key in config if key not in HANDLING)
         shown = [key for key in keys if key in ALWAYS or _is_varied(key, configs)]
+        tasks = [task for task in tags.TASKS if task in {run.task for run in self.runs}]
+        tags_of_tasks = dict.fromkeys(tag for task in tasks for tag in tags.MONITORED_IN[task])
         rows: list[dict[str, Any]] = []
         for run, config in zip(self.runs, configs, strict=True):
             measured = run.measured("best") or run.measured("final")
             settings = {key: _cell(config.get(key)) for key in shown}
-            results = {tag: measured.get(tag) for tag in ("epoch", *tags.MONITORED)}
+            results = {tag: measured.get(tag) for tag in ("epoch", *tags_of_tasks)}
             rows.append({"run": run.path.name, **settings, "status": run.status, **results})
         frame = pl.DataFrame(
             [{k: row[k] for k in row if k not in shown} for row in rows], infer_schema_length=None
@@ -72,7 +74,7 @@ class Sweep(Sequence[Run]):
         by: str | list[str] | None = None,
         tuned: str | list[str] | None = None,
         workloads: str | list[str] | None = None,
-        metric: str = tags.SCORE.tag("test"),
+        metric: str | None = None,
         aggregate: str = "iqm",
         reference: str | None = None,
         target: float | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ from ffn_bench.data.columns import Kind
 from ffn_bench.data.encoding import EncodedColumn, Encoding
 from ffn_bench.data.splitting import Array, Data, standardised
 from ffn_bench.errors import RUN_FOLDER, UserError
+from ffn_bench.tags import Task
 
 LARGEST = 2**20
 """Columns and classes at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """Names, encoding and standardisation of a data set's columns, and its classes."""
+    """Names, encoding and standardisation of a data set's columns, and its classes or targets."""
 
     columns: tuple[str, ...]
     """Names of a table's columns that the network was trained on, in order."""
@@ -32,6 +33,11 @@ class Fitted:
     `[1]`."""
     encoding: Encoding | None = None
     """How columns become inputs; None: each is one, as it is."""
+    targets: tuple[str, ...] = field(default=())
+    """Names of a regression's targets, which has no classes."""
+    target_mean: Array = field(default_factory=lambda: np.zeros(0))
+    target_scale: Array = field(default_factory=lambda: np.ones(0))
+    """output · scale + mean is a target in its own unit: float64, `[n_targets]`."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -42,6 +48,19 @@ class Fitted:
     def kinds(self) -> tuple[Kind, ...] | None:
         """How the columns of new rows are read; None: numbers, none of them blank."""
         return None if self.encoding is None else self.encoding.kinds
+
+    @property
+    def task(self) -> Task:
+        """What the network was trained for."""
+        return "regression" if self.targets else "classification"
+
+    def in_own_unit(self, outputs: Array) -> Array:
+        """Targets `[n, n_targets]`, float64, of a network's outputs in a regression."""
+        return outputs.astype(np.float64) * self.target_scale + self.target_mean
+
+    def standardised_targets(self, y: Array) -> Array:
+        """The reverse: what the outputs should have been, float64 `[n, n_targets]`."""
+        return standardised(y, self.target_mean, self.target_scale, np.float64)
 
     def standardise(self, x: Array, dtype: npt.DTypeLike) -> Array:
         """Rows `[n, n_columns]`, read as `kinds` say, as the network takes them, `[n, n_inputs]`; computed in
@@ -60,7 +79,16 @@ def default_columns(n: int) -> tuple[str, ...]:
 def fitted_to(data: Data[Any]) -> Fitted:
     """What was fitted to a data set's training rows."""
     columns = data.columns or default_columns(data.n_features)
-    return Fitted(columns, data.classes, data.mean, data.std, data.encoding)
+    return Fitted(
+        columns=columns,
+        classes=data.classes,
+        mean=data.mean,
+        scale=data.std,
+        encoding=data.encoding,
+        targets=data.targets,
+        target_mean=data.target_mean,
+        target_scale=data.target_std,
+    )
 
 
 def to_record(data: Data[Any]) -> dict[str, Any]:
@@ -69,10 +97,13 @@ def to_record(data: Data[Any]) -> dict[str, Any]:
     record = {"columns": data.columns, "classes": data.classes, **lists}
     if data.encoding is not None:
         record["encoding"] = [dataclasses.asdict(column) for column in data.encoding.columns]
+    if data.targets:
+        means, scales = data.target_mean.tolist(), data.target_std.tolist()
+        record |= {"targets": data.targets, "target_mean": means, "target_scale": scales}
     return record
 
 
-def from_record(record: Any, n_features: int, n_classes: int, where: str) -> Fitted:
+def from_record(record: Any, n_features: int, n_outputs: int, where: str) -> Fitted:
     """What `to_record` gave, of a network with so many inputs and outputs. Raises `UserError` (status 4) for
     anything else."""
     if not isinstance(record, dict):
@@ -83,6 +114,8 @@ def from_record(record: Any, n_features: int, n_classes: int, where: str) -> Fit
     if columns is None and n_columns <= LARGEST:
         columns = list(default_columns(n_columns))
     mean, scale = (_numbers(record.get(key)) for key in ("mean", "scale"))
+    targets = _targets(record, n_outputs, where) if "targets" in record else {}
+    n_classes = 0 if targets else n_outputs
     sound = (
         _are_names(columns, n_columns)
         and _are_names(classes, n_classes)
@@ -94,7 +127,15 @@ def from_record(record: Any, n_features: int, n_classes: int, where: str) -> Fit
     )
     if not sound:
         raise _damaged(where)
-    return Fitted(tuple(columns), tuple(classes), mean, scale, encoding)  # type: ignore[arg-type]  # they are sound
+    assert columns is not None and classes is not None and mean is not None and scale is not None
+    return Fitted(
+        columns=tuple(columns),
+        classes=tuple(classes),
+        mean=mean,
+        scale=scale,
+        encoding=encoding,
+        **targets,
+    )
 
 
 def _encoding(record: Any, n_inputs: int, where: str) -> Encoding:
@@ -127,6 +168,17 @@ def _column(entry: Any, where: str) -> EncodedColumn:
         raise _damaged(where)
     fill = float(numbers[0]) if len(numbers) else None
     return EncodedColumn(holds=holds, categories=tuple(categories), fill=fill, indicator=indicator)
+
+
+def _targets(record: dict[str, Any], n_outputs: int, where: str) -> dict[str, Any]:
+    """The fields of a regression's targets, checked."""
+    mean, scale = (_numbers(record.get(key)) for key in ("target_mean", "target_scale"))
+    names = record["targets"]
+    if not _are_names(names, n_outputs) or mean is None or scale is None:
+        raise _damaged(where)
+    if not len(mean) == len(scale) == n_outputs or not bool((scale > 0).all()):
+        raise _damaged(where)
+    return {"targets": tuple(names), "target_mean": mean, "target_scale": scale}
 
 
 def _damaged(where: str) -> UserError:

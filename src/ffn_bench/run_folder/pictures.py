@@ -1,8 +1,8 @@
 """Pictures of one run, as PNG bytes for TensorBoard.
 
-Every run of a sweep leaves a confusion matrix, so one takes a millisecond: its pixels are numbers of a
-palette, and what it shares with another run's, the axes and most counts, is drawn once for both. Pillow is
-imported when the first text is drawn.
+Every run of a sweep leaves a confusion matrix, or its predictions, so one takes a millisecond: its pixels are
+numbers of a palette, and what it shares with another run's, the axes and most counts, is drawn once for both.
+Pillow is imported when the first text is drawn.
 """
 
 from __future__ import annotations
@@ -219,6 +219,67 @@ def confusion_matrix(counts: Array, classes: Sequence[str], split: str) -> bytes
     title = _text(f"{split} part: {accuracy:.1%} correct", 15, "mm")
     title.put(pixels, frame.title_middle, frame.top - 14)
     return _indexed_png(pixels, _palette(shades, inks))
+
+
+# --- predictions of a regression ------------------------------------------------------------------------
+
+MOST_PANELS, PANELS_A_ROW = 6, 3
+"""Targets at most that are shown, and how many side by side."""
+PANEL, DOT = 240, 3
+"""A panel's side and a cell's, in pixels: its cells are counted, so that it takes as long for any number of
+rows to be drawn."""
+FAINTEST = 0.35
+"""Shade of a cell with one row: white is none."""
+
+
+def predictions(true: Array, predicted: Array, targets: Sequence[str], split: str) -> bytes:
+    """Predicted against true targets `[n, n_targets]` in their own unit: a panel for each target with the
+    line where they are equal, shaded by how many rows are in a cell."""
+    shown = min(len(targets), MOST_PANELS)
+    more = f", the first {shown} of {len(targets)} targets" if shown < len(targets) else ""
+    title = _text(f"{split} part: predicted against true{more}", 15, "mm")
+    columns = min(shown, PANELS_A_ROW)
+    rows = -(-shown // columns)
+    width_each, height_each, top = PANEL + 60, PANEL + 84, 40
+    width = max(columns * width_each + 20, title.width + 20)
+    pixels = np.zeros((top + rows * height_each, width), np.uint8)
+    title.put(pixels, width // 2, 22)
+    for k in range(shown):
+        left, high = 50 + k % columns * width_each, top + 24 + k // columns * height_each
+        _panel(pixels[high : high + PANEL, left : left + PANEL], true[:, k], predicted[:, k])
+        around = pixels[high - 1 : high + PANEL + 1, left - 1 : left + PANEL + 1]
+        for edge in (around[0], around[-1], around[:, 0], around[:, -1]):
+            edge[:] = GREYS // 2
+        low_end, high_end = _ends(true[:, k], predicted[:, k])
+        _text(short(targets[k], 24), 14, "mm").put(pixels, left + PANEL // 2, high - 14)
+        _text(f"{low_end:.4g}", 12, "la").put(pixels, left, high + PANEL + 5)
+        _text(f"{high_end:.4g}", 12, "ra").put(pixels, left + PANEL, high + PANEL + 5)
+        _text("true", 13, "mm").put(pixels, left + PANEL // 2, high + PANEL + 28)
+        _text("predicted", 13, "mm").upwards().put(pixels, left - 16, high + PANEL // 2)
+    return _indexed_png(pixels, _palette(256 - GREYS, 1))
+
+
+def _ends(true: Array, predicted: Array) -> tuple[float, float]:
+    """Of both axes: what is true and, up to as much beyond it, what is predicted."""
+    low, high = float(true.min()), float(true.max())
+    span = high - low or abs(low) or 1.0
+    lowest, highest = float(predicted.min()), float(predicted.max())
+    return max(min(lowest, low), low - span), min(max(highest, high), high + span)
+
+
+def _panel(area: Pixels, true: Array, predicted: Array) -> None:
+    """Draw cells and diagonal on white `[PANEL, PANEL]`; predictions beyond the axes are at their ends."""
+    low, high = _ends(true, predicted)
+    n = PANEL // DOT
+    span = high - low or 1.0
+    place = [np.clip((v - low) / span * n, 0, n - 1).astype(int) for v in (true, predicted)]
+    counts = np.bincount((n - 1 - place[1]) * n + place[0], minlength=n * n).reshape(n, n)
+    shade = FAINTEST + (1 - FAINTEST) * np.log1p(counts) / max(np.log1p(counts.max()), 1.0)
+    cells = np.where(counts > 0, GREYS + np.rint(shade * (255 - GREYS)), 0).astype(np.uint8)
+    area[:] = cells.repeat(DOT, axis=0).repeat(DOT, axis=1)
+    k = np.arange(PANEL)
+    free = area[PANEL - 1 - k, k] == 0
+    area[(PANEL - 1 - k)[free], k[free]] = GREYS // 2
 
 
 # --- the worst mistakes ---------------------------------------------------------------------------------

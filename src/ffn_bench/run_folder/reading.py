@@ -44,7 +44,7 @@ def read_identity(folder: Folder) -> dict[str, Any] | None:
     sound = all(type(identity.get(key)) is kind for key, kind in kinds.items())
     sound = sound and all(type(identity.get(key, kind())) is kind for key, kind in optional.items())
     numbers = sound and all(
-        type(value) in (int, float) and 0 <= value < 1e30 for value in identity.get("chance", {}).values()
+        type(value) in (int, float) and 0 <= value < math.inf for value in identity.get("chance", {}).values()
     )
     engine = sound and identity.get("engine", "torch") in BITS_DEPEND_ON
     if not (numbers and engine and _is_plain(identity["config"])):
@@ -62,6 +62,9 @@ def as_begun(folder: Folder, run: schema.TrainConfig) -> schema.TrainConfig:
 def _is_plain(config: dict[str, Any]) -> bool:
     """Whether a configuration holds what ours do: plain values and lists of them, seeds that are numbers."""
 
+    if config.get("data.task", tags.TASKS[0]) not in tags.TASKS:
+        return False
+
     def plain(value: Any) -> bool:
         if isinstance(value, list):
             return all(map(plain, value))
@@ -70,7 +73,7 @@ def _is_plain(config: dict[str, Any]) -> bool:
         return value is None or isinstance(value, str)
 
     for key, value in config.items():
-        if key == "optimizer.options" and isinstance(value, dict):
+        if key in ("optimizer.options", "loss.class_weight") and isinstance(value, dict):
             if not all(map(plain, value.values())):
                 return False
         elif not plain(value):
@@ -109,7 +112,9 @@ def read_summary(folder: Folder) -> dict[str, Any] | None:
         if summary is None:
             return None
         empty = {"reason": "", "epochs": 0, "steps": 0, "train_seconds": 0.0, "final": {}, "best": None}
-        summary = {**empty, "monitor": tags.SCORE.tag("val"), **summary}
+        summary = {"task": "classification", **empty, **summary}
+        if "monitor" not in summary:  # earlier releases knew one
+            summary["monitor"] = tags.PRIMARY["classification"].tag("val")
         if _is_sound_summary(summary):
             return summary
         reason = f"{folder}/summary.json is damaged"
@@ -122,7 +127,7 @@ def score_of(summary: Mapping[str, Any], tag: str | None = None) -> float | None
     """What a run counts as in a search or a choice of settings: its value of `tag`, by default what it
     monitored, at the best epoch, or at the end where there is none. Where the run diverged that is the worst
     value, whatever it had reached before; it is None where the tag was not measured."""
-    tag = tag or summary.get("monitor") or tags.SCORE.tag("val")
+    tag = tag or summary.get("monitor") or tags.PRIMARY[summary.get("task", "classification")].tag("val")
     if summary.get("status") == "diverged":
         return tags.quantity(tag).worst
     value = (summary.get("best") or summary.get("final") or {}).get(tag)
@@ -154,7 +159,8 @@ def _is_sound_summary(summary: dict[str, Any]) -> bool:
         and isinstance(summary["reason"], str)
         and all(type(n) is int and n >= 0 for n in (epochs, steps))
         and number(summary["train_seconds"])
-        and summary["monitor"] in (None, *tags.MONITORED)
+        and summary["task"] in tags.TASKS
+        and summary["monitor"] in (None, *tags.MONITORED_IN[summary["task"]])
         and values(final)
         and (best is None or (values(best) and type(best.get("epoch")) is int))
     )
@@ -165,7 +171,12 @@ def _is_of(summary: dict[str, Any], run: schema.TrainConfig) -> bool:
     status, epochs, steps = summary["status"], summary["epochs"], summary["steps"]
     best, final = summary["best"], summary["final"]
     stopped_early = status == "finished" and epochs < run.epochs
-    if epochs > run.epochs or (stopped_early and run.patience is None) or summary["train_seconds"] < 0:
+    if (
+        summary["task"] != run.task
+        or epochs > run.epochs
+        or (stopped_early and run.patience is None)
+        or summary["train_seconds"] < 0
+    ):
         return False
     # A checkpoint's name has ten digits for its step; every epoch has a step, and as many as any other.
     if steps >= 10**10 or (run.batch_size == "full" and steps > run.epochs):

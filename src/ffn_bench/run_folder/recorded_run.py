@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from ffn_bench import tags
 from ffn_bench.configuration.fingerprint import fingerprint_of
+from ffn_bench.configuration.schema import LOSS_OF_TASK
 from ffn_bench.errors import RUN_FOLDER, UserError, printable
+from ffn_bench.model.losses import LOSSES, Criterion
 from ffn_bench.run_folder import lock, reading
 from ffn_bench.run_folder.files import Folder
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 COMPARED = tuple(quantity.tag("") for quantity in tags.HELD_OUT)
 """Beginnings of the tags that are read."""
+
+LARGEST = 1e150
+"""Measured values beyond are taken for none: their squares would overflow."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,18 @@ class RecordedRun:
     chance: dict[str, float]
     """What predicting the same for every row comes to, by name of the quantity."""
     curves: dict[str, Curve] = field(repr=False)
+
+    @property
+    def task(self) -> tags.Task:
+        """What its network was trained for."""
+        return tags.task_of(self.config)
+
+    @property
+    def loss_unit(self) -> str:
+        """Of its loss; empty where it has none."""
+        name = self.config.get("loss.name", "auto")
+        name = LOSS_OF_TASK[self.task][0] if name == "auto" else name
+        return Criterion(name).unit if name in LOSSES else ""
 
     @property
     def ended(self) -> bool:
@@ -195,8 +212,7 @@ def measured_numbers(
                 if step <= last_step.get(tag, -1.0):
                     raise ValueError  # time goes forward
                 measured = reading.value_of(tag, value)
-                if measured > 1e30 and tag.startswith(COMPARED):
-                    raise ValueError
+                measured = math.nan if abs(measured) > LARGEST else measured
                 numbers.append((step, epoch, seconds, tag, measured))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as e:
             if number == len(lines):

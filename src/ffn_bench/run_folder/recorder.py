@@ -17,6 +17,7 @@ from ffn_bench.engine.choice import Choice
 from ffn_bench.engine.loop import Run
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import UserError, printable
+from ffn_bench.model.losses import criterion_of
 from ffn_bench.run_folder import best_weights, checkpoints, fitted, folders, pictures, reading, writers
 from ffn_bench.run_folder.appended import Appended
 from ffn_bench.run_folder.files import Folder, to_json
@@ -117,7 +118,8 @@ class Record:
 
         # First everything is checked, then something is changed.
         folder.check_manifest()
-        described = identity(run.config, choice, device, threads, run.data.sha256, run.data.chance)
+        chance = metrics.chance(run.data, criterion_of(run.config))
+        described = identity(run.config, choice, device, threads, run.data.sha256, chance)
         started = reading.read_identity(folder) is not None
         if started:
             reading.check_surroundings(folder, described)
@@ -273,6 +275,7 @@ class Record:
             "steps": self.run.step,
             "train_seconds": self.run.train_seconds,
             "final": self._last,
+            "task": self._config.task,
             "monitor": self.run.monitor.tag,
             "best": best,
         }
@@ -332,13 +335,17 @@ class Record:
             self.folder.replace_all(contents)
 
     def _write_pictures(self) -> None:
-        """The confusion matrix, on the test part where there is one; how far its probabilities can be relied
-        on, where that is asked for; the worst mistakes there, where they are and it is of pictures. A
-        regression has none."""
+        """The confusion matrix, or predicted against true targets, on the test part where there is one; how
+        far its probabilities can be relied on, where that is asked for; the worst mistakes there, where they
+        are and it is of pictures."""
         run, data = self.run, self.run.data
-        if data.task == "regression":
-            return
         split = next(split for split in ("test", "val", "train") if len(getattr(data, split).y))
+        if data.task == "regression":
+            true, predicted = metrics.targets_and_predictions(run.network, getattr(data, split), data)
+            with pictures.DRAWING:
+                picture = pictures.predictions(true, predicted, data.targets, split)
+            self._tensorboard.write_image(f"predictions/{split}", picture, run.step)
+            return
         counts = metrics.confusion_matrix(run.network, getattr(data, split), len(data.classes))
         self.confusion = metrics.Confusion(counts, data.classes, split)
         with pictures.DRAWING:

@@ -3,6 +3,7 @@ the training data nor PyTorch are needed."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffn_bench.data import datasets
-from ffn_bench.data.splitting import Array, Data, in_dtype
+from ffn_bench.data.splitting import Array, Data, in_dtype, weighted
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError, data_error
 from ffn_bench.model import inference
 from ffn_bench.model.activations import ACTIVATIONS
+from ffn_bench.model.losses import Criterion, criterion_of
 from ffn_bench.run_folder import reading
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.fitted import Fitted, fitted_to, from_record
@@ -45,16 +47,29 @@ class TrainedNetwork:
         return f"the run has not finished ({run.status}): epoch {epoch} of {self.config.epochs}"
 
     def logits(self, x: Array) -> Array:
-        """Logits `[n, n_classes]`, in the run's dtype, of standardised rows `x [n, n_features]`."""
+        """Outputs of the last layer `[n, n_outputs]`, in the run's dtype, of standardised rows
+        `x [n, n_features]`."""
         return inference.logits(self.weights.layers, x, ACTIVATIONS[self.config.model.activation])
 
     def standardise(self, x: Array) -> Array:
         """Rows `x [n, n_features]` as they are in a table, as the network takes them."""
         return self.fitted.standardise(x, self.config.dtype)
 
-    def probabilities(self, x: Array) -> Array:
-        """Of the classes, `[n, n_classes]`, for rows as they are in a table."""
-        return inference.softmax(self.logits(self.standardise(x)))
+    @functools.cached_property
+    def criterion(self) -> Criterion:
+        """The loss that it was trained by, which says what its outputs are."""
+        return criterion_of(self.config)
+
+    def predicted(self, logits: Array) -> Array:
+        """What logits say: probabilities of the classes, `[n, n_classes]`; in a regression targets in their
+        own unit, float64 `[n, n_targets]`."""
+        if self.fitted.task == "regression":
+            return self.fitted.in_own_unit(logits)
+        return inference.probabilities(logits, self.criterion)
+
+    def predictions(self, x: Array) -> Array:
+        """The same for rows as they are in a table."""
+        return self.predicted(self.logits(self.standardise(x)))
 
 
 def load(folder: Path, at: str | None) -> TrainedNetwork:
@@ -72,29 +87,33 @@ def load(folder: Path, at: str | None) -> TrainedNetwork:
     if not all(np.isfinite(array).all() for layer in weights.layers for array in layer):
         what = f"has weights at {weights.words} that are not finite: it diverged"
         raise UserError(str(folder), what, "use another run", RUN_FOLDER)
-    n_features, *_, n_classes = weights.widths
+    n_features, *_, n_outputs = weights.widths
     record = (reading.read_identity(Folder(folder)) or {}).get("fitted")
     if record is not None:
-        fitted = from_record(record, n_features, n_classes, f"{folder}/run.json")
+        fitted = from_record(record, n_features, n_outputs, f"{folder}/run.json")
     else:
-        fitted = _fitted_again(recorded, n_features, n_classes)
+        fitted = _fitted_again(recorded, n_features, n_outputs)
+    if fitted.task != config.task:
+        raise UserError(
+            f"{folder}/run.json", "has what was fitted for another task", "use another", RUN_FOLDER
+        )
     return TrainedNetwork(recorded=recorded, config=config, weights=weights, fitted=fitted)
 
 
-def _fitted_again(recorded: RecordedRun, n_features: int, n_classes: int) -> Fitted:
+def _fitted_again(recorded: RecordedRun, n_features: int, n_outputs: int) -> Fitted:
     """What was fitted, from the data, for a run of an earlier release."""
     try:
         data = data_again(recorded)
     except UserError as e:
         what = f"{e.what} (an earlier release trained this run, and recorded no standardisation)"
         raise UserError(e.where, what, e.todo, e.status) from e
-    if (data.n_features, len(data.classes)) != (n_features, n_classes):
+    if (data.n_features, data.n_outputs) != (n_features, n_outputs):
         raise UserError(str(recorded.folder), "has weights of another network", "use another", RUN_FOLDER)
     return fitted_to(data)
 
 
 def data_again(recorded: RecordedRun) -> Data[Array]:
-    """The data that a run was trained on, in its dtype.
+    """The data that a run was trained on, weighted by its classes, in its dtype.
 
     Raises `UserError`: status 3 where they cannot be loaded, 4 where they are others.
     """
@@ -104,7 +123,7 @@ def data_again(recorded: RecordedRun) -> Data[Array]:
     except UserError as e:
         raise UserError(f"{recorded.folder}: {e.where}", e.what, e.todo, DATA) from e
     check_data(recorded, data)
-    return in_dtype(data, config.dtype)
+    return in_dtype(weighted(data, config.loss.class_weight), config.dtype)
 
 
 def refuse_too_large(logits: Array) -> None:

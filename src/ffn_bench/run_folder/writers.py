@@ -27,11 +27,15 @@ from ffn_bench.run_folder import event_messages
 from ffn_bench.run_folder.appended import Appended
 from ffn_bench.run_folder.files import Folder
 
-METRICS = (
-    *(quantity.tag(split) for quantity in tags.HELD_OUT for split in ("test", "val")),
-    tags.LOSS.tag("train"),
-)
-"""The tags that TensorBoard's HParams table shows beside the settings; the value is the tag's last one."""
+METRICS: dict[tags.Task, tuple[str, ...]] = {
+    task: (
+        *(one.tag(split) for one in tags.HELD_OUT if one.task in (None, task) for split in ("test", "val")),
+        tags.LOSS.tag("train"),
+    )
+    for task in tags.TASKS
+}
+"""The tags that TensorBoard's HParams table shows beside the settings, by task; the value is the tag's last
+one."""
 
 FIRST_COLUMNS = ("optimizer.name", "lr", "seed", "batch_size", "l2")
 """Settings the table shows at first: TensorBoard puts those that are marked as differing before others."""
@@ -150,7 +154,7 @@ class TensorBoard:
         columns = tuple((key, isinstance(example, str)) for key, example in superset.items())
         values = ((key, settings.get(key), is_text) for key, is_text in columns)
         row = {key: str(value) if is_text else value for key, value, is_text in values if value is not None}
-        self._add(event_messages.hparams_columns(columns, FIRST_COLUMNS, METRICS))
+        self._add(event_messages.hparams_columns(columns, FIRST_COLUMNS, METRICS[tags.task_of(settings)]))
         self._add(event_messages.hparams_row(time.time(), row))
 
     def write_end(self, finished: bool) -> None:

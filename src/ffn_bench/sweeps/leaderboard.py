@@ -30,9 +30,11 @@ def names_of(settings: Sequence[dict[str, str]]) -> list[str]:
 
 
 def leaderboard(
-    settings: Sequence[dict[str, str]], summaries: Sequence[dict[str, Any] | None]
+    settings: Sequence[dict[str, str]],
+    summaries: Sequence[dict[str, Any] | None],
+    task: tags.Task = "classification",
 ) -> tuple[list[dict[str, Any]], list[str], bool]:
-    """Rows of runs that differ in their seed only, best mean score first, and the swept keys.
+    """Rows of runs of a task that differ in their seed only, best mean score first, and the swept keys.
 
     The score is what all runs monitored, at the best epoch; where they monitored several, the task's primary
     one on validation.
@@ -40,8 +42,8 @@ def leaderboard(
     A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
     score to average, and leaving it out would flatter the setting. Equals stay in the order of the runs.
     """
-    varied = varied_keys(settings)
-    tag = monitored([summary for summary in summaries if summary])
+    varied, primary = varied_keys(settings), tags.PRIMARY[task]
+    tag = monitored([summary for summary in summaries if summary], task)
     seeds = "seed" in varied
     keys = [k for k in varied if k != "seed"]
     groups: dict[tuple[str | None, ...], list[dict[str, Any] | None]] = {}
@@ -63,9 +65,10 @@ def leaderboard(
                 "runs": len(members),
                 "bad": ", ".join(f"{n} {status}" for status, n in bad.items()),
                 "tag": tag,
+                "primary": primary,
                 "score": _mean_std([c.get(tag) for c in chosen]),
-                "val": _mean_std([c.get(tags.SCORE.tag("val")) for c in chosen]),
-                "test": _mean_std([c.get(tags.SCORE.tag("test")) for c in chosen]),
+                "val": _mean_std([c.get(primary.tag("val")) for c in chosen]),
+                "test": _mean_std([c.get(primary.tag("test")) for c in chosen]),
                 "epoch": _mean_std([c["epoch"] for c in chosen]),
                 "seconds": _mean_std([m["train_seconds"] for m in good]),
             }
@@ -79,10 +82,10 @@ def leaderboard(
     return sorted(rows, key=rank), keys, seeds
 
 
-def monitored(summaries: Sequence[dict[str, Any]]) -> str:
-    """The tag that runs are ranked by."""
-    default = tags.SCORE.tag("val")
-    named = {summary.get("monitor") or default for summary in summaries}
+def monitored(summaries: Sequence[dict[str, Any]], task: tags.Task) -> str:
+    """The tag that runs of a task are ranked by."""
+    default = tags.PRIMARY[task].tag("val")
+    named = {summary["monitor"] or default for summary in summaries if "monitor" in summary}
     return named.pop() if len(named) == 1 else default
 
 

@@ -218,8 +218,10 @@ class Sweep:
         self.view.finish()
         started = [job for job in self.jobs if job.summary]
         if started and not self.search:
-            ranking = leaderboard([job.settings for job in started], [job.summary for job in started])
-            tables.show_leaderboard(self.view.console, *ranking)
+            for task in dict.fromkeys(job.plan.run.task for job in started):
+                jobs = [job for job in started if job.plan.run.task == task]
+                ranking = leaderboard([job.settings for job in jobs], [job.summary for job in jobs], task)
+                tables.show_leaderboard(self.view.console, *ranking)
             self.view.closing(len(started), [job.name for job in self.jobs if job.failed])
 
     def returns(self) -> list[JobReturn]:

@@ -74,6 +74,11 @@ class Combination:
         return " ".join(v if k == "optimizer" else f"{k}={v}" for k, v in self.shown.items())
 
     @property
+    def task(self) -> tags.Task:
+        """What its networks are trained for."""
+        return (self.default or self.final)[0].run.task
+
+    @property
     def monitored(self) -> str:
         """The tag by which a setting is chosen."""
         return (self.default or self.final)[0].run.monitored

@@ -352,7 +352,7 @@ class Tuning:
             shown = sweep.LaunchDisplay(heading, [settings for _, settings in finals])
             returns.append(launch([planned for planned, _ in finals], len(self.search), shown))
         if any(one.default and one.final for one in self.combinations):
-            tables.show_gains(view, self._compared, self._gains(), len(self.rules.final_seeds))
+            tables.show_gains(view, self._gains(), len(self.rules.final_seeds))
         if lost := [one.name for one, c in zip(self.combinations, choices, strict=True) if c.setting is None]:
             raise UserError(", ".join(lost), "every run of the search failed", "see above", status=1)
         return returns
@@ -424,25 +424,21 @@ class Tuning:
                 notes.append(f"{one.name}: the space has {len(one.trials)} settings, all of which were tried")
         return notes
 
-    @property
-    def _compared(self) -> tags.Quantity:
-        """What tuned and default settings are compared by: what the search was for, where that is one thing
-        and measured on validation and test."""
-        searched = {tags.quantity(one.monitored) for one in self.combinations}
-        return searched.pop() if len(searched) == 1 and searched <= {*tags.HELD_OUT} else tags.SCORE
-
-    def _gains(self) -> list[tuple[str, dict[str, list[float]]]]:
+    def _gains(self) -> list[tuple[str, tags.Quantity, dict[str, list[float]]]]:
         """By combination, tuned minus default settings, seed by seed: scores at the best validation epoch."""
         rows = []
         for one in self.combinations:
+            score = tags.quantity(one.monitored)  # what was searched for, where it is of held-out rows
+            score = score if score in tags.HELD_OUT else tags.PRIMARY[one.task]
             differences: dict[str, list[float]] = {"val": [], "test": []}
             for tuned, default in zip(one.final, one.default, strict=False):
                 for split, values in differences.items():
-                    pair = [value_of(p.summary() or {}, self._compared.tag(split)) for p in (tuned, default)]
+                    pair = [value_of(p.summary() or {}, score.tag(split)) for p in (tuned, default)]
                     if None not in pair:
-                        values.append(float(pair[0] or 0.0) - float(pair[1] or 0.0))
+                        first, second = float(pair[0] or 0.0), float(pair[1] or 0.0)
+                        values.append(0.0 if first == second else first - second)  # as both diverged
             if one.default and one.final:
-                rows.append((one.name, differences))
+                rows.append((one.name, score, differences))
         return rows
 
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import NullFormatter
 from ffn_bench.compare.figures.pieces import (
     add_legend,
     cells_of,
+    is_logarithmic,
     new_figure,
     percent,
     percent_axis,
@@ -40,18 +41,18 @@ def curves(study: Study, workload: str, axis: str = "epochs") -> Figure | None:
             x = band.x[axis]
             series.line(plot, x, band.center)
             if not np.isnan(band.low).all():
-                top = np.where(np.isposinf(band.high), np.nan, band.high)
-                series.band(plot, x, band.low, top, alpha=alpha)
+                low, high = (np.where(np.isinf(end), np.nan, end) for end in (band.low, band.high))
+                series.band(plot, x, low, high, alpha=alpha)
             finite = band.center[np.isfinite(band.center)]
             ends += [*finite[len(finite) // 10 :], *finite[-1:]]
         plot.set_title(literal(words(tag)))
         plot.set_xlabel(_name_of_time(axis))
-        if not quantity(tag).is_percent and ends and min(ends) > 0:
+        if is_logarithmic(tag, ends):
             plot.set_yscale("log")
             plot.yaxis.set_minor_formatter(NullFormatter())
         elif limits := zoom(ends):
-            low, high = limits
-            plot.set_ylim(max(low, 0.0), min(high, 1.005))
+            bottom, top = limits
+            plot.set_ylim(max(bottom, quantity(tag).lowest), min(top, quantity(tag).highest + 0.005))
         percent_axis(plot, "y", tag)
         plot.set_xlim(left=0)
     add_legend(figure, study)

@@ -22,7 +22,7 @@ from ffn_bench.compare import statistics
 from ffn_bench.compare.results import Cell
 from ffn_bench.compare.study import Competitor, Study
 from ffn_bench.plot_style import PAPER, colour, dashes, literal
-from ffn_bench.tags import quantity
+from ffn_bench.tags import LOSS, quantity
 
 MAX_SERIES = 16
 """Competitors that a figure shows; the tables have all."""
@@ -132,6 +132,16 @@ def percent_axis(plot: Plot, axis: str, tag: str) -> None:
         digits = 0 if high - low > 0.06 else 1 if high - low > 0.006 else 2
         formatter = FuncFormatter(lambda v, _: f"{100 * v:.{digits}f} %")
         getattr(plot, f"{axis}axis").set_major_formatter(formatter)
+
+
+def is_logarithmic(tag: str, values: Sequence[float]) -> bool:
+    """Whether values of a metric are shown on a logarithmic axis: losses above 0, and what else is better the
+    lower, where it spans more than a factor of ten."""
+    measured = quantity(tag)
+    finite = [v for v in values if math.isfinite(v)]
+    if measured.higher_is_better or measured.is_percent or not finite or min(finite) <= 0:
+        return False
+    return measured == LOSS or max(finite) > 10 * min(finite)
 
 
 def zoom(values: Sequence[float], margin: float = 0.06) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from ffn_bench.compare.axes import short, shown
 from ffn_bench.compare.figures.pieces import (
     add_legend,
     cells_of,
+    is_logarithmic,
     new_figure,
     percent_axis,
     zoom,
@@ -54,14 +55,15 @@ def sensitivity(study: Study, workload: str) -> Figure | None:
         crossed = crossed or bool(lost)
         if lost:
             border = plot.get_xaxis_transform()  # a loss of ∞ has its cross on the upper border
-            height = [best[v] for v in lost] if higher else [0.985] * len(lost)
-            style = {"ms": 6, "mew": 1.6, "transform": plot.transData if higher else border, "zorder": 4}
+            shown_at = math.isfinite(quantity(study.selecting).worst)
+            height = [best[v] for v in lost] if shown_at else [0.015 if higher else 0.985] * len(lost)
+            style = {"ms": 6, "mew": 1.6, "transform": plot.transData if shown_at else border, "zorder": 4}
             series.mark(*plot.plot(lost, height, "x", color=series.colour, **style))
     if len(tried) < 2:
         return None
     if min(tried) > 0 and len(tried) > 2:
         plot.set_xscale("log")
-    if not quantity(study.selecting).is_percent and scores and min(scores) > 0:
+    if is_logarithmic(study.selecting, scores):
         plot.set_yscale("log")
     name = {"lr": "learning rate"}.get(key, key)
     plot.set_xlabel(f"{literal(name)} (○ chosen{', × every run diverged' if crossed else ''})")
