@@ -195,6 +195,9 @@ def counted_targets(targets: Sequence[str]) -> str:
 
 def facts_of(run: TrainConfig, data: Data[Any], choice: Choice, device: str, folder: Path) -> dict[str, str]:
     """What is about to run, a line a thing."""
+    features = f"{data.n_features} features"
+    if data.encoding is not None:
+        features = f"{len(data.encoding.columns)} columns as {data.n_features} features"
     widths = [data.n_features, *run.model.widths(), data.n_outputs]
     what = f"{len(data.classes)} classes" if data.classes else counted_targets(data.targets)
     rows = [f"{split} {count(len(getattr(data, split).y))}" for split in ("train", "val", "test")]
@@ -206,7 +209,7 @@ def facts_of(run: TrainConfig, data: Data[Any], choice: Choice, device: str, fol
     parameters = count(count_parameters(widths))
     idle = IDLE if run.device == "auto" and has_idle_gpu(device) else ""
     return {
-        "data": f"{data.name}: {data.n_features} features, {what}; {' / '.join(rows)}",
+        "data": f"{data.name}: {features}, {what}; {' / '.join(rows)}",
         "network": f"{' → '.join(map(str, widths))}, {run.model.activation}; {parameters} parameters",
         "optimizer": f"{run.optimizer.name}, lr {run.lr:g}{schedule}{extra}" + (f" ({own})" if own else ""),
         "budget": f"{run.epochs} epochs, {batch}, seed {run.seed}",

@@ -13,7 +13,16 @@ from ffn_bench.configuration.schema import GROUPS
 from ffn_bench.errors import UserError, nearest, printable
 from ffn_bench.run_folder.recorded_run import RecordedRun
 
-NO_AXES = (*NOT_RESULTS, *SEEDS, "device", "log_every", "gradient", "trajectory", "log_curvature")
+NO_AXES = (
+    *NOT_RESULTS,
+    *SEEDS,
+    "device",
+    "log_every",
+    "gradient",
+    "trajectory",
+    "log_curvature",
+    "data.delimiter",
+)
 """Keys that no comparison is about: results do not depend on them, or only by rounding."""
 
 MAX_COMPETITORS = 60
