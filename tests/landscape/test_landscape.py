@@ -352,7 +352,7 @@ def test_the_centre_is_what_the_run_logged(
     (stored,) = (tmp_path / "outputs/a/landscape").glob("surface-*.npz")
     with np.load(stored) as arrays:
         assert arrays["plane"][3, 3] == pytest.approx(run.logged[f"loss/{part}"], abs=1e-6)
-        assert arrays["plane_accuracy"][3, 3] == pytest.approx(run.logged[f"accuracy/{part}"], abs=1e-12)
+        assert arrays["plane_scores"][3, 3] == pytest.approx(run.logged[f"accuracy/{part}"], abs=1e-12)
         assert arrays["losses"][:, 3] == pytest.approx([arrays["plane"][3, 3]] * 2, abs=1e-6)
 
 
