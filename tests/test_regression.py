@@ -29,7 +29,7 @@ from cases import parsed
 from conftest import Command, Result, call
 from ffn_bench import tags
 from ffn_bench.data import datasets
-from ffn_bench.data.splitting import Array, weighted
+from ffn_bench.data.rows import Array, weighted
 from ffn_bench.engine import metrics
 from ffn_bench.engine.tensors import on_device
 from ffn_bench.errors import UserError

@@ -13,7 +13,7 @@ import torch
 
 from cases import parsed
 from conftest import MNIST
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.run_folder import trained_network
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.trained_network import TrainedNetwork, data_again

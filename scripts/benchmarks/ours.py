@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ffn_bench.configuration import rule_files, schema
-from ffn_bench.data.splitting import Array, Data, Split
+from ffn_bench.data.rows import Array, Data, Split
 from ffn_bench.engine import build, device
 from ffn_bench.engine.batched import group_sizes
 from ffn_bench.engine.choice import choose

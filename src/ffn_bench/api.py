@@ -19,7 +19,7 @@ from ffn_bench.results.sweep import Sweep
 
 if TYPE_CHECKING:
     from ffn_bench.configuration import schema
-    from ffn_bench.data.splitting import Raw
+    from ffn_bench.data.rows import Raw
 
 __all__ = ["Run", "Sweep", "fit", "load", "sweep"]
 

@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ffn_bench.configuration import parsing, rule_files, schema
 from ffn_bench.configuration.validation import FULL_BATCH_ONLY
-from ffn_bench.data import arrays, splitting
-from ffn_bench.data.splitting import Array, Data, Raw
+from ffn_bench.data import arrays, preparation
+from ffn_bench.data.rows import Array, Data, Raw
 from ffn_bench.errors import UserError, nearest
 from ffn_bench.model import inference
 from ffn_bench.model.activations import ACTIVATIONS
@@ -130,7 +130,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         from ffn_bench.engine.build import build
 
         config = self._config(task)
-        data = splitting.prepare(raw, config.data)
+        data = preparation.prepare(raw, config.data)
         training, prepared = build(config, data=data)
         (run,) = training.runs
         with prepared.limited_threads():
@@ -168,7 +168,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         if self.run_.status != "finished":
             raise UserError("fit", f"{self.run_.status}: {self.run_.reason}", "use a smaller lr")
         weights = weights_at(read_run(self.run_.path), "best")
-        data = splitting.prepare(raw, config.data)
+        data = preparation.prepare(raw, config.data)
         epochs = int(self.run_.history["epoch"].max())  # type: ignore[arg-type]  # of a column of integers
         self._take(list(weights.layers), data.mean, data.std, epochs, weights.epoch)
         return data
@@ -187,7 +187,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
             arrays.check_masked(X, "X")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         with np.errstate(over="ignore"):  # which is seen in the outputs
-            rows = splitting.standardised(X, self.mean_, self.scale_, np.float64)
+            rows = preparation.standardised(X, self.mean_, self.scale_, np.float64)
         outputs = inference.logits(self.layers_, rows, ACTIVATIONS[self.activation])
         with _as_value_errors():
             refuse_too_large(outputs)

@@ -37,7 +37,7 @@ from ffn_bench.command_line import console, run_view, sweep_view
 from ffn_bench.command_line import tables as run_tables
 from ffn_bench.compare import axes, command, read, study, tables
 from ffn_bench.compare.statistics import Interval
-from ffn_bench.data.splitting import Array, Data, Split
+from ffn_bench.data.rows import Array, Data, Split
 from ffn_bench.errors import UserError, printable
 from ffn_bench.landscape.figures import Trajectory
 from ffn_bench.landscape.page import Page

@@ -347,7 +347,7 @@ def test_a_large_frame_in_a_small_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_too_many_inputs_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ffn_bench.data import tables
-    from ffn_bench.data.splitting import prepare
+    from ffn_bench.data.preparation import prepare
 
     path = write_passengers(tmp_path / "t.csv")
     config = CsvConfig(name="csv", path=str(path), target="survived", missing="impute", drop=["id", "name"])

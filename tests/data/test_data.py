@@ -24,7 +24,7 @@ from ffn_bench.configuration.schema import (
     XorConfig,
 )
 from ffn_bench.configuration.validation import check_data
-from ffn_bench.data import datasets, splitting, tables
+from ffn_bench.data import batches, datasets, rows, splitting, tables
 from ffn_bench.errors import UserError
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10")
@@ -35,7 +35,7 @@ def test_every_data_set_has_a_loader() -> None:
     assert sorted(datasets.LOADERS) == options("data")
 
 
-def load(name: str, tmp_path: Path, *overrides: str) -> splitting.Data[splitting.Array]:
+def load(name: str, tmp_path: Path, *overrides: str) -> rows.Data[rows.Array]:
     needs = list(DATA_NEEDS.get(name, []))
     if name == "csv":
         needs = [f"data.path={write_csv(tmp_path / 'x.csv', 200)}", "data.target=label"]
@@ -186,11 +186,11 @@ def test_stratified_splits_sizes() -> None:
 
 
 def test_epoch_order_is_a_permutation_of_seed_and_epoch() -> None:
-    first = splitting.epoch_order(100, seed=3, epoch=1)
+    first = batches.epoch_order(100, seed=3, epoch=1)
     assert sorted(first.tolist()) == list(range(100))
-    assert np.array_equal(first, splitting.epoch_order(100, seed=3, epoch=1))
-    assert not np.array_equal(first, splitting.epoch_order(100, seed=3, epoch=2))
-    assert not np.array_equal(first, splitting.epoch_order(100, seed=4, epoch=1))
+    assert np.array_equal(first, batches.epoch_order(100, seed=3, epoch=1))
+    assert not np.array_equal(first, batches.epoch_order(100, seed=3, epoch=2))
+    assert not np.array_equal(first, batches.epoch_order(100, seed=4, epoch=1))
 
 
 @needs_mnist

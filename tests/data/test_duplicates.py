@@ -17,8 +17,8 @@ from conftest import Command
 from ffn_bench.compare import axes, read
 from ffn_bench.configuration import fingerprint, parsing, schema, validation
 from ffn_bench.configuration.schema import SplitDataConfig, TorchvisionConfig
-from ffn_bench.data import splitting
-from ffn_bench.data.splitting import Array, Data, Raw, Rows
+from ffn_bench.data import preparation, rows, splitting
+from ffn_bench.data.rows import Array, Data, Raw, Rows
 from ffn_bench.errors import DATA, UserError
 from ffn_bench.run_folder import finding
 from run_folders import write_run
@@ -31,10 +31,10 @@ def prepared(raw: Raw, duplicates: str, seed: int = 0, **fractions: Any) -> Data
     """The splits as they are loaded, not standardised."""
     run = SplitDataConfig(name="x", duplicates=duplicates, split_seed=seed, standardize=False)
     run = replace(run, **fractions)
-    return splitting.prepare(raw, run)
+    return preparation.prepare(raw, run)
 
 
-def rows_of(split: splitting.Split[Array]) -> list[tuple[float, ...]]:
+def rows_of(split: rows.Split[Array]) -> list[tuple[float, ...]]:
     return [tuple(row) for row in split.x.tolist()]
 
 
@@ -207,7 +207,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
         run = TorchvisionConfig(
             name="x", duplicates=duplicates, split_seed=seed, standardize=False, val_fraction=0.2
         )
-        return splitting.prepare(own, run)
+        return preparation.prepare(own, run)
 
     try:
         plain = load("warn")
@@ -227,7 +227,7 @@ def test_rows_of_a_test_set_of_its_own_are_left_out(raw: Raw, n_test: int, seed:
 def test_a_training_set_that_is_in_the_test_set_is_one_line() -> None:
     x, y = np.arange(40.0)[:, None], np.arange(40) % 2
     with pytest.raises(UserError, match="every training row is also in the test split"):
-        splitting.prepare(
+        preparation.prepare(
             Raw(x, y, ("a", "b"), test=Rows(x, y)), TorchvisionConfig(name="x", duplicates="keep_together")
         )
 

@@ -22,7 +22,8 @@ from ffn_bench.configuration import fingerprint, schema
 from ffn_bench.configuration.schema import ArraysConfig, CsvConfig
 from ffn_bench.data import arrays, datasets, encoding, tables
 from ffn_bench.data.columns import UNSEEN, Kind
-from ffn_bench.data.splitting import Raw, prepare
+from ffn_bench.data.preparation import prepare
+from ffn_bench.data.rows import Raw
 from ffn_bench.run_folder import fitted
 from passengers import FEATURES, write_passengers
 

@@ -15,7 +15,7 @@ from data.test_tables import LABELS, NUMBERS, ODD_LABELS, ODD_NUMBERS
 from ffn_bench.configuration.schema import CsvConfig
 from ffn_bench.data import blocks, columns, files, plain_csv, tables
 from ffn_bench.data.columns import BLANK_WORDS, Kind, Layout, Table
-from ffn_bench.data.splitting import Raw
+from ffn_bench.data.rows import Raw
 from ffn_bench.errors import UserError
 
 Outcome = tuple[object, ...]

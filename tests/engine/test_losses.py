@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from cases import all_measured, parsed
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data import splitting
-from ffn_bench.data.splitting import Array, Data, Raw
+from ffn_bench.data import preparation, rows
+from ffn_bench.data.rows import Array, Data, Raw
 from ffn_bench.engine.build import build, build_batched
 from ffn_bench.engine.tensors import on_device
 from ffn_bench.errors import UserError
@@ -134,9 +134,9 @@ def data_of(task: str, weighted: bool = True, n_targets: int = 2) -> Data[Array]
     if task == "regression":
         y = np.stack([3 * x[:, 0] - x[:, 1] ** 2, 100 + 10 * np.sin(x[:, 2])], 1)[:, :n_targets]
         names = ("height", "depth")[:n_targets]
-        return splitting.prepare(Raw(x, y, (), targets=names, weights=weights), replace(config, task=task))
+        return preparation.prepare(Raw(x, y, (), targets=names, weights=weights), replace(config, task=task))
     labels = (x[:, 0] + x[:, 1] > 0).astype(np.int64) + (x[:, 2] > 1)
-    return splitting.prepare(Raw(x, labels, ("a", "b", "c"), weights=weights), config)
+    return preparation.prepare(Raw(x, labels, ("a", "b", "c"), weights=weights), config)
 
 
 def configured(task: str, loss: str, output: str, *others: str) -> TrainConfig:
@@ -214,7 +214,7 @@ def test_balanced_classes_weigh_as_scikit_learn_says() -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
     data = data_of("classification", weighted=False)
-    weights = splitting.weighted(data, "balanced").train.weights
+    weights = rows.weighted(data, "balanced").train.weights
     assert weights is not None
     expected = compute_class_weight("balanced", classes=np.arange(3), y=data.train.y)
     np.testing.assert_allclose(weights, expected[data.train.y])

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from cases import bits, parsed, stop_at, together, trained
 from engine.test_loop import ENGINES, run_of, small
 from ffn_bench import tags
-from ffn_bench.data.splitting import Split
+from ffn_bench.data.rows import Split
 from ffn_bench.engine.build import build
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement

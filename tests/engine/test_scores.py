@@ -18,7 +18,7 @@ from sklearn import calibration, metrics
 from sklearn.exceptions import UndefinedMetricWarning
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Split
+from ffn_bench.data.rows import Split
 from ffn_bench.engine import scores
 from ffn_bench.engine.metrics import CHUNK, predictions
 from ffn_bench.model.losses import OUTPUTS, Criterion

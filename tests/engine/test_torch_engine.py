@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cases import OPTIMIZER_NEEDS, layers_of, options, parsed, torch_run, trained
 from conftest import MNIST, needs_mnist
-from ffn_bench.data import datasets, splitting
+from ffn_bench.data import batches, datasets
 from ffn_bench.engine.loop import Run, Training
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.engine.tensors import on_device
@@ -58,7 +58,7 @@ def test_it_is_the_lectures_loop() -> None:
     data = on_device(run.data)
     train = data.train
     for epoch in range(1, 4):
-        for rows in torch.from_numpy(splitting.epoch_order(len(train.y), 4, epoch)).split(32):
+        for rows in torch.from_numpy(batches.epoch_order(len(train.y), 4, epoch)).split(32):
             inputs, labels = train.x[rows], train.y[rows]
             outputs = net(inputs)
             loss = loss_function(outputs, labels)

@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 import ffn_bench.export.command
 from conftest import MNIST, call, needs_mnist
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.export import card, numpy_text, onnx_model, sequential
 from ffn_bench.export.expression import FUNCTIONS, Expression, written
 from ffn_bench.model.activations import ACTIVATIONS

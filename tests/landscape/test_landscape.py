@@ -23,7 +23,7 @@ import cases
 from cases import layers_of, parsed
 from conftest import MNIST, Command, Result, call, files_below, needs_mnist
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data.splitting import Split
+from ffn_bench.data.rows import Split
 from ffn_bench.engine.build import build
 from ffn_bench.engine.evaluation import evaluate
 from ffn_bench.engine.tensors import on_device

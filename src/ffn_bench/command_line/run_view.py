@@ -18,7 +18,7 @@ from ffn_bench.errors import short
 from ffn_bench.model.losses import criterion_of
 
 if TYPE_CHECKING:
-    from ffn_bench.data.splitting import Data
+    from ffn_bench.data.rows import Data
     from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Run
     from ffn_bench.engine.metrics import Confusion, Measurement

@@ -24,7 +24,8 @@ from ffn_bench.data.frames import (
     table_of,
 )
 from ffn_bench.data.kept import given
-from ffn_bench.data.splitting import Array, Raw, categories_of
+from ffn_bench.data.preparation import categories_of
+from ffn_bench.data.rows import Array, Raw
 from ffn_bench.data.tables import Columns, classes_of, listed
 from ffn_bench.errors import data_error, first_line, nearest
 

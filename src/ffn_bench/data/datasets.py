@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ffn_bench.checks import one_of
-from ffn_bench.configuration.schema import (
-    DataConfig,
-)
+from ffn_bench.configuration.schema import DataConfig
 from ffn_bench.data.arrays import load_arrays
 from ffn_bench.data.images import load_torchvision
 from ffn_bench.data.kept import kept
+from ffn_bench.data.preparation import prepare
+from ffn_bench.data.rows import Array, Data, Raw
 from ffn_bench.data.shipped import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
-from ffn_bench.data.splitting import Array, Data, Raw, prepare
 from ffn_bench.data.synthetic import (
     load_circles,
     load_friedman,

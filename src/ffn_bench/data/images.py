@@ -14,7 +14,7 @@ from ffn_bench.configuration.schema import (
 )
 from ffn_bench.configuration.validation import other_keys
 from ffn_bench.data.files import expanded
-from ffn_bench.data.splitting import Raw, Rows
+from ffn_bench.data.rows import Raw, Rows
 from ffn_bench.errors import UserError, data_error
 
 # --- torchvision ----------------------------------------------------------------------------------------

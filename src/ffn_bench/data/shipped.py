@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ffn_bench.configuration.schema import DataConfig
-from ffn_bench.data.splitting import Array, Raw
+from ffn_bench.data.rows import Array, Raw
 
 IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
 WINE = (

@@ -17,7 +17,7 @@ from ffn_bench.configuration.schema import (
     SyntheticConfig,
     XorConfig,
 )
-from ffn_bench.data.splitting import Array, Raw
+from ffn_bench.data.rows import Array, Raw
 from ffn_bench.errors import UserError
 
 

@@ -16,7 +16,7 @@ from ffn_bench.data.careful_csv import found_delimiter, read_carefully
 from ffn_bench.data.columns import NUMBER, Array, Kind, Layout, Table, check_categories, natural_order
 from ffn_bench.data.files import BEGINNING, FRAMES, expanded, text_file
 from ffn_bench.data.plain_csv import read_plain
-from ffn_bench.data.splitting import Raw, Rows
+from ffn_bench.data.rows import Raw, Rows
 from ffn_bench.errors import UserError, data_error, nearest
 
 IntArray = npt.NDArray[np.int64]

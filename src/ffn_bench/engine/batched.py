@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
-from ffn_bench.data.splitting import Array, Data, batch_rows
+from ffn_bench.data.batches import batch_rows
+from ffn_bench.data.rows import Array, Data
 from ffn_bench.engine.metrics import Scoring
 from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors

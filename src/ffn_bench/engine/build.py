@@ -16,7 +16,7 @@ from ffn_bench.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ffn_bench.data.splitting import Array, Data
+    from ffn_bench.data.rows import Array, Data
     from ffn_bench.engine.choice import Choice
     from ffn_bench.engine.loop import Training
     from ffn_bench.engine.protocol import Engine
@@ -84,8 +84,9 @@ def prepare(run: schema.TrainConfig, data: Data[Array] | None = None) -> Prepare
     Raises `UserError` for every mistake but the optimizer's.
     """
     from ffn_bench.data import datasets
+    from ffn_bench.data.batches import batch_rows, steps_per_epoch
     from ffn_bench.data.kept import kept
-    from ffn_bench.data.splitting import batch_rows, in_dtype, steps_per_epoch, weighted
+    from ffn_bench.data.rows import in_dtype, weighted
     from ffn_bench.engine.choice import choose
     from ffn_bench.engine.monitor import Monitor, check_known
     from ffn_bench.model.initialisation import check_names

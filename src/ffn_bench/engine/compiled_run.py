@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffn_bench.data.splitting import Array, Data, batch_rows
+from ffn_bench.data.batches import batch_rows
+from ffn_bench.data.rows import Array, Data
 from ffn_bench.engine.compiled.cache import Cache
 from ffn_bench.engine.compiled.compiled_engine import CompiledEngine, Rows
 from ffn_bench.engine.metrics import Scoring

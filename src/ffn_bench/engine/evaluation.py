@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Split
+from ffn_bench.data.rows import Split
 from ffn_bench.engine.metrics import CHUNK, Scoring
 from ffn_bench.model.losses import CROSS_ENTROPY, Criterion
 from ffn_bench.model.tensor_losses import row_losses

@@ -11,7 +11,8 @@ import numpy as np
 
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data.splitting import Data, batch_rows, epoch_order, steps_per_epoch
+from ffn_bench.data.batches import batch_rows, epoch_order, steps_per_epoch
+from ffn_bench.data.rows import Data
 from ffn_bench.engine import checkpoint_state, metrics
 from ffn_bench.engine.metrics import Measurement, by_tag, log_point, mean
 from ffn_bench.engine.monitor import Monitor

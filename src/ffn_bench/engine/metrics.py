@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Array, Data, Split
+from ffn_bench.data.rows import Array, Data, Split
 from ffn_bench.engine import scores
 from ffn_bench.model.inference import probabilities, row_losses
 from ffn_bench.model.losses import CROSS_ENTROPY, Criterion

@@ -10,7 +10,7 @@ import numpy as np
 
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data.splitting import Data
+from ffn_bench.data.rows import Data
 from ffn_bench.engine import scores
 from ffn_bench.errors import UserError, short
 

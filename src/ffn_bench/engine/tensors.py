@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ffn_bench.configuration.schema import DataConfig
 from ffn_bench.data.datasets import load
-from ffn_bench.data.splitting import Array, Data, in_dtype
+from ffn_bench.data.rows import Array, Data, in_dtype
 
 
 def on_device(data: Data[Array], device: torch.device | str = "cpu") -> Data[Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffn_bench.data.splitting import Array, Data
+from ffn_bench.data.rows import Array, Data
 from ffn_bench.engine.evaluation import means
 from ffn_bench.engine.metrics import Scoring
 from ffn_bench.engine.protocol import Advanced, Layers, Order

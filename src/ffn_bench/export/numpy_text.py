@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ffn_bench.data.plain_csv import DELIMITERS
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.export.expression import Expression, written
 from ffn_bench.export.numpy_encoding import ENCODE, constants
 from ffn_bench.model.activations import ACTIVATIONS

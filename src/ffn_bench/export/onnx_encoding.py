@@ -12,7 +12,7 @@ import numpy as np
 
 from ffn_bench.data.columns import UNSEEN
 from ffn_bench.data.encoding import EncodedColumn, Encoding
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 
 if TYPE_CHECKING:
     from ffn_bench.export.onnx_model import Graph

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.errors import RESOURCE, UserError
 from ffn_bench.export import onnx_encoding
 from ffn_bench.export.expression import Expression, written

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.trained_network import TrainedNetwork
 

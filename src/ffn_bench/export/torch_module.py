@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.export.sequential import module_of, state_dict
 from ffn_bench.run_folder.trained_network import TrainedNetwork
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from ffn_bench.data.splitting import Split
+    from ffn_bench.data.rows import Split
     from ffn_bench.landscape.page import Page
     from ffn_bench.landscape.surface import Ground
     from ffn_bench.landscape.trained import Trained

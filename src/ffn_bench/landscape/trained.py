@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data.splitting import Data
+from ffn_bench.data.rows import Data
 from ffn_bench.engine.build import Prepared
 from ffn_bench.engine.tensors import on_device, to_tensors
 from ffn_bench.errors import RUN_FOLDER, UserError

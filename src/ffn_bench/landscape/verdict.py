@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data.splitting import Split
+from ffn_bench.data.rows import Split
 from ffn_bench.landscape.trained import Trained
 from ffn_bench.model.hessian import (
     HessianProduct,

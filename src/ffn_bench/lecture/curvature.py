@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ffn_bench.configuration.schema import HiddenConfig, MoonsConfig
-from ffn_bench.data.splitting import Data
+from ffn_bench.data.rows import Data
 from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.landscape.surface import filter_normalised
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.functional import jacobian as autograd_jacobian
 from torch.nn import functional as F
 
-from ffn_bench.data.splitting import Data
+from ffn_bench.data.rows import Data
 from ffn_bench.engine.build import check_memory
 from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, show, topic, vector

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from ffn_bench.configuration import schema
 from ffn_bench.configuration.schema import HiddenConfig, SplitDataConfig
-from ffn_bench.data.splitting import Data
+from ffn_bench.data.rows import Data
 from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic, vector
 from ffn_bench.model.backprop import by_hand

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from ffn_bench.configuration.schema import HiddenConfig, MlpConfig, MoonsConfig, SplitDataConfig
-from ffn_bench.data.splitting import epoch_order
+from ffn_bench.data.batches import epoch_order
 from ffn_bench.engine.evaluation import evaluate
 from ffn_bench.engine.tensors import load_tensors
 from ffn_bench.lecture.topic import F64, Context, Row, compare, holds, topic

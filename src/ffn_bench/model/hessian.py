@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ffn_bench import tags
 from ffn_bench.configuration.schema import TrainConfig
-from ffn_bench.data.splitting import Array, Split
+from ffn_bench.data.rows import Array, Split
 from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import loss_of
 from ffn_bench.model.layers import joined

@@ -20,7 +20,7 @@ from ffn_bench.tags import LOSS, SCORES_OF, SPLITS
 
 if TYPE_CHECKING:
     from ffn_bench.data.columns import Layout, Table
-    from ffn_bench.data.splitting import Array
+    from ffn_bench.data.rows import Array
     from ffn_bench.run_folder.trained_network import TrainedNetwork
 
 STANDARD = "-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.engine.metrics import Scoring
 from ffn_bench.model.inference import row_losses
 from ffn_bench.model.losses import CROSS_ENTROPY, Criterion

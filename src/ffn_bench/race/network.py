@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ffn_bench.configuration import validation
 from ffn_bench.configuration.schema import OptimizerConfig, TrainConfig, count_parameters
-from ffn_bench.data.splitting import Split, batch_rows, epoch_order
+from ffn_bench.data.batches import batch_rows, epoch_order
+from ffn_bench.data.rows import Split
 from ffn_bench.engine.protocol import Order
 from ffn_bench.engine.tensors import on_device, to_tensors
 from ffn_bench.errors import RUN_FOLDER, UserError

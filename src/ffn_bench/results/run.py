@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from ffn_bench.data.splitting import Array
+    from ffn_bench.data.rows import Array
     from ffn_bench.run_folder.trained_network import TrainedNetwork
 
 

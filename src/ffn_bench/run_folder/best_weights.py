@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.layers import by_names, from_names
 from ffn_bench.run_folder.files import Folder

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from ffn_bench import errors
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.errors import UserError
 from ffn_bench.run_folder.files import Folder
 from ffn_bench.run_folder.folders import CHECKPOINT

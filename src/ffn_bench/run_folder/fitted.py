@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ffn_bench.data.columns import Kind
 from ffn_bench.data.encoding import EncodedColumn, Encoding
-from ffn_bench.data.splitting import Array, Data, standardised
+from ffn_bench.data.preparation import standardised
+from ffn_bench.data.rows import Array, Data
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.tags import Task
 

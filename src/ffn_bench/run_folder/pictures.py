@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ffn_bench.data.splitting import Array, Data
+from ffn_bench.data.rows import Array, Data
 from ffn_bench.errors import short
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from ffn_bench.run_folder.files import Folder
 
 if TYPE_CHECKING:
     from ffn_bench.configuration.schema import TrainConfig
-    from ffn_bench.data.splitting import Data
+    from ffn_bench.data.rows import Data
     from ffn_bench.engine.build import Prepared
 
 COMPARED = tuple(quantity.tag("") for quantity in tags.HELD_OUT)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffn_bench.data import datasets
-from ffn_bench.data.splitting import Array, Data, in_dtype, weighted
+from ffn_bench.data.rows import Array, Data, in_dtype, weighted
 from ffn_bench.errors import DATA, RUN_FOLDER, UserError, data_error
 from ffn_bench.model import inference
 from ffn_bench.model.activations import ACTIVATIONS

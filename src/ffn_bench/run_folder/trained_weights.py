@@ -15,7 +15,7 @@ import numpy.typing as npt
 import psutil
 
 from ffn_bench import checks
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.engine import checkpoint_state
 from ffn_bench.errors import RUN_FOLDER, UserError
 from ffn_bench.model.initialisation import initial_layers

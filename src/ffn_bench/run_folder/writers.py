@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import orjson
 
 from ffn_bench import tags
-from ffn_bench.data.splitting import Array
+from ffn_bench.data.rows import Array
 from ffn_bench.engine.metrics import Measurement
 from ffn_bench.errors import printable
 from ffn_bench.run_folder import event_messages
