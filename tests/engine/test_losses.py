@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cases import all_measured, parsed
-from ffn_bench.configuration.schema import TrainConfig
+from ffn_bench.configuration.fingerprint import fingerprint
+from ffn_bench.configuration.schema import TrainConfig, default_output
 from ffn_bench.data import preparation, rows
 from ffn_bench.data.rows import Array, Data, Raw
 from ffn_bench.engine.build import build, build_batched
@@ -23,6 +24,7 @@ from ffn_bench.model.activations import ACTIVATIONS
 from ffn_bench.model.backprop import by_autograd, by_hand
 from ffn_bench.model.losses import LOSSES, Criterion, criterion_of
 from ffn_bench.model.tensor_losses import mean_loss, row_losses
+from ffn_bench.sweeps.leaderboard import leaderboard
 
 OF_CLASSES = [(name, output) for name, loss in LOSSES.items() for output in loss.outputs]
 OF_TARGETS = [(name, "identity") for name, loss in LOSSES.items() if loss.of_targets]
@@ -249,3 +251,63 @@ def test_auto_is_the_default_of_the_task() -> None:
     ):
         run: Any = configured(task, loss, output)
         assert criterion_of(replace(run, loss=parsed().loss)) == Criterion(loss, output)
+
+
+# --- which run it is ------------------------------------------------------------------------------------
+
+SAME = {
+    "auto": (["loss=auto"], ["loss=cross_entropy"]),
+    "the default output": (["loss=auto"], ["loss.output=softmax"]),
+    "another loss's default output": (["loss=squared"], ["loss=squared", "loss.output=null"]),
+    "a weight of 1": (["loss.class_weight={a:2}"], ["loss.class_weight={a:2.0,b:1}"]),
+    "weights of 1": (["loss.class_weight=none"], ["loss.class_weight={b:1}"]),
+}
+OTHERS = {
+    "another output": (["loss=auto"], ["loss.output=sigmoid"]),
+    "smoothing": (["loss=auto"], ["loss.label_smoothing=0.1"]),
+    "another weight": (["loss.class_weight={a:2}"], ["loss.class_weight={a:3}"]),
+    "another δ": (["loss=huber"], ["loss=huber", "loss.delta=2"]),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_a_loss_said_in_another_way_is_the_same_run(case: str) -> None:
+    first, second = (fingerprint(parsed(*overrides)) for overrides in SAME[case])
+    assert first == second
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_loss_is_another_run(case: str) -> None:
+    first, second = (fingerprint(parsed(*overrides)) for overrides in OTHERS[case])
+    assert first != second
+
+
+def test_a_default_output_is_one_that_the_loss_takes() -> None:
+    assert all(default_output(name) in loss.outputs for name, loss in LOSSES.items())
+
+
+@pytest.mark.parametrize("engine", ["compiled", "torch", "batched"])
+def test_a_finite_loss_of_huge_errors_has_finite_scores(engine: str) -> None:
+    """Squares of errors overflow float32 from 1e19 on."""
+    data = data_of("regression")
+    run = configured(
+        "regression", "huber", "identity", "epochs=1", "lr=1e20", "optimizer=sgd", "dtype=float32"
+    )
+    training = build(replace(run, engine=engine), data=data)[0]
+    last = all_measured(training)[0][-1].values
+    assert np.isfinite(last["loss/val"]) and last["rmse/val"] > 1e19 and training.runs[0].status == "finished"
+
+
+def test_a_leaderboard_does_not_rank_by_values_of_different_losses() -> None:
+    def summary(loss: float, accuracy: float) -> dict[str, Any]:
+        values = {"loss/val": loss, "accuracy/val": accuracy, "accuracy/test": accuracy}
+        return {
+            "status": "finished", "monitor": "loss/val", "best": {"epoch": 1, **values}, "final": values,
+            "epochs": 1, "train_seconds": 0.1,
+        }  # fmt: skip
+
+    summaries = [summary(0.1, 0.5), summary(0.9, 0.8)]
+    for key, first in (("loss", "huber"), ("loss.delta", "huber"), ("lr", "squared")):
+        settings = [{key: "squared"}, {key: "huber"}]
+        rows, *_ = leaderboard(settings, summaries)
+        assert rows[0]["settings"][key] == first

@@ -13,9 +13,9 @@ from rich.text import Text
 from ffn_bench import tags
 from ffn_bench.command_line.console import count, duration, line, make_console, tensorboard, training_bar
 from ffn_bench.command_line.tables import class_table
-from ffn_bench.configuration.schema import LOSS_OF_TASK, TrainConfig, count_parameters
+from ffn_bench.configuration.schema import LOSS_OF_TASK, TrainConfig, count_parameters, default_output
 from ffn_bench.errors import short
-from ffn_bench.model.losses import criterion_of
+from ffn_bench.model.losses import Criterion, criterion_of
 
 if TYPE_CHECKING:
     from ffn_bench.data.rows import Data
@@ -66,7 +66,7 @@ class RunView:
         loss = tags.LOSS.tag("train")
         fields = {tags.LOSS.name: tags.LOSS.text(self._shown[loss])} if loss in self._shown else {}
         primary = tags.primary_in(self._shown)
-        held_out = "val" if primary.tag("val") in self._shown else "test"
+        held_out = next((s for s in ("val", "test") if primary.tag(s) in self._shown), "train")
         what = held_out if primary.is_percent else f"{held_out} {primary.shown}"
         fields[what] = primary.text(self._shown.get(primary.tag(held_out)))
         numbers = "  ".join(f"{key} {value}" for key, value in fields.items())
@@ -161,7 +161,8 @@ def has_idle_gpu(device: str) -> bool:
 def _loss_of(run: TrainConfig) -> dict[str, str]:
     """What is minimised, where it is not the task's usual loss."""
     criterion = criterion_of(run)
-    if (criterion.loss, criterion.output) == LOSS_OF_TASK[run.task] and not criterion.smoothing:
+    usual = LOSS_OF_TASK[run.task]
+    if criterion == Criterion(usual, default_output(usual)):
         words = ""
     else:
         output = "" if run.task == "regression" else f" on {criterion.output} outputs"

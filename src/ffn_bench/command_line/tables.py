@@ -133,7 +133,10 @@ def show_leaderboard(
     note = f"  ranked by {basis}" + ("; mean ± standard deviation over seeds" if seeds else "")
     if not scored:
         note = "  no run has finished yet"
-    console.print(Text(note + "; test is read at the same epoch" * ranked, style="dim"))
+    note += "; test is read at the same epoch" * ranked
+    if any(key.partition(".")[0] == "loss" for key in keys):
+        note += "; values of different losses are not compared"
+    console.print(Text(note, style="dim"))
 
 
 def show_choices(

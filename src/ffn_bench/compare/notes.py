@@ -9,7 +9,7 @@ from typing import Any
 from ffn_bench.compare import statistics
 from ffn_bench.compare.axes import shown
 from ffn_bench.compare.results import result_of
-from ffn_bench.compare.study import Competitor, Study
+from ffn_bench.compare.study import Competitor, Study, loss_of
 from ffn_bench.compare.wording import count, listed, value
 from ffn_bench.run_folder.recorded_run import RecordedRun
 from ffn_bench.sweeps.leaderboard import leaderboard, score_of
@@ -24,7 +24,8 @@ STOPPED = {"failed": "stopped by an error"}
 
 def notes(study: Study) -> list[str]:
     """The notes of a study, the most important first."""
-    lines = [*_parts(study), *_measured_once(study), *_runs(study), *_choice(study), *_leaderboard(study)]
+    lines = [*_parts(study), *_measured_once(study), *_runs(study), *_choice(study), *_monitored(study)]
+    lines += _leaderboard(study)
     beside = [run for run in study.runs if run.co_trained_runs > 0]
     if any(run.engine in SHARING for run in beside):
         lines.append(
@@ -165,6 +166,19 @@ def _choice(study: Study) -> list[str]:
     return lines
 
 
+def _monitored(study: Study) -> list[str]:
+    """Where runs followed another tag than the one that chooses here."""
+    named = {run.config.get("monitor") for run in study.runs} - {None, study.selecting}
+    if not named:
+        return []
+    followed = listed(sorted(words(str(tag)) for tag in named))
+    what = "Epochs and settings are" if _chose(study) else "Each run's epoch is"
+    return [
+        f"{what} chosen by {words(study.selecting)} here. The runs followed {followed} (monitor), as did "
+        "their tuning, their leaderboard and their best weights."
+    ]
+
+
 def _leaderboard(study: Study) -> list[str]:
     """Where the leaderboard of these runs shows another one first, by its own rule and numbers."""
     if study.complete < 2 or study.running:
@@ -172,7 +186,9 @@ def _leaderboard(study: Study) -> list[str]:
     runs = [run for run in study.runs if run.config.get("stage") != "tune"] or study.runs
     primary = PRIMARY[runs[0].task]
     of_runs = [_summary(run, primary) for run in runs]
-    rows, _, _ = leaderboard([_shown(study, run) for run in runs], of_runs, runs[0].task)
+    same_loss = len(set(map(loss_of, runs))) == 1
+    rows, _, _ = leaderboard([_shown(study, run) for run in runs], of_runs, runs[0].task, same_loss)
+    tag = rows[0]["tag"]
     leader = study.competitors[0]
 
     def is_leader(row: dict[str, Any]) -> bool:
@@ -180,12 +196,12 @@ def _leaderboard(study: Study) -> list[str]:
         return settings["competitor"] == leader.name and not settings.get("stage") and _is_chosen(leader, row)
 
     def score(row: dict[str, Any]) -> str:
-        return value(primary.name, score_of(row))
+        return value(tag if math.isfinite(row["score"][0]) else primary.name, score_of(row))
 
     top, own = rows[0], next((row for row in rows if is_leader(row)), None)
     if own is None or not math.isfinite(score_of(top)):
         return []
-    split = "validation" if math.isfinite(top["val"][0]) else "test"
+    what = words(tag) if math.isfinite(top["score"][0]) else primary.words("test")
     level = [row for row in rows if not row["bad"] and not top["bad"] and score(row) == score(top)]
     if own in level:
         names = list(dict.fromkeys([_label(study, own), *(_label(study, row) for row in level)]))
@@ -193,7 +209,7 @@ def _leaderboard(study: Study) -> list[str]:
             return []
         alike = listed(names[:4] if len(names) < 5 else [*names[:4], f"{len(names) - 4} more"])
         return [
-            f"A leaderboard shows {alike} with the same mean {split} {primary.shown}, as printed "
+            f"A leaderboard shows {alike} with the same mean {what}, as printed "
             f"({score(top)}): their order there means nothing."
         ]
     if own is top:
@@ -202,8 +218,7 @@ def _leaderboard(study: Study) -> list[str]:
     first = _label(study, top)
     behind = ", settings with a run that did not finish behind all others" if own["bad"] else ""
     return [
-        f"A leaderboard shows {first} first: it ranks by mean {split} {primary.shown} of the runs that "
-        f"finished"
+        f"A leaderboard shows {first} first: it ranks by mean {what} of the runs that finished"
         f"{behind} ({first} {score(top)}; {_label(study, own)} {score(own)}{bad}). This report ranks by "
         f"seeds won on {words(study.metric)}."
     ]
@@ -243,14 +258,18 @@ def _is_chosen(competitor: Competitor, row: dict[str, Any]) -> bool:
 
 
 def _summary(run: RecordedRun, primary: Quantity) -> dict[str, Any]:
-    """What the leaderboard takes from a run's summary: it ranks by the score, whatever is compared."""
+    """What the leaderboard takes from a run's summary: it ranks by what the run monitored, whatever is
+    compared."""
     val, test = primary.tag("val"), primary.tag("test")
-    selected, tested = result_of(run, val, val), result_of(run, test, val)
-    best = {tag: x for tag, x in ((val, selected.best), (test, tested.best)) if not math.isnan(x)}
+    tag = str(run.config.get("monitor") or val)
+    tag = tag if tag in run.curves else val
+    selected, tested = result_of(run, tag, tag), result_of(run, test, tag)
+    best = {t: result_of(run, t, tag).best for t in dict.fromkeys((tag, val, test))}
+    best = {t: x for t, x in best.items() if not math.isnan(x)}
     return {
         "status": run.status,
-        "monitor": val,
-        "best": {**best, "epoch": selected.epoch} if val in best else None,
+        "monitor": tag,
+        "best": {**best, "epoch": selected.epoch} if tag in best else None,
         "final": {} if math.isnan(tested.end) else {test: tested.end},
         "epochs": 0,
         "train_seconds": 0.0,

@@ -18,7 +18,7 @@ from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, pair_of, proportio
 from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.compare.targets import reach, targets_of
-from ffn_bench.configuration.schema import LOSS_OF_TASK
+from ffn_bench.configuration.schema import LOSS_OF_TASK, LossConfig, flatten
 from ffn_bench.errors import UserError, nearest, printable
 from ffn_bench.run_folder.recorded_run import RecordedRun
 from ffn_bench.tags import LOSS, PRIMARY, quantity
@@ -243,10 +243,13 @@ def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str,
     if not measured:
         raise UserError("runs", "have measured nothing yet", "wait for them")
     kind, _, split = metric.partition("/")
-    losses = {_loss_of(run) for run in runs}
+    losses = {loss_of(run) for run in runs}
     if kind == LOSS.name and len(losses) > 1:
-        several = printable(", ".join(sorted({name for name, *_ in losses})))
-        what = f"{metric} is not the same in runs of different losses ({several})"
+        columns = zip(("loss", *KEYS_OF_LOSS), *losses, strict=True)
+        differ = (
+            f"{key} {', '.join(sorted(set(values)))}" for key, *values in columns if len(set(values)) > 1
+        )
+        what = f"{metric} is not the same in runs of different losses ({printable('; '.join(differ))})"
         todo = f"compare them by metric={PRIMARY[runs[0].task].tag(split)}"
         raise UserError("metric", what, todo)
     if metric not in measured:
@@ -268,12 +271,15 @@ def _metrics(runs: Sequence[RecordedRun], metric: str, axes: Axes) -> tuple[str,
     return metric, selecting
 
 
-def _loss_of(run: RecordedRun) -> tuple[str, ...]:
+KEYS_OF_LOSS = ("loss.output", "loss.label_smoothing", "loss.delta", "loss.class_weight")
+
+
+def loss_of(run: RecordedRun) -> tuple[str, ...]:
     """What makes a run's loss the same as another's."""
     name = run.config.get("loss.name", "auto")
-    name = LOSS_OF_TASK[run.task][0] if name == "auto" else name
-    others = ("loss.output", "loss.label_smoothing", "loss.delta", "loss.class_weight")
-    return (str(name), *(repr(run.config.get(key)) for key in others))
+    name = LOSS_OF_TASK[run.task] if name == "auto" else name
+    defaults = flatten(LossConfig(), "loss.")
+    return (str(name), *(str(run.config.get(key, defaults[key])) for key in KEYS_OF_LOSS))
 
 
 def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selecting: str) -> str | None:

@@ -11,7 +11,14 @@ from typing import Any
 
 from ffn_bench import tags
 from ffn_bench.configuration.rule_files import defaults_of, optimizer_files
-from ffn_bench.configuration.schema import LOSS_OF_TASK, SCHEMA, DataConfig, TrainConfig, flatten
+from ffn_bench.configuration.schema import (
+    LOSS_OF_TASK,
+    SCHEMA,
+    DataConfig,
+    TrainConfig,
+    default_output,
+    flatten,
+)
 
 NOT_RESULTS = (
     "name",
@@ -88,12 +95,24 @@ def results_of(flat: dict[str, Any]) -> dict[str, Any]:
     task = keys.get("data.task", "classification")
     if keys.get("monitor") == tags.PRIMARY[task].tag("val"):  # what null means
         keys["monitor"] = None
-    name, output = LOSS_OF_TASK[task]
-    if keys.get("loss.name") == name and keys.get("loss.output") in (None, output):  # what auto means
-        keys |= {"loss.name": "auto", "loss.output": None}
+    if "loss.name" in keys:
+        keys |= _loss_of(keys, task)
     if keys.get("patience") is None and "min_delta" in keys:  # which has no effect then
         keys["min_delta"] = LATER["min_delta"]
     return keys
+
+
+def _loss_of(keys: dict[str, Any], task: tags.Task) -> dict[str, Any]:
+    """The keys of a loss, the same for all ways to say it: `auto` for the task's own, null for a loss's
+    default output, weights of classes without those of 1."""
+    own = LOSS_OF_TASK[task]
+    name, output, weights = (keys[key] for key in ("loss.name", "loss.output", "loss.class_weight"))
+    name = own if name == "auto" else name
+    output = None if output == default_output(name) else output
+    if isinstance(weights, dict):
+        weights = {key: float(weight) for key, weight in weights.items() if weight != 1} or "none"
+    name = "auto" if (name, output) == (own, None) else name
+    return {"loss.name": name, "loss.output": output, "loss.class_weight": weights}
 
 
 def fingerprint(config: TrainConfig) -> str:

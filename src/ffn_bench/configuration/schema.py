@@ -481,11 +481,14 @@ class ExportConfig(Keys):
     to: str | None = None
 
 
-LOSS_OF_TASK: dict[tags.Task, tuple[str, str]] = {
-    "classification": ("cross_entropy", "softmax"),
-    "regression": ("squared", "identity"),
-}
-"""Name and output that `loss=auto` means."""
+LOSS_OF_TASK: dict[tags.Task, str] = {"classification": "cross_entropy", "regression": "squared"}
+"""What `loss=auto` means."""
+
+
+def default_output(loss: str) -> str:
+    """The output function of a loss where `loss.output` is null."""
+    return "softmax" if loss == "cross_entropy" else "identity"
+
 
 SCHEMA: dict[str, dict[str, type]] = {
     "data": {

@@ -268,6 +268,7 @@ def check_loss(loss: LossConfig) -> None:
         raise UserError("loss.class_weight", "is empty", "name classes: {a: 2}")
     for name, weight in loss.class_weight.items():
         at_least(weight, 0.0, f"loss.class_weight.{name}", open_bound=True)
+        at_most(weight, 1e6, f"loss.class_weight.{name}")
 
 
 BELOW_ONE = ("betas", "beta", "rho")

@@ -23,6 +23,7 @@ from torch import Tensor
 from ffn_bench.configuration.schema import TrainConfig, count_parameters
 from ffn_bench.data.batches import batch_rows
 from ffn_bench.data.rows import Array, Data
+from ffn_bench.engine.evaluation import scored
 from ffn_bench.engine.metrics import Scoring
 from ffn_bench.engine.protocol import Advanced, Layers, Order
 from ffn_bench.engine.tensors import to_arrays, to_tensors
@@ -307,7 +308,7 @@ class BatchedEngine:
             outputs, y = outputs.permute(1, 2, 0), y[..., None].expand(*y.shape, R)
             for k, score in enumerate(self._scoring.quantities):
                 assert score.of_rows is not None
-                by_rows = score.of_rows(outputs, y).movedim(0, -1).contiguous()
+                by_rows = score.of_rows(*scored(outputs, y)).movedim(0, -1).contiguous()
                 sums[k] = sums[k] + by_rows.sum(-1, dtype=torch.float64)
         variances = everything.y.double().var(0, correction=0).cpu()
         mean_losses, means = (loss / n).tolist(), [(total / n).cpu() for total in sums]

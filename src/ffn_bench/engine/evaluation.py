@@ -39,9 +39,15 @@ def means(
         loss += (losses if weights is None else losses * weights).sum()
         for k, score in enumerate(scoring.quantities):
             assert score.of_rows is not None
-            sums[k] = sums[k] + score.of_rows(outputs, y).sum(0, dtype=torch.float64)
+            sums[k] = sums[k] + score.of_rows(*scored(outputs, y)).sum(0, dtype=torch.float64)
     variances = split.y.double().var(0, correction=0).cpu()
     return [float(loss) / n, *scoring.of_means([(total / n).cpu() for total in sums], variances)]
+
+
+def scored(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs and what they should be as scores take them: targets in float64, as squares of float32
+    overflow."""
+    return (outputs.double(), y.double()) if y.is_floating_point() else (outputs, y)
 
 
 def evaluate(network: Callable[[Tensor], Tensor], split: Split[Tensor]) -> dict[str, float]:

@@ -68,8 +68,9 @@ class Scoring:
         if self.task == "classification":
             return [_mean(of_rows(outputs, y)) for of_rows in by_rows]
         with np.errstate(over="ignore", invalid="ignore"):  # of outputs that have diverged
-            means = [np.mean(of_rows(outputs, y), axis=0, dtype=np.float64) for of_rows in by_rows]
-            return self.of_means(means, y.var(axis=0, dtype=np.float64))
+            outputs, y = outputs.astype(np.float64), y.astype(np.float64)  # squares of float32 overflow
+            means = [np.mean(of_rows(outputs, y), axis=0) for of_rows in by_rows]
+            return self.of_means(means, y.var(axis=0))
 
     def of_means(self, means: Sequence[Any], variances: Any) -> list[float]:
         """The same from the means over the rows: numbers, or in a regression `[n_targets]`, as the targets'
@@ -217,13 +218,13 @@ def confusion_matrix(
 
 
 def worst_mistakes(
-    network: Callable[[Array], Array], split: Split[Array], count: int
+    network: Callable[[Array], Array], split: Split[Array], count: int, criterion: Criterion
 ) -> tuple[Array, Array, Array]:
     """The `count` misclassified rows of largest loss, worst first: row numbers, predictions, losses."""
     losses, predictions = [], []
     for logits, y in _in_chunks(network, split):
         predictions.append(logits.argmax(1))
-        losses.append(row_losses(logits, y))
+        losses.append(row_losses(logits, y, criterion))
     loss, predicted = np.concatenate(losses), np.concatenate(predictions)
     wrong = np.flatnonzero(predicted != split.y)
     rows = wrong[np.argsort(-loss[wrong], kind="stable")[:count]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffn_bench.checks import one_of
-from ffn_bench.configuration.schema import LOSS_OF_TASK, LossConfig, TrainConfig
+from ffn_bench.configuration.schema import LOSS_OF_TASK, LossConfig, TrainConfig, default_output
 from ffn_bench.errors import UserError
 from ffn_bench.model.activations import ACTIVATIONS
 
@@ -30,7 +30,7 @@ class Loss:
     derivative: Callable[[Numbers, Numbers, float], Numbers]
     """∂ρ/∂f, or with `of_logits` ∂ρ/∂z."""
     outputs: tuple[str, ...]
-    """The outputs that it is of in a classification, from `OUTPUTS`; the first one by default."""
+    """The outputs that it is of in a classification, from `OUTPUTS`."""
     of_logits: bool = False
     """Whether ρ and its derivative are written for sigmoid outputs, of their logits, which is exact where a
     sigmoid is 0 or 1; for softmax outputs an engine has −Σ t ln softmax(z)."""
@@ -174,10 +174,9 @@ def criterion_of(run: TrainConfig) -> Criterion:
     """The loss of a run. Raises `UserError` for names, or keys, that do not go together."""
     own, task = run.loss, run.task
     one_of(own.name, ("auto", *LOSSES), "loss")
-    auto, identity = LOSS_OF_TASK[task][0], LOSS_OF_TASK["regression"][1]
-    name = auto if own.name == "auto" else own.name
+    name = LOSS_OF_TASK[task] if own.name == "auto" else own.name
     loss = LOSSES[name]
-    outputs = loss.outputs if task == "classification" else (identity,)
+    outputs = loss.outputs if task == "classification" else ("identity",)
     if task == "regression" and not loss.of_targets:
         regression = [name for name, loss in LOSSES.items() if loss.of_targets]
         what = f"{name} is of classes, and data.task is regression"
@@ -191,4 +190,4 @@ def criterion_of(run: TrainConfig) -> Criterion:
             raise UserError(f"loss.{key}", f"has no effect with loss={name}", f"use loss={takers[0]}")
     if task == "regression" and own.class_weight != "none":
         raise UserError("loss.class_weight", "is of classes, and data.task is regression", "leave it out")
-    return Criterion(name, own.output or outputs[0], own.label_smoothing, own.delta)
+    return Criterion(name, own.output or default_output(name), own.label_smoothing, own.delta)

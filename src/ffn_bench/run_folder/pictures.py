@@ -290,7 +290,7 @@ def mistakes(data: Data[Array], rows: Array, predicted: Array, losses: Array) ->
     from PIL import Image, ImageDraw
 
     assert data.image_shape is not None
-    title = "largest losses of the test part: true → predicted (nats)"
+    title = "largest losses of the test part: true → predicted (loss)"
     columns = min(6, len(rows))
     lines = -(-len(rows) // columns)
     labels = [

@@ -363,7 +363,7 @@ class Record:
                 for name, figure in drawn.items():
                     self._tensorboard.write_image(f"{name}/{split}", score_figures.png(figure), run.step)
         if self._config.log_mistakes and data.image_shape and len(data.test.y):
-            worst = metrics.worst_mistakes(run.network, data.test, 18)
+            worst = metrics.worst_mistakes(run.network, data.test, 18, criterion_of(run.config))
             if len(worst[0]):
                 with pictures.DRAWING:
                     picture = pictures.mistakes(data, *worst)

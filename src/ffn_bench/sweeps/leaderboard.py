@@ -33,17 +33,21 @@ def leaderboard(
     settings: Sequence[dict[str, str]],
     summaries: Sequence[dict[str, Any] | None],
     task: tags.Task = "classification",
+    same_loss: bool | None = None,
 ) -> tuple[list[dict[str, Any]], list[str], bool]:
     """Rows of runs of a task that differ in their seed only, best mean score first, and the swept keys.
 
     The score is what all runs monitored, at the best epoch; where they monitored several, the task's primary
-    one on validation.
+    one on validation, as where that is a loss and they have different ones. `same_loss` says whether they
+    have the same; None: if no key of the loss varies.
 
     A setting with a run that did not finish ranks behind all settings whose runs all did: such a run has no
     score to average, and leaving it out would flatter the setting. Equals stay in the order of the runs.
     """
     varied, primary = varied_keys(settings), tags.PRIMARY[task]
     tag = monitored([summary for summary in summaries if summary], task)
+    if tags.quantity(tag) is tags.LOSS and not (is_one_loss(varied) if same_loss is None else same_loss):
+        tag = primary.tag("val")
     seeds = "seed" in varied
     keys = [k for k in varied if k != "seed"]
     groups: dict[tuple[str | None, ...], list[dict[str, Any] | None]] = {}
@@ -87,6 +91,11 @@ def monitored(summaries: Sequence[dict[str, Any]], task: tags.Task) -> str:
     default = tags.PRIMARY[task].tag("val")
     named = {summary["monitor"] or default for summary in summaries if "monitor" in summary}
     return named.pop() if len(named) == 1 else default
+
+
+def is_one_loss(keys: Sequence[str]) -> bool:
+    """Whether runs that differ in these keys have losses that can be compared."""
+    return not any(key.partition(".")[0] == "loss" for key in keys)
 
 
 def score_of(row: dict[str, Any]) -> float:
