@@ -32,6 +32,7 @@ from ffn_bench.run_folder import checkpoints, reading
 from ffn_bench.run_folder.files import Folder, to_json
 from ffn_bench.run_folder.recorded_run import read_run
 from ffn_bench.run_folder.trained_weights import weights_at
+from ffn_bench.tags import SPLIT_SCORES
 
 FFN_TRAIN = Path(sys.executable).with_name("ffn-train")
 
@@ -97,6 +98,7 @@ def test_the_run_folder(ffn: Command, tmp_path: Path) -> None:
         *(f"loss/{p}" for p in ("train", "val", "test")),
         *(f"accuracy/{p}" for p in ("train", "val", "test")),
         *("objective/train", "lr", "grad_norm", "weight_norm", "update_ratio"),
+        *(score.tag(p) for score in SPLIT_SCORES for p in score.splits),
     }
     truth = {(tag, line["step"]): line[tag] for line in lines for tag in tags & set(line)}
     scalars = scalars_of(folder)
