@@ -174,6 +174,20 @@ BAD: dict[str, Bad] = {
         3,
         ["'w'", "all weights are 0"],
     ),
+    "weights that no sum holds": (
+        "t.csv",
+        "w,s,label\n" + "1e308,a,x\n1e308,b,y\n" * 20,
+        ["data.weight=w"],
+        3,
+        ["'w'", "too large to be added up"],
+    ),
+    "one weight far above the others": (
+        "t.csv",
+        "w,s,label\n1e300,a,x\n" + "1e-300,a,x\n1e-300,b,y\n" * 20,
+        ["data.weight=w", "data.split_seed=0", "data.val_fraction=0.5"],
+        3,
+        ["data.weight", "too far above"],
+    ),
     "a blank weight": ("t.csv", BLANK, ["data.weight=n", IMPUTE], 3, ["line 9", "'n'", "blank cell"]),
     "a text as weight": ("t.csv", GOOD, ["data.weight=s"], 3, ["line 2", "'s'", "not a number"]),
     "an infinite weight": (
@@ -217,8 +231,20 @@ BAD: dict[str, Bad] = {
         3,
         ["'t'", "dates"],
     ),
-    "Parquet with lists": ("t.parquet", parquet(a=[[1, 2]] * 40), [], 3, ["row 0", "'a'", "not a number"]),
-    "Parquet with bytes": ("t.parquet", parquet(a=[b"ab"] * 40), [], 3, ["row 0", "'a'", "not a number"]),
+    "Parquet with lists": (
+        "t.parquet",
+        parquet(a=[[1, 2]] * 40),
+        [],
+        3,
+        ["'a'", "List(Int64)", "data.drop=[a]"],
+    ),
+    "Parquet with bytes": (
+        "t.parquet",
+        parquet(a=[b"ab"] * 40),
+        [],
+        3,
+        ["'a'", "the type Binary", "data.drop=[a]"],
+    ),
     "Parquet with a blank": (
         "t.parquet",
         parquet(a=[1.0, None] * 20),
@@ -248,7 +274,7 @@ BAD: dict[str, Bad] = {
         parquet(label=[None] + ["x", "y", "x"] * 13),
         [IMPUTE],
         3,
-        ["blank label"],
+        ["row 0", "blank label", "data.missing=drop_rows"],
     ),
 }
 

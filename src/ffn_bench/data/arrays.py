@@ -131,7 +131,8 @@ def _framed(frame: Any, target: str | Sequence[str] | None, config: ArraysConfig
     todo = f"its columns: {listed(names)}"
     if target is None:
         raise data_error("target", "has no value", f'name the column of the labels: target="…"; {todo}')
-    targets = [str(target)] if not isinstance(target, (list, tuple)) else list(map(str, target))
+    given = target if isinstance(target, (list, tuple)) else [target]
+    targets = [str(name).strip() for name in given]
     for name in targets:
         if name not in names:
             raise data_error("target", f"the frame has no column {name!r}{nearest(name, names)}", todo)

@@ -17,16 +17,17 @@ from ffn_bench.data.columns import (
     BLANK_WORDS,
     NUMBER,
     TRUTH_VALUES,
-    UNSEEN,
     Array,
+    Fault,
     Kind,
     Layout,
     Table,
-    as_categories,
+    category_names,
+    coder,
+    cures,
     kind_of,
     number_in,
     sorted_categories,
-    without,
 )
 from ffn_bench.errors import DATA, UserError, data_error
 
@@ -88,9 +89,8 @@ class _Cells:
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self._kinds = kinds
-        self._categories = [
-            {name: float(k) for k, name in enumerate(kind.categories or ())} for kind in kinds
-        ]
+        self._categories: list[dict[str, float]] = [{} for _ in kinds]
+        """Of each column the texts that were found, where its categories are not known."""
         readers = {"number": self._number, "boolean": self._boolean, "category": self._category}
         self.readers = [readers[kind.holds](k) for k, kind in enumerate(kinds)]
 
@@ -99,7 +99,8 @@ class _Cells:
         kinds = list(self._kinds)
         for k, kind in enumerate(kinds):
             if kind.holds == "category" and kind.categories is None:
-                kinds[k] = kind._replace(categories=sorted_categories(x[:, k], list(self._categories[k])))
+                names = category_names(self._categories[k], kind.blank)
+                kinds[k] = kind._replace(categories=sorted_categories(x[:, k], names))
         return tuple(kinds)
 
     def _number(self, k: int) -> Callable[[str], float]:
@@ -131,21 +132,16 @@ class _Cells:
         return read
 
     def _category(self, k: int) -> Callable[[str], float]:
-        blank, known, closed = (
-            self._kinds[k].blank,
-            self._categories[k],
-            self._kinds[k].categories is not None,
-        )
+        kind, found = self._kinds[k], self._categories[k]
+        code = None if kind.categories is None else coder(kind)
 
         def read(cell: str) -> float:
             text = cell.strip()
             if not text:
-                if blank:
+                if kind.blank:
                     return math.nan
                 raise ValueError
-            if closed:
-                return known.get(text, UNSEEN)
-            return known.setdefault(text, float(len(known)))
+            return code(text) if code else found.setdefault(text, float(len(found)))
 
         return read
 
@@ -284,7 +280,9 @@ class TextRows:
             if layout.label is not None:
                 label = row[layout.label].strip()
                 if not (label or blank_labels):
-                    raise self._cell_error(header[layout.label], "blank label")
+                    location = f"{self.where}, line {self.line}, column {header[layout.label]!r}"
+                    todo = "fill it in, or use data.missing=drop_rows"
+                    raise data_error(location, "blank label", todo)
                 labels.append(label)
             line_numbers.append(self.line)
             features = [row[k] for k in layout.features]
@@ -307,19 +305,12 @@ class TextRows:
             row_number, k = np.argwhere(~np.isfinite(x[:, strict]))[0]
             k = strict[k]
             name, what = layout.columns[k], f"{x[row_number, k]} is not a finite number"
-            raise self._cell_error(name, what, line_numbers[row_number])
+            location = f"{self.where}, line {line_numbers[row_number]}, column {name!r}"
+            fault: Fault = "blank" if np.isnan(x[row_number, k]) else "infinite"
+            raise data_error(location, what, cures(fault, name, layout, self._training))
         code = {label: k for k, label in enumerate(dict.fromkeys(labels))}
         codes = np.array([code[label] for label in labels], dtype=np.int64)
         return Table(x, codes, list(code), layout.columns, cells.sorted_kinds(x))
-
-    def _cell_error(self, column: str, what: str, line: int | None = None) -> UserError:
-        location = f"{self.where}, line {self.line if line is None else line}, column {column!r}"
-        todo = "fill it in or drop the row"
-        if self._training:
-            todo = f"fill it in, use data.missing=impute or drop_rows, or {without(column)}"
-            if what == "blank label":
-                todo = "fill it in, or use data.missing=drop_rows"
-        return data_error(location, what, todo)
 
     def _explain_row(self, features: list[str], layout: Layout) -> None:
         """Raise what is wrong with the first cell that is not what its column holds, if there is one."""
@@ -331,22 +322,17 @@ class TextRows:
                 read(cell)
             except ValueError as e:
                 location = f"{self.where}, line {self.line}, column {name!r}"
-                raise CellError(location, *self._fault(cell, name, kind, str(e)), DATA) from None
+                what, fault = _fault(cell, kind, str(e))
+                todo = cures(fault, name, layout, self._training)
+                raise CellError(location, what, todo, DATA) from None
 
-    def _fault(self, cell: str, name: str, kind: Kind, reason: str) -> tuple[str, str]:
-        """What is wrong with a cell, and what to do about it."""
-        if not cell.strip():
-            todo = "features must be numbers" if kind.holds == "number" else "fill it in"
-            if self._training:
-                todo = f"fill it in, use data.missing=impute or drop_rows, or {without(name)}"
-            return "blank cell", todo
-        if reason == NOT_FINITE:
-            return f"{cell.strip()} is not a finite number", "fill it in or drop the row"
-        if kind.holds == "boolean":
-            return f"{cell!r} is neither true nor false", "correct it"
-        todo = "features must be numbers"
-        if self._training:
-            todo = "correct it, "
-            todo += "blank it" if kind.blank else "use data.missing=impute when it is blank"
-            todo += f", or use {as_categories(name)} or {without(name)}"
-        return f"{cell!r} is not a number", todo
+
+def _fault(cell: str, kind: Kind, reason: str) -> tuple[str, Fault]:
+    """What is wrong with a cell, in words, and of which sort that is."""
+    text = cell.strip()
+    if not text:
+        return "blank cell", "blank"
+    if reason == NOT_FINITE:
+        return f"{text} is not a finite number", "infinite"
+    what = "neither true nor false" if kind.holds == "boolean" else "not a number"
+    return f"{cell!r} is {what}", "blank" if text in BLANK_WORDS else "text"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from ffn_bench.errors import data_error
 
 Array = npt.NDArray[np.float64]
 Holds = Literal["number", "boolean", "category", "any"]
+Fault = Literal["blank", "infinite", "text"]
+"""What is wrong with a cell."""
 BLANK_WORDS = frozenset(("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-"))
 """What a blank cell of a column of numbers may say instead, where blank cells are allowed."""
 TRUTH_VALUES = {"true": 1.0, "false": 0.0}
@@ -48,6 +51,8 @@ class Layout(NamedTuple):
     """Position of the label, if there is one."""
     kinds: tuple[Kind, ...] | None = None
     """Of the features; None: numbers, none of them blank."""
+    others: int = 0
+    """How many of the last features are none: targets, weights, which are read as features are."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -58,6 +63,10 @@ class Layout(NamedTuple):
     def kinds_of_features(self) -> tuple[Kind, ...]:
         """`kinds`, written out."""
         return self.kinds or (NUMBER,) * len(self.features)
+
+    def is_feature(self, name: str) -> bool:
+        """Whether the column of this name is one."""
+        return name in self.columns[: len(self.features) - self.others]
 
 
 class Table(NamedTuple):
@@ -103,15 +112,70 @@ def natural_order(names: Iterable[str]) -> list[str]:
     return ordered
 
 
-def sorted_categories(codes: Array, found: list[str]) -> tuple[str, ...]:
-    """Categories in their natural order, from the order in which they were found; `codes`, which are places
-    in that, become places in this one; NaN stays."""
-    ordered = natural_order(found)
+def number_name(text: str) -> str | None:
+    """A finite number as the name of a category, of `1`, `1.0` and `01` it is `1`; None for other texts."""
+    number = number_in(text)
+    if number is None or not math.isfinite(number):
+        return None
+    if abs(number) >= 2**53 and len(text) < 400 and text.strip().lstrip("+-").isdigit():
+        return str(int(text))  # of which a float would have some digits
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+def category_names(texts: Iterable[str], blank: bool) -> dict[str, str]:
+    """The category that each of a column's texts is. Where all are numbers, apart from `BLANK_WORDS` where
+    cells may be `blank`, it is the number's name, and "" of those words; else the text."""
+    texts = list(texts)
+    names = {text: "" if blank and text in BLANK_WORDS else number_name(text) for text in texts}
+    numbers = {text: name for text, name in names.items() if name is not None}
+    return numbers if len(numbers) == len(names) and any(numbers.values()) else {text: text for text in texts}
+
+
+def coder(kind: Kind) -> Callable[[str], float]:
+    """The code of a text, stripped and not empty, of a column whose categories are known: numbers by their
+    value where all of these are the names of numbers."""
+    places = {category: float(k) for k, category in enumerate(kind.categories or ())}
+    if not all(number_name(category) == category for category in places):
+        return lambda text: places.get(text, UNSEEN)
+
+    def code(text: str) -> float:
+        if text in places:
+            return places[text]
+        if kind.blank and text in BLANK_WORDS:
+            return math.nan
+        return places.get(number_name(text) or text, UNSEEN)
+
+    return code
+
+
+def sorted_categories(codes: Array, names: dict[str, str]) -> tuple[str, ...]:
+    """Categories in their natural order; `codes`, which are places of texts among the keys of
+    `category_names`, become places in this one; NaN stays, and is what "" becomes."""
+    ordered = natural_order({*names.values()} - {""})
     place = {category: float(k) for k, category in enumerate(ordered)}
-    new = np.array([place[category] for category in found])
+    new = np.array([place.get(category, math.nan) for category in names.values()])
     present = ~np.isnan(codes)
     codes[present] = new[codes[present].astype(np.int64)]
     return tuple(ordered)
+
+
+def cures(fault: Fault, column: str, layout: Layout, training: bool) -> str:
+    """What a person can do about a cell of a column of numbers or of yes and no, or a blank one. `training`:
+    whether keys of the data can change how cells are read."""
+    steps = ["fill it in" if fault == "blank" else "correct it"]
+    feature = training and layout.is_feature(column)
+    if fault == "blank" and training:
+        steps.append(f"use data.missing={'impute or drop_rows' if feature else 'drop_rows'}")
+    if fault == "infinite" or not training:
+        steps.append("leave its row out")
+    if fault == "text" and feature:
+        allowed = layout.kinds_of_features[layout.columns.index(column)].blank
+        steps.append("blank it" if allowed else "use data.missing=impute when it is blank")
+        steps.append(f"use {as_categories(column)}")
+    if feature:
+        steps.append(without(column))
+    *first, last = steps
+    return f"{', '.join(first)}, or {last}" if first else last
 
 
 def without(*columns: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffn_bench.data.columns import UNSEEN, Holds, Kind
+from ffn_bench.data.columns import UNSEEN, Holds, Kind, without
 from ffn_bench.errors import data_error
 
 Array = npt.NDArray[Any]
@@ -136,7 +136,7 @@ def fit(x: Array, kinds: Sequence[Kind], columns: Sequence[str]) -> Encoding:
         blank = np.isnan(values)
         present = values[~blank] if blank.any() else values
         if len(present) == 0:
-            todo = f"leave it out: data.drop=[{name}]"
+            todo = f"leave it out: {without(name)}"
             raise data_error(f"column {name!r}", "is blank in every training row", todo)
         indicator = kind.blank and bool(blank.any())
         if kind.holds == "category":

@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def read(path: Path, key: str, layout_of: Callable[[list[str]], Layout], blank_labels: bool = False) -> Table:
-    """The rows of a file that `key` names. Raises `UserError` (status 3) for one that is damaged, larger than
-    free memory, or no table of the columns that `layout_of` wants."""
+def read(
+    path: Path,
+    key: str,
+    layout_of: Callable[[list[str]], Layout],
+    blank_labels: bool = False,
+    training: bool = True,
+) -> Table:
+    """The rows of a file that `key` names; `training`: see `features_of`.
+
+    Raises `UserError` (status 3) for one that is damaged, larger than free memory, or no table of the columns
+    that `layout_of` wants.
+    """
     where = str(path)
     check_file(path, key)
     if not may_use_polars():
@@ -29,8 +38,8 @@ def read(path: Path, key: str, layout_of: Callable[[list[str]], Layout], blank_l
     frame = _frame(path)
     if frame.height == 0:
         raise data_error(where, "has columns and no rows", "add rows")
-    layout = layout_of([name.strip() for name in names_of(frame, where)])
-    return table_of(frame, layout, where, blank_labels)
+    layout = layout_of(list(names_of(frame, where)))
+    return table_of(frame, layout, where, blank_labels, training)
 
 
 def _frame(path: Path) -> pl.DataFrame:

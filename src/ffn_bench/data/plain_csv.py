@@ -23,11 +23,12 @@ from ffn_bench.data.columns import (
     MOST_CATEGORIES,
     NUMBER,
     TRUTH_VALUES,
-    UNSEEN,
     Array,
     Kind,
     Layout,
     Table,
+    category_names,
+    coder,
     kind_of,
     natural_order,
     number_in,
@@ -336,11 +337,12 @@ def _from_text(column: pl.Series, kind: Kind) -> Column | None:
     else:
         if "" in texts and not kind.blank:
             return None
+        names = {text: text for text in texts}
         if kind.categories is None:
-            kind = kind._replace(categories=tuple(natural_order({*texts} - {""})))
-        assert kind.categories is not None
-        place = {category: float(k) for k, category in enumerate(kind.categories)}
-        values = [place.get(text, UNSEEN) if text else math.nan for text in texts]
+            names = {"": "", **category_names({*texts} - {""}, kind.blank)}
+            kind = kind._replace(categories=tuple(natural_order({*names.values()} - {""})))
+        code = coder(kind)
+        values = [code(names[text]) if names[text] else math.nan for text in texts]
     if len(cells) > 2**24:
         return None
     return Column(column.replace_strict(cells, values, return_dtype=pl.Float32()).to_numpy(), kind)

@@ -29,6 +29,9 @@ from ffn_bench.data.splitting import (
 )
 from ffn_bench.errors import UserError, data_error
 
+MOST_WEIGHT = 1e30
+"""Of a row, in units of the training rows' mean: sums of such are finite in float32."""
+
 
 def standardised(x: Array, mean: Array, scale: Array, dtype: npt.DTypeLike) -> Array:
     """(x − mean)/scale in a floating `dtype`, as a new array `[n, n_features]`; mean and scale are
@@ -100,7 +103,7 @@ def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
         numbers = fitted.standardised
         features = np.where(numbers, features[0], 0.0), np.where(numbers, features[1], 1.0)
     targets = _target_standardisation(train.y, raw)
-    scale = 1.0 if train.weights is None else _mean_weight(train.weights)
+    scale = 1.0 if train.weights is None else _mean_weight(train.weights, val.weights, test.weights)
 
     def split(rows: Rows) -> Split[Array]:
         x = standardised(rows.x, *features, np.float32 if rows.x.dtype == np.uint8 else np.float64)
@@ -190,11 +193,16 @@ def _target_standardisation(y: Array, raw: Raw) -> tuple[Array, Array]:
     return mean, std
 
 
-def _mean_weight(weights: Array) -> float:
-    """Of the training rows."""
+def _mean_weight(weights: Array, *others: Array | None) -> float:
+    """Of the training rows. Raises `UserError` where a weight, of these or of the other rows, is no moderate
+    multiple of it."""
     mean = float(weights.mean())
-    if mean <= 0:
+    if not weights.any():
         raise data_error("data.weight", "all training rows have weight 0", "give some rows weight")
+    largest = max(float(some.max(initial=0)) for some in (weights, *others) if some is not None)
+    if mean == 0 or largest / MOST_WEIGHT > mean:
+        what = f"the largest weight, {largest:g}, is too far above the training rows' mean, {mean:g}"
+        raise data_error("data.weight", what, "give weights of comparable size")
     return mean
 
 

@@ -13,7 +13,17 @@ import numpy.typing as npt
 from ffn_bench.configuration.schema import ColumnsConfig, CsvConfig, DataConfig
 from ffn_bench.data import frame_files
 from ffn_bench.data.careful_csv import found_delimiter, read_carefully
-from ffn_bench.data.columns import NUMBER, Array, Kind, Layout, Table, check_categories, natural_order
+from ffn_bench.data.columns import (
+    NUMBER,
+    TRUTH_VALUES,
+    Array,
+    Kind,
+    Layout,
+    Table,
+    check_categories,
+    natural_order,
+    without,
+)
 from ffn_bench.data.files import BEGINNING, FRAMES, expanded, text_file
 from ffn_bench.data.plain_csv import read_plain
 from ffn_bench.data.rows import Raw, Rows
@@ -40,7 +50,8 @@ def load_csv(config: DataConfig) -> Raw:
         return raw
     test = Columns(config, targets_of(config), config.test_path)
     table = read_table(config.test_path, "data.test_path", config, lambda header: test.again(header, raw))
-    return dataclasses.replace(raw, test=test.rows(table, raw.classes))
+    rows = test.rows(table, raw.classes)
+    return dataclasses.replace(raw, test=rows, notes=(*raw.notes, *test.notes))
 
 
 def targets_of(config: CsvConfig) -> list[str]:
@@ -82,8 +93,16 @@ class Columns:
     ) -> None:
         """`targets` are none where labels come from elsewhere; `where` and `key` are what messages call the
         table and its targets."""
-        self.config, self.targets, self.where, self.key = config, list(targets), where, key
+        self.config = dataclasses.replace(
+            config,
+            drop=_stripped(config.drop),
+            categories=_stripped(config.categories),
+            weight=None if config.weight is None else config.weight.strip(),
+        )
+        self.targets, self.where, self.key = _stripped(targets), where, key
         self.regression = config.task == "regression"
+        self.notes: list[str] = []
+        """What a person should know of the rows that were made of a table."""
 
     @property
     def others(self) -> list[str]:
@@ -134,7 +153,8 @@ class Columns:
         blank = lenient or self.config.missing == "drop_rows"
         features = [*features, *(header.index(name) for name in self.others)]
         label = header.index(self.targets[0]) if self.targets and not self.regression else None
-        return Layout(header, features, label, (*kinds, *(Kind(blank=blank) for _ in self.others)))
+        kinds = [*kinds, *(Kind(blank=blank) for _ in self.others)]
+        return Layout(header, features, label, tuple(kinds), len(self.others))
 
     def raw(self, table: Table) -> Raw:
         """The data set of a table's rows."""
@@ -142,7 +162,7 @@ class Columns:
         columns = table.columns[:n_columns]
         kinds = (table.kinds or (NUMBER,) * len(table.columns))[:n_columns]
         check_categories(kinds, columns, len(table.x), self.where)
-        table, notes = self._complete(table)
+        table = self._complete(table)
         classes: tuple[str, ...] = ()
         if table.labels:
             column = f"column {self.targets[0]!r}"
@@ -158,14 +178,14 @@ class Columns:
             targets=tuple(self.targets) if self.regression else (),
             weights=weights,
             kinds=None if all(kind == NUMBER for kind in kinds) else kinds,
-            notes=tuple(notes),
+            notes=tuple(self.notes),
         )
 
     def rows(self, table: Table, classes: Sequence[str], complete: bool = False) -> Rows:
         """A table's rows: features, class numbers or targets, weights. `complete`: whether rows with blank
         cells have been left out already."""
         if not complete:
-            table, _ = self._complete(table)
+            table = self._complete(table)
         n_columns = len(table.columns) - len(self.others)
         x, others = table.x, table.x[:, n_columns:]
         if self.others:
@@ -175,30 +195,39 @@ class Columns:
             weights = self._weights(np.ascontiguousarray(others[:, -1]))
         if self.regression:
             return Rows(x, np.ascontiguousarray(others[:, : len(self.targets)]), weights)
-        number = {name: k for k, name in enumerate(classes)}
-        if unknown := [name for name in table.labels if name not in number]:
-            what = f"has the label {unknown[0]!r}, which {getattr(self.config, 'path', 'the table')} has not"
+        numbers = class_numbers(table.labels, classes)
+        if (numbers < 0).any():
+            unknown = table.labels[int(numbers.argmin())]
+            what = f"has the label {unknown!r}, which {getattr(self.config, 'path', 'the table')} has not"
             raise data_error(self.where, what, "correct it, or leave its rows out")
-        numbers = np.array([number[name] for name in table.labels], dtype=np.int64)
         return Rows(x, numbers[table.codes], weights)
 
-    def _complete(self, table: Table) -> tuple[Table, list[str]]:
-        """The rows without a blank cell, where others are to be left out; and what was left out."""
+    def _complete(self, table: Table) -> Table:
+        """The rows without a blank cell, where others are to be left out, which a note tells."""
         if self.config.missing != "drop_rows":
-            return table, []
+            return table
         blank = np.asarray(np.isnan(table.x).any(axis=1))
         if "" in table.labels:
             blank |= table.codes == table.labels.index("")
         if not blank.any():
-            return table, []
+            return table
         if blank.all():
             what = "has a blank cell in every row, and data.missing=drop_rows leaves these out"
-            raise data_error(self.where, what, "use data.missing=impute, or data.drop for blank columns")
+            n_features = len(table.columns) - len(self.others)
+            empty = np.flatnonzero(np.isnan(table.x[:, :n_features]).all(axis=0)).tolist()
+            todo = "use data.missing=impute"
+            if empty:
+                todo = f"leave out what is blank everywhere: {without(*(table.columns[k] for k in empty))}"
+            raise data_error(self.where, what, todo)
+        count = int(blank.sum())
+        of_all = f"{count:,} of {len(blank):,} rows of {self.where}"
+        self.notes.append(f"{of_all} have a blank cell and are left out")
+        complete = table._replace(x=table.x[~blank])
+        if not table.labels:
+            return complete
         present, codes = np.unique(table.codes[~blank], return_inverse=True)
         labels = [table.labels[code] for code in present.tolist()]
-        count = int(blank.sum())
-        note = f"{count:,} of {len(blank):,} rows of {self.where} have a blank cell and are left out"
-        return table._replace(x=table.x[~blank], codes=codes.astype(np.int64), labels=labels), [note]
+        return complete._replace(codes=codes.astype(np.int64), labels=labels)
 
     def _weights(self, weights: Array) -> Array:
         name = self.config.weight
@@ -208,25 +237,54 @@ class Columns:
             raise data_error(f"{self.where}, column {name!r}", what, "weights are 0 or more")
         if not weights.any():
             raise data_error(f"{self.where}, column {name!r}", "all weights are 0", "give weights above 0")
+        with np.errstate(over="ignore"):
+            total = weights.sum()
+        if not np.isfinite(total):
+            what = "the weights are too large to be added up"
+            raise data_error(f"{self.where}, column {name!r}", what, "divide them: only their ratios count")
         return weights
 
 
 def classes_of(
     labels: Sequence[str], n_rows: int, where: str, column: str
 ) -> tuple[tuple[str, ...], IntArray]:
-    """Different labels in their natural order (numbers by value), and for each one given its number there.
+    """Classes in their natural order (numbers by value), and for each of these different labels its number
+    there. Labels that are all true or false, in more than one spelling of a word, are two classes.
 
     Raises `UserError` (status 3) where they are no classes of so many rows; `column` is what has them.
     """
-    classes = natural_order(labels)
+    words = {label: label.lower() for label in labels}
+    if not are_truth_values(labels) or len(set(words.values())) == len(words):
+        words = {label: label for label in labels}
+    classes = natural_order(set(words.values()))
     if len(classes) == 1:
         raise data_error(where, f"{column} has only one class, {classes[0]!r}", "give two or more")
     if len(classes) > max(20, n_rows // 2):
         what = f"{column} has {len(classes)} different labels in {n_rows} rows"
         todo = "choose a column of classes (measured quantities are not classes: data.task=regression)"
         raise data_error(where, what, todo)
-    number = {label: k for k, label in enumerate(classes)}
-    return tuple(classes), np.array([number[label] for label in labels])
+    number = {name: k for k, name in enumerate(classes)}
+    return tuple(classes), np.array([number[words[label]] for label in labels])
+
+
+def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> IntArray:
+    """Of each label the number of its class, -1 where it is none. Classes true and false have no case: a
+    column of truth values is `True` in one format and `true` in another."""
+    number = {name: k for k, name in enumerate(classes)}
+    if are_truth_values(classes) and len({name.lower() for name in classes}) == len(classes):
+        number = {name.lower(): k for name, k in number.items()}
+        labels = [label.lower() for label in labels]
+    return np.array([number.get(label, -1) for label in labels], dtype=np.int64)
+
+
+def are_truth_values(names: Sequence[str]) -> bool:
+    """Whether all of these names are true or false, in any case."""
+    return all(name.lower() in TRUTH_VALUES for name in names)
+
+
+def _stripped(names: Sequence[str]) -> list[str]:
+    """Names of columns as a table has them."""
+    return [name.strip() for name in names]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -17,16 +17,17 @@ def matched(header: Sequence[str], columns: Sequence[str], label: str | None, wh
     table.
     """
     positions = {name: k for k, name in enumerate(header)}
-    if missing := [name for name in columns if name not in positions]:
+    if missing := [name for name in columns if name.strip() not in positions]:
         names = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         of = f"{len(missing)} of the {len(columns)} columns that the run was trained on"
         hint = nearest(missing[0], [name for name in header if name not in columns])
         raise data_error(where, f"lacks {of}: {names}{hint}", f"its columns: {listed(header)}")
+    label = None if label is None else label.strip()
     if label in columns:
         what = f"{label!r} is a feature that the run was trained on"
         raise data_error("data.target", what, "name the column of labels")
     position = None if label is None else positions.get(label)
-    return Layout(list(header), [positions[name] for name in columns], position)
+    return Layout(list(header), [positions[name.strip()] for name in columns], position)
 
 
 def unused(layout: Layout) -> list[str]:

@@ -183,7 +183,8 @@ class Predicted:
         from ffn_bench.data.files import FRAMES, expanded
 
         if name.lower().endswith(FRAMES):
-            yield frame_files.read(expanded(name, "data.path"), "data.path", layout_of, blank_labels=True)
+            path = expanded(name, "data.path")
+            yield frame_files.read(path, "data.path", layout_of, blank_labels=True, training=False)
             return
         delimiter = self._cfg.data.delimiter or getattr(self.network.config.data, "delimiter", None)
         where = "standard input" if name == STANDARD else name
@@ -256,12 +257,11 @@ class Predicted:
         return layout._replace(kinds=(*fitted.kinds, *(NUMBER for _ in self._targets)))
 
     def _class_numbers(self, table: Table) -> Array | None:
-        import numpy as np
+        from ffn_bench.data.tables import class_numbers
 
         if not table.labels:
             return None
-        number = {name: k for k, name in enumerate(self.network.fitted.classes)}
-        return np.array([number.get(label, -1) for label in table.labels])[table.codes]
+        return class_numbers(table.labels, self.network.fitted.classes)[table.codes]
 
     def summary(self) -> str:
         """What was done, in lines: by which weights, how many rows, scores, notes."""

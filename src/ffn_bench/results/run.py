@@ -174,7 +174,9 @@ class Run:
         columns, kinds = self.columns, self.network.fitted.kinds
         if is_frame(X):
             layout = matched(list(names_of(X, "X")), columns, None, "X")
-            return features_of(X, layout._replace(kinds=kinds), "X").x
+            rows = features_of(X, layout._replace(kinds=kinds), "X", training=False).x
+            self._warn_of_unseen(rows)
+            return rows
         if kinds is not None:
             what = "is no frame, and the run was trained on a table with categories or blanks"
             raise data_error("X", what, "give a frame of Polars or pandas, whose columns have names")
@@ -183,6 +185,19 @@ class Run:
             what = f"has {rows.shape[1]} columns, and the run was trained on {len(columns)}"
             raise data_error("X", what, "give as many, in that order")
         return rows
+
+    def _warn_of_unseen(self, rows: Array) -> None:
+        """Warn of cells with categories that the training rows did not have, column by column."""
+        import warnings
+
+        encoding = self.network.fitted.encoding
+        if encoding is None:
+            return
+        counts = [pair for pair in zip(self.columns, encoding.unseen(rows), strict=True) if pair[1]]
+        if counts:
+            words = ", ".join(f"{count:,} of column {name!r}" for name, count in counts)
+            what = f"categories that no training row has count as none of the known ones: {words}"
+            warnings.warn(what, stacklevel=4)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle, without what can be read from the folder again."""
