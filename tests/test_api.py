@@ -340,7 +340,7 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
     (
         {"data": pd.DataFrame({"a": [1, 2, "x"], "kind": ["x", "y", "x"]}), "target": "kind"},
         3,
-        "data, row 2, column 'a': 'x' is not a number; correct it, or use data.categories=[a]",
+        "data, row 2, column 'a': 'x' is not a number; correct it, use data.missing=impute when it is blank",
     ),
     (
         {"data": FRAME.with_columns(a=None), "target": "kind"},
@@ -366,7 +366,7 @@ OF_PYTHON: list[tuple[dict[str, Any], int, str]] = [
             "target": "kind",
         },
         3,
-        "data, column 'a': holds dates or times, which are no numbers",
+        "data, column 'a': has the type datetime64",
     ),
     (
         {"data": FRAME.lazy(), "target": "kind"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from ffn_bench.configuration.schema import ArraysConfig, CsvConfig
 from ffn_bench.data import arrays, datasets, frames, tables
 from ffn_bench.data.columns import UNSEEN, Kind, Layout, coder
+from ffn_bench.data.preview import preview
 from ffn_bench.data.rows import Raw
 from ffn_bench.errors import UserError
 
@@ -226,3 +228,40 @@ def test_pandas_categories_are_categories() -> None:
     assert raw.kinds[0].categories == ("1", "2") and raw.kinds[1].categories == tuple(
         map(str, bins.categories)
     )
+
+
+NOTES: dict[str, tuple[list[str], str]] = {
+    "decimal commas": ([f"{k},5" for k in range(30)], "write points: 1.5"),
+    "few decimal commas": (["1,5", "2,5", "3"], "write points: 1.5"),
+    "dates": ([f"2024-01-{k + 1:02d}" for k in range(30)], "days since"),
+    "dates of Europe": ([f"{k + 1:02d}.01.2024" for k in range(30)], "days since"),
+    "percentages": ([f"{k} %" for k in range(30)], "write 12.5 for 12.5 %"),
+    "thousands": ([f"{k + 1},234" for k in range(30)], "write 1234.5 for 1,234.5"),
+    "points for thousands": (["1.234.567", "2.345.678", "3.456.789"], "write 1234.5 for 1,234.5"),
+    "thousands that are numbers": (["2.999", "12", "1.500"], "2.999 is read as 2.999, not as 2,999"),
+}
+
+
+@pytest.mark.parametrize("case", NOTES)
+def test_texts_that_a_person_takes_for_numbers(tmp_path: Path, case: str) -> None:
+    """A preview says so, and training, where they are too many for categories."""
+    cells, note = NOTES[case]
+    rows = "".join(f"{k};{cell};{'ab'[k % 2]}\n" for k, cell in enumerate(cells))
+    (tmp_path / "t.csv").write_text(f"n;x;y\n{rows}0;;a\n")
+    settings = CsvConfig(name="csv", path=str(tmp_path / "t.csv"), target="y", missing="impute")
+    facts = {one.name: one for one in preview(settings).columns}
+    assert note in facts["x"].note and "like an id" not in facts["x"].note
+    if len(cells) > 20:
+        with pytest.raises(UserError, match=re.escape(note)):
+            datasets.load(settings)
+
+
+def test_a_preview_reads_weights_and_the_test_file(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("w,x,y\n" + "".join(f"-1,{k},{1000000 + k}\n" for k in range(30)))
+    keys: dict[str, Any] = {"path": str(tmp_path / "t.csv"), "target": "y", "task": "regression"}
+    facts = {one.name: one for one in preview(CsvConfig(name="csv", weight="w", **keys)).columns}
+    assert "the weight -1: an error" in facts["w"].note
+    assert facts["y"].values == "1000000 to 1000029" and facts["y"].note == ""
+    (tmp_path / "u.csv").write_text("x,z\n1,2\n")
+    with pytest.raises(UserError, match="u.csv has no column 'y'"):
+        preview(CsvConfig(name="csv", test_path=str(tmp_path / "u.csv"), **keys))

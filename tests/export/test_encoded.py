@@ -101,8 +101,11 @@ def test_frames_are_predicted_alike(library: str, here: Path, from_csv: tuple[li
         frame = pytest.importorskip("pandas").DataFrame(frame.to_dict(as_series=False))
     run = ffn_bench.load(here / "run")
     assert isinstance(run, ffn_bench.Run)
-    np.testing.assert_allclose(run.predict_proba(frame), from_csv[1], rtol=1e-6)
-    assert run.predict(frame).tolist() == from_csv[0]
+    with pytest.warns(UserWarning, match=r"known ones: 1 of column 'sex', 1 of column 'port', 1 of") as told:
+        np.testing.assert_allclose(run.predict_proba(frame), from_csv[1], rtol=1e-6)
+    assert len(told) == 1 and told[0].filename == __file__
+    with pytest.warns(UserWarning, match="no training row has"):
+        assert run.predict(frame).tolist() == from_csv[0]
 
 
 def exported(
@@ -194,3 +197,49 @@ def test_weights_alone_say_what_their_inputs_are(
         assert file.get_tensor("0.weight").shape[1] == len(json.loads(metadata["inputs"]))
     assert "sex=male" in json.loads(metadata["inputs"]) and "age is blank" in json.loads(metadata["inputs"])
     assert "age is blank" in metadata["model_card"]
+
+
+CELLS = {
+    "yes and no": ("b", ["true", "FALSE", " True ", "NA", "", "1", "0", "yes"]),
+    "numbers": ("n", ["1", " 2.5 ", "NA", "?", "", "inf", "1e999", "1_0", "٣", "true", "0x1", "-nan", "+1"]),
+    "categories of numbers": ("c", ["1", "1.0", "01", "+2", "3", "NA", "", "inf", "red", "1_0"]),
+    "categories": ("t", ["red", " blue ", "NA", "", "1", "green"]),
+}
+
+
+@pytest.fixture(scope="module", params=["impute", "error"])
+def cells_run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder with a run on a column of each kind, which may have blanks or not."""
+    here = tmp_path_factory.mktemp("cells")
+    lines = [
+        f"{'tf'[k % 2]},{k},{k % 2 + 1}.0,{('red', 'blue')[k // 2 % 2]},{'xy'[k % 3 > 1]}" for k in range(60)
+    ]
+    content = "b,n,c,t,y\n" + "\n".join(lines).replace("t,", "true,").replace("f,", "false,") + "\n"
+    (here / "t.csv").write_text(content)
+    keys = (f"data.path={here / 't.csv'}", "data.target=y", "data.categories=[c]")
+    train(here / "run", "data=csv", "name=x", "epochs=3", f"data.missing={request.param}", *keys)
+    return here
+
+
+@pytest.mark.parametrize("case", CELLS)
+def test_python_reads_each_cell_as_prediction_does(
+    cells_run: Path, case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same probabilities, or the same words."""
+    column, cells = CELLS[case]
+    path = exported(cells_run, "cells.py", monkeypatch, capsys)
+    module: dict[str, Any] = {"__name__": "cells"}
+    exec(compile(path.read_text(), "cells.py", "exec"), module)  # a file of ours
+    for cell in cells:
+        row = {"b": "true", "n": "3", "c": "1", "t": "red", column: cell}
+        (cells_run / "new.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+        what = f"run={cells_run / 'run'}", f"data.path={cells_run / 'new.csv'}", f"out={cells_run / 'p.csv'}"
+        result = call(predict_main, "ffn-predict", monkeypatch, capsys, *what)
+        with (cells_run / "new.csv").open(newline="") as file:
+            try:
+                found = module["predict_proba"](module["read_rows"](file))
+            except ValueError as e:
+                assert result.code == 3 and str(e) in result.err, (cell, str(e), result.err)
+            else:
+                assert result.code == 0, (cell, result.err)
+                np.testing.assert_allclose(found, predicted(cells_run / "p.csv")[1], atol=1e-6)

@@ -283,7 +283,7 @@ def test_an_error_in_the_last_row_leaves_nothing(
     result = predict("moons", "data.path=rows.csv", "out=p.csv")
     assert result.code == 3
     place = "rows.csv, line 102, column 'x1'"
-    what = "'many' is not a number; features must be numbers"
+    what = "'many' is not a number; correct it, or leave its row out"
     assert result.err == f"ffn-predict: error: {place}: {what}\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == [MANIFEST, "rows.csv"]
 

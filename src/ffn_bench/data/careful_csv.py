@@ -333,6 +333,6 @@ def _fault(cell: str, kind: Kind, reason: str) -> tuple[str, Fault]:
     if not text:
         return "blank cell", "blank"
     if reason == NOT_FINITE:
-        return f"{text} is not a finite number", "infinite"
+        return f"{number_in(text)} is not a finite number", "infinite"
     what = "neither true nor false" if kind.holds == "boolean" else "not a number"
     return f"{cell!r} is {what}", "blank" if text in BLANK_WORDS else "text"

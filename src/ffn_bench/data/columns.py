@@ -205,10 +205,11 @@ def check_categories(kinds: Sequence[Kind], columns: Sequence[str], n_rows: int,
         if kind.holds == "category"
     }
     for column, names in categories.items():
-        if sum(map(_has_comma, names)) > len(names) / 2:
-            comma = next(filter(_has_comma, names))
-            what = f"column {column!r} has numbers with a comma, such as {comma!r}"
-            raise data_error(where, what, f"write points: 1.5; or leave it out: {without(column)}")
+        sort = misread(names)
+        if sort and (sort == COMMAS or is_id_like(len(names), n_rows)):
+            example = next(name for name in names if re.fullmatch(MISREAD[sort][0], name))
+            what = f"column {column!r} has {sort}, such as {example!r}"
+            raise data_error(where, what, f"{MISREAD[sort][1]}; or leave it out: {without(column)}")
     if like_ids := [column for column, names in categories.items() if is_id_like(len(names), n_rows)]:
         what = (
             f"column {like_ids[0]!r} has {len(categories[like_ids[0]]):,} different texts in {n_rows:,} rows"
@@ -228,5 +229,27 @@ def is_id_like(categories: int, n_rows: int) -> bool:
     return categories > max(20, n_rows // 2) or categories > MOST_CATEGORIES
 
 
-def _has_comma(text: str) -> bool:
-    return bool(re.fullmatch(r"[+-]?[0-9]*,[0-9]+", text))
+COMMAS = "numbers with a comma"
+MISREAD = {
+    "numbers with separated thousands": (
+        r"[+-]?[0-9]{1,3}([,.' \u00a0\u202f][0-9]{3})+([.,][0-9]+)?",
+        "write 1234.5 for 1,234.5",
+    ),
+    COMMAS: (r"[+-]?[0-9]*,[0-9]+", "write points: 1.5"),
+    "percentages": (r"[+-]?[0-9]+([.,][0-9]+)?\s?%", "write 12.5 for 12.5 %"),
+    "dates": (
+        r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([T ].*)?|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}( .*)?",
+        "turn them into numbers, such as days since one of them",
+    ),
+}
+"""Texts that a person takes for numbers, by what they are: their pattern, and what to do."""
+THOUSANDS = r"[+-]?[0-9]{1,3}(\.[0-9]{3})+"
+"""Numbers that may be thousands, where commas are for decimals."""
+
+
+def misread(texts: Sequence[str]) -> str:
+    """Which of `MISREAD` more than half of some texts are; "" for none."""
+    for sort, (pattern, _) in MISREAD.items():
+        if sum(bool(re.fullmatch(pattern, text)) for text in texts) > len(texts) / 2:
+            return sort
+    return ""

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ffn_bench.configuration.schema import CsvConfig
-from ffn_bench.data.columns import Array, Kind, Layout, Table, is_id_like
+from ffn_bench.data.careful_csv import found_delimiter
+from ffn_bench.data.columns import (
+    MISREAD,
+    THOUSANDS,
+    Array,
+    Kind,
+    Layout,
+    Table,
+    is_id_like,
+    misread,
+    natural_order,
+)
+from ffn_bench.data.files import BEGINNING, FRAMES, expanded, text_file
+from ffn_bench.data.rows import Raw
 from ffn_bench.data.tables import Columns, IntArray, read_table, targets_of
-from ffn_bench.errors import short
+from ffn_bench.errors import UserError, short
 
 SHOWN = 4
 """Categories that are named."""
@@ -54,19 +69,67 @@ def preview(config: CsvConfig) -> Preview:
     table = read_table(config.path, "data.path", config, layout_of, blank_labels=True)
     facts = {}
     for k, (name, kind) in enumerate(zip(table.columns, table.kinds or (), strict=True)):
-        facts[name] = _facts(name, kind, table.x[:, k], config.missing)
+        facts[name] = _facts(name, kind, table.x[:, k], config.missing, name in targets)
     if table.labels:
         facts[targets[0]] = _label_facts(targets[0], table)
     for name in columns.others:
         role = "weight" if name == config.weight else "target"
         note = "blank: an error" if facts[name].blanks and config.missing != "drop_rows" else ""
         facts[name] = facts[name]._replace(taken_for=role, note=note or facts[name].note)
-    left_out = [ColumnFacts(name, "left out", "", 0, "") for name in config.drop]
+        if name == config.weight:
+            facts[name] = _weight_facts(facts[name], table, columns)
+    for name, cell in _thousands(config, header).items():
+        if facts[name].taken_for == "number":
+            note = f"{cell} is read as {cell}, not as {cell.replace('.', ',')}"
+            facts[name] = facts[name]._replace(note="; ".join(filter(None, [facts[name].note, note])))
+    if config.test_path is not None:
+        _check_test(config, table)
+    left_out = [ColumnFacts(name, "left out", "", 0, "") for name in columns.config.drop]
     facts |= {one.name: one for one in left_out}
     return Preview(len(table.x), [facts[name] for name in header])
 
 
-def _facts(name: str, kind: Kind, values: Array, missing: str) -> ColumnFacts:
+def _weight_facts(facts: ColumnFacts, table: Table, columns: Columns) -> ColumnFacts:
+    """The same, with what is wrong with the weights."""
+    try:
+        columns.check_weights(np.nan_to_num(table.x[:, table.columns.index(facts.name)]))
+    except UserError as e:
+        return facts._replace(note=f"{e.what}: an error")
+    return facts
+
+
+def _thousands(config: CsvConfig, header: list[str]) -> dict[str, str]:
+    """Of columns that may have thousands with points such a cell, in a file whose cells are separated by
+    semicolons, as where commas are for decimals; by its first rows."""
+    path = expanded(config.path, "data.path")
+    if path.suffix.lower() in FRAMES:
+        return {}
+    beginning = text_file(path).beginning(BEGINNING)
+    if (config.delimiter or found_delimiter(beginning, config.path)) != ";":
+        return {}
+    lines = beginning.decode("utf-8-sig", "ignore").splitlines()[1:-1]
+    rows = [row for row in csv.reader(lines, delimiter=";") if len(row) == len(header)]
+    found = {}
+    for name, cells in zip(header, zip(*rows, strict=True), strict=bool(rows)):
+        said = [cell.strip() for cell in cells if cell.strip()]
+        points = [cell for cell in said if re.fullmatch(THOUSANDS, cell)]
+        if points and all(re.fullmatch(rf"{THOUSANDS}|[+-]?[0-9]{{1,3}}", cell) for cell in said):
+            found[name] = points[0]
+    return found
+
+
+def _check_test(config: CsvConfig, table: Table) -> None:
+    """Raise `UserError` (status 3) for a test file that is no table of the same columns and labels."""
+    assert config.test_path is not None
+    test = Columns(config, targets_of(config), config.test_path)
+    n_columns = len(table.columns) - len(test.others)
+    kinds = None if table.kinds is None else table.kinds[:n_columns]
+    raw = Raw(table.x, table.codes, (), columns=table.columns[:n_columns], kinds=kinds)
+    rows = read_table(config.test_path, "data.test_path", config, lambda header: test.again(header, raw))
+    test.rows(rows, natural_order({*table.labels} - {""}))
+
+
+def _facts(name: str, kind: Kind, values: Array, missing: str, is_target: bool = False) -> ColumnFacts:
     present = values[~np.isnan(values)]
     blanks = len(values) - len(present)
     notes = []
@@ -78,7 +141,10 @@ def _facts(name: str, kind: Kind, values: Array, missing: str) -> ColumnFacts:
         categories = kind.categories or ()
         counts = np.bincount(present.astype(np.int64), minlength=len(categories))
         shown = _frequent(categories, counts)
-        if len(categories) == 1:
+        if sort := misread(categories):
+            notes.append(f"{sort}: {MISREAD[sort][1]}")
+            shown = f"{len(categories):,} different ones, such as {', '.join(categories[:2])}"
+        elif len(categories) == 1:
             notes.append("constant")
         elif is_id_like(len(categories), len(values)):
             notes.append("like an id: leave it out")
@@ -93,11 +159,22 @@ def _facts(name: str, kind: Kind, values: Array, missing: str) -> ColumnFacts:
         return ColumnFacts(name, "yes/no", f"yes in {share:.0f} %", blanks, "; ".join(notes))
     different = np.unique(present)
     whole = bool((different == np.round(different)).all())
+    whole = whole and not is_target  # which may count, and is no category
     if whole and len(different) == len(present) > 20 and high - low == len(present) - 1:
         notes.append("counts the rows: leave it out?")
     elif whole and 2 < len(different) <= SHOWN + 1:
         notes.append("few different numbers: categories?")
-    return ColumnFacts(name, "number", f"{low:g} to {high:g}", blanks, "; ".join(notes))
+    return ColumnFacts(
+        name, "number", f"{_shown(low, high)} to {_shown(high, low)}", blanks, "; ".join(notes)
+    )
+
+
+def _shown(number: float, other: float) -> str:
+    """A number with at least six digits, and as many as tell it from the other one."""
+    for digits in range(6, 17):
+        if number == other or f"{number:.{digits}g}" != f"{other:.{digits}g}":
+            return f"{number:.{digits}g}"
+    return repr(number)
 
 
 def _label_facts(name: str, table: Table) -> ColumnFacts:

@@ -192,7 +192,7 @@ class Columns:
             x = np.ascontiguousarray(x[:, :n_columns])
         weights = None
         if self.config.weight is not None:
-            weights = self._weights(np.ascontiguousarray(others[:, -1]))
+            weights = self.check_weights(np.ascontiguousarray(others[:, -1]))
         if self.regression:
             return Rows(x, np.ascontiguousarray(others[:, : len(self.targets)]), weights)
         numbers = class_numbers(table.labels, classes)
@@ -229,7 +229,8 @@ class Columns:
         labels = [table.labels[code] for code in present.tolist()]
         return complete._replace(codes=codes.astype(np.int64), labels=labels)
 
-    def _weights(self, weights: Array) -> Array:
+    def check_weights(self, weights: Array) -> Array:
+        """The same. Raises `UserError` (status 3) for weights that are none."""
         name = self.config.weight
         if (negative := weights < 0).any():
             row = int(negative.argmax())

@@ -29,20 +29,46 @@ def constants(encoding: Encoding) -> Iterator[str]:
     yield "TRUTH_VALUES = {" + ", ".join(f"{word!r}: {value}" for word, value in TRUTH_VALUES.items()) + "}"
 
 
-ENCODE = '''def is_blank(cell, holds):
-    """Whether a cell is None, not a number, or a text that stands for a blank."""
-    if isinstance(cell, str):
-        return cell.strip() in (BLANK_WORDS if holds == "number" else {""})
-    return cell is None or cell != cell
-
-
-def to_number(cell):
-    """The number in a cell, 1 and 0 for true and false; not a number where there is none."""
+ENCODE = '''def number_name(cell):
+    """A number as the name of a category: of 1, "1.0" and "01" it is "1"; None for any other text."""
+    text = str(cell).strip()
     try:
-        text = cell.strip().lower() if isinstance(cell, str) else ""
-        return TRUTH_VALUES[text] if text in TRUTH_VALUES else float(cell)
-    except (TypeError, ValueError):
-        return np.nan
+        number = float(text) if text.isascii() and "_" not in text else np.nan
+    except ValueError:
+        return None
+    if not np.isfinite(number):
+        return None
+    if abs(number) >= 2**53 and text.lstrip("+-").isdigit():
+        return str(int(text))
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+# Of each column whether it has categories that are numbers, which are known by their value.
+BY_VALUE = [h == "category" and all(number_name(c) == c for c in known) for h, known, _, _ in ENCODING]
+
+
+def read_cell(cell, k, where):
+    """What a cell of column k holds: None where it is blank, a category's place (-1: none of the known ones),
+    1 or 0 for true or false, or a number. Raises ValueError for anything else."""
+    holds, categories, fill, _ = ENCODING[k]
+    is_text = isinstance(cell, str)
+    text = cell.strip() if is_text else str(cell)
+    words = BLANK_WORDS if fill is not None and (holds != "category" or BY_VALUE[k]) else {""}
+    if cell is None or cell != cell or (is_text and text in words):
+        if fill is None:
+            what = "blank cell" if cell is None or is_text else f"{cell} is not a finite number"
+            raise ValueError(f"{where}: {what}")
+        return None
+    if holds == "category":
+        if text not in categories and (BY_VALUE[k] or not (is_text or isinstance(cell, bool))):
+            text = number_name(cell)
+        return categories.index(text) if text in categories else -1
+    if holds == "boolean":
+        value = TRUTH_VALUES.get(text.lower()) if is_text else cell
+        if value not in (0, 1):
+            raise ValueError(f"{where}: {cell!r} is neither true nor false")
+        return value
+    return read_number(cell, where)
 
 
 def encode(rows):
@@ -50,18 +76,11 @@ def encode(rows):
     values, and None, "" or NaN where a cell is blank."""
     parts = []
     for k, (holds, categories, fill, indicator) in enumerate(ENCODING):
-        cells = [row[k] for row in rows]
-        blank = np.array([is_blank(cell, holds) for cell in cells], dtype=bool)
-        if fill is None and blank.any():
-            raise ValueError(f"row {blank.argmax()}, column {COLUMNS[k]!r}: blank cell")
-        if holds == "category":
-            texts = [categories[fill] if gone else str(cell).strip() for cell, gone in zip(cells, blank)]
-            values = np.array([[text == known for known in categories] for text in texts], dtype=np.float64)
-            parts.append(values.reshape(len(cells), len(categories)))
-        else:
-            values = [fill if gone else to_number(cell) for cell, gone in zip(cells, blank)]
-            parts.append(np.array(values, dtype=np.float64)[:, None])
+        name = f"column {COLUMNS[k]!r}"
+        cells = [read_cell(row[k], k, f"row {number}, {name}") for number, row in enumerate(rows)]
+        values = np.array([fill if cell is None else cell for cell in cells], dtype=np.float64)[:, None]
+        parts.append((values == np.arange(len(categories))).astype(float) if holds == "category" else values)
         if indicator:
-            parts.append(blank.astype(np.float64)[:, None])
+            parts.append(np.array([cell is None for cell in cells], dtype=np.float64)[:, None])
     return np.concatenate(parts, axis=1)
 '''

@@ -60,26 +60,26 @@ READ_ROWS = '''def read_rows(file):
 '''
 """`READ_CELL` and `ROWS` are put in."""
 READ_NUMBER = '''def read_number(cell, where):
-    """The finite number that a cell holds."""
+    """The finite number that a cell holds; in a text its digits are those of ASCII, without "_"."""
+    is_text = isinstance(cell, str)
+    if is_text and not cell.strip():
+        raise ValueError(f"{where}: blank cell")
     try:
+        if is_text and ("_" in cell or not cell.isascii()):
+            raise ValueError
         number = float(cell)
-    except ValueError:
-        number = np.nan
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {cell!r} is not a number") from None
     if not np.isfinite(number):
-        raise ValueError(f"{where}: {cell!r} is not a finite number")
+        raise ValueError(f"{where}: {number} is not a finite number")
     return number
 '''
 CHECK_CELL = '''def check_cell(cell, k, where):
     """A cell of column k, which must be what it is to hold."""
-    holds, _, fill, _ = ENCODING[k]
-    if is_blank(cell, holds):
-        if fill is None:
-            raise ValueError(f"{where}: blank cell")
-    elif holds != "category" and not np.isfinite(to_number(cell)):
-        raise ValueError(f"{where}: {cell!r} is not a finite number")
+    read_cell(cell, k, where)
     return cell
 '''
-"""In place of `READ_NUMBER`, where columns have to be encoded."""
+"""What reads it, where columns have to be encoded."""
 MAIN = '''def one_line(label):
     """The label, its line breaks as \\n where it has some."""
     return label if label.splitlines() == [label] else repr(label)[1:-1]
@@ -206,7 +206,7 @@ def _command(encoded: bool, of_targets: bool) -> str:
     cell, rows, check = f"read_number(cells[k], {where})", "np.array(rows)", READ_NUMBER
     loop = "for k in places"
     if encoded:
-        cell, rows, check = f"check_cell(cells[k], j, {where})", "rows", CHECK_CELL
+        cell, rows, check = f"check_cell(cells[k], j, {where})", "rows", f"{READ_NUMBER}\n\n{CHECK_CELL}"
         loop = "for j, k in enumerate(places)"
     read = READ_ROWS.replace("READ_CELL for k in places", f"{cell} {loop}").replace("ROWS", rows)
     end = MAIN

@@ -197,7 +197,7 @@ class Run:
         if counts:
             words = ", ".join(f"{count:,} of column {name!r}" for name, count in counts)
             what = f"categories that no training row has count as none of the known ones: {words}"
-            warnings.warn(what, stacklevel=4)
+            warnings.warn(what, stacklevel=5)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle, without what can be read from the folder again."""
