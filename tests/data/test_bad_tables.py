@@ -197,6 +197,22 @@ BAD: dict[str, Bad] = {
         3,
         ["line 9", "finite"],
     ),
+    "a line for a spreadsheet": ("t.csv", "sep=,\n" + GOOD, [], 3, ["line 1", "delete this line"]),
+    "another line for a spreadsheet": ("t.csv", "sep=;\n" + GOOD, [], 3, ["line 1", "delete this line"]),
+    "a word for a blank among truth values": (
+        "t.csv",
+        GOOD.replace("red", "true").replace("blue", "NA"),
+        [],
+        3,
+        ["'NA' is neither true nor false", "data.missing=impute"],
+    ),
+    "every row has a blank in one column": (
+        "t.csv",
+        "n,s,label\n" + ",red,x\n,red,y\n" * 20,
+        ["data.missing=drop_rows"],
+        3,
+        ["data.drop=[n]"],
+    ),
     "two delimiters": (
         "t.csv",
         "a,b;label\n" + "1,2;x\n3,4;y\n" * 20,
@@ -303,6 +319,7 @@ TESTS: dict[str, tuple[str, list[str], list[str]]] = {
     "text in a column of numbers": ("n,s,label\none,red,x\n", [], ["test.csv, line 2", "'one'"]),
     "a blank": ("n,s,label\n1,red,x\n2,,y\n", [], ["test.csv, line 3", "'s'", "blank cell"]),
     "no rows": ("n,s,label\n", [], ["no rows"]),
+    "one class": ("n,s,label\n1,red,x\n", [], ["test.csv: has no row of class 'y'"]),
     "a short row": ("n,s,label\n1,red\n", [], ["line 2", "2 cells"]),
 }
 
@@ -350,6 +367,25 @@ def test_any_file_is_data_or_one_line(
             read(config)
         except UserError as e:
             assert e.status == DATA and "\n" not in str(e)
+
+
+NO_CURES = {
+    "infinity": (GOOD.replace("\n7,", "\ninf,"), [], ["impute", "categories"]),
+    "a blank weight": (BLANK, ["data.weight=n"], ["impute", "drop=", "categories"]),
+    "a word as weight": (GOOD.replace("\n7,", "\nNA,"), ["data.weight=n"], ["impute", "drop=", "categories"]),
+    "a text as target": (GOOD, ["data.target=s", "data.task=regression"], ["impute", "drop=", "categories"]),
+}
+
+
+@pytest.mark.parametrize("case", NO_CURES)
+def test_no_cure_is_told_that_is_none(ffn: Command, tmp_path: Path, case: str) -> None:
+    content, keys, words = NO_CURES[case]
+    (tmp_path / "t.csv").write_text(content)
+    given = [key for key in TO if not any("data.target" in k for k in keys) or "data.target" not in key]
+    result = ffn(*given, "data.path=t.csv", *keys)
+    assert result.code == 3
+    for word in words:
+        assert word not in result.err
 
 
 def test_unpacking_stops_at_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,9 @@ class TextRows:
             header = [name.strip() for name in next(self.reader, [])]
         if not header:
             raise data_error(self.where, "has no header line", "name the columns in the first line")
+        if header[0].lower().startswith("sep=") and not any(header[1:]):
+            what = "is no header: it tells a spreadsheet what separates cells"
+            raise data_error(f"{self.where}, line 1", what, "delete this line")
         counts = Counter(header)
         for name in header:
             if not name:

@@ -91,7 +91,7 @@ def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
     expected |= {"validation": val.y} if config.val_fraction > 0 else {}
     expected |= {"test": test.y} if getattr(config, "test_fraction", 1.0) > 0 else {}
     if raw.classes:
-        check_classes(raw, expected)
+        check_classes(raw, expected, getattr(config, "test_path", None))
     for name, y in expected.items():
         if len(y) == 0:
             raise data_error("data", f"the {name} split has no rows", "add rows, or change the fractions")

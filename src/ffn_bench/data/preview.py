@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -170,11 +171,11 @@ def _facts(name: str, kind: Kind, values: Array, missing: str, is_target: bool =
 
 
 def _shown(number: float, other: float) -> str:
-    """A number with at least six digits, and as many as tell it from the other one."""
-    for digits in range(6, 17):
-        if number == other or f"{number:.{digits}g}" != f"{other:.{digits}g}":
-            return f"{number:.{digits}g}"
-    return repr(number)
+    """A number with at least six digits, and as many as tell how far it is from the other one."""
+    digits = 6
+    if number != other and np.isfinite(number - other):
+        digits = max(6, 3 + math.ceil(math.log10(max(abs(number), abs(other)) / abs(number - other))))
+    return f"{number:.{min(17, digits)}g}"
 
 
 def _label_facts(name: str, table: Table) -> ColumnFacts:

@@ -123,13 +123,16 @@ def shared_rows(train: Array, val: Array, test: Array) -> list[str]:
     return [f"{', '.join(shared)}: {todo}"] if shared else []
 
 
-def check_classes(raw: Raw, labels: dict[str, Array]) -> None:
-    """Every class must be in every split that `labels` holds, by name."""
+def check_classes(raw: Raw, labels: dict[str, Array], test_file: str | None = None) -> None:
+    """Every class must be in every split that `labels` holds, by name; the test split may be a file."""
     counts = np.bincount(raw.y, minlength=len(raw.classes))
     for split, y in labels.items():
         if len(absent := np.setdiff1d(np.arange(len(raw.classes)), y)):
             label = raw.classes[absent[0]]
             n = int(counts[absent[0]])
+            if split == "test" and test_file is not None:
+                what = f"has no row of class {label!r}"
+                raise data_error(test_file, what, "add some, or leave data.test_path out")
             raise UserError(
                 "data",
                 f"class {label!r} has {n} row{'s' * (n != 1)} and none of them is in the {split} split",

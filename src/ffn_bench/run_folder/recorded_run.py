@@ -175,7 +175,8 @@ def prepare_again(run: RecordedRun) -> tuple[TrainConfig, Prepared]:
 def check_data(run: RecordedRun, data: Data[Any]) -> None:
     """Raise `UserError` (status 4) unless these are the data that a run was trained on."""
     if data.sha256 != run.data:
-        what = f"was trained on other data than the current {data.name}"
+        path = getattr(config_of(run).data, "path", None)
+        what = f"was trained on other data than the current {path or data.name}"
         raise UserError(str(run.folder), what, "restore the data", RUN_FOLDER)
 
 
