@@ -262,6 +262,6 @@ def test_a_preview_reads_weights_and_the_test_file(tmp_path: Path) -> None:
     facts = {one.name: one for one in preview(CsvConfig(name="csv", weight="w", **keys)).columns}
     assert "the weight -1: an error" in facts["w"].note
     assert facts["y"].values == "1000000 to 1000029" and facts["y"].note == ""
-    (tmp_path / "u.csv").write_text("x,z\n1,2\n")
+    (tmp_path / "u.csv").write_text("w,x,z\n1,1,2\n")
     with pytest.raises(UserError, match=r"u\.csv has no column 'y'"):
         preview(CsvConfig(name="csv", test_path=str(tmp_path / "u.csv"), **keys))

@@ -101,7 +101,8 @@ def use(network: TrainedNetwork, path: str, card: str) -> str:
     else:
         cells = {True: "numpy.array([['a text']], object)", False: "numpy.array([[1.0]])"}
         lines[0] = "import numpy, onnxruntime"
-        lines += ["inputs = {  # of each column [n, 1]: texts, '' where blank, or float64, NaN where blank"]
+        lines += ["# Of each column [n, 1]: texts, stripped, '' where blank; or float64, NaN where blank."]
+        lines += ["inputs = {"]
         lines += [
             f"    {name!r}: {cells[column.holds == 'category']},"
             for name, column in zip(columns, encoding.columns, strict=True)
