@@ -156,8 +156,8 @@ def _classes(graph: Graph, h: str, network: TrainedNetwork) -> list[Any]:
     graph.node("Gather", classes, graph.node("ArgMax", h, axis=1, keepdims=0), output="label")
     kind = TensorProto.DOUBLE if dtype == "float64" else TensorProto.FLOAT
     return [
-        helper.make_tensor_value_info("label", TensorProto.STRING, ["n"]),
-        helper.make_tensor_value_info("probabilities", kind, ["n", len(fitted.classes)]),
+        helper.make_tensor_value_info(graph.free("label"), TensorProto.STRING, ["n"]),
+        helper.make_tensor_value_info(graph.free("probabilities"), kind, ["n", len(fitted.classes)]),
     ]
 
 
@@ -170,7 +170,7 @@ def _targets(graph: Graph, h: str, network: TrainedNetwork) -> list[Any]:
     scaled = graph.node("Mul", h, graph.constant(fitted.target_scale, "target_scale"))
     graph.node("Add", scaled, graph.constant(fitted.target_mean, "target_mean"), output="prediction")
     shape: list[str | int | None] = ["n", len(fitted.targets)]
-    return [helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, shape)]
+    return [helper.make_tensor_value_info(graph.free("prediction"), TensorProto.DOUBLE, shape)]
 
 
 def run(content: bytes, given: Mapping[str, Array]) -> list[Any]:
