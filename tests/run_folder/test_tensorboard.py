@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ffn_bench.tags import SPLIT_SCORES
 from run_folder.test_folders import FFN_TRAIN, lines_of
 
 CHROMIUM = next(
@@ -110,7 +111,9 @@ def test_hparams_are_three_sessions_with_their_final_metrics(server: str, sweep:
         folder = sweep / group["name"]
         final = json.loads((folder / "summary.json").read_text())["final"]
         values = {m["name"]["tag"]: m["value"] for m in group["metricValues"]}
-        assert set(values) == {"accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train"}
+        own = {score.tag(split) for score in SPLIT_SCORES for split in score.splits}
+        known = {"accuracy/test", "accuracy/val", "loss/test", "loss/val", "loss/train"}
+        assert set(values) == known | own
         for tag, value in values.items():
             assert value == pytest.approx(final[tag], rel=1e-6)
         assert group["hparams"]["lr"] == 0.005
