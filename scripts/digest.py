@@ -28,8 +28,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import load_file
+
+from ffn_bench.tags import SPLIT_SCORES
 
 CONF = Path(__file__).parents[1] / "conf"
 SMALL = ("data=digits", "epochs=2")
@@ -108,16 +111,21 @@ def kill_and_resume(folder: Path, *arguments: str) -> None:
     train(*arguments, f"hydra.run.dir={folder}")
 
 
+def kept_of(values: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, without times, and without scores of a split's predictions together: these take
+    NumPy's exponentials, which are not the same to the last bit on every processor."""
+    own = {score.tag(split) for score in SPLIT_SCORES for split in score.splits}
+    return {key: value for key, value in values.items() if key not in ("time", "train_seconds", *own)}
+
+
 def digest(folder: Path) -> str:
     """SHA-256 of what a run left, without times and paths."""
     sha256 = hashlib.sha256()
     for line in (folder / "metrics.jsonl").read_text().splitlines():
-        values = json.loads(line)
-        sha256.update(
-            json.dumps({k: v for k, v in values.items() if k not in ("time", "train_seconds")}).encode()
-        )
+        sha256.update(json.dumps(kept_of(json.loads(line))).encode())
     summary = json.loads((folder / "summary.json").read_text())
     kept = ("status", "reason", "steps", "epochs", "final", "best")
+    summary |= {at: summary[at] and kept_of(summary[at]) for at in ("final", "best")}
     sha256.update(json.dumps({key: summary[key] for key in kept}).encode())
     for path in sorted((folder / "checkpoint").glob("*.safetensors"))[-1:]:
         for name, values in sorted(load_file(path).items()):
