@@ -193,7 +193,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "mixed tasks": (["runs=[a,b]"], "runs: are of different tasks: a is a regression, b is a classification"),
     "mixed losses": (
         ["runs=[a,c]", "metric=loss/test"],
-        "metric: loss/test is not the same in runs of different losses (huber, squared); "
+        "metric: loss/test is not the same in runs of different losses (loss huber, squared); "
         "compare them by metric=rmse/test",
     ),
     "a negative target": (["runs=a", "target=-1"], "target: -1 is outside the range of RMSE"),

@@ -18,7 +18,7 @@ from ffn_bench.compare.pairs import Entrant, Pair, all_pairs, pair_of, proportio
 from ffn_bench.compare.results import Cell, cell_of, drop, repeats
 from ffn_bench.compare.statistics import Array, Interval
 from ffn_bench.compare.targets import reach, targets_of
-from ffn_bench.configuration.schema import LOSS_OF_TASK, LossConfig, flatten
+from ffn_bench.configuration.schema import LOSS_OF_TASK, LossConfig, default_output, flatten
 from ffn_bench.errors import UserError, nearest, printable
 from ffn_bench.run_folder.recorded_run import RecordedRun
 from ffn_bench.tags import LOSS, PRIMARY, quantity
@@ -279,7 +279,9 @@ def loss_of(run: RecordedRun) -> tuple[str, ...]:
     name = run.config.get("loss.name", "auto")
     name = LOSS_OF_TASK[run.task] if name == "auto" else name
     defaults = flatten(LossConfig(), "loss.")
-    return (str(name), *(str(run.config.get(key, defaults[key])) for key in KEYS_OF_LOSS))
+    own = {key: run.config.get(key, defaults[key]) for key in KEYS_OF_LOSS}
+    own["loss.output"] = own["loss.output"] or default_output(str(name))
+    return (str(name), *map(str, own.values()))
 
 
 def _candidate(given: str | None, cells: Mapping[str, Mapping[str, Cell]], selecting: str) -> str | None:
