@@ -366,6 +366,19 @@ def test_predictions_of_a_table_are_scored_in_its_own_unit(trained: Path, run: R
     for quantity in (tags.RMSE, tags.LOSS):
         assert quantity.text(summary[f"{quantity.name}/test"]) in split.err
 
+    blank = [
+        [*row, ""] if k % 3 else [*row, value]
+        for k, (row, (value,)) in enumerate(zip(x.tolist(), y, strict=True))
+    ]
+    write_table(tmp_path / "b.csv", [*network.fitted.columns, "y"], blank)
+    result = run("predict", f"run={folder}", "data.path=b.csv")
+    assert len(read(result.out)[1]) == len(y)
+    value = theirs.r2_score(y[::3], found[::3])
+    assert re.search(rf"^  R² +{re.escape(f'{value:.4g}')}$", result.err, re.MULTILINE), result.err
+    assert re.search(
+        rf"^  not scored +{len(y) - len(y[::3])} rows, with a blank target$", result.err, re.MULTILINE
+    )
+
     unlabelled = run("predict", f"run={folder}", "data.path=t.csv", "data.target=id")
     assert "RMSE" in unlabelled.err
     write_table(tmp_path / "u.csv", network.fitted.columns, x.tolist())

@@ -81,3 +81,22 @@ def test_a_sweep_over_values_composes_nothing(
 
     planner_of(SWEEPS[name], then)
     assert len(composed) == (2 if name == "files that differ" else 0)
+
+
+TWICE = {
+    "the same key twice": ["lr=0.1,0.10"],
+    "another name of a loss": ["loss=auto,cross_entropy"],
+    "a loss's default output": ["loss.output=null,softmax"],
+    "a class weight of 1": ["loss.class_weight=none,{a:1}"],
+    "the usual monitor": ["monitor=null,accuracy/val"],
+    "who computes a gradient": ["gradient=auto,autograd"],
+    "an engine": ["engine=compiled,torch"],
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_run_that_is_said_in_two_ways_is_one_line(case: str, ffn: Command, tmp_path: Path) -> None:
+    result = ffn("-m", *TWICE[case], "epochs=1", "name=x")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert "same run" in result.err or "duplicated" in result.err
+    assert not (tmp_path / "outputs").exists()

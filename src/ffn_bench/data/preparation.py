@@ -123,7 +123,7 @@ def prepare(raw: Raw, config: DataConfig) -> Data[Array]:
         mean=features[0],
         std=features[1],
         sha256=digest.hexdigest(),
-        chance=_chance_of_classes(train.y, len(raw.classes)) if raw.classes else _chance_of_targets(train.y),
+        chance=_chance_of_classes(len(raw.classes)) if raw.classes else _chance_of_targets(train.y),
         n_features=train.x.shape[1],
         columns=raw.columns,
         encoding=fitted,
@@ -206,12 +206,9 @@ def _mean_weight(weights: Array, *others: Array | None) -> float:
     return mean
 
 
-def _chance_of_classes(y: Array, n_classes: int) -> dict[str, float]:
-    """`Data.chance` of these training labels."""
-    proportions = np.bincount(y, minlength=n_classes) / len(y)
-    entropy = -sum(p * math.log(p) for p in proportions.tolist() if p)
-    scores = {q.name: q.chance(n_classes) for q in tags.QUANTITIES if q.chance is not None}
-    return {**scores, tags.LOSS.name: entropy}
+def _chance_of_classes(n_classes: int) -> dict[str, float]:
+    """`Data.chance` of so many classes."""
+    return {q.name: q.chance(n_classes) for q in tags.QUANTITIES if q.chance is not None}
 
 
 def _chance_of_targets(y: Array) -> dict[str, float]:

@@ -61,8 +61,7 @@ class Data(Generic[Numbers]):
     sha256: str
     """Of the rows and labels as they were loaded."""
     chance: dict[str, float]
-    """What a constant prediction scores, by name of the quantity; of the loss that is the entropy of the
-    class proportions in the training split."""
+    """What a constant prediction scores, by name of the quantity."""
     n_features: int
     """Columns of every `x`: inputs of the network."""
     columns: tuple[str, ...] | None = None

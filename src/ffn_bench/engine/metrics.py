@@ -126,29 +126,26 @@ def log_point(
 
 
 def chance(data: Data[Array], criterion: Criterion) -> dict[str, float]:
-    """`Data.chance`, its loss that of a run: its mean over the training rows where the outputs are the mean
-    of the targets, whatever the row. Without it where it is not finite."""
-    split = data.train
-    if data.task == "classification" and criterion == CROSS_ENTROPY and split.weights is None:
-        return data.chance
+    """What a constant prediction comes to, by name of the quantity: `Data.chance`, and the mean loss over the
+    training rows where the outputs are the mean of the targets. Without the loss where that is not finite."""
+    y, weights = data.train.y, data.train.weights
+    counts = np.ones(len(y)) if weights is None else weights.astype(np.float64)
     if data.task == "regression":
-        t = split.y.astype(np.float64)
-    else:
-        on, off = criterion.targets(data.n_outputs)
-        t = np.where(split.y[:, None] == np.arange(data.n_outputs), on, off)
-    weights = np.ones(len(t)) if split.weights is None else split.weights.astype(np.float64)
-    f = np.average(t, axis=0, weights=weights)
+        y = t = y.astype(np.float64)
+    else:  # all rows of a class at once
+        counts = np.bincount(y, counts, minlength=data.n_outputs).astype(np.float64)
+        y = np.arange(data.n_outputs)
+        t = np.where(y[:, None] == y, *criterion.targets(data.n_outputs))
+    f = np.average(t, axis=0, weights=counts)
     logits_of: dict[str, Callable[[], Array]] = {
         "identity": lambda: f,
         "sigmoid": lambda: np.log(f) - np.log1p(-f),
         "softmax": lambda: np.log(f),
     }
     with np.errstate(divide="ignore"):
-        logits = logits_of[criterion.output]()
-    y = t if data.task == "regression" else split.y
-    loss = float(np.mean(weights * row_losses(np.tile(logits, (len(t), 1)), y, criterion)))
-    scores = {name: value for name, value in data.chance.items() if name != tags.LOSS.name}
-    return {**scores, tags.LOSS.name: loss} if math.isfinite(loss) else scores
+        logits = np.tile(logits_of[criterion.output](), (len(y), 1))
+    loss = float(counts @ row_losses(logits, y, criterion)) / len(data.train.y)
+    return {**data.chance, tags.LOSS.name: loss} if math.isfinite(loss) else data.chance
 
 
 def targets_and_predictions(

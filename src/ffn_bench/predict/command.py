@@ -96,8 +96,8 @@ class Part(NamedTuple):
     x: Array
     """Standardised `[n, n_features]`."""
     y: Array | None
-    """Class numbers `[n]`, below 0 for labels that are no class, or standardised targets `[n, n_targets]`;
-    None where there are none."""
+    """Class numbers `[n]`, below 0 for labels that are no class, or standardised targets `[n, n_targets]`,
+    NaN where they are blank; None where there are none."""
     where: str
     """What the first row is called in messages."""
     weights: Array | None = None
@@ -115,7 +115,7 @@ class Predicted:
         self.rows = 0
         self.scores = Scores(Scoring(fitted.task, fitted.target_scale), network.criterion)
         self.notes = [network.caution] if network.caution else []
-        self._unscored, self._unseen = 0, Counter[str]()
+        self._unseen = Counter[str]()
         self._targets: tuple[str, ...] = ()
         """Of a regression, where the table has them."""
 
@@ -133,7 +133,6 @@ class Predicted:
             self.rows += len(part.x)
             if part.y is not None:
                 self.scores.add(logits, part.y, part.weights)
-                self._unscored += int((part.y < 0).sum()) if part.y.dtype.kind == "i" else 0
             yield write(logits, part.y if with_labels else None)
         if self.rows == 0:
             raise data_error(str(self._cfg.data.path), "has a header and no rows", "add rows")
@@ -218,19 +217,18 @@ class Predicted:
         if fitted.targets:
             return self._layout_of_targets(header, where)
         label = wanted or getattr(self.network.config.data, "target", None)
-        layout = matched(header, self.network.fitted.columns, label, where)
-        layout = layout._replace(kinds=self.network.fitted.kinds)
+        layout = matched(header, fitted.columns, label, where)
         if wanted is not None and layout.label is None:
             raise data_error(
                 "data.target", f"{where} has no column {wanted!r}", f"its columns: {listed(header)}"
             )
         if ignored := unused(layout):
             self.notes.append(f"ignored, as the run was not trained on them: {listed(ignored)}")
-        return layout._replace(kinds=self.network.fitted.kinds)
+        return layout._replace(kinds=fitted.kinds)
 
     def _layout_of_targets(self, header: list[str], where: str) -> Layout:
-        """Of a regression: the columns, then its targets, where all of them are there."""
-        from ffn_bench.data.columns import NUMBER
+        """Of a regression: the columns, then its targets, where all of them are there; they may be blank."""
+        from ffn_bench.data.columns import NUMBER, Kind
         from ffn_bench.data.tables import listed
         from ffn_bench.predict.columns import matched, unused
 
@@ -252,9 +250,8 @@ class Predicted:
             self.notes.append(f"not scored, as these targets are missing: {listed(missing)}")
         if ignored := [name for name in unused(layout) if name not in targets]:
             self.notes.append(f"ignored, as the run was not trained on them: {listed(ignored)}")
-        if fitted.kinds is None:
-            return layout
-        return layout._replace(kinds=(*fitted.kinds, *(NUMBER for _ in self._targets)))
+        kinds = fitted.kinds or (NUMBER,) * len(fitted.columns)
+        return layout._replace(kinds=(*kinds, *(Kind(blank=True) for _ in self._targets)))
 
     def _class_numbers(self, table: Table) -> Array | None:
         from ffn_bench.data.tables import class_numbers
@@ -270,9 +267,10 @@ class Predicted:
         means = self.scores.means()
         for quantity in (*SCORES_OF[self.network.fitted.task], LOSS) if means else ():
             lines[quantity.shown] = quantity.text(means[quantity.name])
-        if self._unscored:
-            rows = "1 row" if self._unscored == 1 else f"{self._unscored:,} rows"
-            lines["not scored"] = f"{rows}, whose label is none of the run's classes"
+        if unscored := self.scores.unscored:
+            rows = "1 row" if unscored == 1 else f"{unscored:,} rows"
+            why = "with a blank target" if self._targets else "whose label is none of the run's classes"
+            lines["not scored"] = f"{rows}, {why}"
         for column, count in self._unseen.items():
             if count:
                 rows = "1 row has" if count == 1 else f"{count:,} rows have"

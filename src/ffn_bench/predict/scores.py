@@ -17,6 +17,8 @@ class Scores:
     def __init__(self, scoring: Scoring | None = None, criterion: Criterion = CROSS_ENTROPY) -> None:
         self.rows = 0
         """Rows that are scored."""
+        self.unscored = 0
+        """Rows whose label is no class, or of whose targets one is blank."""
         self._scoring, self._criterion = scoring or Scoring(), criterion
         self._loss = 0.0
         self._sums: list[Array] = [np.zeros(()) for _ in self._scoring.quantities]
@@ -25,17 +27,19 @@ class Scores:
 
     def add(self, logits: Array, y: Array, weights: Array | None = None) -> None:
         """Add rows: outputs `[n, n_outputs]` and class numbers `y [n]`, below 0 for a row that is not scored,
-        or standardised targets `y [n, n_outputs]`; what each row counts in the loss, `[n]`."""
-        if y.dtype.kind == "f":
-            self._add_targets(y)
-        else:
-            known = y >= 0
-            logits, y = logits[known], y[known]
-            weights = None if weights is None else weights[known]
-        self.rows += len(y)
+        or standardised targets `y [n, n_outputs]`, NaN in such a row; what each row counts in the loss,
+        `[n]`."""
+        of_targets = y.dtype.kind == "f"
+        known = np.isfinite(y).all(axis=1) if of_targets else y >= 0
+        self.unscored += int((~known).sum())
+        logits, y = logits[known].astype(np.float64), y[known]
+        weights = None if weights is None else weights[known]
         if len(y) == 0:
             return
-        losses = row_losses(logits.astype(np.float64), y, self._criterion)
+        if of_targets:
+            self._add_targets(y)
+        self.rows += len(y)
+        losses = row_losses(logits, y, self._criterion)
         self._loss += float((losses if weights is None else losses * weights).sum())
         for k, score in enumerate(self._scoring.quantities):
             assert score.of_rows is not None
@@ -44,11 +48,11 @@ class Scores:
     def _add_targets(self, y: Array) -> None:
         """Mean and squared distances with those of more rows (Chan et al., 1979)."""
         n, more = self.rows, len(y)
-        mean = y.mean(axis=0, dtype=np.float64) if more else self._mean
+        mean = y.mean(axis=0, dtype=np.float64)
         apart = mean - self._mean
         self._squares = self._squares + np.square(y - mean).sum(axis=0, dtype=np.float64)
-        self._squares = self._squares + np.square(apart) * (n * more / max(1, n + more))
-        self._mean = self._mean + apart * (more / max(1, n + more))
+        self._squares = self._squares + np.square(apart) * (n * more / (n + more))
+        self._mean = self._mean + apart * (more / (n + more))
 
     def means(self) -> dict[str, float]:
         """Loss and scores by name; nothing where no row is scored."""

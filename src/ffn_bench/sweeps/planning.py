@@ -141,6 +141,7 @@ class Planner:
         self.warnings: list[str] = []
         self._names: dict[Folder, tuple[str, ...]] = {}
         self._planned: dict[tuple[str, ...], Planned] = {}
+        self._by_tail: dict[str, Planned] = {}
 
     def plan(self, job: Sequence[str]) -> Planned:
         """Compose and check one run. Creates nothing; raises `UserError` where it could not be trained."""
@@ -150,13 +151,21 @@ class Planner:
         planned = self.find(overrides)
         if getattr(planned.run.data, "preview", False):
             raise UserError("data.preview", "shows a table and trains nothing", "leave -m out")
-        if planned.folder in self._names:
-            first = " ".join(self._names[planned.folder])
+        same = planned if planned.folder in self._names else self._said_otherwise(planned)
+        if same is not None:
+            first = " ".join(self._names[same.folder])
             raise UserError("sweep", f"{first} and {' '.join(overrides)} are the same run", "give it once")
         self._names[planned.folder] = overrides
         self._check(planned)
         self._planned[overrides] = planned
         return planned
+
+    def _said_otherwise(self, planned: Planned) -> Planned | None:
+        """The planned run that is this one in other words, such as another name of its loss: folders that the
+        sweep names end with a digest of the run."""
+        tail = planned.folder.path.name[-folders.HASH_DIGITS[0] :]
+        other = self._by_tail.setdefault(tail, planned)
+        return other if other is not planned and fingerprint(other.run) == fingerprint(planned.run) else None
 
     def find(self, job: Sequence[str]) -> Planned:
         """Compose one run and name its folder. Raises `UserError` where its configuration is wrong."""
