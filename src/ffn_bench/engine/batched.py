@@ -148,7 +148,7 @@ class BatchedEngine:
         self.device = str(x.device)
         self.widths = [data.n_features, *first.model.widths(), data.n_outputs]
         self.activation, self.criterion = ACTIVATIONS[first.model.activation], criterion_of(first)
-        self._scoring = Scoring(data.task, data.target_std)
+        self._scoring = Scoring.of_data(data)
         self.batch_size = batch_rows(len(data.train.y), first.batch_size)
 
         # Runs of one rule must lie side by side: `_columns` says where each of `runs` is.

@@ -58,7 +58,7 @@ class TorchEngine:
     ) -> None:
         self.network, self.data, self.optimizer, self.rate = network, data, optimizer, rate
         self.batch_size, self.l2, self.l1, self.step = batch_size, l2, l1, 0
-        self.criterion, self._scoring = criterion, Scoring(data.task, data.target_std)
+        self.criterion, self._scoring = criterion, Scoring.of_data(data)
         self._gradient = self._gradient_by_hand if gradient == "manual" else self._gradient_by_autograd
         self._parameters: list[Tensor] = list(network.parameters())
         self._device = data.train.x.device

@@ -90,6 +90,9 @@ def huber_derivative(f: Numbers, t: Numbers, delta: float) -> Numbers:
     return e.where(e.abs() <= delta, e.sign() * delta)
 
 
+OUTPUTS = ("identity", "sigmoid", "softmax")
+"""Functions from logits to outputs: elementwise ones are `ACTIVATIONS`, too."""
+
 LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(
         cross_entropy,
@@ -98,14 +101,11 @@ LOSSES: dict[str, Loss] = {
         of_logits=True,
         keys=("label_smoothing",),
     ),
-    "squared": Loss(squared, squared_derivative, ("identity", "sigmoid", "softmax")),
-    "absolute": Loss(absolute, absolute_derivative, ("identity", "sigmoid", "softmax")),
-    "huber": Loss(huber, huber_derivative, ("identity", "sigmoid", "softmax"), keys=("delta",)),
+    "squared": Loss(squared, squared_derivative, OUTPUTS),
+    "absolute": Loss(absolute, absolute_derivative, OUTPUTS),
+    "huber": Loss(huber, huber_derivative, OUTPUTS, keys=("delta",)),
 }
 """Losses by name."""
-
-OUTPUTS = ("identity", "sigmoid", "softmax")
-"""Functions from logits to outputs: elementwise ones are `ACTIVATIONS`, too."""
 
 
 @dataclass(frozen=True)
