@@ -73,7 +73,8 @@ def _loss(unit: str) -> str:
 def surface(axes: Sequence[Tensor], losses: Tensor, unit: str, note: str) -> Figure:
     """Loss `[n, n]`, with its unit, on a plane of two random directions: contour and surface."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 4.1), layout="constrained")
+        figure = Figure(figsize=(8.4, 4.1))
+        figure.set_layout_engine("constrained", h_pad=0.12)  # beside axes in 3-D titles get too little room
         left = figure.add_subplot(1, 2, 1)
         _contour(figure, left, axes, losses)
         left.plot(0, 0, "P", color="white", mec=INK, ms=9, mew=1.1)
